@@ -1,0 +1,26 @@
+"""The one kind of error that is the user's to mend: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input, said in one sentence.
+
+    Raised at the boundary where the thing is known (the file, the field, the prompt) and caught in one place, in
+    `glassgpt.cli`, which prints it on stderr and exits with code 2. Python users catch it like any exception.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a closed set, with the nearest one that is.
+
+    `unknown("recipe", "char-tinny", ["char-tiny", "gpt2-124m"])` reads
+    "unknown recipe 'char-tinny': did you mean 'char-tiny'? Known: char-tiny, gpt2-124m".
+    """
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f" did you mean '{near[0]}'?" if near else ""
+    return UserError(f"unknown {kind} '{name}':{hint} Known: {', '.join(options)}")

@@ -1,0 +1,66 @@
+"""What every test stands on: a private cache, the test data, no network, a fair share of the cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+TestData = Callable[[str], Path]
+
+settings.register_profile("glassgpt", deadline=None, derandomize=True)
+settings.load_profile("glassgpt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before any test module, and so torch, is imported; workers and subprocesses inherit it."""
+    if not is_worker(config):
+        cache = tempfile.mkdtemp(prefix="glassgpt-test-cache-")
+        os.environ["GLASSGPT_CACHE"] = cache  # never the user's own
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+    tiktoken_cache = data_folder() / "tiktoken"
+    if tiktoken_cache.is_dir():
+        os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(tiktoken_cache))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:  # each worker would otherwise start a thread for every core
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    sys.addaudithook(refuse_network)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def data_folder() -> Path:
+    """The folder of the test data; one that does not exist where the variable is not set."""
+    return Path(os.environ.get("GLASSGPT_TEST_DATA", "test-data-not-given")).absolute()
+
+
+def refuse_network(event: str, args: tuple[object, ...]) -> None:
+    """An audit hook: connections leave this machine for no test. Local ones (a server under test) are let through."""
+    if event != "socket.connect":
+        return
+    address = args[1]
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(f"tests use no network, but this one connects to {address[0]}")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> TestData:
+    """`test_data("tinyshakespeare.txt")` is that file or folder of GLASSGPT_TEST_DATA; skips the test where it is missing."""
+
+    def find(name: str) -> Path:
+        path = data_folder() / name
+        if not path.exists():
+            pytest.skip(f"needs test data: set GLASSGPT_TEST_DATA to a folder with {name}")
+        return path
+
+    return find

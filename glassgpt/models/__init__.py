@@ -1,0 +1,1 @@
+"""ids → logits. Every architecture by the name a config gives it."""

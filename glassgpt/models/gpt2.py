@@ -1,0 +1,138 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), exactly.
+
+Learned positions, pre-norm blocks, tanh GELU, biases everywhere, the output head tied to the token embedding.
+After the ladder it holds no new idea but size.
+
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassgpt.models.attention import Attention
+from glassgpt.models.cache import KVCache
+from glassgpt.models.sizes import check_sizes
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """The sizes of GPT-2; the defaults are those of the 124M model. Raises UserError for sizes that cannot be."""
+
+    vocab_size: int = 50257
+    block_size: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
+# Table 2 of the paper; the parameter counts, tied head counted once, are those of the released weights.
+GPT2_SIZES = {
+    "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768),  # 124,439,808 parameters
+    "gpt2-medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024),  # 354,823,168
+    "gpt2-large": GPT2Config(n_layer=36, n_head=20, n_embd=1280),  # 774,030,080
+    "gpt2-xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600),  # 1,557,611,200
+}
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.inner = Attention(config.dropout)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> three of (B, H, T, D)
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        out = self.inner(q, k, v)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.dropout(self.proj(out))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(F.gelu(self.up(x), approximate="tanh")))
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = CausalSelfAttention(config, layer)
+        self.norm2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), cache)
+        return x + self.mlp(self.norm2(x))
+
+
+class GPT2(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Normal with std 0.02 and zero biases, as the released code.
+
+        The projections into the residual stream get 0.02 / √(2·n_layer): the stream is a sum of 2·n_layer of them,
+        and keeps its variance so (section 2.3 of the paper).
+        """
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("attn.proj.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=residual_std if into_residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x)
+
+    def head(self, features: Tensor) -> Tensor:
+        """(B, T, C) to logits (B, T, V), by the token embedding's own weights."""
+        return F.linear(features, self.token_embedding.weight)
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

@@ -1,0 +1,40 @@
+"""The sizes that every architecture's config has, and the one check of their ranges."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from glassgpt.errors import UserError
+
+
+class ModelConfig(Protocol):
+    """What the rest of the package may ask of any architecture's config."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def n_layer(self) -> int: ...
+    @property
+    def n_head(self) -> int: ...
+    @property
+    def n_embd(self) -> int: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+def check_sizes(config: ModelConfig) -> None:
+    """Raises UserError for a size that no model can have, naming the field and what would do."""
+    for field in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+        value = getattr(config, field)
+        if value < 1:
+            raise UserError(f"model.{field} = {value} is out of range: it must be at least 1")
+    if not 0.0 <= config.dropout < 1.0:
+        raise UserError(f"model.dropout = {config.dropout} is out of range: it must be at least 0 and below 1")
+    below = config.n_embd - config.n_embd % config.n_head
+    if below != config.n_embd:
+        near = f"{below} or {below + config.n_head}" if below else f"{config.n_head}"
+        raise UserError(
+            f"model.n_embd = {config.n_embd} is not divisible by model.n_head = {config.n_head}: try n_embd = {near}"
+        )

@@ -1,0 +1,199 @@
+"""What every tokenizer is: a protocol, the split at special tokens, and one JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from glassgpt.errors import UserError
+
+FORMAT = "glassgpt-tokenizer"
+VERSION = 1
+
+AllowedSpecial = Literal["all"] | AbstractSet[str]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. Text is any `str` without lone surrogates (half characters, which UTF-8 has no bytes for)."""
+
+    name: str
+    special_tokens: dict[str, int]
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id, special tokens included: the rows an embedding table needs."""
+
+    def encode(
+        self, text: str, *, allowed_special: AllowedSpecial = frozenset()
+    ) -> list[int]:
+        """The ids of `text`. The text of a special token is ordinary text unless `allowed_special` names it.
+
+        Raises UserError for a lone surrogate, and for a name in `allowed_special` that is not a special token.
+        """
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """The ids of `text` as ordinary text, (n,) uint32: for a whole corpus, without a Python object per id."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens as their names. Bytes that are not UTF-8 become U+FFFD.
+
+        Raises UserError for an id outside the vocabulary.
+        """
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one id stands for; none for a special token. Raises UserError as `decode` does."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of the tokenizer's file, ready for JSON."""
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer to one JSON file, which `load_tokenizer` reads."""
+
+
+def split_special(
+    text: str, special_tokens: Iterable[str], allowed: AllowedSpecial
+) -> Iterator[tuple[str, bool]]:
+    """Cut `text` at the special tokens that are allowed, yielding (piece, is special).
+
+    Where one special token begins another, the longer wins. Raises UserError for an allowed name that is unknown.
+    """
+    names = allowed_names(special_tokens, allowed)
+    if not names:
+        if text:
+            yield text, False
+        return
+    pattern = re.compile("(" + "|".join(re.escape(name) for name in names) + ")")
+    for index, piece in enumerate(pattern.split(text)):
+        if piece:
+            yield piece, index % 2 == 1
+
+
+def allowed_names(special_tokens: Iterable[str], allowed: AllowedSpecial) -> list[str]:
+    """The allowed special tokens, longest first, so that an alternation of them prefers the longer."""
+    known = set(special_tokens)
+    if allowed == "all":
+        names = known
+    elif isinstance(allowed, str):
+        raise UserError(
+            f"allowed_special is 'all' or a set of special tokens, not the text {allowed!r}"
+        )
+    else:
+        names = set(allowed)
+    if missing := sorted(names - known):
+        raise UserError(
+            f"allowed_special names {missing[0]!r}, which is no special token of this tokenizer; "
+            f"it has: {', '.join(sorted(known)) or 'none'}"
+        )
+    return sorted(names, key=lambda name: (-len(name), name))
+
+
+def check_special_names(names: Iterable[str]) -> list[str]:
+    """The names as a list, once it is known that none is empty, repeated or not text."""
+    checked: list[str] = []
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"a special token is a text of one character or more, not {name!r}"
+            )
+        if name in checked:
+            raise UserError(f"special token {name!r} is given twice")
+        to_utf8(name)
+        checked.append(name)
+    return checked
+
+
+def to_utf8(text: str) -> bytes:
+    """`text` in UTF-8. Raises UserError that names a lone surrogate and its position."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise surrogate_error(text, error.start) from None
+
+
+def surrogate_error(text: str, position: int) -> UserError:
+    return UserError(
+        f"the text has a lone surrogate, U+{ord(text[position]):04X}, at position {position}: half a character, which "
+        "UTF-8 cannot hold; read the text as UTF-8, or replace it"
+    )
+
+
+def id_error(id: object, vocab_size: int) -> UserError:
+    return UserError(
+        f"token id {id} is outside the vocabulary: ids run from 0 to {vocab_size - 1}"
+    )
+
+
+def save_json(data: dict[str, Any], path: Path | str) -> None:
+    """Write a tokenizer file whole or not at all: to a temporary name beside it, flushed, renamed."""
+    path = Path(path)
+    # ASCII escapes: the file reads the same under any locale or editor.
+    text = json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the tokenizer to '{path}': {error.strerror}"
+        ) from None
+
+
+def load_json(path: Path | str) -> dict[str, Any]:
+    """The contents of a tokenizer file of this format and version. Raises UserError naming the file and the reason."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no tokenizer file '{path}'") from None
+    except OSError as error:
+        raise UserError(
+            f"cannot read the tokenizer file '{path}': {error.strerror}"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise damaged(path, f"it is not JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise damaged(path, f'it has no "format": "{FORMAT}"')
+    if data.get("version") != VERSION:
+        raise UserError(
+            f"tokenizer file '{path}' has format version {data.get('version')!r}, and this glassgpt reads version {VERSION}"
+        )
+    return data
+
+
+def damaged(path: Path | str, reason: str) -> UserError:
+    return UserError(
+        f"'{path}' is not a tokenizer file of glassgpt, or is damaged: {reason}"
+    )
+
+
+def from_file(
+    build: Callable[[dict[str, Any]], Tokenizer], data: dict[str, Any], path: Path | str
+) -> Tokenizer:
+    """Build a tokenizer from what `path` holds; whatever is wrong in there is said with the file's name."""
+    try:
+        return build(data)
+    except KeyError as error:
+        raise damaged(path, f"the field {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, str(error)) from None
+    except UserError as error:
+        raise damaged(path, str(error)) from None

@@ -1,0 +1,84 @@
+"""From a config, or a file, to a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.tokenizers.base import (
+    Tokenizer,
+    check_special_names,
+    damaged,
+    from_file,
+    load_json,
+)
+from glassgpt.tokenizers.char import CharTokenizer
+
+NAMES = ("char",)
+LOADERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
+    "char": CharTokenizer.from_dict
+}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Which tokenizer a run uses."""
+
+    name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
+    vocab_size: int = 512  # bpe: bytes, merges and special tokens together
+    pattern: Literal["gpt2", "cl100k"] = "gpt2"  # bpe: how text is split before merging
+    special_tokens: tuple[
+        str, ...
+    ] = ()  # char, bpe: tokens that text never becomes by itself
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES and not is_file_name(self.name):
+            raise unknown("tokenizer", self.name, NAMES)
+        if self.pattern not in ("gpt2", "cl100k"):
+            raise unknown("split pattern", self.pattern, ("gpt2", "cl100k"))
+        check_special_names(self.special_tokens)
+        if self.name == "bpe" and self.vocab_size < 256 + len(self.special_tokens):
+            raise UserError(
+                f"tokenizer.vocab_size is {self.vocab_size}, and a bpe tokenizer needs at least "
+                f"{256 + len(self.special_tokens)}: 256 bytes and {len(self.special_tokens)} special tokens"
+            )
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a tokenizer's name says that it is a file: by its ending, a folder in it, or its being there."""
+    return (
+        name.endswith((".json", ".model"))
+        or "/" in name
+        or "\\" in name
+        or Path(name).is_file()
+    )
+
+
+def build_tokenizer(
+    config: TokenizerConfig, *, whole_text: str, train_text: str
+) -> Tokenizer:
+    """The tokenizer of `config`: trained on the text, or loaded where it needs none.
+
+    The alphabet of `char` is that of `whole_text`, so that validation has no unknown character; `bpe` learns its
+    merges from `train_text` alone.
+    """
+    if config.name == "char":
+        return CharTokenizer.train(whole_text, config.special_tokens)
+    return load_tokenizer(config.name)
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """The tokenizer saved in the JSON file `path`.
+
+    Raises UserError, with the file and the reason, where it is missing, damaged, foreign or of another version.
+    """
+    data = load_json(path)
+    kind = data.get("type")
+    if kind not in LOADERS:
+        raise damaged(
+            path, f"its type is {kind!r}; known are {', '.join(sorted(LOADERS))}"
+        )
+    return from_file(LOADERS[kind], data, path)

@@ -1,0 +1,149 @@
+"""One id for each character: the tokenizer of the first lecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassgpt.errors import UserError
+from glassgpt.tokenizers.base import (
+    AllowedSpecial,
+    check_special_names,
+    id_error,
+    save_json,
+    split_special,
+    surrogate_error,
+)
+
+CHUNK = (
+    1 << 20
+)  # characters looked at together: 4 MB as code points, however long the text
+UNICODE = 0x110000  # one more than the largest code point
+UNKNOWN = np.iinfo(np.uint32).max
+
+
+class CharTokenizer:
+    """`alphabet[id]` is the character of `id`; special tokens follow the alphabet.
+
+    It works on code points, through a table indexed by them, so that a text of a gigabyte needs no Python loop.
+    """
+
+    name = "char"
+
+    def __init__(
+        self, alphabet: Iterable[str], special_tokens: Iterable[str] = ()
+    ) -> None:
+        self.alphabet = list(alphabet)
+        if not self.alphabet:
+            raise UserError(
+                "a char tokenizer needs an alphabet of one character or more; the text is empty"
+            )
+        if any(
+            not isinstance(character, str) or len(character) != 1
+            for character in self.alphabet
+        ):
+            raise UserError(
+                "the alphabet of a char tokenizer is a list of single characters"
+            )
+        if len(set(self.alphabet)) < len(self.alphabet):
+            raise UserError("the alphabet of a char tokenizer has a character twice")
+        names = check_special_names(special_tokens)
+        self.special_tokens = {
+            name: len(self.alphabet) + index for index, name in enumerate(names)
+        }
+        self._codes = _code_points("".join(self.alphabet))
+        self._ids = np.full(UNICODE, UNKNOWN, dtype=np.uint32)
+        self._ids[self._codes] = np.arange(len(self.alphabet), dtype=np.uint32)
+        self._special_names = {id: name for name, id in self.special_tokens.items()}
+
+    @classmethod
+    def train(cls, text: str, special_tokens: Iterable[str] = ()) -> CharTokenizer:
+        """The tokenizer whose alphabet is the sorted set of the characters of `text`."""
+        seen = np.zeros(UNICODE, dtype=bool)
+        for codes in _chunks(text):
+            seen[codes] = True
+        return cls(map(chr, np.flatnonzero(seen)), special_tokens)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.alphabet) + len(self.special_tokens)
+
+    def encode(
+        self, text: str, *, allowed_special: AllowedSpecial = frozenset()
+    ) -> list[int]:
+        """The ids of `text`; see `Tokenizer.encode`. Raises UserError for a character outside the alphabet."""
+        ids: list[int] = []
+        start = 0
+        for piece, special in split_special(text, self.special_tokens, allowed_special):
+            if special:
+                ids.append(self.special_tokens[piece])
+            else:
+                ids.extend(self._encode_ordinary(piece, start).tolist())
+            start += len(piece)
+        return ids
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """The ids of `text` as ordinary text, (len(text),) uint32."""
+        return self._encode_ordinary(text, 0)
+
+    def _encode_ordinary(self, text: str, offset: int) -> np.ndarray:
+        ids = np.empty(len(text), dtype=np.uint32)
+        start = 0
+        for codes in _chunks(text):
+            chunk = ids[start : start + len(codes)]
+            np.take(self._ids, codes, out=chunk)
+            if chunk.max() == UNKNOWN:
+                position = start + int(np.argmax(chunk))
+                raise self._unknown(text[position], offset + position)
+            start += len(codes)
+        return ids
+
+    def _unknown(self, character: str, position: int) -> UserError:
+        return UserError(
+            f"character {character!r} (U+{ord(character):04X}) at position {position} is not in the alphabet of this "
+            f"char tokenizer, which has {len(self.alphabet)} characters; take it out, or train a tokenizer on text that has it"
+        )
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self._text(id) for id in ids)
+
+    def token_bytes(self, id: int) -> bytes:
+        return b"" if id in self._special_names else self._text(id).encode("utf-8")
+
+    def _text(self, id: int) -> str:
+        if 0 <= id < len(self.alphabet):
+            return self.alphabet[id]
+        if id in self._special_names:
+            return self._special_names[id]
+        raise id_error(id, self.vocab_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "type": "char",
+            "alphabet": self.alphabet,
+            "special_tokens": list(self.special_tokens),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> CharTokenizer:
+        return cls(data["alphabet"], data["special_tokens"])
+
+    def save(self, path: Path | str) -> None:
+        save_json(self.to_dict(), path)
+
+
+def _chunks(text: str) -> Iterator[np.ndarray]:
+    """The code points of `text`, a chunk at a time."""
+    for start in range(0, len(text), CHUNK):
+        yield _code_points(text[start : start + CHUNK], text, start)
+
+
+def _code_points(part: str, whole: str = "", start: int = 0) -> np.ndarray:
+    """(len(part),) uint32. `part` begins at `start` of `whole`, where a lone surrogate is reported."""
+    try:
+        return np.frombuffer(part.encode("utf-32-le"), dtype="<u4")
+    except UnicodeEncodeError as error:
+        raise surrogate_error(whole or part, start + error.start) from None

@@ -1,0 +1,43 @@
+"""Section 2, embeddings and a head: a token becomes a vector of C numbers, and a linear head reads logits out of it.
+
+The table of section 1 has V² entries, which is billions for a vocabulary of a real model. Two thin tables do its work
+in V·C each: the embedding gives each token a vector, the head compares that vector with each possible next token.
+Tokens that are used alike can now share what is learned. A second embedding, of the position, is added: useless as
+long as each position works alone, needed as soon as they talk to each other.
+
+Shapes: B batch, T positions, C = n_embd, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.models.cache import KVCache
+from glassgpt.models.ladder.config import LadderConfig
+
+
+class EmbeddingModel(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`; each position still on its own."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList()
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        nn.init.zeros_(self.head.weight)  # as in section 1, the first guess is blind: a loss of about ln V
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to what they are plus where they stand (B, T, C). The cache only counts the positions."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        if cache is not None:
+            cache.advance(T)
+        return x
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

@@ -1,0 +1,82 @@
+"""Section 3, averaging the past: the simplest way in which a position can hear those before it.
+
+Position t becomes the mean of positions 0 … t, and never of a later one: the future is what it has to predict. The
+mean is written three times, because the last form is the door to attention:
+
+- a loop says what is meant;
+- a product with a triangular matrix, whose row t holds 1/(t+1) up to column t, does it in one operation;
+- the softmax of scores that are all 0, with the future masked to -∞, gives that same matrix. A score says how much one
+  position cares about another. Section 4 will let the tokens choose the scores.
+
+A plain mean forgets the order of the past and drowns the current token in it, so this section predicts *worse* than
+the one before. What it adds is the way, not yet the wits.
+
+Shapes: B batch, T positions, S positions so far (S = T without a cache), C = n_embd, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.models.cache import KVCache
+from glassgpt.models.ladder.config import LadderConfig
+
+
+def average_by_loop(x: Tensor) -> Tensor:
+    """x (B, T, C) to the means of its first 1, 2, …, T positions (B, T, C)."""
+    return torch.stack([x[:, : t + 1].mean(dim=1) for t in range(x.size(1))], dim=1)
+
+
+def average_by_matrix(x: Tensor) -> Tensor:
+    """The same by one product: (T, T) @ (B, T, C) to (B, T, C)."""
+    T = x.size(1)
+    weights = torch.ones(T, T, device=x.device).tril()
+    weights = weights / weights.sum(dim=1, keepdim=True)  # row t: 1/(t+1), t+1 times, then zeros
+    return weights @ x
+
+
+def average_by_softmax(x: Tensor) -> Tensor:
+    """The same again, with the weights made by a softmax over masked scores: the form of attention."""
+    T = x.size(1)
+    past = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
+    scores = torch.zeros(T, T, device=x.device)  # every position cares equally about every other
+    weights = scores.masked_fill(~past, -torch.inf).softmax(dim=-1)  # exp(-∞) = 0: nothing comes from the future
+    return weights @ x
+
+
+class AveragingModel(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, from the mean of all tokens so far."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList()
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to the mean of the embeddings up to each of them (B, T, C)."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        if cache is not None:
+            x = remember(x, cache)  # (B, S, C)
+        return average_by_softmax(x)[:, -T:]
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))
+
+
+def remember(x: Tensor, cache: KVCache) -> Tensor:
+    """Adds x (B, T, C) to the cache and returns all S positions so far (B, S, C).
+
+    The cache keeps a key and a value per position. Here a position has no key, only itself, so it is stored as both.
+    """
+    new = x.unsqueeze(1)  # the cache has heads: (B, 1, T, C)
+    _, values = cache.append(0, new, new)
+    cache.advance(x.size(1))
+    return values.squeeze(1)

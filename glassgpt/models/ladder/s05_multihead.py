@@ -1,0 +1,82 @@
+"""Section 5, several heads: one position may listen for several things at once.
+
+One head has one pattern, and a softmax that looks hard at one place hardly looks at another. So the C channels are
+split into H heads of D = C / H channels, each with its own queries, keys and pattern: one can look for the last vowel
+while another looks for the start of the line. Their outputs stand side by side, C channels again, and a projection
+mixes them. The price is that of one wide head.
+
+The heads are computed together, as one more dimension of the tensors, by the primitive that every later model shares:
+`glassgpt.models.attention.Attention`, which is section 4 without its parameters.
+
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.models.attention import Attention
+from glassgpt.models.cache import KVCache
+from glassgpt.models.ladder.config import LadderConfig
+
+
+class CausalSelfAttention(nn.Module):
+    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.layer = 0
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.inner = Attention()
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> three of (B, H, T, D)
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        out = self.inner(q, k, v)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.proj(out)
+
+
+class Block(nn.Module):
+    """The part of a model that can be repeated. So far it holds attention only."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.attn = CausalSelfAttention(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        return self.attn(x, cache)
+
+
+class MultiHeadModel(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through H attention heads."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList([Block(config)])
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to what the heads heard at each of them (B, T, C)."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.advance(T)
+        return x
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

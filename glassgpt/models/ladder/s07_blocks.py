@@ -1,0 +1,92 @@
+"""Section 7, stacked blocks: listen and think, then listen to what the others thought.
+
+One round of attention sees only the tokens themselves. A second block sees what the first made of them, so it can look
+for "the end of a name" and not only for "a colon". Depth is what lets a model build one notion on another.
+
+It does not come free: every block *replaces* its input, so what the first block knew reaches the head only if every
+block after it passes it on, and the gradient must find its way back through all of them. A few blocks still train,
+worse than one would hope; many do not. Section 8 mends it.
+
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassgpt.models.attention import Attention
+from glassgpt.models.cache import KVCache
+from glassgpt.models.ladder.config import LadderConfig
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: LadderConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.inner = Attention()
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> three of (B, H, T, D)
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        out = self.inner(q, k, v)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.proj(out)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP works on each."""
+
+    def __init__(self, config: LadderConfig, layer: int) -> None:
+        super().__init__()
+        self.attn = CausalSelfAttention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        x = self.attn(x, cache)
+        return self.mlp(x)
+
+
+class BlocksModel(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through `n_layer` blocks, one after the other."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to the output of the last block (B, T, C)."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.advance(T)
+        return x
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

@@ -1,0 +1,90 @@
+"""Section 8, residual connections: a block adds to its input instead of replacing it.
+
+The embedding runs through the whole model as a stream to which every block adds what it found (He et al. 2015, "Deep
+Residual Learning"). Nothing has to be passed on by hand any more, and the gradient reaches every block directly: the
+derivative of a sum is 1 for each term. Each line gains one term, `x = attn(x)` becomes `x = x + attn(x)`, and stacks
+that did not train do.
+
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassgpt.models.attention import Attention
+from glassgpt.models.cache import KVCache
+from glassgpt.models.ladder.config import LadderConfig
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: LadderConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.inner = Attention()
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> three of (B, H, T, D)
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        out = self.inner(q, k, v)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.proj(out)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+
+    def __init__(self, config: LadderConfig, layer: int) -> None:
+        super().__init__()
+        self.attn = CausalSelfAttention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        x = x + self.attn(x, cache)
+        return x + self.mlp(x)
+
+
+class ResidualModel(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through `n_layer` residual blocks."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) to the final residual stream (B, T, C)."""
+        T = tokens.size(1)
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + T, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.advance(T)
+        return x
+
+    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

@@ -1,0 +1,90 @@
+"""The manifest of prepared data: where the text is from, how it was split and tokenised, which shards hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glassgpt.data.cache import new_file
+from glassgpt.errors import UserError
+
+FORMAT = "glassgpt-data"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of the text, by every measure."""
+
+    characters: int
+    bytes: int  # in UTF-8: what bits per byte are counted against
+    tokens: int
+    shards: tuple[str, ...]  # file names within the prepared folder
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """Enough of a tokenizer to know it again; the tokenizer itself is in its own file."""
+
+    name: str
+    vocab_size: int
+    sha256: str  # of its contents, see `tokenizer_sha256` in prepare.py
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` in a prepared folder, and `data.json` in a run folder, hold."""
+
+    key: str  # the name of the prepared folder in the cache
+    name: str
+    source: str  # for `load_text`
+    note: str
+    text_sha256: str  # of the whole text in UTF-8
+    val_fraction: float
+    tokenizer: TokenizerRecord
+    train: Split
+    val: Split
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON has it."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    def save(self, path: Path) -> None:
+        """Writes the manifest as JSON, whole or not at all."""
+        with new_file(path) as file:
+            file.write((json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def load_manifest(path: Path) -> Manifest:
+    """The manifest in `path`. Raises UserError, naming file and reason, where it is missing, foreign or damaged."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read data manifest {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"data manifest {path} is damaged: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise UserError(f"{path} is not a data manifest of GlassGPT")
+    if fields.get("version") != VERSION:
+        raise UserError(f"data manifest {path} has version {fields.get('version')}; this GlassGPT reads {VERSION}")
+    try:
+        return _from_fields(fields)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"data manifest {path} is damaged: field {error} is missing or wrong") from error
+
+
+def _from_fields(fields: Mapping[str, Any]) -> Manifest:
+    plain = {name: fields[name] for name in ("key", "name", "source", "note", "text_sha256", "val_fraction")}
+    return Manifest(
+        **plain,
+        tokenizer=TokenizerRecord(**fields["tokenizer"]),
+        train=_split(fields["train"]),
+        val=_split(fields["val"]),
+    )
+
+
+def _split(fields: Mapping[str, Any]) -> Split:
+    return Split(**{**fields, "shards": tuple(fields["shards"])})

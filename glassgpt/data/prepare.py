@@ -1,0 +1,238 @@
+"""Text to shards, once: split, tokenise, and keep the ids in the user's cache under a key of their content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from glassgpt.data.cache import cache_folder, new_folder, writing
+from glassgpt.data.corpora import IN_MEMORY, STDIN, Corpus, load_text
+from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord, load_manifest
+from glassgpt.data.shards import TokenArray, dtype_for, shard_writer
+from glassgpt.errors import UserError
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+_PIECE = 1 << 20  # characters tokenised at once: bounds the memory beside the text itself
+_CUTTABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
+# Each of these tokenizers splits text here anyway: after a single line end, between a visible character and a letter.
+_CUT = re.compile(r"(?<=\S\n)(?=[^\W\d_])")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, and how much of its end is kept for validation."""
+
+    source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of text files, - for stdin
+    val_fraction: float = 0.1  # of the characters
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise UserError("data.source is empty; give a name, a file, a folder or '-'")
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Text ready for training."""
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: Tokenizer
+    train: TokenArray
+    val: TokenArray
+    note: str  # one line: which text, why, and whether the shards were there already
+
+
+def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Prepared:
+    """The shards of `data`: those in the cache, else made now. `corpus` stands in for the text of `data.source`.
+
+    The text is split first and tokenised then. A tokenizer given as a config is trained, where it needs that, on the
+    training split; `char` has the alphabet of the whole text. In memory: the text, its halves and a piece of ids.
+    Raises UserError for bad text, a tokenizer that cannot be had, and a cache that cannot be written.
+    """
+    corpus = corpus or load_text(data.source)
+    text_sha256 = sha256_of(corpus.text)
+    folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
+    damage = ""
+    if folder.exists():
+        try:
+            return _from_corpus(open_folder(folder), corpus, "; tokenised before, in the cache")
+        except UserError as error:
+            damage = f"; tokenised again, since the cache was damaged: {error}"
+            _discard(folder)
+    train_text, val_text = split_text(corpus.text, data.val_fraction)
+    if isinstance(tokenizer, TokenizerConfig):
+        tokenizer = build_tokenizer(tokenizer, whole_text=corpus.text, train_text=train_text)
+    with writing(folder), new_folder(folder) as temporary:
+        manifest = Manifest(
+            key=folder.name,
+            name=corpus.name,
+            source=corpus.source,
+            note=corpus.note,
+            text_sha256=text_sha256,
+            val_fraction=data.val_fraction,
+            tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+            train=_write_split(temporary, "train", train_text, tokenizer),
+            val=_write_split(temporary, "val", val_text, tokenizer),
+        )
+        tokenizer.save(temporary / TOKENIZER_NAME)
+        manifest.save(temporary / MANIFEST_NAME)
+    return _from_corpus(open_folder(folder), corpus, damage)
+
+
+def open_folder(folder: Path) -> Prepared:
+    """What `prepare` left in `folder`. Raises UserError, naming the file and the reason, if it is not whole."""
+    manifest = load_manifest(folder / MANIFEST_NAME)
+    return Prepared(
+        folder=folder,
+        manifest=manifest,
+        tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
+        train=_open_split(folder, manifest.train),
+        val=_open_split(folder, manifest.val),
+        note=manifest.note,
+    )
+
+
+def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
+    """The shards of a run, from the manifest and tokenizer in its folder: found in the cache, or made again.
+
+    Raises UserError where they must be made again but the source no longer gives the same text.
+    """
+    if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
+        raise UserError(
+            f"the tokenizer is not the one whose ids the data manifest describes ({manifest.tokenizer.name}, "
+            f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
+        )
+    folder = prepared_folder(manifest.key)
+    with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
+        found = open_folder(folder)
+        if _same_ids(found.manifest, manifest):
+            return found
+    corpus = replace(_text_again(manifest), name=manifest.name)
+    data = DataConfig(manifest.source, manifest.val_fraction)
+    return prepare(data, tokenizer, corpus=corpus)
+
+
+def prepared_folder(key: str) -> Path:
+    """Where the cache keeps the shards of `key`."""
+    return cache_folder() / "prepared" / key
+
+
+def split_text(text: str, val_fraction: float) -> tuple[str, str]:
+    """The training text, the first 1 - val_fraction of the characters, and the validation text after it."""
+    n_train = int((1 - val_fraction) * len(text))
+    if n_train == 0 or n_train == len(text):
+        raise UserError(
+            f"a text of {len(text)} characters cannot be split into training and validation "
+            f"({val_fraction:.0%} at its end); give a longer text"
+        )
+    return text[:n_train], text[n_train:]
+
+
+def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[str]:
+    """Cuts of `text`, of about `size` characters, whose ids one after the other are those of the whole text.
+
+    A tokenizer of which that is not known (SentencePiece looks across lines) gets the whole text at once.
+    """
+    start = 0
+    while tokenizer_name in _CUTTABLE and (cut := _CUT.search(text, start + size)):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
+
+
+def sha256_of(text: str) -> str:
+    """The sha256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    """The sha256 of all that a tokenizer's file says, whatever its layout: equal for equal tokenizers."""
+    return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
+
+
+def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
+    """A name for the ids that these inputs give: known before any tokenizer is trained."""
+    inputs = [VERSION, text_sha256, val_fraction, _tokenizer_identity(tokenizer)]
+    return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
+
+
+def _tokenizer_identity(tokenizer: TokenizerConfig | Tokenizer) -> dict[str, Any]:
+    if not isinstance(tokenizer, TokenizerConfig):
+        return {"sha256": tokenizer_sha256(tokenizer)}
+    identity = asdict(tokenizer)
+    if Path(tokenizer.name).is_file():
+        identity["name"] = hashlib.sha256(Path(tokenizer.name).read_bytes()).hexdigest()
+    return identity
+
+
+def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Split:
+    shard = f"{name}.shard"
+    n_bytes = 0
+    with shard_writer(folder / shard, dtype_for(tokenizer.vocab_size)) as writer:
+        for piece in iter_pieces(text, tokenizer.name):
+            writer.append(tokenizer.encode_to_numpy(piece))
+            n_bytes += len(piece.encode())
+        n_tokens = writer.header().count
+    return Split(len(text), n_bytes, n_tokens, (shard,))
+
+
+def _open_split(folder: Path, split: Split) -> TokenArray:
+    tokens = TokenArray([folder / shard for shard in split.shards])
+    if len(tokens) != split.tokens:
+        raise UserError(
+            f"{folder}: {', '.join(split.shards)} hold {len(tokens)} tokens, the manifest says {split.tokens}"
+        )
+    return tokens
+
+
+def _discard(folder: Path) -> None:
+    """Removes a damaged folder: moved aside at once, so that nobody meets it half deleted."""
+    with (
+        writing(folder),
+        tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as aside,
+        contextlib.suppress(FileNotFoundError),  # another process was first
+    ):
+        folder.rename(Path(aside) / folder.name)
+
+
+def _from_corpus(prepared: Prepared, corpus: Corpus, remark: str) -> Prepared:
+    """Says where the text is from this time: the same text may have been prepared from another source before."""
+    manifest = replace(prepared.manifest, name=corpus.name, source=corpus.source, note=corpus.note)
+    return replace(prepared, manifest=manifest, note=corpus.note + remark)
+
+
+def _same_ids(one: Manifest, other: Manifest) -> bool:
+    return (one.text_sha256, one.val_fraction, one.tokenizer) == (
+        other.text_sha256,
+        other.val_fraction,
+        other.tokenizer,
+    )
+
+
+def _text_again(manifest: Manifest) -> Corpus:
+    """The text that the manifest describes, from its source, checked by its sha256."""
+    if manifest.source in (STDIN, IN_MEMORY):
+        origin = "stdin" if manifest.source == STDIN else "memory"
+        raise UserError(
+            f"the shards of this run are no longer in the cache ({prepared_folder(manifest.key)}), and its text came "
+            f"from {origin}: prepare the same text again with `glassgpt data prepare` and the run's tokenizer.json"
+        )
+    corpus = load_text(manifest.source)
+    found = sha256_of(corpus.text)
+    if found != manifest.text_sha256:
+        raise UserError(
+            f"the text {manifest.source} has changed since this run was made: its sha256 is {found[:12]}…, "
+            f"the run was trained on {manifest.text_sha256[:12]}…; restore the text, or start a new run"
+        )
+    return corpus

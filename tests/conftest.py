@@ -55,7 +55,7 @@ def refuse_network(event: str, args: tuple[object, ...]) -> None:
 
 @pytest.fixture(scope="session")
 def test_data() -> TestData:
-    """`test_data("tinyshakespeare.txt")` is that file or folder of GLASSGPT_TEST_DATA; skips the test where it is missing."""
+    """`test_data("tinyshakespeare.txt")` is that file or folder of GLASSGPT_TEST_DATA; skips the test without it."""
 
     def find(name: str) -> Path:
         path = data_folder() / name

@@ -1,0 +1,50 @@
+# Python 3.11 or later, make and a package registry are enough: every target sets up .venv first, once.
+# Where the registry's torch is the CUDA build and you want the small one for CPU:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## .venv with the pinned dependencies; nothing to do when it is up to date
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "GlassGPT needs Python 3.11 or later, and '$(PYTHON)' is not: name one with make PYTHON=python3.12" >&2; exit 2; }
+	@echo "setting up .venv: a minute or two, once" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,sentencepiece]'
+	@touch $@
+
+demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
+	@if ! grep -qs '"final": true' $(DEMO)/metrics.jsonl; then \
+	  if ls $(DEMO)/checkpoints/step-* >/dev/null 2>&1; then how=--resume; else how=--overwrite; fi; \
+	  $(BIN)/glassgpt train char-tiny --run $(DEMO) $$how; \
+	fi
+	@$(BIN)/python tools/show_run.py $(DEMO)
+	@$(BIN)/glassgpt sample $(DEMO) --max-new-tokens 300 --seed 1
+
+test: $(READY)  ## the whole test suite, with line coverage
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+
+check: $(READY)  ## style, types, layers, and every command of the README
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/run_readme.py README.md
+
+bench: $(READY)  ## the measurements of bench/, one after another
+	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Where another process was first, its folder stays and ours is dropped: both hold the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
@@ -67,6 +69,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes the temporary folders of processes killed while they made `path`; a day is more than any needs."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        if time.time() - leftover.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _rename_unless_taken(temporary: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glassgpt.data.cache import cache_folder
@@ -46,14 +46,13 @@ def load_text(source: str) -> Corpus:
     Raises UserError for an unknown name, and for text that is missing, empty, binary or not UTF-8.
     """
     if source == STDIN:
-        return Corpus("stdin", read_stdin(), STDIN, "text from stdin")
-    if source == "auto":
-        return _auto()
-    if source == "shakespeare":
-        return _shakespeare()
-    if source == "python-manual":
-        return _python_manual()
-    return _from_path(source)
+        return Corpus("stdin", read_stdin(), STDIN, "stdin")
+    if source not in NAMES:
+        return _from_path(source)
+    corpus = {"auto": _auto, "shakespeare": _shakespeare, "python-manual": _python_manual}[source]()
+    if Path(source).exists():
+        return replace(corpus, note=f"{corpus.note} (and not the file of this name, which is ./{source})")
+    return corpus
 
 
 def text_corpus(text: str, name: str = "text") -> Corpus:
@@ -66,7 +65,7 @@ def text_corpus(text: str, name: str = "text") -> Corpus:
         raise UserError(
             f"the text has a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}: not Unicode text"
         ) from None
-    return Corpus(name, text, IN_MEMORY, "text given in memory")
+    return Corpus(name, text, IN_MEMORY, "a text in memory")
 
 
 def shakespeare_path() -> Path:
@@ -74,42 +73,57 @@ def shakespeare_path() -> Path:
     return cache_folder() / "corpora" / "shakespeare.txt"
 
 
+def verify_shakespeare(path: Path) -> None:
+    """Raises UserError where the cached file is not Tiny Shakespeare."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != SHAKESPEARE_SHA256:
+        raise UserError(
+            f"{path} is not Tiny Shakespeare: its sha256 is {found[:12]}…, expected {SHAKESPEARE_SHA256[:12]}…; "
+            "remove it, and it will be downloaded again"
+        )
+
+
 def _from_path(source: str) -> Corpus:
     path = Path(source).expanduser()
-    if path.is_dir():
-        text, note = read_folder(path)
-        return Corpus(path.absolute().name, text, str(path.absolute()), f"{note} from folder {path}")
-    if path.exists():
-        return Corpus(path.name, read_file(path), str(path.absolute()), f"text of {path}")
-    if "/" in source or "\\" in source or path.suffix:
-        raise UserError(f"there is no file or folder {source}; give a text file, a folder, '-' or one of: {_names()}")
-    raise unknown("text (no file or folder has this name either)", source, NAMES)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name of several kilobytes, for one: a text in the place of its file
+        raise UserError(f"cannot read '{source[:40]}': {error.strerror}; give a name, a file or a folder") from error
+    if is_folder:
+        text, which = read_folder(path)
+        return Corpus(path.absolute().name, text, str(path.absolute()), f"{path}: {which}")
+    if exists:
+        return Corpus(path.name, read_file(path), str(path.absolute()), str(path))
+    if path.name != source or path.suffix:
+        raise UserError(
+            f"there is no file or folder '{source}'; give one, '-' for stdin, or a name: {', '.join(NAMES)}"
+        )
+    raise unknown("text, and no file or folder either,", source, NAMES)
 
 
 def _auto() -> Corpus:
     """Shakespeare if that takes no more than `AUTO_SECONDS`, else the manual; the note says why."""
     cached = _cached_shakespeare()
     if cached is not None:
-        return _shakespeare_corpus(cached, "found in the cache")
+        return _shakespeare_corpus(cached, "from the cache")
     try:
         _leave_network_alone_after_failure()
         return _download_shakespeare(AUTO_SECONDS)
     except DownloadError as error:
         manual = _python_manual()
-        note = f"{manual.note}, because Tiny Shakespeare is not in the cache and {error}"
-        return Corpus(manual.name, manual.text, manual.source, note)
+        return replace(manual, note=f"{manual.note}, because Tiny Shakespeare could not be downloaded: {error}")
 
 
 def _shakespeare() -> Corpus:
     cached = _cached_shakespeare()
     if cached is not None:
-        return _shakespeare_corpus(cached, "found in the cache")
+        return _shakespeare_corpus(cached, "from the cache")
     try:
         return _download_shakespeare(NAMED_SECONDS)
     except DownloadError as error:
         raise UserError(
-            f"Tiny Shakespeare is not in the cache and {error}; put the file at {shakespeare_path()} yourself, "
-            "or take the text 'python-manual', which needs no network"
+            f"Tiny Shakespeare could not be downloaded from {SHAKESPEARE_URL}: {error}; try again, put the file at "
+            f"{shakespeare_path()} yourself, or take 'python-manual', which needs no network"
         ) from error
 
 
@@ -153,7 +167,7 @@ def _leave_network_alone_after_failure() -> None:
         age = time.time() - _failure_path().stat().st_mtime
         if 0 <= age < RETRY_SECONDS:
             reason = _failure_path().read_text(encoding="utf-8")
-            raise DownloadError(f"{reason} ({age / 60:.0f} min ago; `--data shakespeare` tries again now)")
+            raise DownloadError(f"{reason} ({age / 60:.0f} min ago; --data shakespeare tries at once)")
 
 
 def _python_manual() -> Corpus:
@@ -164,9 +178,5 @@ def _python_manual() -> Corpus:
             "this Python comes without its manual (pydoc_data.topics): give a text file with --data FILE"
         ) from error
     text = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
-    note = f"the language reference of Python {platform.python_version()}"
+    note = f"python-manual, the language reference of Python {platform.python_version()}"
     return Corpus("python-manual", text, "python-manual", note)
-
-
-def _names() -> str:
-    return ", ".join(sorted(NAMES))

@@ -20,7 +20,7 @@ def download(url: str, path: Path, *, sha256: str, seconds: float) -> None:
     data = fetch(url, seconds)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise DownloadError(f"what {url} gave was refused: its sha256 is {found[:12]}…, expected {sha256[:12]}…")
+        raise DownloadError(f"what came was refused: its sha256 is {found[:12]}…, expected {sha256[:12]}…")
     with writing(path), new_file(path) as file:
         file.write(data)
 
@@ -44,7 +44,13 @@ def fetch(url: str, seconds: float) -> bytes:
     try:
         result = answer.get(timeout=seconds)
     except queue.Empty:
-        raise DownloadError(f"no answer from {url} within {seconds:g} s") from None
+        raise DownloadError(f"no answer within {seconds:g} s") from None
     if isinstance(result, Exception):
-        raise DownloadError(f"cannot download {url}: {getattr(result, 'reason', result)}") from result
+        raise DownloadError(_reason(result)) from result
     return result
+
+
+def _reason(error: Exception) -> str:
+    """`Name or service not known`, rather than urllib's `<urlopen error [Errno -2] …>`."""
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

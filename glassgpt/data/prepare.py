@@ -61,6 +61,8 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus:
     Raises UserError for bad text, a tokenizer that cannot be had, and a cache that cannot be written.
     """
     corpus = corpus or load_text(data.source)
+    if isinstance(tokenizer, TokenizerConfig) and Path(tokenizer.name).is_file():
+        tokenizer = load_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
     text_sha256 = sha256_of(corpus.text)
     folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
     damage = ""
@@ -168,12 +170,9 @@ def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tok
 
 
 def _tokenizer_identity(tokenizer: TokenizerConfig | Tokenizer) -> dict[str, Any]:
-    if not isinstance(tokenizer, TokenizerConfig):
-        return {"sha256": tokenizer_sha256(tokenizer)}
-    identity = asdict(tokenizer)
-    if Path(tokenizer.name).is_file():
-        identity["name"] = hashlib.sha256(Path(tokenizer.name).read_bytes()).hexdigest()
-    return identity
+    if isinstance(tokenizer, TokenizerConfig):
+        return asdict(tokenizer)
+    return {"sha256": tokenizer_sha256(tokenizer)}
 
 
 def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Split:

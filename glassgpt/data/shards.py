@@ -95,6 +95,12 @@ def write_shard(path: Path, ids: ArrayLike, dtype: np.dtype[np.unsignedinteger])
         writer.append(ids)
 
 
+def is_shard(path: Path) -> bool:
+    """Whether the file begins as a token shard does, be it whole or not."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 def read_header(path: Path) -> ShardHeader:
     """The header of a shard, checked against the size of its file.
 

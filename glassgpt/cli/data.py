@@ -1,0 +1,106 @@
+"""`glassgpt data`: which texts there are, their token shards, and whether these are whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List, prepare, describe and verify texts and their token shards.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+HELP_OF_DATA = "A known name, a file, a folder of text files, or - for stdin."
+
+
+@app.command("list")
+def list_texts(as_json: AsJson = False) -> None:
+    """The texts known by name, and what is prepared in the cache."""
+    from glassgpt.data.cache import cache_folder
+    from glassgpt.data.corpora import NAMES, shakespeare_path
+    from glassgpt.data.inventory import list_prepared
+
+    cached = {"shakespeare"} if shakespeare_path().exists() else set()
+    names = [{"name": name, "description": text, "cached": name in cached} for name, text in NAMES.items()]
+    prepared = list_prepared()
+    if as_json:
+        print_json({"cache": str(cache_folder()), "names": names, "prepared": prepared})
+        return
+    for entry in names:
+        typer.echo(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
+    typer.echo(f"\nprepared in {cache_folder()}: {len(prepared) or 'nothing yet'}")
+    for entry in prepared:
+        typer.echo("  ".join(str(value) for value in entry.values()))
+
+
+@app.command()
+def prepare(
+    data: Annotated[str, typer.Option(help=HELP_OF_DATA)] = "auto",
+    tokenizer: Annotated[str, typer.Option(help="A tokenizer's name, or the file of a saved one.")] = "char",
+    vocab_size: Annotated[int | None, typer.Option(help="For bpe: bytes, merges and special tokens.")] = None,
+    val_fraction: Annotated[float, typer.Option(help="The part of the text kept for validation.")] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Split and tokenise a text into shards in the cache; a second call finds them there."""
+    from glassgpt.data.inventory import describe_prepared
+    from glassgpt.data.prepare import DataConfig
+    from glassgpt.data.prepare import prepare as prepare_data
+    from glassgpt.tokenizers import TokenizerConfig
+
+    config = TokenizerConfig(tokenizer)
+    if vocab_size is not None:
+        config = replace(config, vocab_size=vocab_size)
+    prepared = prepare_data(DataConfig(data, val_fraction), config)
+    typer.echo(prepared.note, err=True)
+    print_fields(describe_prepared(prepared.folder, prepared.manifest), as_json)
+
+
+@app.command()
+def info(
+    target: Annotated[str, typer.Argument(help=f"{HELP_OF_DATA} Or a shard, a prepared or run folder, a key.")],
+    as_json: AsJson = False,
+) -> None:
+    """A text, or what is prepared from one, in figures."""
+    from glassgpt.data.inventory import describe
+
+    print_fields(describe(target), as_json)
+
+
+@app.command()
+def verify(
+    target: Annotated[str | None, typer.Argument(help="A shard, a prepared or run folder, a key; else all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte of what is prepared, and compare it with its sha256."""
+    from glassgpt.data.inventory import verify as verify_data
+    from glassgpt.errors import UserError
+
+    findings = []
+    for finding in verify_data(target):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{'damaged' if finding.problem else 'whole':<8} {finding.path}")
+    problems = [{"path": str(finding.path), "problem": finding.problem} for finding in findings if finding.problem]
+    if as_json:
+        print_json({"checked": len(findings), "problems": problems})
+    elif not findings:
+        typer.echo("the cache holds nothing to verify")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]['problem']}{more}")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_fields(fields: dict[str, Any], as_json: bool) -> None:
+    """Fields as JSON, or as lines of name and value, those of a nested field as `train.tokens`."""
+    if as_json:
+        print_json(fields)
+        return
+    for name, value in fields.items():
+        for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
+            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {part}")

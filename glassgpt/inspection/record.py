@@ -1,0 +1,115 @@
+"""What a run folder tells about its run: settings, machine, measurements and samples, read for a report."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glassgpt.errors import UserError
+
+Line = dict[str, Any]  # one object of a .jsonl file
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its folder tells it. Of a run that has just begun, or stopped early, most parts are empty."""
+
+    name: str
+    config: dict[str, Any]  # sections of config.toml
+    machine: dict[str, Any]
+    data: dict[str, Any]  # the manifest of the training data
+    train: list[Line]  # one line per logged step that was taken
+    validations: list[Line]  # those while training; on a part of the validation split
+    skipped: list[Line]  # steps that were not applied, with the reason
+    final: Line | None  # the last line of a run that is finished; on the whole validation split
+    samples: list[Line]
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that any line speaks of; None before the first."""
+        lines = [*self.train, *self.validations, *self.skipped, *([self.final] if self.final else [])]
+        return max((line["step"] for line in lines), default=None)
+
+    def last(self, name: str) -> Any:
+        """The newest value of a figure, such as "tokens_seen"; None where no line has it."""
+        lines = [*self.train, *([self.final] if self.final else [])]
+        return next((line[name] for line in reversed(lines) if name in line), None)
+
+
+def read_record(folder: Path) -> Record:
+    """Reads a run folder, complete or not. Raises UserError for a folder that holds no run, or a damaged file."""
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}")
+    if not (folder / "config.toml").exists() and not (folder / "metrics.jsonl").exists():
+        raise UserError(f"{folder} is not a run folder: it has neither config.toml nor metrics.jsonl")
+    lines = list(iter_lines(folder / "metrics.jsonl"))
+    return Record(
+        name=folder.resolve().name,
+        config=_read_toml(folder / "config.toml"),
+        machine=_read_json(folder / "machine.json"),
+        data=_read_json(folder / "data.json"),
+        train=[line for line in lines if "train/loss" in line and "skipped" not in line],
+        validations=[line for line in lines if "val/loss" in line and not line.get("final")],
+        skipped=[line for line in lines if "skipped" in line],
+        final=next((line for line in reversed(lines) if line.get("final")), None),
+        samples=list(iter_lines(folder / "samples.jsonl")),
+    )
+
+
+def iter_lines(path: Path) -> Iterator[Line]:
+    """The objects of a .jsonl file whose lines each have a "step"; none where there is no file.
+
+    The last line may be half written, by a run that is still writing or was killed: it is left out.
+    """
+    if not path.exists():
+        return
+    rows = path.read_bytes().split(b"\n")
+    for number, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
+        try:
+            line = json.loads(row)
+        except ValueError as error:
+            if number == len(rows):  # no newline after it
+                return
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from error
+        yield _checked(line, f"{path}, line {number}")
+
+
+def _checked(line: Any, where: str) -> Line:
+    """The line, if it is an object with a step and its figures are numbers."""
+    if not isinstance(line, dict) or not _is_number(line.get("step")):
+        raise UserError(f'{where} is not an object with a number "step"')
+    for name in ("train/loss", "val/loss", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second", "tokens_seen"):
+        if name in line and line[name] is not None and not _is_number(line[name]):
+            raise UserError(f'{where}: "{name}" is {json.dumps(line[name])}, not a number')
+    return line
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both of this kind
+        raise UserError(f"{path} is not TOML: {error}") from error

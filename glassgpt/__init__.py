@@ -1,3 +1,45 @@
-"""GlassGPT: a GPT you can see through."""
+"""GlassGPT: a GPT you can see through.
+
+    import glassgpt as gg
+
+    run = gg.train(recipe="char-tiny", text=open("my.txt").read())
+    run = gg.load("runs/char-tiny")
+    print(run.generate("O Romeo"))
+
+The public names are imported when they are first used, so that `import glassgpt` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from glassgpt.errors import UserError
+
+if TYPE_CHECKING:
+    from glassgpt.inspection.capture import capture
+    from glassgpt.interop.huggingface import load_hf
+    from glassgpt.pretraining import train
+    from glassgpt.run import Run, load
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Run": "glassgpt.run",
+    "capture": "glassgpt.inspection.capture",
+    "load": "glassgpt.run",
+    "load_hf": "glassgpt.interop.huggingface",
+    "train": "glassgpt.pretraining",
+}
+
+__all__ = ["Run", "UserError", "__version__", "capture", "load", "load_hf", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'glassgpt' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,42 @@
-"""ids → logits. Every architecture by the name a config gives it."""
+"""ids → logits. Every architecture by the name that a config gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from glassgpt.errors import unknown
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.ladder import SECTIONS, LadderConfig
+from glassgpt.models.sizes import ModelConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model class and the dataclass of its sizes."""
+
+    config: type[Any]
+    model: Callable[[Any], nn.Module]
+
+
+ARCHITECTURES = {"gpt2": Architecture(GPT2Config, GPT2)} | {
+    section.name: Architecture(LadderConfig, section.model) for section in SECTIONS
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """Raises UserError for a name that no architecture has."""
+    if name not in ARCHITECTURES:
+        raise unknown("architecture", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def build_model(architecture: str, config: ModelConfig) -> nn.Module:
+    """A model with fresh weights, drawn from torch's generator."""
+    return find_architecture(architecture).model(config)
+
+
+__all__ = ["ARCHITECTURES", "Architecture", "ModelConfig", "build_model", "find_architecture"]

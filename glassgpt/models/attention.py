@@ -29,7 +29,7 @@ class Attention(nn.Module):
         self.watcher: Watcher | None = None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B, H, T, D), k and v (B, H, S, D) with S ≥ T: the queries are the last T positions. Returns (B, H, T, D)."""
+        """q (B, H, T, D), k and v (B, H, S, D), S ≥ T: the queries are the last T positions. Returns (B, H, T, D)."""
         dropout = self.dropout if self.training else 0.0
         if self.watcher is not None:
             return self._step_by_step(q, k, v, dropout, self.watcher)

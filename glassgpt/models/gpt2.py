@@ -45,6 +45,8 @@ GPT2_SIZES = {
 
 
 class CausalSelfAttention(nn.Module):
+    """Each position asks (q) all positions up to itself (k) what they have to say (v); H heads ask at once."""
+
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -66,6 +68,8 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two layers with 4C hidden units and tanh GELU between them, on each position alone."""
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd)

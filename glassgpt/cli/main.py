@@ -1,0 +1,56 @@
+"""The command line: registers the verbs; the one place where a user's error becomes a sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from glassgpt import __version__
+from glassgpt.cli import data, evaluate, recipes, report, sample, train
+from glassgpt.errors import UserError
+
+app = typer.Typer(
+    help="A GPT you can see through: train it, look inside it, use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("recipes")(recipes.recipes)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"glassgpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        sys.stderr.write(f"glassgpt: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("glassgpt: stopped\n")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output left, as `head` does: no mistake of anyone's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

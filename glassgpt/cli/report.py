@@ -1,0 +1,26 @@
+"""glassgpt report: a run, or several on the same axes, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glassgpt.cli.sample import RUN_HELP
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help=RUN_HELP)],
+    out: Annotated[Path | None, typer.Option(help="The page of several runs; by default comparison.html.")] = None,
+) -> None:
+    """Write report.html into a run's folder, or one page that compares several runs; prints its path."""
+    from glassgpt.errors import UserError
+    from glassgpt.inspection.report import write_comparison, write_report
+    from glassgpt.run import find_run
+
+    folders = [find_run(run) for run in runs]
+    if len(folders) == 1 and out is not None:
+        raise UserError("--out is for a comparison: the report of one run stays in its folder")
+    page = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out or Path("comparison.html"))
+    typer.echo(page)

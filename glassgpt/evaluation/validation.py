@@ -1,0 +1,95 @@
+"""weights → numbers: the loss on held-out tokens, in nats per token and in bits per byte."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from glassgpt.data.shards import TokenArray
+from glassgpt.errors import UserError
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`loss` in nats per token over `tokens` predicted ones.
+
+    `bits_per_byte` is the same sum over the bytes of text these tokens stand for, so that tokenizers compare:
+    sum of nats / (ln 2 · bytes). Tokens that stand for no text, the special ones, do not count there.
+    """
+
+    loss: float
+    bits_per_byte: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))  # beyond that a float overflows
+
+
+def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
+    """(vocab_size,) integers: how many bytes of text each id stands for."""
+    return np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], dtype=np.int64)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    tokens: TokenArray,
+    token_bytes: np.ndarray,
+    runtime: Runtime,
+    *,
+    block_size: int,
+    max_tokens: int | None = None,
+    rows: int = 64,
+) -> Evaluation:
+    """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
+
+    With `max_tokens`, whole windows of about as many targets, the same ones at every call. Draws no random number and
+    leaves the model in the mode it was in. Raises UserError when there are fewer than two tokens.
+    """
+    if len(tokens) < 2:
+        raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
+    starts = np.arange(0, len(tokens) - 1, block_size)
+    whole = starts[starts + block_size < len(tokens)]
+    if max_tokens is not None and len(whole) * block_size > max_tokens:
+        chosen = max(1, max_tokens // block_size)
+        batches = _in_rows(whole[np.arange(chosen) * len(whole) // chosen], rows)
+    else:
+        batches = _in_rows(whole, rows) + [rest for rest in [starts[len(whole) :]] if len(rest)]
+
+    was_training = model.training
+    model.eval()
+    nats = nats_of_text = 0.0
+    n_tokens = n_bytes = 0
+    for batch in batches:
+        windows = np.stack([tokens.slice(start, min(start + block_size + 1, len(tokens))) for start in batch])
+        targets = windows[:, 1:]
+        losses = _token_losses(model, windows, runtime)  # (rows, T)
+        sizes = token_bytes[targets]
+        nats += float(losses.sum())
+        nats_of_text += float(losses[sizes > 0].sum())
+        n_tokens += targets.size
+        n_bytes += int(sizes.sum())
+    model.train(was_training)
+    return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), n_tokens)
+
+
+def _in_rows(starts: np.ndarray, rows: int) -> list[np.ndarray]:
+    return [starts[i : i + rows] for i in range(0, len(starts), rows)]
+
+
+def _token_losses(model: nn.Module, windows: np.ndarray, runtime: Runtime) -> np.ndarray:
+    """windows (rows, T + 1) to the loss of each target, (rows, T), in float64."""
+    block = torch.from_numpy(windows).to(runtime.device)
+    with runtime.autocast():
+        logits = model(block[:, :-1])
+    losses = F.cross_entropy(logits.float().flatten(0, 1), block[:, 1:].flatten(), reduction="none")
+    result: np.ndarray = losses.view(len(windows), -1).double().cpu().numpy()
+    return result

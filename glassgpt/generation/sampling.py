@@ -1,0 +1,96 @@
+"""logits → text: choosing the next token, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+from glassgpt.models.cache import KVCache
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a token is chosen. temperature 0 is greedy; `top_k` and `top_p` cut the distribution before the draw."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature {self.temperature} is out of range: it must be at least 0 (0 is greedy)")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top-k {self.top_k} is out of range: it must be at least 1 (1 is greedy)")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise UserError(f"top-p {self.top_p} is out of range: it must be above 0 and at most 1")
+
+
+def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """logits (B, V) to the distribution (B, V) that is drawn from; temperature must be above 0.
+
+    `top_k` keeps the k most likely tokens (Fan et al. 2018). `top_p` keeps the smallest set of the most likely tokens
+    whose mass reaches p, at least one (nucleus sampling, Holtzman et al. 2020); it sees what `top_k` left.
+    """
+    logits = logits.float() / config.temperature
+    if config.top_k is not None and config.top_k < logits.size(-1):
+        chosen = logits.topk(config.top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, chosen.indices, chosen.values)
+    probabilities = logits.softmax(dim=-1)
+    if config.top_p is not None and config.top_p < 1.0:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        mass_before = ordered.cumsum(dim=-1) - ordered
+        ordered = ordered.masked_fill(mass_before >= config.top_p, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    return probabilities
+
+
+def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
+    """logits (B, V) to one token each, (B, 1)."""
+    if config.temperature == 0.0:
+        return logits.argmax(dim=-1, keepdim=True)
+    probabilities = next_token_probabilities(logits, config)
+    # The draw is made on the CPU, so that one seed writes the same text on every device that agrees on the logits.
+    drawn = torch.multinomial(probabilities.cpu(), num_samples=1, generator=generator)
+    return drawn.to(logits.device)
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompt: Sequence[int],
+    config: SamplingConfig,
+    *,
+    block_size: int,
+    vocab_size: int,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[int]:
+    """Yields up to `max_new_tokens` ids that follow `prompt` (at least one id), each as soon as it is chosen.
+
+    Up to `block_size` positions a key-value cache makes each token cost one row. Beyond, the model sees the rolling
+    window of the last `block_size` tokens, whose positions all shift, so every token costs a whole pass.
+    Only the first `vocab_size` logits take part: a model's vocabulary may be padded beyond the tokenizer's.
+    """
+    if not prompt:
+        raise UserError("the prompt is empty: give at least one token to go on from")
+    device = next(model.parameters()).device
+    tokens = torch.tensor([list(prompt)], device=device)
+    cache = KVCache(block_size)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(max_new_tokens):
+            if tokens.size(1) <= block_size:
+                logits = model(tokens[:, cache.length :], cache=cache)
+            else:
+                logits = model(tokens[:, -block_size:])
+            chosen = choose(logits[:, -1, :vocab_size], config, generator)
+            tokens = torch.cat([tokens, chosen], dim=1)
+            yield int(chosen)
+    finally:
+        model.train(was_training)

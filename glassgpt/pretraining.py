@@ -1,0 +1,264 @@
+"""text → run folder: `train` begins a run, or goes on with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import glassgpt
+from glassgpt.data.corpora import text_corpus
+from glassgpt.data.manifest import load_manifest
+from glassgpt.data.prepare import open_prepared, prepare
+from glassgpt.errors import UserError
+from glassgpt.inspection.report import write_report
+from glassgpt.run import RUNS, Run, find_run, load
+from glassgpt.runconfig import (
+    RunConfig,
+    Sections,
+    apply_overrides,
+    check_resumable,
+    config_sections,
+    dump_config,
+    load_config,
+    load_recipe,
+    parse_run_config,
+)
+from glassgpt.runtime import Runtime, build_runtime, describe_machine
+from glassgpt.session import Interrupted, Listener, Session
+from glassgpt.tokenizers import load_tokenizer
+from glassgpt.training.checkpoint import discard, list_checkpoints, remove_leftovers
+from glassgpt.training.fit import Diverged, TrainState
+from glassgpt.training.tracking import Record, cut_back, read_lines
+
+DEFAULT_RECIPE = "char-tiny"
+
+# What --overfit-batch changes in a recipe: one batch, nothing that holds the model back from learning it by heart.
+OVERFIT: Sections = {
+    "model": {"dropout": 0.0},
+    "optimizer": {"weight_decay": 0.0},
+    "schedule": {"name": "constant", "warmup_steps": 10},
+    "training": {
+        "overfit_batch": True, "max_steps": 1000, "eval_every": 0, "sample_every": 0, "checkpoint_every": 0,
+        "snapshots": 0,
+    },
+}  # fmt: skip
+
+
+def train(
+    recipe: str | None = None,
+    *,
+    data: str | None = None,
+    text: str | None = None,
+    run: str | Path | None = None,
+    max_steps: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    overfit_batch: bool = False,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
+
+    `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
+    `settings` the same as values: {"training.seed": 1}. `max_steps` only says where to stop: the schedule keeps the
+    length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
+    With `resume` the run goes on from its last checkpoint; with a recipe or a text named it is begun if need be.
+
+    Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
+    """
+    listener = listener or Listener()
+    folder = _folder(run, recipe or DEFAULT_RECIPE, overfit_batch)
+    values = dict(settings or {}) | ({} if data is None else {"data.source": data})
+    changes = Changes(overfit_batch, overrides, values, max_steps)
+
+    if resume and run is None:
+        raise UserError("--resume needs to know which run: name it with --run NAME")
+    if resume and (folder.exists() or (recipe is None and data is None and text is None)):
+        session, state = _resume(find_run(folder), recipe, changes, listener)
+    else:
+        if resume:
+            listener.note(f"there is no run {folder} yet: beginning it")
+        session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, text, overwrite, listener)
+    if session is not None:
+        try:
+            session.run(state)
+        except (Interrupted, Diverged):
+            write_report(folder)
+            raise
+        write_report(folder)
+    return load(folder, device=str(session.runtime.device) if session else "auto")
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a user changes in a recipe, in the order in which it is applied."""
+
+    overfit_batch: bool
+    overrides: Sequence[str]
+    values: Mapping[str, Any]
+    max_steps: int | None
+
+    def apply(self, sections: Sections) -> RunConfig:
+        """The checked config of `sections` with the changes made."""
+        if self.overfit_batch:
+            sections = {
+                name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
+            }
+        sections = apply_overrides(sections, self.overrides)
+        for path, value in self.values.items():
+            section, _, field = path.partition(".")
+            sections.setdefault(section, {})[field] = value
+        config = parse_run_config(sections)
+        if self.max_steps is None:
+            return config
+        return dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=self.max_steps))
+
+
+def _begin(
+    folder: Path, recipe: str, changes: Changes, text: str | None, overwrite: bool, listener: Listener
+) -> tuple[Session, TrainState]:
+    """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
+    _check_free(folder, overwrite)
+    sections = load_recipe(recipe)
+    config = changes.apply(sections)
+    runtime = _build_runtime(config, listener)
+    prepared = prepare(config.data, config.tokenizer, corpus=text_corpus(text) if text is not None else None)
+    listener.note(prepared.note)
+    sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
+    config = changes.apply(sections)
+    if config.model.vocab_size < prepared.tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
+            f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
+        )
+    session = Session(folder, config, prepared, runtime, listener)
+    _create_folder(session, overwrite)
+    return session, TrainState()
+
+
+def _resume(
+    folder: Path, recipe: str | None, changes: Changes, listener: Listener
+) -> tuple[Session | None, TrainState]:
+    """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
+    stored = load_config(folder / "config.toml")
+    sections = config_sections(stored) if recipe is None else load_recipe(recipe)
+    sections["model"].setdefault("vocab_size", stored.model.vocab_size)
+    if recipe is not None and "source" not in sections.get("data", {}):
+        sections.setdefault("data", {})["source"] = stored.data.source
+    config = changes.apply(sections)
+    check_resumable(stored, config)
+    runtime = _build_runtime(config, listener)
+
+    checkpoints = folder / "checkpoints"
+    remove_leftovers(checkpoints)
+    whole = [checkpoint for checkpoint in list_checkpoints(checkpoints) if checkpoint.resumable]
+    if not whole:
+        raise UserError(f"{folder} has no checkpoint to resume from; begin again with --overwrite")
+    last = whole[-1]
+    if last.step > config.training.max_steps:
+        raise UserError(f"{folder} is already at step {last.step}, beyond --max-steps {config.training.max_steps}")
+    if last.step == config.training.max_steps and _has_ended(folder):
+        listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
+        return None, TrainState()
+
+    prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
+    session = Session(folder, config, prepared, runtime, listener)
+    state = session.restore(last)
+    _cut_back_to(folder, last.step)
+    _write_text(folder / "config.toml", dump_config(config))
+    listener.note(f"resuming {folder} after step {last.step}")
+    return session, state
+
+
+def _cut_back_to(folder: Path, step: int) -> None:
+    """Forgets what came after the checkpoint, and what only the end of a shorter run had added."""
+    for checkpoint in list_checkpoints(folder / "checkpoints"):
+        if checkpoint.step > step:
+            discard(checkpoint.path)
+
+    def keep(record: Record) -> bool:  # what is due at step 0 is done when the loop begins, so again now
+        return bool(0 < step >= record["step"] and not record.get("final"))
+
+    cut_back(folder / "metrics.jsonl", keep)
+    cut_back(folder / "samples.jsonl", keep)
+
+
+def _has_ended(folder: Path) -> bool:
+    return any(record.get("final") for record in read_lines(folder / "metrics.jsonl"))
+
+
+def _build_runtime(config: RunConfig, listener: Listener) -> Runtime:
+    runtime = build_runtime(config.training.device, config.training.dtype, config.training.compile)
+    for line in runtime.notes:
+        listener.note(line)
+    return runtime
+
+
+def _folder(run: str | Path | None, recipe: str, overfit_batch: bool) -> Path:
+    """Where a run goes: a path as it is, a name under runs/, else the recipe's name and the next free number."""
+    if run is not None:
+        return Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
+    name = Path(recipe).stem + ("-overfit" if overfit_batch else "")
+    candidates = [RUNS / name, *(RUNS / f"{name}-{number}" for number in range(2, 10_000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "config.toml").is_file():
+        raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
+    if not overwrite:
+        raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")
+
+
+def _create_folder(session: Session, overwrite: bool) -> None:
+    """The folder with its step-0 checkpoint, under a temporary name, then renamed: a run exists or it does not."""
+    folder = session.folder
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_text(temporary / "config.toml", dump_config(session.config))
+        session.tokenizer.save(temporary / "tokenizer.json")
+        session.prepared.manifest.save(temporary / "data.json")
+        machine = describe_machine(session.runtime) | {"parameters": session.n_parameters, "glassgpt": _version()}
+        _write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
+        session.save(TrainState(), folder=temporary / "checkpoints")
+        if overwrite and folder.exists():
+            old = folder.with_name(f".tmp-replaced-{folder.name}")
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _version() -> str:
+    """The version of glassgpt, with the commit where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (here.parent / ".git").exists():
+        return glassgpt.__version__
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return glassgpt.__version__
+    return f"{glassgpt.__version__} ({done.stdout.strip()})"

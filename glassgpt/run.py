@@ -1,0 +1,209 @@
+"""A run: its folder, and what is in it as objects. `load` opens one; `pretraining.train` makes one.
+
+runs/NAME/
+    config.toml      every setting          tokenizer.json  text ⇄ ids
+    data.json        which text, as shards  machine.json    where it was made, by which version
+    metrics.jsonl    every figure           samples.jsonl   what it wrote as it learned
+    report.html      all of it as a page    checkpoints/    weights, see training/checkpoint.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from glassgpt.data.corpora import Corpus, text_corpus
+from glassgpt.data.manifest import Manifest, load_manifest
+from glassgpt.data.prepare import DataConfig, Prepared, open_prepared, prepare
+from glassgpt.errors import UserError, unknown
+from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
+from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.models import build_model
+from glassgpt.runconfig import RunConfig, load_config
+from glassgpt.runtime import Runtime, build_runtime
+from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.tokenizers.stream import StreamDecoder
+from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, list_checkpoints, load_model_weights
+from glassgpt.training.tracking import Record, read_lines
+
+RUNS = Path("runs")
+
+
+@dataclass
+class Run:
+    """A trained, or half-trained, model with everything that is needed to use it.
+
+    `config`, `tokenizer` and `model` (the raw module, in eval mode) are the run's own; `checkpoint` says at which step.
+    """
+
+    folder: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: nn.Module
+    checkpoint: Checkpoint
+    runtime: Runtime
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that the weights have seen."""
+        return self.checkpoint.step
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Which text the run was trained on."""
+        return load_manifest(self.folder / "data.json")
+
+    @property
+    def summary(self) -> Record | None:
+        """How training ended, as `glassgpt train --json` prints it; None while it has not."""
+        final = [record for record in self.metrics if record.get("final")]
+        if not final:
+            return None
+        record = final[-1]
+        return {
+            "run": str(self.folder),
+            "steps": record["step"],
+            "tokens_seen": record["tokens_seen"],
+            "train_loss": record["train/loss"],
+            "val_loss": record["val/loss"],
+            "best_val_loss": record["best/val/loss"],
+            "seconds": record["seconds"],
+        }
+
+    @property
+    def metrics(self) -> list[Record]:
+        """Every figure of the training, as in metrics.jsonl."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The prompt and what the model writes after it. The same seed writes the same text."""
+        config = SamplingConfig(temperature, top_k, top_p)
+        return prompt + "".join(self.stream(prompt, config, max_new_tokens=max_new_tokens, seed=seed))
+
+    def stream(
+        self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
+    ) -> Iterator[str]:
+        """Yields the text after the prompt as it is written, whole characters only."""
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
+        return write(self.model, self.tokenizer, ids, config, self.config.model.block_size, max_new_tokens, generator)
+
+    def evaluate(
+        self, data: str | None = None, *, text: str | None = None, split: Literal["train", "val"] = "val"
+    ) -> Evaluation:
+        """The loss on a whole split: of the run's own text, of another source as `--data` names it, or of a string."""
+        prepared = self._prepare(data, text_corpus(text) if text is not None else None)
+        return evaluate(
+            self.model,
+            prepared.train if split == "train" else prepared.val,
+            bytes_per_token(self.tokenizer),
+            self.runtime,
+            block_size=self.config.model.block_size,
+        )
+
+    def _prepare(self, data: str | None, corpus: Corpus | None) -> Prepared:
+        if data is None and corpus is None:
+            return open_prepared(self.manifest, self.tokenizer)
+        config = DataConfig(data or "text", self.config.data.val_fraction)
+        return prepare(config, self.tokenizer, corpus=corpus)
+
+
+def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto") -> Run:
+    """Opens a run by its name under runs/ or its path. `checkpoint` is "best", "last" or a step.
+
+    Raises UserError, naming the file, for anything missing, damaged or of another version.
+    """
+    folder = find_run(run)
+    config = load_config(folder / "config.toml")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {config.model.vocab_size};"
+            " restore the tokenizer.json that the run was trained with"
+        )
+    runtime = build_runtime(device, "float32")
+    model = build_model(config.architecture, config.model)
+    chosen = find_checkpoint(folder, checkpoint)
+    load_model_weights(chosen, model)
+    model.to(runtime.device).eval()
+    return Run(folder, config, tokenizer, model, chosen, runtime)
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of an existing run: a path, or a name under runs/."""
+    for folder in (Path(run), RUNS / run):
+        if (folder / "config.toml").is_file():
+            return folder
+    if Path(run).is_dir() or (RUNS / run).is_dir():
+        raise UserError(f"{run} is not a run folder: it has no config.toml")
+    names = [path.parent.name for path in sorted(RUNS.glob("*/config.toml"))]
+    if not names:
+        raise UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")
+    raise unknown("run", str(run), names)
+
+
+def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
+    """ "best" by validation loss (the last where none was evaluated), "last", or a step."""
+    checkpoints = list_checkpoints(folder / "checkpoints")
+    if not checkpoints:
+        raise UserError(
+            f"{folder} has no checkpoint: training was stopped before the first; start it again with --overwrite"
+        )
+    if which == "last":
+        return checkpoints[-1]
+    if which == "best":
+        return best_checkpoint(checkpoints) or checkpoints[-1]
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    if not str(which).isdigit() or int(which) not in steps:
+        raise UserError(f"{folder} has no checkpoint '{which}': it has best, last, {', '.join(map(str, steps))}")
+    return checkpoints[steps.index(int(which))]
+
+
+def start_of_text(tokenizer: Tokenizer) -> list[int]:
+    """What an empty prompt begins with: end-of-text where the tokenizer has it, else a new line, else id 0."""
+    if "<|endoftext|>" in tokenizer.special_tokens:
+        return [tokenizer.special_tokens["<|endoftext|>"]]
+    try:
+        return tokenizer.encode("\n") or [0]
+    except UserError:
+        return [0]
+
+
+def write(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    config: SamplingConfig,
+    block_size: int,
+    max_new_tokens: int,
+    generator: torch.Generator,
+) -> Iterator[str]:
+    """ids to the pieces of text that follow them."""
+    decoder = StreamDecoder(tokenizer)
+    for id in generate(
+        model, ids, config,
+        block_size=block_size, vocab_size=tokenizer.vocab_size, max_new_tokens=max_new_tokens, generator=generator,
+    ):  # fmt: skip
+        if piece := decoder.feed(id):
+            yield piece
+    if rest := decoder.flush():
+        yield rest

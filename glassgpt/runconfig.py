@@ -1,0 +1,192 @@
+"""The whole configuration of a run: recipe, then overrides, strictly; and what a resumed run may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
+from glassgpt.data.prepare import DataConfig
+from glassgpt.errors import UserError, unknown
+from glassgpt.models import ModelConfig, find_architecture
+from glassgpt.runtime import PRECISIONS
+from glassgpt.tokenizers import TokenizerConfig
+from glassgpt.training.optimizers import OptimizerConfig
+from glassgpt.training.schedules import ScheduleConfig
+
+FORMAT = 1
+Sections = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how much at a time, and how often to look. Raises UserError for a value out of range."""
+
+    max_steps: int = 2000
+    batch_tokens: int = 768  # per optimizer step, over all ranks
+    micro_batch: int = 0  # rows per pass; 0: the whole batch in one
+    grad_clip: float = 1.0  # largest global gradient norm; 0: no clipping
+    seed: int = 1337
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+    overfit_batch: bool = False  # the first batch again and again, down to a loss near zero
+    log_every: int = 10  # steps between lines of progress
+    eval_every: int = 250  # steps between validations; 0: only at the end
+    eval_tokens: int = 20_000  # of the validation split, at each of them; the whole split at the end
+    sample_every: int = 250  # steps between samples; 0: none
+    sample_tokens: int = 120
+    checkpoint_every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
+    keep_last: int = 2  # checkpoints that can be resumed from
+    snapshots: int = 20  # weights kept at log-spaced steps, to watch it learn
+
+    def __post_init__(self) -> None:
+        least = {
+            "max_steps": 1, "batch_tokens": 1, "micro_batch": 0, "grad_clip": 0, "seed": 0, "log_every": 1,
+            "eval_every": 0, "eval_tokens": 1, "sample_every": 0, "sample_tokens": 1, "checkpoint_every": 0,
+            "keep_last": 1, "snapshots": 0,
+        }  # fmt: skip
+        for field, minimum in least.items():
+            value = getattr(self, field)
+            if not minimum <= value < float("inf"):
+                raise UserError(f"training.{field} = {value} is out of range: it must be at least {minimum}")
+        if self.dtype not in PRECISIONS:
+            raise unknown("dtype", self.dtype, PRECISIONS)
+
+
+# On --resume these may change: length, device, logging and evaluation. All others decide what the weights become.
+CHANGEABLE = frozenset(
+    f"training.{field}"
+    for field in (
+        "max_steps", "device", "compile", "log_every", "eval_every", "eval_tokens", "sample_every", "sample_tokens",
+        "checkpoint_every", "keep_last", "snapshots",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run, section by section."""
+
+    architecture: str
+    model: ModelConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        tokens, block = self.training.batch_tokens, self.model.block_size
+        if tokens % block:
+            near = max(block, tokens - tokens % block)
+            raise UserError(
+                f"training.batch_tokens = {tokens} is not a whole number of rows of"
+                f" model.block_size = {block}: try {near}"
+            )
+        if self.schedule.name != "constant" and self.schedule.min_lr > self.optimizer.lr:
+            raise UserError(
+                f"schedule.min_lr = {self.schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}:"
+                " lower one, or raise the other"
+            )
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of block_size tokens in the global batch."""
+        return self.training.batch_tokens // self.model.block_size
+
+
+def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """Sections of plain values, as TOML gives them, to a checked config; missing fields take their defaults.
+
+    `schedule.decay_steps` becomes `training.max_steps` where it is 0.
+    """
+    known = {"data": DataConfig, "tokenizer": TokenizerConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig,
+             "training": TrainingConfig}  # fmt: skip
+    for name, fields in sections.items():
+        if name not in known and name != "model":
+            raise unknown("section", name, ["model", *known])
+        if not isinstance(fields, Mapping):
+            raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
+    model = dict(sections.get("model", {}))
+    architecture = model.pop("architecture", "gpt2")
+    parsed: dict[str, Any] = {name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in known.items()}
+    if parsed["schedule"].decay_steps == 0:
+        fields = {**sections.get("schedule", {}), "decay_steps": parsed["training"].max_steps}
+        parsed["schedule"] = from_dict(ScheduleConfig, fields, where="schedule")
+    return RunConfig(
+        architecture=architecture,
+        model=from_dict(find_architecture(str(architecture)).config, model, where="model"),
+        **parsed,
+    )
+
+
+def config_sections(config: RunConfig) -> Sections:
+    """The inverse of `parse_run_config`: every field, defaults too."""
+    sections: Sections = {"model": {"architecture": config.architecture, **to_dict(config.model)}}
+    for name in ("data", "tokenizer", "optimizer", "schedule", "training"):
+        sections[name] = to_dict(getattr(config, name))
+    return sections
+
+
+def dump_config(config: RunConfig) -> str:
+    """The text of a run's config.toml."""
+    return dump_toml({"format": FORMAT, **config_sections(config)})
+
+
+def load_config(path: Path) -> RunConfig:
+    """Raises UserError for a config.toml that is damaged or of another version."""
+    sections = read_toml(path)
+    found = sections.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}, this version of glassgpt reads format {FORMAT}")
+    try:
+        return parse_run_config(sections)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def list_recipes() -> dict[str, Path]:
+    """The recipes in the package, by name."""
+    folder = Path(str(resources.files("glassgpt"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(name: str) -> Sections:
+    """The sections of a recipe of the package, or of a TOML file of the user's."""
+    recipes = list_recipes()
+    if name in recipes:
+        return without_title(read_toml(recipes[name]))
+    if name.endswith(".toml"):
+        return without_title(read_toml(Path(name)))
+    raise unknown("recipe", name, recipes)
+
+
+def without_title(recipe: dict[str, Any]) -> Sections:
+    """A recipe's sections; its one line of explanation is for `glassgpt recipes`."""
+    return {name: fields for name, fields in recipe.items() if name not in ("about", "format")}
+
+
+def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
+    """A copy of `sections` with each `section.field=value` put in."""
+    result = {name: dict(fields) if isinstance(fields, dict) else fields for name, fields in sections.items()}
+    for text in overrides:
+        section, field, value = parse_override(text)
+        result.setdefault(section, {})[field] = value
+    return result
+
+
+def check_resumable(old: RunConfig, new: RunConfig) -> None:
+    """Raises UserError, with both values, for a change that would make the resumed run another run."""
+    before, after = config_sections(old), config_sections(new)
+    changed = [
+        f"{section}.{field} was {before[section].get(field)!r} and is now {value!r}"
+        for section, fields in after.items()
+        for field, value in fields.items()
+        if f"{section}.{field}" not in CHANGEABLE and before[section].get(field) != value
+    ]
+    if changed:
+        raise UserError(f"cannot resume: {'; '.join(changed)}; leave it as it was, or start a new run")

@@ -1,0 +1,179 @@
+"""Where and how a model runs: device, precision, compilation, ranks, in one value."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from glassgpt.errors import UserError, unknown
+
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
+
+# Peak dense bfloat16/float16 rate in FLOP/s by the name torch reports (NVIDIA data sheets, without sparsity).
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device, the precision, whether to compile, and this process's place among the ranks.
+
+    `notes` says, one line each, what was asked for and could not be had.
+    """
+
+    device: torch.device
+    precision: str  # one of PRECISIONS, never "auto"
+    compile: bool = False
+    rank: int = 0
+    world_size: int = 1
+    notes: tuple[str, ...] = ()
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which a forward pass runs in the chosen precision; weights stay float32."""
+        if self.precision in ("float32", "tf32"):
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+    def build_scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling for float16, whose small gradients would vanish (Micikevicius et al. 2018); else idle."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to call in training: `model` itself, or a compiled wrapper that shares its weights."""
+        if not self.compile:
+            return model
+        compiled: nn.Module = torch.compile(model)
+        return compiled
+
+    def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
+        """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
+        torch.manual_seed(_mix(seed, step, micro_step, self.rank))
+
+    @property
+    def peak_flops(self) -> float | None:
+        """FLOP/s that the device could reach in its matrix units at this precision, where it is known."""
+        if self.device.type != "cuda" or self.precision not in ("bfloat16", "float16"):
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+    def describe(self) -> str:
+        """One phrase: device, precision, compilation, ranks."""
+        parts = [describe_device(self.device), self.precision, "compiled" if self.compile else "not compiled"]
+        if self.world_size > 1:
+            parts.append(f"{self.world_size} ranks")
+        return ", ".join(parts)
+
+
+def build_runtime(device: str = "auto", precision: str = "auto", compile: bool = False) -> Runtime:
+    """Resolves the names a user gives. Raises UserError for a device or precision that is unknown or not here."""
+    place = _find_device(device)
+    if precision not in PRECISIONS:
+        raise unknown("dtype", precision, PRECISIONS)
+    notes: list[str] = []
+    precision = _choose_precision(precision, place, notes)
+    if compile and place.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        compile = False
+        notes.append("no C++ compiler (g++ or clang++) is on the PATH: the model runs uncompiled")
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    return Runtime(place, precision, compile, notes=tuple(notes))
+
+
+def _find_device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (index.isdigit() and kind == "cuda")):
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device '{name}' is not available: torch {torch.__version__} sees no CUDA GPU; use --device cpu"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not available: torch sees no Apple GPU; use --device cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA GPU(s)")
+    return torch.device(f"{kind}:{index}" if index else kind)
+
+
+def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
+    if name == "auto":
+        if device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if name == "tf32" and device.type != "cuda":
+        notes.append(f"tf32 exists on CUDA GPUs only: {device.type} runs in float32")
+        return "float32"
+    if name == "bfloat16" and device.type == "cpu" and not _cpu_has_bfloat16():
+        notes.append("this processor emulates bfloat16 products, tens of times slower than float32")
+    if name == "float16" and device.type == "cpu":
+        notes.append("float16 on a CPU is slow and meant for checking; float32 is faster")
+    return name
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _mix(*parts: int) -> int:
+    """Folds integers into one 63-bit seed; SplitMix64's finaliser (Steele et al. 2014) spreads neighbours apart."""
+    state = 0
+    for part in parts:
+        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+def describe_device(device: torch.device) -> str:
+    """A GPU's name, or how many threads the processor lends."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def describe_machine(runtime: Runtime) -> dict[str, Any]:
+    """What a reader of a run needs to know about where it was made."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": describe_device(runtime.device),
+        "precision": runtime.precision,
+        "compile": runtime.compile,
+        "world_size": runtime.world_size,
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

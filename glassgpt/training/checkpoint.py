@@ -1,0 +1,206 @@
+"""Checkpoints: folders of safetensors and JSON, written whole or not at all.
+
+checkpoints/step-00000500/
+    model.safetensors       the weights
+    optimizer.safetensors   the optimizer's state, by parameter; only where training can be resumed from
+    state.json              step, tokens seen, validation loss, loss scale, checksums
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+
+FORMAT = 1
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk. `state` is what `save_checkpoint` was given, with `step` in it."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    @property
+    def resumable(self) -> bool:
+        return (self.path / OPTIMIZER).exists()
+
+    @property
+    def val_loss(self) -> float | None:
+        return self.state.get("val_loss")
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
+) -> Checkpoint:
+    """Writes `folder/step-…` for `state["step"]`; without an optimizer only the weights.
+
+    Everything goes to a temporary folder, is flushed to the disk and then renamed, so a kill or a full disk at any
+    moment leaves the checkpoints before it as they were. Raises UserError when the disk refuses.
+    """
+    target = folder / f"step-{state['step']:08d}"
+    temporary = folder / f".tmp-{target.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary / MODEL)
+        if optimizer is not None:
+            save_file(optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
+        checksums = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
+        state = {"format": FORMAT, **state, "checksums": checksums}
+        (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        for file in temporary.iterdir():
+            flush(file)
+        if (
+            target.exists()
+        ):  # the same step saved before: by determinism the same weights, perhaps without the optimizer
+            discard(target)
+        temporary.rename(target)
+        flush(folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(
+            f"cannot save {target}: {_reason(error)}; the checkpoints before it are unharmed: make room, then --resume"
+        ) from None
+    return Checkpoint(target, state)
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Every whole checkpoint under `folder`, by step. Raises UserError for one whose state cannot be read."""
+    paths = sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+    return sorted((Checkpoint(path, _read_state(path)) for path in paths), key=lambda checkpoint: checkpoint.step)
+
+
+def load_model_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Copies the weights into `model`. Raises UserError for a damaged file or tensors that do not fit the model."""
+    tensors = _load_tensors(checkpoint, MODEL)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        raise UserError(f"{checkpoint.path / MODEL}: tensor {name} is {'missing' if name in expected else 'surplus'}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(
+                f"{checkpoint.path / MODEL}: tensor {name} is {tuple(tensor.shape)},"
+                f" the config says {tuple(expected[name].shape)}"
+            )
+    model.load_state_dict(tensors)
+
+
+def load_optimizer_state(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restores what `save_checkpoint` kept of the optimizer, on each parameter's device."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in _load_tensors(checkpoint, OPTIMIZER).items():
+        parameter_name, _, key = name.rpartition("/")
+        if parameter_name not in parameters:
+            raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
+        parameter = parameters[parameter_name]
+        optimizer.state[parameter][key] = tensor.to(parameter.device)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors named `parameter/key`, which do not depend on the order of its groups."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
+    """Keeps the last `keep_last` checkpoints whole, the best and those of `snapshots` as weights, and no others."""
+    checkpoints = list_checkpoints(folder)
+    whole = [checkpoint for checkpoint in checkpoints if checkpoint.resumable]
+    best = best_checkpoint(checkpoints)
+    for checkpoint in checkpoints:
+        if checkpoint in whole[-keep_last:]:
+            continue
+        if checkpoint.step in snapshots or checkpoint is best:
+            (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
+        else:
+            discard(checkpoint.path)
+
+
+def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
+    """The one with the lowest validation loss, the earlier of equals; None where none was evaluated."""
+    evaluated = [checkpoint for checkpoint in checkpoints if checkpoint.val_loss is not None]
+    return min(evaluated, key=lambda checkpoint: checkpoint.val_loss or 0.0, default=None)
+
+
+def discard(path: Path) -> None:
+    """Removes a checkpoint: first from sight, by a rename that cannot be half done, then from the disk."""
+    hidden = path.with_name(f".tmp-discarded-{path.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Clears what a killed process was writing."""
+    for path in folder.glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Forces a file's or a folder's content onto the disk, so that a rename never outruns it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    file = path / STATE
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        found = state["format"], int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); remove the folder {path} to go on without it") from None
+    if found[0] != FORMAT:
+        raise UserError(f"{file} has format {found[0]}, this version of glassgpt reads format {FORMAT}")
+    return dict(state)
+
+
+def _load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    file = checkpoint.path / name
+    try:
+        if _checksum(file) != checkpoint.state["checksums"].get(name):
+            raise UserError(
+                f"{file} is damaged: its checksum is not the one in {STATE}; use another with --checkpoint STEP"
+            )
+        return load_file(file)
+    except (OSError, safetensors.SafetensorError, KeyError) as error:
+        raise UserError(f"{file} cannot be read: {_reason(error)}") from None
+
+
+def _checksum(file: Path) -> str:
+    value = 0
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            value = zlib.crc32(piece, value)
+    return f"crc32:{value:08x}"
+
+
+def _reason(error: Exception) -> str:
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error):
+        return "no space left on the device"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,23 @@
+"""How much arithmetic a token costs."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from glassgpt.models.attention import Attention
+
+
+def estimate_flops_per_token(model: nn.Module, *, n_embd: int, block_size: int) -> float:
+    """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
+
+    N counts every parameter but the position table, which is only looked up; L is the number of attention layers.
+    """
+    positions = getattr(model, "position_embedding", None)
+    n_matmul = count_parameters(model) - (positions.weight.numel() if isinstance(positions, nn.Embedding) else 0)
+    n_attention = sum(isinstance(module, Attention) for module in model.modules())
+    return 6.0 * n_matmul + 12.0 * n_attention * n_embd * block_size
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Every parameter once, shared ones too."""
+    return sum(parameter.numel() for parameter in model.parameters())

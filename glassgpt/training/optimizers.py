@@ -1,0 +1,50 @@
+"""Optimizers: AdamW with weight decay on matrices only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from glassgpt.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2). `lr` is the peak; a schedule scales it over time."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in ("lr", "eps"):
+            if not 0.0 < getattr(self, field) < float("inf"):
+                raise UserError(f"optimizer.{field} = {getattr(self, field)} is out of range: it must be above 0")
+        for field in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise UserError(f"optimizer.{field} = {getattr(self, field)} is out of range: at least 0 and below 1")
+        if not 0.0 <= self.weight_decay < float("inf"):
+            raise UserError(f"optimizer.weight_decay = {self.weight_decay} is out of range: it must be at least 0")
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over two groups: matrices, embeddings too, are decayed; biases and gains, which shift or scale, are not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)  # one kernel for all of a device's tensors
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=fused,
+    )

@@ -23,7 +23,7 @@ AllowedSpecial = Literal["all"] | AbstractSet[str]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Text is any `str` without lone surrogates (half characters, which UTF-8 has no bytes for)."""
+    """Text to ids and back. Text is any `str` without lone surrogates, half characters that UTF-8 lacks."""
 
     name: str
     special_tokens: dict[str, int]
@@ -32,9 +32,7 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int:
         """One more than the largest id, special tokens included: the rows an embedding table needs."""
 
-    def encode(
-        self, text: str, *, allowed_special: AllowedSpecial = frozenset()
-    ) -> list[int]:
+    def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """The ids of `text`. The text of a special token is ordinary text unless `allowed_special` names it.
 
         Raises UserError for a lone surrogate, and for a name in `allowed_special` that is not a special token.
@@ -59,9 +57,7 @@ class Tokenizer(Protocol):
         """Write the tokenizer to one JSON file, which `load_tokenizer` reads."""
 
 
-def split_special(
-    text: str, special_tokens: Iterable[str], allowed: AllowedSpecial
-) -> Iterator[tuple[str, bool]]:
+def split_special(text: str, special_tokens: Iterable[str], allowed: AllowedSpecial) -> Iterator[tuple[str, bool]]:
     """Cut `text` at the special tokens that are allowed, yielding (piece, is special).
 
     Where one special token begins another, the longer wins. Raises UserError for an allowed name that is unknown.
@@ -83,9 +79,7 @@ def allowed_names(special_tokens: Iterable[str], allowed: AllowedSpecial) -> lis
     if allowed == "all":
         names = known
     elif isinstance(allowed, str):
-        raise UserError(
-            f"allowed_special is 'all' or a set of special tokens, not the text {allowed!r}"
-        )
+        raise UserError(f"allowed_special is 'all' or a set of special tokens, not the text {allowed!r}")
     else:
         names = set(allowed)
     if missing := sorted(names - known):
@@ -101,9 +95,7 @@ def check_special_names(names: Iterable[str]) -> list[str]:
     checked: list[str] = []
     for name in names:
         if not isinstance(name, str) or not name:
-            raise UserError(
-                f"a special token is a text of one character or more, not {name!r}"
-            )
+            raise UserError(f"a special token is a text of one character or more, not {name!r}")
         if name in checked:
             raise UserError(f"special token {name!r} is given twice")
         to_utf8(name)
@@ -120,16 +112,21 @@ def to_utf8(text: str) -> bytes:
 
 
 def surrogate_error(text: str, position: int) -> UserError:
+    """The error for half a character in a text."""
     return UserError(
         f"the text has a lone surrogate, U+{ord(text[position]):04X}, at position {position}: half a character, which "
         "UTF-8 cannot hold; read the text as UTF-8, or replace it"
     )
 
 
+def plain_ids(ids: Iterable[int]) -> Iterable[int]:
+    """The ids as Python integers, where they come in an array or a tensor."""
+    return ids.tolist() if hasattr(ids, "tolist") else ids
+
+
 def id_error(id: object, vocab_size: int) -> UserError:
-    return UserError(
-        f"token id {id} is outside the vocabulary: ids run from 0 to {vocab_size - 1}"
-    )
+    """The error for an id that no token has."""
+    return UserError(f"token id {id} is outside the vocabulary: ids run from 0 to {vocab_size - 1}")
 
 
 def save_json(data: dict[str, Any], path: Path | str) -> None:
@@ -140,9 +137,7 @@ def save_json(data: dict[str, Any], path: Path | str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(text + "\n")
             file.flush()
@@ -152,9 +147,7 @@ def save_json(data: dict[str, Any], path: Path | str) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write the tokenizer to '{path}': {error.strerror}"
-        ) from None
+        raise UserError(f"cannot write the tokenizer to '{path}': {error.strerror}") from None
 
 
 def load_json(path: Path | str) -> dict[str, Any]:
@@ -165,29 +158,25 @@ def load_json(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no tokenizer file '{path}'") from None
     except OSError as error:
-        raise UserError(
-            f"cannot read the tokenizer file '{path}': {error.strerror}"
-        ) from None
+        raise UserError(f"cannot read the tokenizer file '{path}': {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise damaged(path, f'it has no "format": "{FORMAT}"')
     if data.get("version") != VERSION:
         raise UserError(
-            f"tokenizer file '{path}' has format version {data.get('version')!r}, and this glassgpt reads version {VERSION}"
+            f"tokenizer file '{path}' has format version {data.get('version')!r}, and this glassgpt reads version "
+            f"{VERSION}"
         )
     return data
 
 
 def damaged(path: Path | str, reason: str) -> UserError:
-    return UserError(
-        f"'{path}' is not a tokenizer file of glassgpt, or is damaged: {reason}"
-    )
+    """The error for a file that is there and cannot be used."""
+    return UserError(f"'{path}' is not a tokenizer file of glassgpt, or is damaged: {reason}")
 
 
-def from_file(
-    build: Callable[[dict[str, Any]], Tokenizer], data: dict[str, Any], path: Path | str
-) -> Tokenizer:
+def from_file(build: Callable[[dict[str, Any]], Tokenizer], data: dict[str, Any], path: Path | str) -> Tokenizer:
     """Build a tokenizer from what `path` holds; whatever is wrong in there is said with the file's name."""
     try:
         return build(data)

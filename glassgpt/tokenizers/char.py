@@ -13,14 +13,13 @@ from glassgpt.tokenizers.base import (
     AllowedSpecial,
     check_special_names,
     id_error,
+    plain_ids,
     save_json,
     split_special,
     surrogate_error,
 )
 
-CHUNK = (
-    1 << 20
-)  # characters looked at together: 4 MB as code points, however long the text
+CHUNK = 1 << 20  # characters looked at together: 4 MB as code points, however long the text
 UNICODE = 0x110000  # one more than the largest code point
 UNKNOWN = np.iinfo(np.uint32).max
 
@@ -33,31 +32,20 @@ class CharTokenizer:
 
     name = "char"
 
-    def __init__(
-        self, alphabet: Iterable[str], special_tokens: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, alphabet: Iterable[str], special_tokens: Iterable[str] = ()) -> None:
         self.alphabet = list(alphabet)
         if not self.alphabet:
-            raise UserError(
-                "a char tokenizer needs an alphabet of one character or more; the text is empty"
-            )
-        if any(
-            not isinstance(character, str) or len(character) != 1
-            for character in self.alphabet
-        ):
-            raise UserError(
-                "the alphabet of a char tokenizer is a list of single characters"
-            )
+            raise UserError("a char tokenizer needs an alphabet of one character or more; the text is empty")
+        if any(not isinstance(character, str) or len(character) != 1 for character in self.alphabet):
+            raise UserError("the alphabet of a char tokenizer is a list of single characters")
         if len(set(self.alphabet)) < len(self.alphabet):
             raise UserError("the alphabet of a char tokenizer has a character twice")
         names = check_special_names(special_tokens)
-        self.special_tokens = {
-            name: len(self.alphabet) + index for index, name in enumerate(names)
-        }
+        self.special_tokens = {name: len(self.alphabet) + index for index, name in enumerate(names)}
         self._codes = _code_points("".join(self.alphabet))
         self._ids = np.full(UNICODE, UNKNOWN, dtype=np.uint32)
         self._ids[self._codes] = np.arange(len(self.alphabet), dtype=np.uint32)
-        self._special_names = {id: name for name, id in self.special_tokens.items()}
+        self._texts = dict(enumerate([*self.alphabet, *names]))
 
     @classmethod
     def train(cls, text: str, special_tokens: Iterable[str] = ()) -> CharTokenizer:
@@ -71,9 +59,7 @@ class CharTokenizer:
     def vocab_size(self) -> int:
         return len(self.alphabet) + len(self.special_tokens)
 
-    def encode(
-        self, text: str, *, allowed_special: AllowedSpecial = frozenset()
-    ) -> list[int]:
+    def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """The ids of `text`; see `Tokenizer.encode`. Raises UserError for a character outside the alphabet."""
         ids: list[int] = []
         start = 0
@@ -104,21 +90,22 @@ class CharTokenizer:
     def _unknown(self, character: str, position: int) -> UserError:
         return UserError(
             f"character {character!r} (U+{ord(character):04X}) at position {position} is not in the alphabet of this "
-            f"char tokenizer, which has {len(self.alphabet)} characters; take it out, or train a tokenizer on text that has it"
+            f"char tokenizer, which has {len(self.alphabet)} characters; take it out, or train a tokenizer on text "
+            "that has it"
         )
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._text(id) for id in ids)
+        return "".join(map(self._text, plain_ids(ids)))
 
     def token_bytes(self, id: int) -> bytes:
-        return b"" if id in self._special_names else self._text(id).encode("utf-8")
+        text = self._text(id)
+        return b"" if id >= len(self.alphabet) else text.encode("utf-8")
 
     def _text(self, id: int) -> str:
-        if 0 <= id < len(self.alphabet):
-            return self.alphabet[id]
-        if id in self._special_names:
-            return self._special_names[id]
-        raise id_error(id, self.vocab_size)
+        try:
+            return self._texts[id]
+        except KeyError:
+            raise id_error(id, self.vocab_size) from None
 
     def to_dict(self) -> dict[str, Any]:
         return {

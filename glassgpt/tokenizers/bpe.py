@@ -1,0 +1,201 @@
+"""Byte-level byte-pair encoding, trained here: every text is bytes, and frequent neighbours become one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from glassgpt.errors import UserError
+from glassgpt.tokenizers.base import check_special_names, save_json
+from glassgpt.tokenizers.merges import learn_merges
+from glassgpt.tokenizers.patterns import split_pattern
+from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printable
+from glassgpt.tokenizers.ranked import RankedTokenizer
+from glassgpt.tokenizers.words import count_words
+
+Merge = tuple[bytes, bytes]
+
+
+class BPETokenizer(RankedTokenizer):
+    """`vocab[id]` is the bytes of an id, special tokens included; `merges` are the pairs that were joined, in order.
+
+    A tokenizer trained here numbers the 256 bytes as GPT-2 does, then its merges, then its special tokens.
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[int, bytes],
+        merges: Sequence[Merge],
+        special_tokens: Iterable[str] | Mapping[str, int] | None = None,
+        pattern: str = "gpt2",
+    ) -> None:
+        """A tokenizer from its parts, for example GPT-2's published ones.
+
+        Special tokens that `vocab` has keep their ids, others are appended to it. An entry that is no byte, merge or
+        special token decodes and is never made. Raises UserError where a byte is missing, where a merge joins or
+        makes what `vocab` does not have, and where ids do not follow the order of the merges.
+        """
+        self.pattern = pattern
+        self.merges = [(bytes(first), bytes(second)) for first, second in merges]
+        self.vocab = dict(vocab)
+        ranks = _ranks(self.vocab, self.merges)
+        specials = _place_special_tokens(self.vocab, ranks, special_tokens or ())
+        encoding = tiktoken.Encoding(
+            "bpe",
+            pat_str=split_pattern(pattern),
+            mergeable_ranks=_without_unreachable(ranks, self.merges),
+            special_tokens={},
+        )
+        super().__init__("bpe", encoding, self.vocab, specials)
+
+    @classmethod
+    def train(
+        cls,
+        text: str | Iterable[str],
+        vocab_size: int,
+        special_tokens: Iterable[str] = (),
+        pattern: str = "gpt2",
+        processes: int | None = None,
+    ) -> BPETokenizer:
+        """Learn merges from a text, or from texts that are each split on their own.
+
+        `vocab_size` counts the 256 bytes, the merges and the special tokens; it is not reached where the text has too
+        few pairs. Special tokens cut the text and are not learned from. `processes` count words (`count_words`).
+        """
+        names = check_special_names(special_tokens)
+        n_merges = vocab_size - len(BYTE_ORDER) - len(names)
+        if n_merges < 0:
+            raise UserError(
+                f"vocab_size is {vocab_size}, and must be {vocab_size - n_merges} or more: 256 bytes and {len(names)} "
+                "special tokens"
+            )
+        to_ids = bytes(BYTE_ORDER.index(bytes([byte])) for byte in range(256))
+        counts = count_words(text, pattern, names, processes)
+        words = {word.encode("utf-8").translate(to_ids): count for word, count in counts.items()}
+        vocab = dict(enumerate(BYTE_ORDER))
+        merges: list[Merge] = []
+        for first, second in islice(learn_merges(words, first_id=len(vocab)), n_merges):
+            merges.append((vocab[first], vocab[second]))
+            vocab[len(vocab)] = vocab[first] + vocab[second]
+        return cls(vocab, merges, names, pattern)
+
+    def to_dict(self) -> dict[str, Any]:
+        specials = set(self.special_tokens.values())
+        return {
+            "type": "bpe",
+            "pattern": self.pattern,
+            "special_tokens": self.special_tokens,
+            "vocab": {to_printable(token): id for id, token in self.vocab.items() if id not in specials},
+            "merges": [f"{to_printable(first)} {to_printable(second)}" for first, second in self.merges],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BPETokenizer:
+        vocab = {id: from_printable(token) for token, id in data["vocab"].items()}
+        merges = []
+        for line in data["merges"]:
+            first, second = line.split(" ")
+            merges.append((from_printable(first), from_printable(second)))
+        return cls(vocab, merges, dict(data["special_tokens"]), data["pattern"])
+
+    def save(self, path: Path | str) -> None:
+        save_json(self.to_dict(), path)
+
+
+def _ranks(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, int]:
+    """The id of every byte and of every merge, once it is known that they are in order."""
+    ids: dict[bytes, int] = {}
+    for id, token in vocab.items():
+        if not isinstance(id, int) or id < 0 or not isinstance(token, bytes):
+            raise UserError(f"a vocabulary maps ids, 0 or more, to bytes, not {id!r} to {token!r}")
+        # The special tokens of some vocabularies repeat the bytes of an ordinary token, which comes first.
+        ids[token] = min(id, ids.get(token, id))
+    missing = [byte for byte in BYTE_ORDER if byte not in ids]
+    if missing:
+        raise UserError(f"the vocabulary lacks the byte {missing[0]!r}: it needs all 256, for any text to have ids")
+    ranks = {byte: ids[byte] for byte in BYTE_ORDER}
+    previous = -1
+    for number, (first, second) in enumerate(merges):
+        merge = f"merge {number}, of {first!r} and {second!r},"
+        token = first + second
+        if first not in ranks or second not in ranks:
+            raise UserError(f"{merge} joins what no byte or earlier merge has made")
+        if token not in ids:
+            raise UserError(f"{merge} makes {token!r}, which is not in the vocabulary")
+        if ids[token] <= previous:
+            raise UserError(
+                f"{merge} has id {ids[token]}, and the merge before it has {previous}: ids must follow the order "
+                "of the merges"
+            )
+        previous = ranks[token] = ids[token]
+    return ranks
+
+
+def _place_special_tokens(
+    vocab: dict[int, bytes], ranks: Mapping[bytes, int], special_tokens: Iterable[str] | Mapping[str, int]
+) -> dict[str, int]:
+    """The id of every special token. Those that `vocab` lacks are appended to it."""
+    names = check_special_names(special_tokens)
+    if isinstance(special_tokens, Mapping):
+        wanted = dict(special_tokens)
+    else:
+        free = {token: id for id, token in vocab.items() if ranks.get(token) != id}
+        wanted = {name: free[name.encode()] for name in names if name.encode() in free}
+    placed = {}
+    for name in names:
+        id = wanted.get(name, max(vocab) + 1)
+        if vocab.setdefault(id, name.encode()) != name.encode() or ranks.get(name.encode()) == id:
+            raise UserError(f"special token {name!r} cannot have id {id}, which stands for {vocab[id]!r}")
+        placed[name] = id
+    return placed
+
+
+def _without_unreachable(ranks: Mapping[bytes, int], merges: Sequence[Merge]) -> dict[bytes, int]:
+    """The ranks of tokens that the merges can make.
+
+    tiktoken joins any two neighbours whose bytes together are a token. That is the same as applying the merges in
+    order if each token comes out whole where its own bytes are merged: then its last two parts are always the pair of
+    its merge. A token that does not is never made by the merges, and so is kept from tiktoken. Training makes none.
+    """
+    order = {pair: number for number, pair in enumerate(merges)}
+    made = {first + second: number for number, (first, second) in enumerate(merges)}
+    unreachable: set[bytes] = set()
+    for first, second in merges:
+        if first in unreachable or second in unreachable or _is_crossed(first, second, merges, order, made):
+            unreachable.add(first + second)
+    return {token: id for token, id in ranks.items() if token not in unreachable}
+
+
+def _is_crossed(
+    first: bytes, second: bytes, merges: Sequence[Merge], order: Mapping[Merge, int], made: Mapping[bytes, int]
+) -> bool:
+    """Whether the bytes of `first` and `second`, side by side, are joined across their border before they are whole.
+
+    Goes back in time: undoes the last merge beside the border, and looks whether the two tokens that then meet there
+    have a merge that comes before it. Of equal merges the left one is first.
+    """
+    left, right, limit = first, second, order[first, second]
+    while order.get((left, right), limit) >= limit:
+        made_left, made_right = made.get(left, -1), made.get(right, -1)
+        if made_left == made_right == -1:  # both are bytes: this is where merging began
+            return False
+        if made_left > made_right:
+            left, limit = merges[made_left][1], made_left
+        else:
+            right, limit = merges[made_right][0], made_right + 1
+    return True
+
+
+def apply_merges(word: bytes, order: Mapping[Merge, int]) -> list[bytes]:
+    """The tokens of one word: what BPE means. Of the pairs in it, join the earliest merge until there is none."""
+    parts = [word[index : index + 1] for index in range(len(word))]
+    while len(parts) > 1:
+        number, place = min((order.get(pair, len(order)), place) for place, pair in enumerate(pairwise(parts)))
+        if number == len(order):
+            break
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts

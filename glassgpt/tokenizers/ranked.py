@@ -1,0 +1,82 @@
+"""Encoding and decoding through tiktoken's core: what a BPE tokenizer trained here shares with OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tiktoken
+
+from glassgpt.tokenizers.base import AllowedSpecial, allowed_names, id_error, plain_ids, split_special, to_utf8
+from glassgpt.tokenizers.patterns import safe_slices, safe_stream, split_long_blanks
+
+STREAM_SLICE = 1 << 14  # characters that `encode_iterable` encodes at a time
+CORPUS_SLICE = 1 << 20  # characters that a thread of `encode_to_numpy` encodes at a time
+
+
+class RankedTokenizer:
+    """A byte-level BPE whose ids are ranks: of the pairs in a word, tiktoken joins the one that makes the lowest id.
+
+    `encoding` makes ordinary tokens only. Special tokens are found here, because tiktoken, where one begins another,
+    may take either. `tokens` has the bytes of every id, the names of special tokens included.
+    """
+
+    def __init__(
+        self, name: str, encoding: tiktoken.Encoding, tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]
+    ) -> None:
+        self.name = name
+        self.special_tokens = dict(special_tokens)
+        self._encoding = encoding
+        self._tokens = tokens
+        self._special_ids = frozenset(self.special_tokens.values())
+
+    @property
+    def vocab_size(self) -> int:
+        return max(self._tokens) + 1
+
+    def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
+        """The ids of `text`; see `Tokenizer.encode`."""
+        to_utf8(text)
+        ids: list[int] = []
+        for piece, special in split_special(text, self.special_tokens, allowed_special):
+            if special:
+                ids.append(self.special_tokens[piece])
+            else:
+                ids.extend(self._encode_ordinary(piece))
+        return ids
+
+    def encode_iterable(self, texts: Iterable[str], *, allowed_special: AllowedSpecial = frozenset()) -> Iterator[int]:
+        """The ids of the joined `texts` (the lines of a file, say), in memory that does not grow with their length."""
+        names = allowed_names(self.special_tokens, allowed_special)
+        for part in safe_stream(texts, STREAM_SLICE, names):
+            yield from self.encode(part, allowed_special=set(names))
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """The ids of `text` as ordinary text, (n,) uint32. Slices are encoded side by side in threads."""
+        to_utf8(text)
+        if len(text) <= CORPUS_SLICE:
+            return self._encode_slice(text)
+        with ThreadPoolExecutor() as pool:
+            return np.concatenate(list(pool.map(self._encode_slice, safe_slices(text, CORPUS_SLICE))))
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        parts = [self._encoding.encode_ordinary(part) for part in split_long_blanks(text)]
+        return parts[0] if len(parts) == 1 else [id for part in parts for id in part]
+
+    def _encode_slice(self, text: str) -> np.ndarray:
+        parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in split_long_blanks(text)]
+        return np.concatenate(parts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; see `Tokenizer.decode`."""
+        return b"".join(map(self._bytes, plain_ids(ids))).decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        return b"" if id in self._special_ids else self._bytes(id)
+
+    def _bytes(self, id: int) -> bytes:
+        try:
+            return self._tokens[id]
+        except KeyError:
+            raise id_error(id, self.vocab_size) from None

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glassgpt.errors import UserError, unknown
-from glassgpt.tokenizers.base import (
-    Tokenizer,
-    check_special_names,
-    damaged,
-    from_file,
-    load_json,
-)
+from glassgpt.tokenizers.base import Tokenizer, check_special_names, damaged, from_file, load_json
+from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.patterns import split_pattern
+from glassgpt.tokenizers.pretrained import PRETRAINED, PretrainedTokenizer
+from glassgpt.tokenizers.spm import SentencePieceTokenizer
 
-NAMES = ("char",)
-LOADERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
-    "char": CharTokenizer.from_dict
+NAMES = ("char", "bpe", *PRETRAINED)
+LOADERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {  # by the "type" in a file
+    "char": CharTokenizer.from_dict,
+    "bpe": BPETokenizer.from_dict,
+    "tiktoken": PretrainedTokenizer.from_dict,
+    "sentencepiece": SentencePieceTokenizer.from_dict,
 }
 
 
@@ -30,15 +31,12 @@ class TokenizerConfig:
     name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
     vocab_size: int = 512  # bpe: bytes, merges and special tokens together
     pattern: Literal["gpt2", "cl100k"] = "gpt2"  # bpe: how text is split before merging
-    special_tokens: tuple[
-        str, ...
-    ] = ()  # char, bpe: tokens that text never becomes by itself
+    special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that text never becomes by itself
 
     def __post_init__(self) -> None:
         if self.name not in NAMES and not is_file_name(self.name):
             raise unknown("tokenizer", self.name, NAMES)
-        if self.pattern not in ("gpt2", "cl100k"):
-            raise unknown("split pattern", self.pattern, ("gpt2", "cl100k"))
+        split_pattern(self.pattern)
         check_special_names(self.special_tokens)
         if self.name == "bpe" and self.vocab_size < 256 + len(self.special_tokens):
             raise UserError(
@@ -49,17 +47,10 @@ class TokenizerConfig:
 
 def is_file_name(name: str) -> bool:
     """Whether a tokenizer's name says that it is a file: by its ending, a folder in it, or its being there."""
-    return (
-        name.endswith((".json", ".model"))
-        or "/" in name
-        or "\\" in name
-        or Path(name).is_file()
-    )
+    return name.endswith((".json", ".model")) or "/" in name or "\\" in name or Path(name).is_file()
 
 
-def build_tokenizer(
-    config: TokenizerConfig, *, whole_text: str, train_text: str
-) -> Tokenizer:
+def build_tokenizer(config: TokenizerConfig, *, whole_text: str, train_text: str) -> Tokenizer:
     """The tokenizer of `config`: trained on the text, or loaded where it needs none.
 
     The alphabet of `char` is that of `whole_text`, so that validation has no unknown character; `bpe` learns its
@@ -67,18 +58,22 @@ def build_tokenizer(
     """
     if config.name == "char":
         return CharTokenizer.train(whole_text, config.special_tokens)
+    if config.name == "bpe":
+        return BPETokenizer.train(train_text, config.vocab_size, config.special_tokens, config.pattern)
+    if config.name in PRETRAINED:
+        return PretrainedTokenizer.load(config.name)
     return load_tokenizer(config.name)
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """The tokenizer saved in the JSON file `path`.
+    """The tokenizer saved in the JSON file `path`, or that of a SentencePiece .model file.
 
     Raises UserError, with the file and the reason, where it is missing, damaged, foreign or of another version.
     """
+    if str(path).endswith(".model"):
+        return SentencePieceTokenizer.load(path)
     data = load_json(path)
     kind = data.get("type")
     if kind not in LOADERS:
-        raise damaged(
-            path, f"its type is {kind!r}; known are {', '.join(sorted(LOADERS))}"
-        )
+        raise damaged(path, f"its type is {kind!r}; known are {', '.join(sorted(LOADERS))}")
     return from_file(LOADERS[kind], data, path)

@@ -1,0 +1,64 @@
+"""OpenAI's vocabularies, through tiktoken."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.tokenizers.base import save_json
+from glassgpt.tokenizers.ranked import RankedTokenizer
+
+PRETRAINED = ("gpt2", "cl100k_base", "o200k_base")
+
+
+class PretrainedTokenizer(RankedTokenizer):
+    """A published vocabulary. Its file holds the ranks too, so that it loads without network or cache."""
+
+    def __init__(self, encoding: tiktoken.Encoding, special_tokens: dict[str, int]) -> None:
+        tokens = {id: token for token, id in encoding._mergeable_ranks.items()}
+        tokens |= {id: name.encode() for name, id in special_tokens.items()}
+        super().__init__(encoding.name, encoding, tokens, special_tokens)
+
+    @classmethod
+    def load(cls, name: str) -> PretrainedTokenizer:
+        """The vocabulary `name`, from tiktoken's cache, or downloaded into it the first time."""
+        if name not in PRETRAINED:
+            raise unknown("vocabulary", name, PRETRAINED)
+        try:
+            encoding = tiktoken.get_encoding(name)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot get the vocabulary '{name}' ({error}): connect to the network once, or set TIKTOKEN_CACHE_DIR "
+                "to a folder in which tiktoken has cached it"
+            ) from None
+        return cls(encoding, dict(encoding._special_tokens))
+
+    def to_dict(self) -> dict[str, Any]:
+        ranks = self._encoding._mergeable_ranks
+        return {
+            "type": "tiktoken",
+            "name": self.name,
+            "pattern": self._encoding._pat_str,
+            "special_tokens": self.special_tokens,
+            "ranks": {base64.b64encode(token).decode("ascii"): id for token, id in ranks.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PretrainedTokenizer:
+        ranks = {base64.b64decode(token, validate=True): id for token, id in data["ranks"].items()}
+        special_tokens = dict(data["special_tokens"])
+        if len(set(ranks.values())) < len(ranks) or set(ranks.values()) & set(special_tokens.values()):
+            raise ValueError("two tokens have the same id")
+        if any(bytes([byte]) not in ranks for byte in range(256)):
+            raise ValueError("the ranks lack one of the 256 bytes")
+        encoding = tiktoken.Encoding(
+            data["name"], pat_str=data["pattern"], mergeable_ranks=ranks, special_tokens=special_tokens
+        )
+        return cls(encoding, special_tokens)
+
+    def save(self, path: Path | str) -> None:
+        save_json(self.to_dict(), path)

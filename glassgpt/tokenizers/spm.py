@@ -1,0 +1,108 @@
+"""SentencePiece models, such as those of Llama 2 and T5; needs `pip install 'glassgpt[sentencepiece]'`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassgpt.errors import UserError
+from glassgpt.tokenizers.base import AllowedSpecial, damaged, id_error, plain_ids, save_json, split_special, to_utf8
+
+SPACE = "▁"  # how a piece writes a space
+
+
+class SentencePieceTokenizer:
+    """A trained model. What it normalises away (often repeated spaces, compatibility characters) does not come back.
+
+    Its control symbols (<s>, </s>, …) are the special tokens.
+    """
+
+    name = "sentencepiece"
+
+    def __init__(self, model: bytes) -> None:
+        """`model` is the contents of a .model file. Raises ValueError where it is none."""
+        self.model = model
+        self._processor = _processor(model)
+        ids = range(self._processor.get_piece_size())
+        pieces = [self._processor.id_to_piece(id) for id in ids]
+        self.special_tokens = {pieces[id]: id for id in ids if self._processor.is_control(id)}
+        self._special_ids = frozenset(self.special_tokens.values())
+        self._pieces = [self._piece_bytes(id, piece) for id, piece in enumerate(pieces)]
+        # Most models put a space before the text, which decoding takes away again.
+        self._adds_space = self._processor.decode_pieces([SPACE + "a"]) == "a"
+
+    def _piece_bytes(self, id: int, piece: str) -> bytes:
+        if self._processor.is_byte(id):  # "<0x0A>"
+            return bytes([int(piece[3:5], 16)])
+        if self._processor.is_unknown(id):
+            return "\ufffd".encode()
+        return piece.replace(SPACE, " ").encode("utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> SentencePieceTokenizer:
+        """The tokenizer of a .model file."""
+        try:
+            return cls(Path(path).read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"there is no SentencePiece model '{path}'") from None
+        except OSError as error:
+            raise UserError(f"cannot read the SentencePiece model '{path}': {error.strerror}") from None
+        except ValueError as error:
+            raise damaged(path, str(error)) from None
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._pieces)
+
+    def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
+        """The ids of `text`; see `Tokenizer.encode`. Text between special tokens is encoded as a text of its own."""
+        to_utf8(text)
+        ids: list[int] = []
+        for piece, special in split_special(text, self.special_tokens, allowed_special):
+            if special:
+                ids.append(self.special_tokens[piece])
+            else:
+                ids.extend(self._processor.encode(piece))
+        return ids
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        return np.array(self.encode(text), dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        text = b"".join(map(self._bytes, plain_ids(ids))).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self._adds_space else text
+
+    def token_bytes(self, id: int) -> bytes:
+        return b"" if id in self._special_ids else self._bytes(id)
+
+    def _bytes(self, id: int) -> bytes:
+        if not 0 <= id < len(self._pieces):
+            raise id_error(id, self.vocab_size)
+        return self._pieces[id]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": "sentencepiece", "model": base64.b64encode(self.model).decode("ascii")}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SentencePieceTokenizer:
+        return cls(base64.b64decode(data["model"], validate=True))
+
+    def save(self, path: Path | str) -> None:
+        save_json(self.to_dict(), path)
+
+
+def _processor(model: bytes) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise UserError("SentencePiece models need another package: pip install 'glassgpt[sentencepiece]'") from None
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError:
+        raise ValueError("it is no SentencePiece model") from None
+    return processor

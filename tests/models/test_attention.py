@@ -1,0 +1,108 @@
+"""The attention primitive: fused and watched are one function, causal, with and without a cache."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from glassgpt.models.attention import Attention, causal_mask
+
+
+def random_qkv(B: int, H: int, T: int, S: int, D: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(B, H, length, D, generator=generator) for length in (T, S, S))
+    return q, k, v
+
+
+def by_loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as the formula says it, number by number: the independent reference."""
+    B, H, T, D = q.shape
+    S = k.size(2)
+    out = torch.zeros_like(q)
+    for b in range(B):
+        for h in range(H):
+            for t in range(T):
+                seen = S - T + t + 1
+                scores = [math.fsum((q[b, h, t] * k[b, h, s]).tolist()) / math.sqrt(D) for s in range(seen)]
+                weights = [math.exp(score - max(scores)) for score in scores]
+                for s in range(seen):
+                    out[b, h, t] += weights[s] / math.fsum(weights) * v[b, h, s]
+    return out
+
+
+def ignore(name: str, value: Tensor) -> None:
+    """A watcher that only makes attention compute step by step."""
+
+
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 5), st.integers(0, 4), st.integers(1, 4))
+@settings(max_examples=20)
+def test_both_paths_are_the_formula(B: int, H: int, T: int, before: int, D: int) -> None:
+    q, k, v = random_qkv(B, H, T, T + before, D)
+    attention = Attention()
+    expected = by_loops(q, k, v)
+    torch.testing.assert_close(attention(q, k, v), expected, atol=1e-5, rtol=0)
+    attention.watcher = ignore
+    torch.testing.assert_close(attention(q, k, v), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("before", [0, 7])
+def test_both_paths_have_the_same_gradients(before: int) -> None:
+    attention = Attention()
+    gradients = []
+    for watcher in (None, ignore):
+        attention.watcher = watcher
+        inputs = [part.requires_grad_() for part in random_qkv(2, 3, 8, 8 + before, 4)]
+        attention(*inputs).square().sum().backward()
+        gradients.append([part.grad for part in inputs])
+    for fused, watched in zip(*gradients, strict=True):
+        torch.testing.assert_close(fused, watched, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("watcher", [None, ignore], ids=["fused", "watched"])
+def test_the_last_queries_with_all_keys_are_the_end_of_the_whole(watcher: object) -> None:
+    q, k, v = random_qkv(2, 2, 9, 9, 4)
+    attention = Attention()
+    attention.watcher = watcher  # type: ignore[assignment]
+    whole = attention(q, k, v)
+    for T in (1, 4, 9):
+        torch.testing.assert_close(attention(q[:, :, -T:], k, v), whole[:, :, -T:], atol=1e-6, rtol=1e-5)
+
+
+def test_the_watcher_sees_every_step_by_name() -> None:
+    q, k, v = random_qkv(1, 2, 3, 5, 4)
+    seen: dict[str, Tensor] = {}
+    attention = Attention()
+    attention.watcher = seen.__setitem__
+    out = attention(q, k, v)
+    assert list(seen) == ["q", "k", "v", "scores", "pattern", "out"]
+    assert seen["q"] is q
+    assert seen["out"] is out
+    torch.testing.assert_close(seen["pattern"].sum(dim=-1), torch.ones(1, 2, 3))
+    assert torch.equal(seen["pattern"] > 0, causal_mask(3, 5, q.device).expand(1, 2, 3, 5))
+    assert torch.equal(seen["scores"].isinf(), seen["pattern"] == 0)
+
+
+def test_the_mask_lets_the_last_queries_see_the_first_keys() -> None:
+    mask = causal_mask(2, 4, torch.device("cpu"))
+    assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]
+
+
+def test_dropout_acts_in_training_only() -> None:
+    q, k, v = random_qkv(1, 1, 6, 6, 4)
+    attention = Attention(dropout=0.5)
+    plain = Attention()(q, k, v)
+    assert torch.equal(attention.eval()(q, k, v), plain)
+    attention.train()
+    for watcher in (None, ignore):
+        attention.watcher = watcher
+        torch.manual_seed(0)
+        assert not torch.allclose(attention(q, k, v), plain)
+
+
+def test_it_has_no_state_of_its_own() -> None:
+    assert Attention(dropout=0.1).state_dict() == {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +17,12 @@ from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord, lo
 from glassgpt.data.shards import TokenArray, dtype_for, shard_writer
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+from glassgpt.tokenizers.patterns import safe_slices
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 _PIECE = 1 << 20  # characters tokenised at once: bounds the memory beside the text itself
-_CUTTABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
-# Each of these tokenizers splits text here anyway: after a single line end, between a visible character and a letter.
-_CUT = re.compile(r"(?<=\S\n)(?=[^\W\d_])")
+_SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
 
 
 @dataclass(frozen=True)
@@ -142,15 +140,11 @@ def split_text(text: str, val_fraction: float) -> tuple[str, str]:
 
 
 def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[str]:
-    """Cuts of `text`, of about `size` characters, whose ids one after the other are those of the whole text.
+    """Slices of `text`, of about `size` characters, whose ids one after the other are those of the whole text.
 
-    A tokenizer of which that is not known (SentencePiece looks across lines) gets the whole text at once.
+    SentencePiece looks across spaces, so it gets the whole text at once.
     """
-    start = 0
-    while tokenizer_name in _CUTTABLE and (cut := _CUT.search(text, start + size)):
-        yield text[start : cut.start()]
-        start = cut.start()
-    yield text[start:]
+    return safe_slices(text, size) if tokenizer_name in _SLICEABLE else iter([text])
 
 
 def sha256_of(text: str) -> str:

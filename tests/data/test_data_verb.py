@@ -1,0 +1,153 @@
+"""`glassgpt data list|prepare|info|verify`, and the inventory behind them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from glassgpt.cli.data import app
+from glassgpt.data.corpora import shakespeare_path
+from glassgpt.errors import UserError
+
+TEXT = "some text, and then some more of it\n" * 30
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def call_json(*args: object) -> dict[str, Any]:
+    result = call(*args, "--json")
+    assert result.exception is None, result.exception
+    return json.loads(result.stdout)
+
+
+def test_prepare_reports_what_it_made_and_finds_it_again(source: Path) -> None:
+    first = call_json("prepare", "--data", source)
+    assert first["source"] == str(source)
+    assert first["train"]["tokens"] + first["val"]["tokens"] == len(TEXT)
+    assert (first["tokenizer"]["name"], first["tokenizer"]["vocab_size"]) == ("char", len(set(TEXT)))
+    assert Path(first["folder"], "train.shard").is_file()
+    assert call_json("prepare", "--data", source) == first
+    assert "tokenised before, in the cache" in call("prepare", "--data", source).stderr
+
+
+def test_prepare_takes_stdin() -> None:
+    result = CliRunner().invoke(app, ["prepare", "--data", "-", "--json"], input=TEXT)
+    fields = json.loads(result.stdout)
+    assert (fields["source"], fields["train"]["tokens"]) == ("-", int(0.9 * len(TEXT)))
+
+
+def test_prepare_passes_the_size_of_the_vocabulary_on(source: Path) -> None:
+    fields = call_json("prepare", "--data", source, "--tokenizer", "bpe", "--vocab-size", 260)
+    assert fields["tokenizer"]["vocab_size"] == 260
+
+
+def test_prepare_as_text_has_a_line_for_each_figure(source: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in call("prepare", "--data", source).stdout.splitlines())
+    assert lines["train.tokens"] == str(int(0.9 * len(TEXT)))
+    assert lines["kind"] == "prepared"
+
+
+def test_list_before_and_after(source: Path, cache: Path) -> None:
+    empty = call_json("list")
+    assert [entry["name"] for entry in empty["names"]] == ["auto", "shakespeare", "python-manual"]
+    assert (empty["cache"], empty["prepared"]) == (str(cache), [])
+    assert "nothing yet" in call("list").stdout
+    key = call_json("prepare", "--data", source)["key"]
+    [entry] = call_json("list")["prepared"]
+    assert (entry["key"], entry["name"], entry["train_tokens"]) == (key, "text.txt", int(0.9 * len(TEXT)))
+    assert key in call("list").stdout
+
+
+def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
+    folder = Path(call_json("prepare", "--data", source)["folder"])
+    (folder / "manifest.json").write_text("{")
+    [entry] = call_json("list")["prepared"]
+    assert entry["key"] == folder.name
+    assert "manifest.json is damaged" in entry["problem"]
+
+
+def test_info_knows_a_prepared_folder_by_every_name(source: Path, tmp_path: Path) -> None:
+    prepared = call_json("prepare", "--data", source)
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(Path(prepared["folder"], "manifest.json"), run / "data.json")
+    for target in (prepared["folder"], prepared["key"], prepared["key"][:8], run):
+        assert call_json("info", target) == prepared
+
+
+def test_info_of_a_shard_and_of_a_text(source: Path) -> None:
+    folder = Path(call_json("prepare", "--data", source)["folder"])
+    shard = call_json("info", folder / "train.shard")
+    assert (shard["kind"], shard["tokens"], shard["dtype"]) == ("shard", int(0.9 * len(TEXT)), "uint16")
+    text = call_json("info", source)
+    assert (text["kind"], text["characters"], text["lines"]) == ("text", len(TEXT), 30)
+    assert text["distinct_characters"] == len(set(TEXT))
+
+
+@pytest.mark.parametrize("target", ["shakespere", "gone.txt", "0123abcd"])
+def test_info_of_nothing_is_a_user_error(target: str) -> None:
+    assert isinstance(call("info", target).exception, UserError)
+
+
+def test_verify_finds_all_whole(source: Path) -> None:
+    assert call_json("verify") == {"checked": 0, "problems": []}
+    assert "nothing to verify" in call("verify").stdout
+    folder = call_json("prepare", "--data", source)["folder"]
+    for target in ([], [folder], [Path(folder, "val.shard")]):
+        assert call_json("verify", *target) == {"checked": 1, "problems": []}
+    assert call("verify").stdout.split() == ["whole", folder]
+
+
+@pytest.mark.parametrize("name", ["train.shard", "val.shard", "tokenizer.json"])
+def test_verify_names_an_altered_file(source: Path, name: str) -> None:
+    path = Path(call_json("prepare", "--data", source)["folder"], name)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if name.endswith("shard") else data.replace(b"m", b"M"))
+    result = call("verify", "--json")
+    [problem] = json.loads(result.stdout)["problems"]
+    assert name in problem["problem"]
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == problem["problem"]
+    assert call("verify").stdout.split() == ["damaged", str(path.parent)]
+
+
+def test_verify_names_a_truncated_and_a_foreign_shard(source: Path, tmp_path: Path) -> None:
+    path = Path(call_json("prepare", "--data", source)["folder"], "train.shard")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert "train.shard is truncated" in str(call("verify", path).exception)
+    assert "text.txt is not a GlassGPT token shard" in str(call("verify", source).exception)
+    assert "nothing to verify at" in str(call("verify", tmp_path / "gone").exception)
+
+
+def test_verify_counts_further_problems_and_checks_the_corpus(source: Path) -> None:
+    Path(call_json("prepare", "--data", source)["folder"], "train.shard").unlink()
+    shakespeare_path().parent.mkdir(parents=True)
+    shakespeare_path().write_text("not the play")
+    error = str(call("verify").exception)
+    assert "shakespeare.txt is not Tiny Shakespeare" in error
+    assert error.endswith("(and 1 more)")
+
+
+def test_listing_and_verifying_load_no_torch(source: Path) -> None:
+    program = (
+        "import sys; from glassgpt.cli.data import app\n"
+        "for verb in ('list', 'verify'): app([verb], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

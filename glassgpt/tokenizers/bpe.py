@@ -148,6 +148,8 @@ def _place_special_tokens(
     placed = {}
     for name in names:
         id = wanted.get(name, max(vocab) + 1)
+        if not isinstance(id, int) or id < 0:
+            raise UserError(f"the id of special token {name!r} is {id!r}, and must be an integer, 0 or more")
         if vocab.setdefault(id, name.encode()) != name.encode() or ranks.get(name.encode()) == id:
             raise UserError(f"special token {name!r} cannot have id {id}, which stands for {vocab[id]!r}")
         placed[name] = id

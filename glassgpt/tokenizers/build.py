@@ -74,6 +74,6 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         return SentencePieceTokenizer.load(path)
     data = load_json(path)
     kind = data.get("type")
-    if kind not in LOADERS:
+    if not isinstance(kind, str) or kind not in LOADERS:
         raise damaged(path, f"its type is {kind!r}; known are {', '.join(sorted(LOADERS))}")
     return from_file(LOADERS[kind], data, path)

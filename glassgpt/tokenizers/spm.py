@@ -33,7 +33,7 @@ class SentencePieceTokenizer:
         self._special_ids = frozenset(self.special_tokens.values())
         self._pieces = [self._piece_bytes(id, piece) for id, piece in enumerate(pieces)]
         # Most models put a space before the text, which decoding takes away again.
-        self._adds_space = self._processor.decode_pieces([SPACE + "a"]) == "a"
+        self._adds_space = self._processor.encode("a", out_type=str)[0].startswith(SPACE)
 
     def _piece_bytes(self, id: int, piece: str) -> bytes:
         if self._processor.is_byte(id):  # "<0x0A>"

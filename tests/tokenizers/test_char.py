@@ -25,10 +25,7 @@ def test_shakespeare_has_the_alphabet_of_the_lecture(test_data) -> None:
     text = test_data("tinyshakespeare.txt").read_text()
     tokenizer = CharTokenizer.train(text)
     assert tokenizer.vocab_size == 65
-    assert (
-        "".join(tokenizer.alphabet)
-        == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    )
+    assert "".join(tokenizer.alphabet) == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     assert tokenizer.encode("hii there") == [46, 47, 47, 1, 58, 46, 43, 56, 43]
     ids = tokenizer.encode_to_numpy(text)
     assert ids.dtype == np.uint32
@@ -39,10 +36,7 @@ def test_shakespeare_has_the_alphabet_of_the_lecture(test_data) -> None:
 def test_any_text_survives(text: str) -> None:
     tokenizer = CharTokenizer.train(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert (
-        b"".join(tokenizer.token_bytes(id) for id in tokenizer.encode(text))
-        == text.encode()
-    )
+    assert b"".join(tokenizer.token_bytes(id) for id in tokenizer.encode(text)) == text.encode()
     assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
 
 

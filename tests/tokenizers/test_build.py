@@ -1,0 +1,148 @@
+"""Configs, names and files: which tokenizer they give, and how a bad one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glassgpt.errors import UserError
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.pretrained import PretrainedTokenizer
+
+
+def build(**fields) -> Tokenizer:
+    return build_tokenizer(TokenizerConfig(**fields), whole_text="hello, wörld", train_text="hello hello")
+
+
+def test_char_is_built_from_the_whole_text() -> None:
+    tokenizer = build(name="char", special_tokens=("<|user|>",))
+    assert tokenizer.decode(tokenizer.encode("wörld")) == "wörld"
+    assert tokenizer.special_tokens == {"<|user|>": 10}
+    assert isinstance(tokenizer, Tokenizer)
+
+
+def test_bpe_is_trained_on_the_training_text_alone() -> None:
+    tokenizer = build(name="bpe", vocab_size=300, special_tokens=("<|user|>",))
+    assert isinstance(tokenizer, BPETokenizer)
+    assert tokenizer.merges == BPETokenizer.train("hello hello", vocab_size=300).merges
+    assert tokenizer.vocab_size == 256 + len(tokenizer.merges) + 1
+
+
+def test_a_file_is_loaded(tmp_path: Path) -> None:
+    CharTokenizer("abc").save(tmp_path / "mine.json")
+    assert build(name=str(tmp_path / "mine.json")).encode("cab") == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "gpt-2"}, "unknown tokenizer 'gpt-2': did you mean 'gpt2'"),
+        ({"pattern": "gpt4"}, "unknown split pattern 'gpt4'"),
+        ({"name": "bpe", "vocab_size": 200}, "vocab_size is 200, and a bpe tokenizer needs at least 256"),
+        ({"special_tokens": ("",)}, "a special token is a text of one character or more"),
+        ({"special_tokens": ("a", "a")}, "'a' is given twice"),
+        ({"name": "none/mine.json"}, "there is no tokenizer file 'none/mine.json'"),
+        ({"name": "none.model"}, "there is no SentencePiece model 'none.model'"),
+    ],
+)
+def test_bad_config_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(**fields)
+
+
+GOOD = {"format": "glassgpt-tokenizer", "version": 1, "type": "char", "alphabet": ["a"], "special_tokens": []}
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (json.dumps(GOOD).encode()[:-5], "not JSON"),
+        (b"[1]", '"format"'),
+        (b'{"model": {"type": "BPE"}}', '"format"'),
+        (json.dumps(GOOD | {"version": 2}).encode(), "format version 2, and this glassgpt reads version 1"),
+        (json.dumps(GOOD | {"type": "wordpiece"}).encode(), "its type is 'wordpiece'; known are bpe, char"),
+        (json.dumps(GOOD | {"type": ["char"]}).encode(), "its type is"),
+        (json.dumps(GOOD | {"alphabet": ["ab"]}).encode(), "single characters"),
+        (json.dumps(GOOD | {"alphabet": [7]}).encode(), "single characters"),
+        (json.dumps(GOOD | {"alphabet": 7}).encode(), "not iterable"),
+        (json.dumps(GOOD | {"special_tokens": [[]]}).encode(), "a special token is a text"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "alphabet"}).encode(), "the field 'alphabet' is missing"),
+        (json.dumps(GOOD | {"type": "bpe"}).encode(), "the field 'vocab' is missing"),
+        (json.dumps(GOOD | {"type": "tiktoken", "ranks": {"%": 1}}).encode(), "is damaged"),
+        (json.dumps(GOOD | {"type": "sentencepiece", "model": "AAAA"}).encode(), "no SentencePiece model"),
+    ],
+)
+def test_damaged_file_is_refused_with_its_name(contents: bytes, reason: str, tmp_path: Path) -> None:
+    if b"sentencepiece" in contents:
+        pytest.importorskip("sentencepiece")
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_tokenizer(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab": {"a": 0}},
+        {"vocab": []},
+        {"merges": ["a b c"]},
+        {"merges": ["\u4e00 a"]},
+        {"merges": [1]},
+        {"merges": None},
+        {"pattern": "none"},
+        {"pattern": None},
+        {"special_tokens": {"<end>": "x"}},
+        {"special_tokens": {"<end>": 0}},
+    ],
+)
+def test_damaged_bpe_file_is_refused(change: dict, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    BPETokenizer.train("ab ab", 258, ["<end>"]).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="is damaged"):
+        load_tokenizer(path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokenizer.json"
+    CharTokenizer("abc").save(path)
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(UserError, match=r"tokenizer.json': No space left on device"):
+        CharTokenizer("xyz").save(path)
+    assert load_tokenizer(path).encode("b") == [1]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_pretrained_file_needs_no_network(test_data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_data("tiktoken")
+    tokenizer = build(name="gpt2")
+    assert tokenizer.encode("hello<|endoftext|>", allowed_special="all") == [31373, 50256]
+    assert tokenizer.vocab_size == 50257
+    tokenizer.save(tmp_path / "gpt2.json")
+    monkeypatch.setattr("tiktoken.get_encoding", None)
+    loaded = load_tokenizer(tmp_path / "gpt2.json")
+    assert loaded.name == "gpt2"
+    assert loaded.to_dict() == tokenizer.to_dict()
+    assert loaded.encode("hello<|endoftext|>") == tokenizer.encode("hello<|endoftext|>") != [31373, 50256]
+
+
+def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("tiktoken.get_encoding", offline)
+    with pytest.raises(UserError, match=r"'o200k_base' \(no network\).*TIKTOKEN_CACHE_DIR"):
+        PretrainedTokenizer.load("o200k_base")

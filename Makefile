@@ -6,7 +6,6 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
-DEMO := runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
@@ -25,12 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
-	@if ! grep -qs '"final": true' $(DEMO)/metrics.jsonl; then \
-	  if ls $(DEMO)/checkpoints/step-* >/dev/null 2>&1; then how=--resume; else how=--overwrite; fi; \
-	  $(BIN)/glassgpt train char-tiny --run $(DEMO) $$how; \
-	fi
-	@$(BIN)/python tools/show_run.py $(DEMO)
-	@$(BIN)/glassgpt sample $(DEMO) --max-new-tokens 300 --seed 1
+	@$(BIN)/glassgpt train char-tiny --run demo --resume
 
 test: $(READY)  ## the whole test suite, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term

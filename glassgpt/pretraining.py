@@ -93,6 +93,8 @@ def train(
             write_report(folder)
             raise
         write_report(folder)
+    elif not (folder / "report.html").exists():
+        write_report(folder)
     return load(folder, device=str(session.runtime.device) if session else "auto")
 
 

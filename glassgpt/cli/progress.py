@@ -57,13 +57,13 @@ class PlainListener(Listener):
         self.say(f"step {step} writes:\n" + indent(prompt + text))
 
     def finished(self, run: Run) -> None:
-        """The last words: where everything is, how good it became, and what it writes."""
+        """The last words, the result on stdout: where everything is, how good it became, and what it writes."""
         summary = run.summary or {}
-        self.say(f"run folder       {run.folder}")
-        if summary:
-            self.say(f"validation loss  {summary['val_loss']:.4f}  (best checkpoint: {summary['best_val_loss']:.4f})")
-        self.say("sample           " + indent(run.generate(max_new_tokens=200, temperature=0.8, seed=1), first=""))
-        self.say(f"report           {run.folder / 'report.html'}")
+        print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
+        print(f"validation loss  {summary['val_loss']:.4f} nats per token; the best checkpoint's: ", end="")
+        print(f"{summary['best_val_loss']:.4f}")
+        print(f"run folder       {run.folder}")
+        print(f"report           {run.folder / 'report.html'}")
 
     def _figures(self, state: TrainState, record: Record) -> str:
         parts = [

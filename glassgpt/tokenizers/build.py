@@ -60,9 +60,22 @@ def build_tokenizer(config: TokenizerConfig, *, whole_text: str, train_text: str
         return CharTokenizer.train(whole_text, config.special_tokens)
     if config.name == "bpe":
         return BPETokenizer.train(train_text, config.vocab_size, config.special_tokens, config.pattern)
-    if config.name in PRETRAINED:
-        return PretrainedTokenizer.load(config.name)
-    return load_tokenizer(config.name)
+    return open_tokenizer(config.name)
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer with a published name, or that of a file, or of a run's folder (its `tokenizer.json`)."""
+    if name in PRETRAINED:
+        return PretrainedTokenizer.load(name)
+    if name in NAMES:
+        raise UserError(
+            f"a '{name}' tokenizer is made from a text: give the file of one, saved by `glassgpt tokenizer train`"
+        )
+    if Path(name).is_dir():
+        return load_tokenizer(Path(name) / "tokenizer.json")
+    if not is_file_name(name):
+        raise unknown("tokenizer", name, NAMES)
+    return load_tokenizer(name)
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:

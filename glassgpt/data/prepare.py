@@ -63,31 +63,15 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus:
         tokenizer = load_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
     text_sha256 = sha256_of(corpus.text)
     folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
-    damage = ""
+    remark = ""
     if folder.exists():
         try:
             return _from_corpus(open_folder(folder), corpus, "; tokenised before, in the cache")
         except UserError as error:
-            damage = f"; tokenised again, since the cache was damaged: {error}"
+            remark = f"; tokenised again, since the cache was damaged: {error}"
             _discard(folder)
-    train_text, val_text = split_text(corpus.text, data.val_fraction)
-    if isinstance(tokenizer, TokenizerConfig):
-        tokenizer = build_tokenizer(tokenizer, whole_text=corpus.text, train_text=train_text)
-    with writing(folder), new_folder(folder) as temporary:
-        manifest = Manifest(
-            key=folder.name,
-            name=corpus.name,
-            source=corpus.source,
-            note=corpus.note,
-            text_sha256=text_sha256,
-            val_fraction=data.val_fraction,
-            tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
-            train=_write_split(temporary, "train", train_text, tokenizer),
-            val=_write_split(temporary, "val", val_text, tokenizer),
-        )
-        tokenizer.save(temporary / TOKENIZER_NAME)
-        manifest.save(temporary / MANIFEST_NAME)
-    return _from_corpus(open_folder(folder), corpus, damage)
+    _write_folder(folder, corpus, text_sha256, data.val_fraction, tokenizer)
+    return _from_corpus(open_folder(folder), corpus, remark)
 
 
 def open_folder(folder: Path) -> Prepared:
@@ -167,6 +151,28 @@ def _tokenizer_identity(tokenizer: TokenizerConfig | Tokenizer) -> dict[str, Any
     if isinstance(tokenizer, TokenizerConfig):
         return asdict(tokenizer)
     return {"sha256": tokenizer_sha256(tokenizer)}
+
+
+def _write_folder(
+    folder: Path, corpus: Corpus, text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer
+) -> None:
+    train_text, val_text = split_text(corpus.text, val_fraction)
+    if isinstance(tokenizer, TokenizerConfig):
+        tokenizer = build_tokenizer(tokenizer, whole_text=corpus.text, train_text=train_text)
+    with writing(folder), new_folder(folder) as temporary:
+        manifest = Manifest(
+            key=folder.name,
+            name=corpus.name,
+            source=corpus.source,
+            note=corpus.note,
+            text_sha256=text_sha256,
+            val_fraction=val_fraction,
+            tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+            train=_write_split(temporary, "train", train_text, tokenizer),
+            val=_write_split(temporary, "val", val_text, tokenizer),
+        )
+        tokenizer.save(temporary / TOKENIZER_NAME)
+        manifest.save(temporary / MANIFEST_NAME)
 
 
 def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Split:

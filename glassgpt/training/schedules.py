@@ -40,13 +40,12 @@ def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
         return peak * (step + 1) / config.warmup_steps
     if config.name == "constant":
         return peak
-    begin = (
-        config.warmup_steps
-        if config.name == "cosine"
-        else max(config.warmup_steps, config.decay_steps - config.cooldown_steps)
-    )
     if step >= config.decay_steps:
         return config.min_lr
-    done = max(0.0, (step - begin) / (config.decay_steps - begin))  # 0 while stable, 1 at decay_steps
+    stable_until = config.decay_steps - config.cooldown_steps if config.name == "wsd" else 0
+    begin = max(config.warmup_steps, stable_until)  # of the decay
+    if step < begin:
+        return peak
+    done = (step - begin) / (config.decay_steps - begin)  # from 0 to 1 at decay_steps
     shape = 0.5 * (1 + math.cos(math.pi * done)) if config.name == "cosine" else 1 - done
     return config.min_lr + shape * (peak - config.min_lr)

@@ -90,9 +90,8 @@ def main() -> None:
         found = outcome(run)
         different = [part for part in expected if found[part] != expected[part]]
         identical += not different
-        print(
-            f"run {number + 1}: killed after {steps} lines, {'different ' + str(different) if different else 'identical'}"
-        )
+        verdict = f"different: {different}" if different else "identical"
+        print(f"run {number + 1}: killed after {steps} lines, {verdict}", flush=True)
         shutil.rmtree(run)
     print(f"identical: {identical} of {options.runs}")
     shutil.rmtree(folder)

@@ -158,6 +158,8 @@ class Session:
                     raise Interrupted(interrupt.signal, self.folder, state.step)
                 self._save_once(state)
                 self._finish(state)
+                if self.config.training.overfit_batch:
+                    self.listener.note(overfit_verdict(self._loss, state.step))
         finally:
             self.listener.stopped()
             self._metrics.close()
@@ -275,7 +277,9 @@ class Session:
             if other.loss < best_loss:
                 best_step, best_loss = best.step, other.loss
         steps = [line for line in read_lines(self._metrics.path) if "train/loss" in line and "skipped" not in line]
-        losses = [line["train/loss"] for line in steps[-TRAIN_LOSS_STEPS:]]
+        # One batch again and again has no noise to average away.
+        count = 1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS
+        losses = [line["train/loss"] for line in steps[-count:]]
         self._metrics.append(
             {
                 "step": state.step,
@@ -303,6 +307,16 @@ def snapshot_steps(max_steps: int, count: int) -> set[int]:
     if count < 2:
         return {0} if count else set()
     return {0} | {round(max_steps ** (i / (count - 2))) if count > 2 else max_steps for i in range(count - 1)}
+
+
+def overfit_verdict(loss: float, steps: int) -> str:
+    """What `--overfit-batch` has found."""
+    if loss < OVERFIT_LOSS:
+        return f"one batch learned by heart: loss {loss:.4f} after {steps} steps; the model and the loop can learn"
+    return (
+        f"one batch not learned by heart: loss {loss:.4f} after {steps} steps, hoped for below {OVERFIT_LOSS};"
+        " try another optimizer.lr or more steps, else look for a bug"
+    )
 
 
 def _due(step: int, every: int) -> bool:

@@ -35,7 +35,7 @@ class PlainListener(Listener):
         self._session = session
         self._log_every = session.config.training.log_every
         self._first_step, self._began = state.step, time.perf_counter()
-        self._val_loss = float("nan")
+        self._val_loss: float | None = None
         for line in opening_lines(session):
             self.say(line)
 
@@ -66,10 +66,10 @@ class PlainListener(Listener):
         print(f"report           {run.folder / 'report.html'}")
 
     def _figures(self, state: TrainState, record: Record) -> str:
+        val = "" if self._val_loss is None else f"  val {self._val_loss:.4f}"
         parts = [
             f"step {state.step:>5}/{self._session.config.training.max_steps}",
-            f"loss {record['train/loss']:.4f}",
-            f"val {self._val_loss:.4f}",
+            f"loss {record['train/loss']:.4f}{val}",
             f"lr {record['lr']:.2e}",
             f"grad {record['grad_norm']:.2f}",
             f"{record['tokens_per_second']:,.0f} tok/s",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +16,38 @@ Record = dict[str, Any]
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with a `step`. Appended lines reach the file at once."""
+    """A file of one JSON object a line, each with a `step`. Appended lines reach the file at once.
+
+    A number that JSON does not know, NaN or infinity, is written as null.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("a", encoding="utf-8")
+        with self._refusals():
+            self._file = path.open("a", encoding="utf-8")
 
     def append(self, record: Record) -> None:
         """Raises UserError when the disk refuses."""
-        try:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with self._refusals():
+            self._file.write(_dump(record))
             self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; make room, then --resume") from None
 
     def sync(self) -> None:
         """Forces the lines onto the disk, before a checkpoint that counts on them."""
-        os.fsync(self._file.fileno())
+        with self._refusals():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        """Never fails: what the disk refused, `append` has said."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; once it can be written, go on with --resume") from None
 
 
 def read_lines(path: Path) -> list[Record]:
@@ -42,11 +56,11 @@ def read_lines(path: Path) -> list[Record]:
     Raises UserError for any other line that is not a JSON object, with its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or was cut short
         try:
@@ -60,7 +74,7 @@ def read_lines(path: Path) -> list[Record]:
 
 def cut_back(path: Path, keep: Callable[[Record], bool]) -> None:
     """Rewrites the file with the records that `keep` wants, atomically."""
-    kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in read_lines(path) if keep(record)]
+    kept = [_dump(record) for record in read_lines(path) if keep(record)]
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -71,3 +85,10 @@ def cut_back(path: Path, keep: Callable[[Record], bool]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _dump(record: Record) -> str:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
 from glassgpt.models.cache import KVCache
+from glassgpt.models.gelu import gelu_tanh
 from glassgpt.models.sizes import check_sizes
 
 
@@ -77,7 +78,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.down(F.gelu(self.up(x), approximate="tanh")))
+        return self.dropout(self.down(gelu_tanh(self.up(x))))
 
 
 class Block(nn.Module):

@@ -31,7 +31,7 @@ def list_texts(as_json: AsJson = False) -> None:
         typer.echo(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
     typer.echo(f"\nprepared in {cache_folder()}: {len(prepared) or 'nothing yet'}")
     for entry in prepared:
-        typer.echo("  ".join(str(value) for value in entry.values()))
+        typer.echo(describe_entry(entry))
 
 
 @app.command()
@@ -89,6 +89,14 @@ def verify(
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]['problem']}{more}")
+
+
+def describe_entry(entry: dict[str, Any]) -> str:
+    """One line on one prepared folder."""
+    if "problem" in entry:
+        return f"{entry['key']}  damaged: {entry['problem']}"
+    tokenizer = f"{entry['tokenizer']} ({entry['vocab_size']:,})"
+    return f"{entry['key']}  {entry['name']}, {tokenizer}, {entry['train_tokens']:,} + {entry['val_tokens']:,} tokens"
 
 
 def print_json(value: dict[str, Any]) -> None:

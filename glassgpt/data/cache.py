@@ -15,11 +15,15 @@ from glassgpt.errors import UserError
 
 
 def cache_folder() -> Path:
-    """`$GLASSGPT_CACHE`, else `$XDG_CACHE_HOME/glassgpt`, else `~/.cache/glassgpt`. It may not exist yet."""
+    """`$GLASSGPT_CACHE`, else `$XDG_CACHE_HOME/glassgpt`, else `~/.cache/glassgpt`, whether it exists yet or not."""
     if own := os.environ.get("GLASSGPT_CACHE"):
         return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "glassgpt"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "glassgpt"
+    try:
+        return Path.home() / ".cache" / "glassgpt"
+    except RuntimeError as error:  # a user without an entry, as in some containers
+        raise UserError("this user has no home folder to keep a cache in; name a folder in GLASSGPT_CACHE") from error
 
 
 @contextlib.contextmanager

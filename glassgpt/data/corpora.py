@@ -84,11 +84,12 @@ def verify_shakespeare(path: Path) -> None:
 
 
 def _from_path(source: str) -> Corpus:
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # a name of several kilobytes, for one: a text in the place of its file
-        raise UserError(f"cannot read '{source[:40]}': {error.strerror}; give a name, a file or a folder") from error
+    except (OSError, RuntimeError) as error:  # a text in the place of its file's name, the home of a user unknown here
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read '{source[:40]}': {reason}; give a name, a file or a folder") from error
     if is_folder:
         text, which = read_folder(path)
         return Corpus(path.absolute().name, text, str(path.absolute()), f"{path}: {which}")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from glassgpt.data.cache import new_file, writing
 
+_MAX_BYTES = 1 << 26  # whatever else comes is none of the texts known by name
+
 
 class DownloadError(Exception):
     """Why a file could not be had; what to do about it is for the caller to decide."""
@@ -36,7 +38,7 @@ def fetch(url: str, seconds: float) -> bytes:
     def try_it() -> None:
         try:
             with urllib.request.urlopen(url, timeout=seconds) as response:
-                answer.put(response.read())
+                answer.put(response.read(_MAX_BYTES))
         except Exception as error:  # whatever it is, the caller in the other thread must hear of it
             answer.put(error)
 

@@ -65,7 +65,7 @@ def find_prepared(target: str) -> Path | None:
 
     None where it means none of these. Raises UserError where several keys start so.
     """
-    folder = Path(target).expanduser()
+    folder = Path(target)
     if (folder / MANIFEST_NAME).is_file():
         return folder
     if (folder / RUN_MANIFEST_NAME).is_file():
@@ -93,8 +93,8 @@ def describe(target: str) -> dict[str, Any]:
     """
     if (folder := find_prepared(target)) is not None:
         return describe_prepared(folder, load_manifest(folder / MANIFEST_NAME))
-    path = Path(target).expanduser()
-    if path.is_file() and is_shard(path):
+    path = Path(target)
+    if is_shard(path):
         header = read_header(path)
         shard = {"kind": "shard", "path": str(path), "tokens": header.count}
         return {**shard, "dtype": header.dtype.name, "sha256": header.sha256.hex()}
@@ -142,6 +142,6 @@ def verify(target: str | None) -> Iterator[Finding]:
 def _check(path: Path, check: Callable[[Path], object]) -> Finding:
     try:
         check(path)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return Finding(path, str(error))
     return Finding(path, None)

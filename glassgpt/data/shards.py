@@ -96,9 +96,12 @@ def write_shard(path: Path, ids: ArrayLike, dtype: np.dtype[np.unsignedinteger])
 
 
 def is_shard(path: Path) -> bool:
-    """Whether the file begins as a token shard does, be it whole or not."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    """Whether there is a file that begins as a token shard does, be it whole or not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def read_header(path: Path) -> ShardHeader:

@@ -164,6 +164,7 @@ def test_a_known_name_wins_over_a_file_and_says_so(tmp_path: Path, monkeypatch: 
         ("qqqq", "Known: auto, python-manual, shakespeare"),
         ("gone.txt", "there is no file or folder 'gone.txt'"),
         ("no/such/folder", "there is no file or folder 'no/such/folder'"),
+        ("~nobody-of-this-name/text", "cannot read '~nobody-of-this-name/text': Could not determine home"),
         ("To be, or not to be, that is the question: " * 200, "cannot read 'To be, .*: File name too long"),
     ],
 )

@@ -26,6 +26,25 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert cache_folder() == tmp_path / "home" / ".cache" / "glassgpt"
 
 
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GLASSGPT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match="name a folder in GLASSGPT_CACHE"):
+        cache_folder()
+
+
+def test_a_folder_that_cannot_be_renamed_is_an_error(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.write_text("a file is in the way")
+    with pytest.raises(UserError, match="cannot write"), writing(target), new_folder(target):
+        pass
+    assert names(tmp_path) == ["folder"]
+
+
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
     with new_file(path) as file:

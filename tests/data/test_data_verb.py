@@ -71,7 +71,7 @@ def test_list_before_and_after(source: Path, cache: Path) -> None:
     key = call_json("prepare", "--data", source)["key"]
     [entry] = call_json("list")["prepared"]
     assert (entry["key"], entry["name"], entry["train_tokens"]) == (key, "text.txt", int(0.9 * len(TEXT)))
-    assert key in call("list").stdout
+    assert f"{key}  text.txt, char (" in call("list").stdout
 
 
 def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
@@ -80,6 +80,7 @@ def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
     [entry] = call_json("list")["prepared"]
     assert entry["key"] == folder.name
     assert "manifest.json is damaged" in entry["problem"]
+    assert f"{folder.name}  damaged: " in call("list").stdout
 
 
 def test_info_knows_a_prepared_folder_by_every_name(source: Path, tmp_path: Path) -> None:
@@ -98,6 +99,12 @@ def test_info_of_a_shard_and_of_a_text(source: Path) -> None:
     text = call_json("info", source)
     assert (text["kind"], text["characters"], text["lines"]) == ("text", len(TEXT), 30)
     assert text["distinct_characters"] == len(set(TEXT))
+
+
+def test_a_key_that_is_cut_too_short_is_a_user_error(cache: Path) -> None:
+    for key in ("abcd1", "abcd2"):
+        (cache / "prepared" / key).mkdir(parents=True)
+    assert "2 keys in the cache begin with abcd: abcd1, abcd2" in str(call("info", "abcd").exception)
 
 
 @pytest.mark.parametrize("target", ["shakespere", "gone.txt", "0123abcd"])

@@ -79,6 +79,11 @@ def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read folder .*gone: No such file"):
+        read_folder(tmp_path / "gone")
+
+
 def test_links_that_lead_nowhere_or_round_in_circles_are_left_out(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", b"text")
     (tmp_path / "nowhere.txt").symlink_to(tmp_path / "gone.txt")

@@ -1,3 +1,5 @@
+"""The tanh GELU: PyTorch's values, by another form."""
+
 from __future__ import annotations
 
 import pytest

@@ -101,7 +101,7 @@ def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
     with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
         found = open_folder(folder)
         if _same_ids(found.manifest, manifest):
-            return found
+            return replace(found, manifest=manifest)
     corpus = replace(_text_again(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
     return prepare(data, tokenizer, corpus=corpus)

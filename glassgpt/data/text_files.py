@@ -27,7 +27,7 @@ def read_file(path: Path) -> str:
 
 def read_stdin() -> str:
     """All of stdin as text, by the rules of `read_file`."""
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():  # None: a program without a console
         raise UserError("the text '-' is stdin, but nothing is piped into it: write `… < FILE` or name the file")
     text = decode(sys.stdin.buffer.read(), "stdin")
     if not text:

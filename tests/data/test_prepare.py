@@ -201,6 +201,11 @@ def test_a_run_finds_its_shards_again(prepared: Prepared, source: Path) -> None:
     assert again.folder == prepared.folder
 
 
+def test_a_run_keeps_its_source_where_another_prepared_the_same_text_first(prepared: Prepared) -> None:
+    manifest = replace(prepared.manifest, source="/elsewhere/text.txt")
+    assert open_prepared(manifest, prepared.tokenizer).manifest == manifest
+
+
 def test_a_run_makes_its_shards_again_from_the_same_text(
     prepared: Prepared, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

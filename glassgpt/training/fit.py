@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.runtime import Runtime
@@ -114,14 +114,16 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     # The weight is only known at the end. Dividing by the number of targets first keeps float16 gradients in range.
     expected = sum(batch.targets.numel() for batch in micro_batches)
-    total, weight = 0.0, 0.0
+    sums: list[Tensor] = []
+    weight: float | Tensor = 0.0
     for micro_step, batch in enumerate(micro_batches):
         runtime.seed_dropout(seed, step, micro_step)
         with runtime.autocast():
             loss_sum, loss_weight = loss_function(model, batch)
         scaler.scale(loss_sum / expected).backward()
-        total += float(loss_sum.detach())
-        weight += float(loss_weight)
+        sums.append(loss_sum.detach())
+        weight = weight + loss_weight
+    total, weight = float(torch.stack(sums).double().sum()), float(weight)  # a GPU is waited for here, not in the loop
     if weight == 0:
         return math.nan, 0.0, "batch without a trained-on target"
 

@@ -34,7 +34,7 @@ def writing(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"cannot write {target}: {reason}; check the space and rights there, or name another cache folder in GLASSGPT_CACHE"
+            f"cannot write {target}: {reason}; check space and rights there, or name another folder in GLASSGPT_CACHE"
         ) from error
 
 

@@ -17,6 +17,7 @@ from glassgpt.data.manifest import load_manifest
 from glassgpt.data.prepare import open_prepared, prepare
 from glassgpt.errors import UserError
 from glassgpt.inspection.report import write_report
+from glassgpt.progress import PlainListener
 from glassgpt.run import RUNS, Run, find_run, load
 from glassgpt.runconfig import (
     RunConfig,
@@ -71,9 +72,11 @@ def train(
     length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
     With `resume` the run goes on from its last checkpoint; with a recipe or a text named it is begun if need be.
 
+    Progress is written to stderr; pass `Listener()` for silence, or your own.
+
     Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
     """
-    listener = listener or Listener()
+    listener = listener or PlainListener()
     folder = _folder(run, recipe or DEFAULT_RECIPE, overfit_batch)
     values = dict(settings or {}) | ({} if data is None else {"data.source": data})
     changes = Changes(overfit_batch, overrides, values, max_steps)

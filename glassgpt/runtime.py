@@ -8,7 +8,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -59,8 +59,7 @@ class Runtime:
         """The module to call in training: `model` itself, or a compiled wrapper that shares its weights."""
         if not self.compile:
             return model
-        compiled: nn.Module = torch.compile(model)
-        return compiled
+        return cast(nn.Module, torch.compile(model))
 
     def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
         """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
@@ -152,7 +151,8 @@ def describe_device(device: torch.device) -> str:
     """A GPU's name, or how many threads the processor lends."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    n_threads = torch.get_num_threads()
+    return f"cpu, {n_threads} thread{'s' * (n_threads > 1)}" if device.type == "cpu" else device.type
 
 
 def describe_machine(runtime: Runtime) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glassgpt import __version__
-from glassgpt.cli import data, evaluate, recipes, report, sample, train
+from glassgpt.cli import data, evaluate, recipes, report, sample, tokenizer, train
 from glassgpt.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("recipes")(recipes.recipes)
 app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 def _print_version(wanted: bool) -> None:

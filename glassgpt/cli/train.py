@@ -30,7 +30,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
 ) -> None:
     """Train a recipe on a text. Progress goes to stderr; everything is kept in the run's folder."""
-    from glassgpt.cli.progress import build_listener
+    from glassgpt.cli.progress import build_listener, print_result
     from glassgpt.pretraining import train as train_run
     from glassgpt.session import Interrupted
 
@@ -48,4 +48,4 @@ def train(
     if as_json:
         typer.echo(json.dumps(finished.summary))
     else:
-        listener.finished(finished)
+        print_result(finished)

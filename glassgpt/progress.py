@@ -1,0 +1,94 @@
+"""Progress of training as plain lines on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from glassgpt.evaluation.validation import Evaluation
+from glassgpt.session import Listener, Session
+from glassgpt.training.fit import TrainState
+from glassgpt.training.tracking import Record
+
+
+class PlainListener(Listener):
+    """Plain lines on stderr, for logs and pipes."""
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def note(self, line: str) -> None:
+        self.say(line)
+
+    def started(self, session: Session, state: TrainState) -> None:
+        self._session = session
+        self._log_every = session.config.training.log_every
+        self._first_step, self._began = state.step, time.perf_counter()
+        self._val_loss: float | None = None
+        for line in opening_lines(session):
+            self.say(line)
+
+    def stepped(self, state: TrainState, record: Record) -> None:
+        if "skipped" in record:
+            self.say(f"step {state.step}: skipped, {record['skipped']}")
+        elif state.step % self._log_every == 0 or state.step == 1:
+            self.say(f"step {state.step:>5}/{self._session.config.training.max_steps}  {self.figures(state, record)}")
+
+    def evaluated(self, step: int, evaluation: Evaluation, final: bool) -> None:
+        self._val_loss = evaluation.loss
+        over = "whole validation split" if final else "validation"
+        self.say(
+            f"step {step}: {over}, {evaluation.tokens:,} tokens: loss {evaluation.loss:.4f} nats per token,"
+            f" {evaluation.bits_per_byte:.4f} bits per byte"
+        )
+
+    def sampled(self, step: int, prompt: str, text: str) -> None:
+        self.say(f"step {step} writes:\n" + indent(prompt + text))
+
+    def figures(self, state: TrainState, record: Record) -> str:
+        """The figures of one step in one line."""
+        parts = [f"loss {record['train/loss']:.4f}"]
+        if self._val_loss is not None:
+            parts.append(f"val {self._val_loss:.4f}")
+        parts += [
+            f"lr {record['lr']:.2e}",
+            f"grad {record['grad_norm']:.2f}",
+            f"{record['tokens_per_second']:,.0f} tok/s",
+        ]
+        if "mfu" in record:
+            parts.append(f"mfu {record['mfu']:.1%}")
+        parts.append(f"val time {self._validation_share():.0%}")
+        parts.append(f"eta {self._eta(state)}")
+        return "  ".join(parts)
+
+    def _validation_share(self) -> float:
+        spent = time.perf_counter() - self._began
+        return self._session.validation_seconds / max(spent, 1e-9)
+
+    def _eta(self, state: TrainState) -> str:
+        done = state.step - self._first_step
+        left = self._session.config.training.max_steps - state.step
+        seconds = round((time.perf_counter() - self._began) / max(done, 1) * left)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+
+
+def opening_lines(session: Session) -> list[str]:
+    """What is about to be trained, on what, and how."""
+    config, prepared = session.config, session.prepared
+    optimizer = "fused AdamW" if session.optimizer.defaults.get("fused") else "AdamW"
+    schedule = config.schedule
+    length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
+    return [
+        f"{config.architecture}: {session.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per step,"
+        f" {session.flops_per_token / 1e6:,.1f} MFLOPs per token; {session.runtime.describe()}; {optimizer},"
+        f" {schedule.name} schedule{length}",
+        f"{prepared.tokenizer.name} tokenizer, {prepared.tokenizer.vocab_size:,} ids: {len(prepared.train):,} tokens to"
+        f" train on, {len(prepared.val):,} to validate on ({config.training.eval_tokens:,} of them while training,"
+        " all at the end)",
+    ]
+
+
+def indent(text: str, first: str = "    ") -> str:
+    """Text set in by four columns, so that a sample cannot be taken for a message."""
+    return first + text.strip("\n").replace("\n", "\n    ")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -46,7 +47,9 @@ class Checkpoint:
 
     @property
     def val_loss(self) -> float | None:
-        return self.state.get("val_loss")
+        """None where it was not measured, or is not a finite number: NaN would compare as the best and the worst."""
+        loss = self.state.get("val_loss")
+        return loss if loss is not None and math.isfinite(loss) else None
 
 
 def save_checkpoint(
@@ -55,24 +58,23 @@ def save_checkpoint(
     """Writes `folder/step-…` for `state["step"]`; without an optimizer only the weights.
 
     Everything goes to a temporary folder, is flushed to the disk and then renamed, so a kill or a full disk at any
-    moment leaves the checkpoints before it as they were. Raises UserError when the disk refuses.
+    moment leaves the checkpoints of earlier steps as they were. Raises UserError when the disk refuses.
     """
     target = folder / f"step-{state['step']:08d}"
     temporary = folder / f".tmp-{target.name}"
+    state = {"format": FORMAT, **state}
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary / MODEL)
         if optimizer is not None:
             save_file(optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
-        checksums = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
-        state = {"format": FORMAT, **state, "checksums": checksums}
+        state["checksums"] = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
+        state["checksums"][STATE] = _state_checksum(state)
         (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        for file in temporary.iterdir():
-            flush(file)
-        if (
-            target.exists()
-        ):  # the same step saved before: by determinism the same weights, perhaps without the optimizer
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        if target.exists():  # the same step saved before: the same weights, perhaps without the optimizer
             discard(target)
         temporary.rename(target)
         flush(folder)
@@ -172,11 +174,13 @@ def _read_state(path: Path) -> dict[str, Any]:
     file = path / STATE
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        found = state["format"], int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = state["format"]
+        if found == FORMAT and state["checksums"][STATE] != _state_checksum(state):
+            raise ValueError("it is not as it was written")
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); remove the folder {path} to go on without it") from None
-    if found[0] != FORMAT:
-        raise UserError(f"{file} has format {found[0]}, this version of glassgpt reads format {FORMAT}")
+    if found != FORMAT:
+        raise UserError(f"{file} has format {found}, this version of glassgpt reads format {FORMAT}")
     return dict(state)
 
 
@@ -198,6 +202,12 @@ def _checksum(file: Path) -> str:
         while piece := stream.read(1 << 22):
             value = zlib.crc32(piece, value)
     return f"crc32:{value:08x}"
+
+
+def _state_checksum(state: dict[str, Any]) -> str:
+    """Over the values of a state, as JSON writes them, without this very checksum."""
+    files = {name: value for name, value in state["checksums"].items() if name != STATE}
+    return f"crc32:{zlib.crc32(json.dumps({**state, 'checksums': files}).encode()):08x}"
 
 
 def _reason(error: Exception) -> str:

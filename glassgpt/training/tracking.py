@@ -47,7 +47,9 @@ class JsonLines:
         try:
             yield
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; once it can be written, go on with --resume") from None
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}; once it can be written, go on with --resume"
+            ) from None
 
 
 def read_lines(path: Path) -> list[Record]:

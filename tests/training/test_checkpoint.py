@@ -1,0 +1,445 @@
+"""Checkpoints: bit for bit, whole or absent whatever fails, and never silently other than what was written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from torch import nn
+
+from glassgpt.errors import UserError
+from glassgpt.training import checkpoint as module
+from glassgpt.training.checkpoint import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Checkpoint,
+    best_checkpoint,
+    discard,
+    list_checkpoints,
+    load_model_weights,
+    load_optimizer_state,
+    optimizer_tensors,
+    prune,
+    remove_leftovers,
+    save_checkpoint,
+)
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing takes long on a busy disk, and what it is for, a loss of power, no test can see."""
+    monkeypatch.setattr(module.os, "fsync", lambda handle: None)
+
+
+def build(seed: int = 0, n_steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model with an optimizer that has gone `n_steps` steps."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        model(torch.randint(7, (3,))).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def save(folder: Path, step: int, *, seed: int = 0, whole: bool = True, **state: Any) -> Checkpoint:
+    model, optimizer = build(seed)
+    return save_checkpoint(folder, model, optimizer if whole else None, {"step": step, **state})
+
+
+def assert_same(checkpoint: Checkpoint, seed: int = 0) -> None:
+    """The checkpoint holds the weights of `build(seed)`, and its optimizer's state where it has one, bit for bit."""
+    expected, expected_optimizer = build(seed)
+    model, optimizer = build(seed=99, n_steps=0)
+    load_model_weights(checkpoint, model)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    if checkpoint.resumable:
+        load_optimizer_state(checkpoint, model, optimizer)
+        ours, theirs = optimizer_tensors(model, optimizer), optimizer_tensors(expected, expected_optimizer)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert torch.equal(ours[name], tensor), name
+            assert ours[name].dtype == tensor.dtype
+
+
+def steps(folder: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in list_checkpoints(folder)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
+    state = {"tokens_seen": 9216, "val_loss": 0.1 + 0.2, "scaler": {}, "seconds": 1e-9}
+    saved = save(tmp_path, 12, **state)
+    (found,) = list_checkpoints(tmp_path)
+    assert found == saved
+    assert found.path.name == "step-00000012"
+    assert found.resumable
+    assert {name: found.state[name] for name in state} == state
+    assert_same(found)
+
+
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        generator = torch.Generator().manual_seed(5)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.randint(7, (3,), generator=generator)).square().sum().backward()
+            optimizer.step()
+
+    model, optimizer = build()
+    saved = save_checkpoint(tmp_path, model, optimizer, {"step": 3})
+    train(model, optimizer)
+    resumed, resumed_optimizer = build(seed=99, n_steps=0)
+    load_model_weights(saved, resumed)
+    load_optimizer_state(saved, resumed, resumed_optimizer)
+    train(resumed, resumed_optimizer)
+    for expected, got in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
+def test_weights_only(tmp_path: Path) -> None:
+    saved = save(tmp_path, 0, whole=False)
+    assert not saved.resumable
+    assert_same(saved)
+
+
+def test_checkpoints_are_listed_by_step_and_other_names_ignored(tmp_path: Path) -> None:
+    for step in (100_000_000, 3, 20):
+        save(tmp_path, step)
+    (tmp_path / "step-7").mkdir()
+    (tmp_path / ".tmp-step-00000021").mkdir()
+    assert steps(tmp_path) == [3, 20, 100_000_000]
+    assert steps(tmp_path / "nothing") == []
+
+
+# What can happen while a checkpoint is written
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no `except Exception` sees it."""
+
+
+OPERATIONS = [
+    (Path, "mkdir"), (Path, "write_text"), (Path, "rename"), (Path, "unlink"),
+    (module, "save_file"), (module.os, "fsync"), (shutil, "rmtree"),
+]  # fmt: skip
+
+
+@contextmanager
+def killed_before_operation(number: int) -> Iterator[Callable[[], bool]]:
+    """Every operation on files from the `number`-th on raises Killed. Yields whether there were so many."""
+    done = 0
+
+    def guarded(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done >= number:
+                raise Killed
+            return operation(*args, **kwargs)
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in OPERATIONS:
+            patch.setattr(owner, name, guarded(getattr(owner, name)))
+        yield lambda: done >= number
+
+
+def kill_everywhere(act: Callable[[], Any], check: Callable[[], None], reset: Callable[[], Any]) -> int:
+    """Runs `act` once for every place at which it can be killed, and checks what is left; returns how many."""
+    for number in range(1, 1000):
+        reset()
+        with killed_before_operation(number) as was_killed, suppress(Killed):
+            act()
+        check()
+        if not was_killed():
+            return number - 1
+    raise AssertionError("the operations never end")
+
+
+def fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    save(folder, 10, seed=1)
+
+
+def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+
+    def check() -> None:
+        assert steps(folder) in ([10], [10, 20])
+        for found in list_checkpoints(folder):
+            assert found.resumable
+            assert_same(found, seed=1 if found.step == 10 else 2)
+        remove_leftovers(folder)
+        assert not list(folder.glob(".tmp-*"))
+
+    model, optimizer = build(seed=2)
+    places = kill_everywhere(
+        lambda: save_checkpoint(folder, model, optimizer, {"step": 20}), check, lambda: fresh(folder)
+    )
+    assert places >= 8  # remove, mkdir, two files and a state, their flushes, the rename
+    assert steps(folder) == [10, 20]
+
+
+def test_a_kill_while_a_snapshot_is_made_whole(tmp_path: Path) -> None:
+    """The same step is saved again, now with the optimizer. Earlier steps are never touched."""
+    folder = tmp_path / "checkpoints"
+
+    def reset() -> None:
+        fresh(folder)
+        save(folder, 20, seed=2, whole=False)
+
+    def check() -> None:
+        assert steps(folder) in ([10], [10, 20])
+        for found in list_checkpoints(folder):
+            assert_same(found, seed=1 if found.step == 10 else 2)
+
+    model, optimizer = build(seed=2)
+    kill_everywhere(lambda: save_checkpoint(folder, model, optimizer, {"step": 20}), check, reset)
+    assert [found.resumable for found in list_checkpoints(folder)] == [True, True]
+
+
+def test_a_kill_while_pruning_never_takes_what_is_kept(tmp_path: Path) -> None:
+    template, folder = tmp_path / "template", tmp_path / "checkpoints"
+    for step, loss in [(0, None), (1, 5.0), (2, 1.0), (3, 4.0), (4, 3.0)]:
+        save(template, step, val_loss=loss)
+
+    def check() -> None:
+        found = {checkpoint.step: checkpoint.resumable for checkpoint in list_checkpoints(folder)}
+        assert {0, 2, 4} <= found.keys() <= {0, 1, 2, 3, 4}
+        assert found[4]
+        for checkpoint in list_checkpoints(folder):
+            assert_same(checkpoint)
+
+    def reset() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(template, folder)
+
+    places = kill_everywhere(lambda: prune(folder, keep_last=1, snapshots={0}), check, reset)
+    assert places >= 6
+    assert {found.step: found.resumable for found in list_checkpoints(folder)} == {0: False, 2: False, 4: True}
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_full_disk_leaves_the_checkpoints_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The disk is full from the `number`-th operation on, as safetensors and as Python say it."""
+    fresh(tmp_path)
+    before = files(tmp_path)
+    done = 0
+
+    def full(operation: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done >= number:
+                raise error
+            return operation(*args, **kwargs)
+
+        return run
+
+    no_space = OSError(errno.ENOSPC, "No space left on device")
+    theirs = safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    monkeypatch.setattr(module, "save_file", full(module.save_file, theirs))
+    monkeypatch.setattr(module.os, "fsync", full(module.os.fsync, no_space))
+    monkeypatch.setattr(Path, "write_text", full(Path.write_text, no_space))
+    model, optimizer = build(seed=2)
+    try:
+        save_checkpoint(tmp_path, model, optimizer, {"step": 20})
+    except UserError as error:
+        assert f"cannot save {tmp_path}/step-00000020: no space left on the device" in str(error)
+        left = files(tmp_path)
+        assert {name: left[name] for name in before} == before
+        assert not list(tmp_path.glob(".tmp-*"))
+        for found in list_checkpoints(tmp_path):
+            assert_same(found, seed=1 if found.step == 10 else 2)
+    else:
+        assert done < number
+
+
+def test_a_disk_that_refuses_really(tmp_path: Path) -> None:
+    """A limit on the size of files: the write fails in the system, not in a stand-in."""
+    fresh(tmp_path)
+    before = files(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = nn.Linear(100, 100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot save .*step-00000020: .*File too large"):
+            save_checkpoint(tmp_path, model, None, {"step": 20})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot save .*file/step-00000001: Not a directory"):
+        save(tmp_path / "file", 1)
+
+
+# What can happen to a checkpoint afterwards
+
+
+@pytest.mark.parametrize("name", [MODEL, OPTIMIZER])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: b"",
+        lambda data: data[:5],
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: data + b"\0",
+        lambda data: b"\xff" * len(data),
+    ],
+    ids=["truncated", "empty", "header cut", "last bit", "first bit", "longer", "foreign"],
+)
+def test_damaged_tensors_are_refused_by_name(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    found = save(tmp_path, 5)
+    file = found.path / name
+    file.write_bytes(damage(file.read_bytes()))
+    model, optimizer = build(seed=1)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=f"{file} is damaged: its checksum"):
+        if name == MODEL:
+            load_model_weights(found, model)
+        else:
+            load_optimizer_state(found, model, optimizer)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    found = save(tmp_path, 5)
+    (found.path / MODEL).unlink()
+    with pytest.raises(UserError, match=rf"{found.path / MODEL} cannot be read: No such file"):
+        load_model_weights(found, build()[0])
+    (found.path / STATE).unlink()
+    with pytest.raises(UserError, match=rf"{found.path / STATE} is damaged"):
+        list_checkpoints(tmp_path)
+
+
+def test_any_altered_byte_of_the_state_is_noticed_or_means_the_same(tmp_path: Path) -> None:
+    found = save(tmp_path, 5, tokens_seen=480, val_loss=2.5)
+    file = found.path / STATE
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert list_checkpoints(tmp_path) == [found], place
+        except UserError as error:
+            assert str(file) in str(error)
+    for size in range(len(whole) - 2):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f"{file} is damaged"):
+            list_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"format": 1}', '{"format": 1, "step": 5, "checksums": 3}'])
+def test_a_foreign_state_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    found = save(tmp_path, 5)
+    (found.path / STATE).write_text(content)
+    with pytest.raises(UserError, match=f"{found.path / STATE} is damaged .* remove the folder"):
+        list_checkpoints(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    found = save(tmp_path, 5)
+    (found.path / STATE).write_text(json.dumps({**found.state, "format": 2}))
+    with pytest.raises(UserError, match="has format 2, this version of glassgpt reads format 1"):
+        list_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 6)), r"tensor 1\.bias is \(5,\), the config says \(6,\)"),
+        (nn.Sequential(nn.Embedding(7, 4)), r"tensor 1\.bias is surplus"),
+        (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5), nn.Linear(5, 1)), r"tensor 2\.bias is missing"),
+    ],
+)
+def test_weights_of_another_model_are_refused(tmp_path: Path, model: nn.Module, problem: str) -> None:
+    with pytest.raises(UserError, match=rf"{MODEL}: {problem}"):
+        load_model_weights(save(tmp_path, 5), model)
+
+
+def test_the_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    other = nn.Sequential(nn.Embedding(7, 4))
+    with pytest.raises(UserError, match=rf"{OPTIMIZER}: the model has no parameter 1\."):
+        load_optimizer_state(save(tmp_path, 5), other, torch.optim.AdamW(other.parameters()))
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "snapshots", "kept"),
+    [
+        (1, set(), {2: False, 6: True}),
+        (2, set(), {2: False, 5: True, 6: True}),
+        (1, {0, 4, 7}, {0: False, 2: False, 4: False, 6: True}),
+        (5, {0}, {0: False, 2: True, 3: True, 4: True, 5: True, 6: True}),
+        (99, set(), dict.fromkeys(range(7), True)),
+    ],
+)
+def test_prune_keeps_the_last_whole_and_the_best_and_the_snapshots_as_weights(
+    tmp_path: Path, keep_last: int, snapshots: set[int], kept: dict[int, bool]
+) -> None:
+    for step, loss in enumerate([None, 5.0, 1.0, 4.0, None, 1.0, 1.5]):  # 2 is the best, the earlier of equals
+        save(tmp_path, step, val_loss=loss)
+    for _ in range(2):  # once more changes nothing
+        prune(tmp_path, keep_last=keep_last, snapshots=snapshots)
+        assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == kept
+    for found in list_checkpoints(tmp_path):
+        assert_same(found)
+
+
+def test_snapshots_do_not_count_among_the_last(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    for step in (3, 4):
+        save(tmp_path, step, whole=False)
+    prune(tmp_path, keep_last=2, snapshots={3, 4})
+    assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == {
+        1: True,
+        2: True,
+        3: False,
+        4: False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [([], None), ([None], None), ([None, 2.0], 1), ([2.0, 1.0, 1.0], 1), ([NAN, 3.0], 1), ([NAN], None)],
+)
+def test_the_best_has_the_lowest_finite_loss(losses: list[float | None], best: int | None) -> None:
+    found = best_checkpoint([Checkpoint(Path(), {"step": step, "val_loss": loss}) for step, loss in enumerate(losses)])
+    assert (found.step if found else None) == best
+
+
+def test_discard_and_leftovers(tmp_path: Path) -> None:
+    kept, gone = save(tmp_path, 1), save(tmp_path, 2)
+    discard(gone.path)
+    assert [path.name for path in tmp_path.iterdir()] == [kept.path.name]
+    shutil.copytree(kept.path, tmp_path / ".tmp-step-00000003")
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [kept.path.name]

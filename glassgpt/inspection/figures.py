@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def headline(record: Record) -> list[Figure]:
 
 def parameters(record: Record) -> int | None:
     """The size of the model, where the run says it."""
-    found = record.last("n_params") or record.machine.get("n_params")
+    found = record.machine.get("parameters")
     return found if isinstance(found, int) else None
 
 
@@ -80,13 +81,21 @@ def _number(value: Any) -> str:
 
 def comparability(records: Sequence[Record]) -> str:
     """One sentence on what may be compared: a loss per token means something only among equal tokens."""
-    first, *others = records
-    same = all(record.config.get("tokenizer") == first.config.get("tokenizer") for record in others)
-    if same and all(record.config.get("data") == first.config.get("data") for record in others):
+    if len({_tokens_read(record) for record in records}) == 1:
         return "All read the same text with the same tokenizer."
-    if same:
+    if len({_tokenizer(record) for record in records}) == 1:
         return "They read different texts: their losses are not comparable."
     return "They use different tokenizers: compare bits per byte, not the loss per token."
+
+
+def _tokenizer(record: Record) -> str:
+    """What identifies the tokenizer: its digest in the manifest, or before there is one, its settings."""
+    return json.dumps(record.data.get("tokenizer") or record.config.get("tokenizer"))
+
+
+def _tokens_read(record: Record) -> str:
+    text = record.data.get("text_sha256") or record.config.get("data")
+    return json.dumps([text, record.data.get("val_fraction"), _tokenizer(record)])
 
 
 def count(n: float) -> str:

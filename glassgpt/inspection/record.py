@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import read_toml
 from glassgpt.errors import UserError
+from glassgpt.training.tracking import read_lines
 
 Line = dict[str, Any]  # one object of a .jsonl file
+FIGURES = (
+    "train/loss",
+    "val/loss",
+    "val/bits_per_byte",
+    "lr",
+    "grad_norm",
+    "tokens_per_second",
+    "tokens_seen",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -46,48 +56,29 @@ def read_record(folder: Path) -> Record:
         raise UserError(f"there is no run folder {folder}")
     if not (folder / "config.toml").exists() and not (folder / "metrics.jsonl").exists():
         raise UserError(f"{folder} is not a run folder: it has neither config.toml nor metrics.jsonl")
-    lines = list(iter_lines(folder / "metrics.jsonl"))
+    lines = read_measurements(folder / "metrics.jsonl")
+    config = folder / "config.toml"
     return Record(
         name=folder.resolve().name,
-        config=_read_toml(folder / "config.toml"),
+        config=read_toml(config) if config.exists() else {},
         machine=_read_json(folder / "machine.json"),
         data=_read_json(folder / "data.json"),
         train=[line for line in lines if "train/loss" in line and "skipped" not in line],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
         final=next((line for line in reversed(lines) if line.get("final")), None),
-        samples=list(iter_lines(folder / "samples.jsonl")),
+        samples=read_measurements(folder / "samples.jsonl"),
     )
 
 
-def iter_lines(path: Path) -> Iterator[Line]:
-    """The objects of a .jsonl file whose lines each have a "step"; none where there is no file.
-
-    The last line may be half written, by a run that is still writing or was killed: it is left out.
-    """
-    if not path.exists():
-        return
-    rows = path.read_bytes().split(b"\n")
-    for number, row in enumerate(rows, start=1):
-        if not row.strip():
-            continue
-        try:
-            line = json.loads(row)
-        except ValueError as error:
-            if number == len(rows):  # no newline after it
-                return
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from error
-        yield _checked(line, f"{path}, line {number}")
-
-
-def _checked(line: Any, where: str) -> Line:
-    """The line, if it is an object with a step and its figures are numbers."""
-    if not isinstance(line, dict) or not _is_number(line.get("step")):
-        raise UserError(f'{where} is not an object with a number "step"')
-    for name in ("train/loss", "val/loss", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second", "tokens_seen"):
-        if name in line and line[name] is not None and not _is_number(line[name]):
-            raise UserError(f'{where}: "{name}" is {json.dumps(line[name])}, not a number')
-    return line
+def read_measurements(path: Path) -> list[Line]:
+    """The lines of a metrics file, none where there is no file. Raises UserError for a figure that is not a number."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        for name in ("step", *FIGURES):
+            if not _is_number(line.get(name, 0)):
+                raise UserError(f'{path}, line {number}: "{name}" is {json.dumps(line[name])}, not a number')
+    return lines
 
 
 def _is_number(value: Any) -> bool:
@@ -104,12 +95,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both of this kind
-        raise UserError(f"{path} is not TOML: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -52,8 +53,8 @@ def test_ticks_hold_the_losses_between_them(lowest: float, highest: float) -> No
 def test_names_keep_their_distance_and_their_order(positions: list[float]) -> None:
     moved = spread(positions, 17.0)
     pairs = sorted(zip(positions, moved, strict=True))
-    for (_, above), (_, below) in zip(pairs, pairs[1:], strict=False):
+    for (_, above), (_, below) in pairwise(pairs):
         assert below - above >= 17.0 - 1e-6
-    far_apart = all(b - a >= 17.0 for (a, _), (b, _) in zip(pairs, pairs[1:], strict=False))
+    far_apart = all(b - a >= 17.0 for (a, _), (b, _) in pairwise(pairs))
     if far_apart:
         assert moved == pytest.approx(positions)

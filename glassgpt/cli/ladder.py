@@ -1,0 +1,42 @@
+"""glassgpt ladder: the ten sections of the course, trained side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ladder(
+    data: Annotated[str, typer.Option(help="auto, shakespeare, python-manual, a file, a folder, or -.")] = "auto",
+    section: Annotated[int | None, typer.Option(help="Only this section, 1 to 10.")] = None,
+    seeds: Annotated[int, typer.Option(help="How often each section is trained, from other first weights.")] = 2,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each training.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default runs/ladder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the rows on stdout.")] = False,
+) -> None:
+    """Train the sections of the ladder on the same characters in the same order, and compare them.
+
+    The table fills on stderr as it goes. The results folder holds ladder.json and ladder.svg, the ten curves.
+    """
+    from glassgpt.cli.ladder_table import LadderTable
+    from glassgpt.data.prepare import DataConfig, prepare
+    from glassgpt.ladder import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results
+    from glassgpt.runtime import build_runtime
+    from glassgpt.tokenizers import TokenizerConfig
+
+    sections = find_sections(section)
+    training = LadderTraining(seeds=seeds) if steps is None else LadderTraining(seeds=seeds, steps=steps)
+    folder = new_results_folder(out)
+    prepared = prepare(DataConfig(source=data), TokenizerConfig("char"))
+    runtime = build_runtime("auto", "float32")
+    with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:
+        table.note(prepared.note)
+        rows = climb_ladder(prepared, sections, training, runtime, table)
+    if as_json:
+        typer.echo(json.dumps([row.to_dict() for row in rows]))
+    else:
+        table.print_result()
+        typer.echo(f"picture  {folder / 'ladder.svg'}")

@@ -1,0 +1,97 @@
+"""The table of the ladder: live on a terminal while it trains, line by line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from glassgpt.ladder import LadderListener, LadderTraining, Row
+from glassgpt.models.ladder import Section
+
+WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
+
+
+class LadderTable(LadderListener):
+    """Shows on stderr how far each section is; `save` is called with all rows whenever one is added."""
+
+    def __init__(
+        self, sections: Sequence[Section], training: LadderTraining, *, save: Callable[[Sequence[Row]], None]
+    ) -> None:
+        self._sections, self._training, self._save = sections, training, save
+        self._rows: list[Row] = []
+        self._now: tuple[Section, int, int, float] | None = None  # section, seed, step, validation loss
+        self._console = Console(stderr=True, highlight=False)
+        # The live table goes when it is done: what stays is the result, on stdout.
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> LadderTable:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def note(self, line: str) -> None:
+        """A line above the table."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
+        self._now = (section, seed, step, val_loss)
+        self._refresh()
+
+    def reached(self, row: Row) -> None:
+        self._rows.append(row)
+        self._now = None
+        self._save(self._rows)
+        if not self._console.is_terminal:
+            line = f"{row.section.number:>2} {row.section.name:<12} {describe_loss(row):<15} {row.seconds:6.1f} s"
+            print(f"{line}  {row.sample[:60]}", file=sys.stderr, flush=True)
+        self._refresh()
+
+    def print_result(self) -> None:
+        """The finished table, on stdout."""
+        console = Console(highlight=False)
+        console.print(self._table(), width=console.width if console.is_terminal else WIDTH_OF_A_FILE)
+
+    def _refresh(self) -> None:
+        if self._console.is_terminal:
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("", "section", "idea"):
+            table.add_column(name, no_wrap=name != "idea", justify="right" if name == "" else "left")
+        for name in ("parameters", "validation loss", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("it writes", no_wrap=True, overflow="ellipsis", ratio=1)
+        reached = {row.section.number: row for row in self._rows}
+        best = min((row.val_loss for row in self._rows), default=None)
+        for section in self._sections:
+            head = (str(section.number), section.name, section.idea)
+            if row := reached.get(section.number):
+                loss = Text(describe_loss(row), style="bold" if row.val_loss == best else "")
+                table.add_row(*head, f"{row.n_params:,}", loss, f"{row.seconds:.0f} s", Text(row.sample))
+            elif self._now is not None and self._now[0] is section:
+                table.add_row(*head, "", *self._progress())
+            else:
+                table.add_row(*head, style="dim")
+        return table
+
+    def _progress(self) -> tuple[str, str, str]:
+        assert self._now is not None
+        _, seed, step, val_loss = self._now
+        return f"{val_loss:.3f}", "", f"seed {seed + 1}/{self._training.seeds}, step {step}/{self._training.steps}"
+
+
+def describe_loss(row: Row) -> str:
+    """The mean, and half of the distance between the best and the worst seed where there are several."""
+    return f"{row.val_loss:.4f}" + (f" ± {row.spread:.4f}" if len(row.climbs) > 1 else "")

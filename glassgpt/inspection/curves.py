@@ -191,7 +191,7 @@ def _curves(chart: Chart, records: Sequence[Record], run: int) -> list[Curve]:
 def reading_notes(records: Sequence[Record]) -> list[str]:
     """How the curves were made from the measurements, and what to know of the marks on them."""
     longest = max(len(record.train) for record in records)
-    notes = ["Drag to zoom, double-click to go back."]
+    notes = ["With a mouse: drag to zoom, double-click to go back."]
     if len(records) > 1:
         notes.append("Lines with points are validation, thin lines training.")
     if longest >= 100:

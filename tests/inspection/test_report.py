@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -109,6 +110,13 @@ def test_every_chart_is_drawn(run_folder: Path) -> None:
         "tokens": [153600, 307200, 307200],
         "seconds": [20, 40, 40],
     }
+
+
+def test_the_script_finds_every_element_that_it_asks_for(run_folder: Path) -> None:
+    page = Page(write_report(run_folder))
+    wanted = set(re.findall(r'\$\("([\w-]+)"\)', page.scripts[-1]))
+    assert {"axis", "slider"} <= wanted
+    assert wanted <= {attributes.get("id") for _, attributes in page.tags}
 
 
 def test_the_page_is_self_contained(run_folder: Path) -> None:

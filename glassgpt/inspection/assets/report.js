@@ -85,7 +85,7 @@ function draw() {
   for (const chart of report.charts) {
     const traces = chart.curves.map((curve) => trace(curve, axis, chart));
     if (chart.loss && report.runs.length > 1) traces.push(...report.runs.map(legendEntry));
-    const settings = { displayModeBar: false, responsive: true };
+    const settings = { displayModeBar: false, responsive: true, showTips: false };
     Plotly.react(chart.id, traces, layout(chart, axis, $("log-x").checked, $("log-y").checked), settings);
   }
 }
@@ -135,6 +135,9 @@ function show(index) {
 function startFilm() {
   if (samples.length < 2) return;
   $("player").hidden = false;
+  // As high as the longest sample, so that the page does not jump from one to the next.
+  const tallest = Math.max(...samples.map((sample) => sample.querySelector("pre").scrollHeight));
+  document.querySelector(".film").style.setProperty("--tallest", `${tallest}px`);
   $("slider").max = samples.length - 1;
   $("slider").addEventListener("input", () => show(Number($("slider").value)));
   $("earlier").addEventListener("click", () => show(shown - 1));

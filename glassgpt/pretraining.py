@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 import glassgpt
 from glassgpt.data.corpora import text_corpus
@@ -83,21 +88,21 @@ def train(
 
     if resume and run is None:
         raise UserError("--resume needs to know which run: name it with --run NAME")
-    if resume and (folder.exists() or (recipe is None and data is None and text is None)):
-        session, state = _resume(find_run(folder), recipe, changes, listener)
-    else:
-        if resume:
-            listener.note(f"there is no run {folder} yet: beginning it")
-        session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, text, overwrite, listener)
-    if session is not None:
-        try:
-            session.run(state)
-        except (Interrupted, Diverged):
+    with _alone(folder):
+        if resume and (folder.exists() or (recipe is None and data is None and text is None)):
+            session, state = _resume(find_run(folder), recipe, changes, listener)
+        else:
+            if resume:
+                listener.note(f"there is no run {folder} yet: beginning it")
+            session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, text, overwrite, listener)
+        if session is not None:
+            try:
+                session.run(state)
+            except (Interrupted, Diverged):
+                write_report(folder)
+                raise
+        if session is not None or not (folder / "report.html").exists():
             write_report(folder)
-            raise
-        write_report(folder)
-    elif not (folder / "report.html").exists():
-        write_report(folder)
     return load(folder, device=str(session.runtime.device) if session else "auto")
 
 
@@ -169,7 +174,7 @@ def _resume(
     last = whole[-1]
     if last.step > config.training.max_steps:
         raise UserError(f"{folder} is already at step {last.step}, beyond --max-steps {config.training.max_steps}")
-    if last.step == config.training.max_steps and _has_ended(folder):
+    if _has_ended(folder) and (last.step == config.training.max_steps or config.training.overfit_batch):
         listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
         return None, TrainState()
 
@@ -193,6 +198,23 @@ def _cut_back_to(folder: Path, step: int) -> None:
 
     cut_back(folder / "metrics.jsonl", keep)
     cut_back(folder / "samples.jsonl", keep)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another process is training {folder}: wait for it, or choose another --run") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _has_ended(folder: Path) -> bool:

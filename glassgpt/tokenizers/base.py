@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -132,22 +132,19 @@ def id_error(id: object, vocab_size: int) -> UserError:
 def save_json(data: dict[str, Any], path: Path | str) -> None:
     """Write a tokenizer file whole or not at all: to a temporary name beside it, flushed, renamed."""
     path = Path(path)
-    # ASCII escapes: the file reads the same under any locale or editor.
-    text = json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(text + "\n")
+        with temporary.open("w", encoding="ascii") as file:  # JSON escapes the rest
+            file.write(json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the tokenizer to '{path}': {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_json(path: Path | str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ class PretrainedTokenizer(RankedTokenizer):
         try:
             encoding = tiktoken.get_encoding(name)
         except (OSError, ValueError) as error:
+            reason = textwrap.shorten(str(error), 100)
             raise UserError(
-                f"cannot get the vocabulary '{name}' ({error}): connect to the network once, or set TIKTOKEN_CACHE_DIR "
-                "to a folder in which tiktoken has cached it"
+                f"cannot get the vocabulary '{name}' ({reason}): connect to the network once, or set "
+                "TIKTOKEN_CACHE_DIR to a folder in which tiktoken has cached it"
             ) from None
         return cls(encoding, dict(encoding._special_tokens))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -137,6 +138,12 @@ def test_workers_need_no_main_guard(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[(b'a', b'b')]\n", "")
 
 
+def test_a_worker_that_stops_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match=r"stopped with exit code 1 .* processes=1"):
+        BPETokenizer.train("word " * 100_000, 300, processes=2)
+
+
 @given(st.text())
 @settings(max_examples=200)
 def test_any_text_survives(text: str) -> None:
@@ -193,22 +200,25 @@ def test_stream_keeps_a_special_token_with_spaces_whole() -> None:
 
 def test_stream_needs_constant_memory(trained: BPETokenizer) -> None:
     def lines() -> Iterator[str]:
-        for number in range(60_000):
+        for number in range(20_000):
             yield f"line {number}: the quick brown fox jumps over the lazy dog, and again over the lazy dog\n"
 
     tracemalloc.start()
     count = sum(1 for _ in trained.encode_iterable(lines()))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert count > 1_000_000
-    assert peak < 1_000_000  # of more than 5 MB of text
+    assert count > 300_000
+    assert peak < 700_000  # of 1.7 MB of text
 
 
-@pytest.mark.parametrize("run", [" ", "\n", " \n", "\t \u3000", "a", "1", "!", "字", "ab"])
+@pytest.mark.parametrize(
+    ("run", "length"),
+    [(" ", 1_100_000), (" \n", 1_100_000), ("a", 200_000), ("1", 200_000), ("!", 200_000), ("字", 200_000)],
+)
 @pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
-def test_long_runs_are_encoded(run: str, pattern: str) -> None:
+def test_long_runs_are_encoded(run: str, length: int, pattern: str) -> None:
     tokenizer = _small(pattern)
-    text = "x" + run * (1_100_000 // len(run)) + "y z"
+    text = "x" + run * (length // len(run)) + "y z"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode(tokenizer.encode_to_numpy(text)) == text
 

@@ -43,6 +43,7 @@ def test_a_file_is_loaded(tmp_path: Path) -> None:
         ({"name": "gpt-2"}, "unknown tokenizer 'gpt-2': did you mean 'gpt2'"),
         ({"pattern": "gpt4"}, "unknown split pattern 'gpt4'"),
         ({"name": "bpe", "vocab_size": 200}, "vocab_size is 200, and a bpe tokenizer needs at least 256"),
+        ({"name": "cl100k"}, "did you mean 'cl100k_base'"),
         ({"special_tokens": ("",)}, "a special token is a text of one character or more"),
         ({"special_tokens": ("a", "a")}, "'a' is given twice"),
         ({"name": "none/mine.json"}, "there is no tokenizer file 'none/mine.json'"),
@@ -124,6 +125,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         CharTokenizer("xyz").save(path)
     assert load_tokenizer(path).encode("b") == [1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "tokenizer.json"):
+        with pytest.raises(UserError, match=f"cannot write the tokenizer to '{path}': "):
+            CharTokenizer("abc").save(path)
 
 
 def test_pretrained_file_needs_no_network(test_data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

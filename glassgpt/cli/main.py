@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glassgpt import __version__
-from glassgpt.cli import data, evaluate, recipes, report, sample, tokenizer, train
+from glassgpt.cli import data, evaluate, ladder, recipes, report, sample, tokenizer, train
 from glassgpt.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("ladder")(ladder.ladder)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)

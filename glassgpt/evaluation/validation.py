@@ -15,6 +15,8 @@ from glassgpt.errors import UserError
 from glassgpt.runtime import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
+MAX_LOGITS = 1 << 27  # held at a time: half a GiB in float32, where 64 rows of GPT-2 would take 13
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -51,38 +53,49 @@ def evaluate(
 ) -> Evaluation:
     """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
 
-    With `max_tokens`, whole windows of about as many targets, the same ones at every call. Draws no random number and
-    leaves the model in the mode it was in. Raises UserError when there are fewer than two tokens.
+    With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
+    through the model at a time, fewer where their logits would fill the memory. Draws no random number and leaves the
+    model in the mode it was in. Raises UserError for fewer than two tokens, or an id that `token_bytes` does not have.
     """
     if len(tokens) < 2:
         raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
-    starts = np.arange(0, len(tokens) - 1, block_size)
-    whole = starts[starts + block_size < len(tokens)]
-    if max_tokens is not None and len(whole) * block_size > max_tokens:
-        chosen = max(1, max_tokens // block_size)
-        batches = _in_rows(whole[np.arange(chosen) * len(whole) // chosen], rows)
-    else:
-        batches = _in_rows(whole, rows) + [rest for rest in [starts[len(whole) :]] if len(rest)]
-
-    was_training = model.training
-    model.eval()
+    rows = max(1, min(rows, MAX_LOGITS // (block_size * len(token_bytes))))
     nats = nats_of_text = 0.0
     n_tokens = n_bytes = 0
-    for batch in batches:
-        windows = np.stack([tokens.slice(start, min(start + block_size + 1, len(tokens))) for start in batch])
-        targets = windows[:, 1:]
-        losses = _token_losses(model, windows, runtime)  # (rows, T)
-        sizes = token_bytes[targets]
-        nats += float(losses.sum())
-        nats_of_text += float(losses[sizes > 0].sum())
-        n_tokens += targets.size
-        n_bytes += int(sizes.sum())
-    model.train(was_training)
+    was_training = model.training
+    model.eval()
+    try:
+        for starts in _batches(len(tokens), block_size, max_tokens, rows):
+            windows = np.stack([tokens.slice(start, min(start + block_size + 1, len(tokens))) for start in starts])
+            _check_ids(windows, len(token_bytes))
+            losses = _token_losses(model, windows, runtime)  # (rows, T)
+            sizes = token_bytes[windows[:, 1:]]
+            nats += float(losses.sum())
+            nats_of_text += float(losses[sizes > 0].sum())
+            n_tokens += losses.size
+            n_bytes += int(sizes.sum())
+    finally:
+        model.train(was_training)
     return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), n_tokens)
 
 
-def _in_rows(starts: np.ndarray, rows: int) -> list[np.ndarray]:
-    return [starts[i : i + rows] for i in range(0, len(starts), rows)]
+def _batches(n_tokens: int, block_size: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
+    """Where the windows start that go through the model together, all of one length."""
+    starts = np.arange(0, n_tokens - 1, block_size)
+    whole, shorter = starts[starts + block_size < n_tokens], starts[starts + block_size >= n_tokens]
+    if max_tokens is not None and len(whole) * block_size > max_tokens:
+        chosen = max(1, max_tokens // block_size)
+        whole, shorter = whole[np.arange(chosen) * len(whole) // chosen], shorter[:0]
+    batches = [whole[i : i + rows] for i in range(0, len(whole), rows)]
+    return [*batches, shorter] if len(shorter) else batches
+
+
+def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
+    if (largest := windows.max()) >= vocab_size:
+        raise UserError(
+            f"token id {largest} in the data to evaluate on is outside the vocabulary of {vocab_size}: its shards are"
+            " damaged or of another tokenizer; see glassgpt data verify"
+        )
 
 
 def _token_losses(model: nn.Module, windows: np.ndarray, runtime: Runtime) -> np.ndarray:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.models.cache import KVCache
 
+MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; it is greedy long before
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -35,7 +37,9 @@ def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
     `top_k` keeps the k most likely tokens (Fan et al. 2018). `top_p` keeps the smallest set of the most likely tokens
     whose mass reaches p, at least one (nucleus sampling, Holtzman et al. 2020); it sees what `top_k` left.
     """
-    logits = logits.float() / config.temperature
+    logits = logits.float()
+    # Relative to the largest, which stays 0: a tiny temperature sends the others to -inf, but never that one to +inf.
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(config.temperature, MIN_TEMPERATURE)
     if config.top_k is not None and config.top_k < logits.size(-1):
         chosen = logits.topk(config.top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, chosen.indices, chosen.values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from glassgpt.errors import UserError, unknown
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
-# Peak dense bfloat16/float16 rate in FLOP/s by the name torch reports (NVIDIA data sheets, without sparsity).
+# Peak dense bfloat16/float16 rate in FLOP/s by a word of the name torch reports (NVIDIA data sheets, without sparsity).
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -71,7 +72,7 @@ class Runtime:
         if self.device.type != "cuda" or self.precision not in ("bfloat16", "float16"):
             return None
         name = torch.cuda.get_device_name(self.device)
-        return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+        return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
     def describe(self) -> str:
         """One phrase: device, precision, compilation, ranks."""

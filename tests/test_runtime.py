@@ -1,0 +1,164 @@
+"""Devices and precisions by name, seeds that never repeat, and the peak of a GPU by its name."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from glassgpt import runtime as module
+from glassgpt.errors import UserError
+from glassgpt.runtime import Runtime, build_runtime, describe_machine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with nothing but a processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that says it has two CUDA GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:0", "auto:0", "", "CPU"])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown device '{name}':.* Known: auto, cpu, cuda, cuda:0, mps"):
+        build_runtime(name)
+
+
+def test_the_nearest_device_is_offered() -> None:
+    with pytest.raises(UserError, match=r"did you mean 'cuda'\?"):
+        build_runtime("cudda")
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps"])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"device '{name}' is not available: torch .* use --device cpu"):
+        build_runtime(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_beyond_the_last_is_refused() -> None:
+    assert build_runtime("cuda:1", "bfloat16").device == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"device 'cuda:2' is not available: torch sees 2 CUDA GPU\(s\)"):
+        build_runtime("cuda:2")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_is_the_processor_in_float32_where_there_is_nothing_else() -> None:
+    runtime = build_runtime()
+    assert (runtime.device, runtime.precision, runtime.notes) == (CPU, "float32", ())
+    assert runtime.describe().startswith("cpu, ")
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bfloat16"), (False, "float16")])
+def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    runtime = build_runtime()
+    assert (runtime.device.type, runtime.precision) == ("cuda", precision)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("bf16", "bfloat16"), ("float64", "float16"), ("flaot32", "float32")])
+def test_an_unknown_precision_is_refused(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown dtype '{name}': did you mean '{nearest}'\?"):
+        build_runtime("cpu", name)
+
+
+def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf32 = build_runtime("cpu", "tf32")
+    assert tf32.precision == "float32"
+    assert tf32.notes == ("tf32 exists on CUDA GPUs only: cpu runs in float32",)
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
+    assert "emulates bfloat16" in build_runtime("cpu", "bfloat16").notes[0]
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: True)
+    assert build_runtime("cpu", "bfloat16").notes == ()
+    assert "float16 on a CPU is slow" in build_runtime("cpu", "float16").notes[0]
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    compiled = build_runtime("cpu", compile=True)
+    assert not compiled.compile
+    assert compiled.notes == ("no C++ compiler (g++ or clang++) is on the PATH: the model runs uncompiled",)
+
+
+@pytest.mark.parametrize(
+    ("precision", "product"),
+    [("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],
+)
+def test_products_run_in_the_precision_and_weights_stay_float32(precision: str, product: torch.dtype) -> None:
+    runtime = Runtime(CPU, precision)
+    layer = nn.Linear(2, 2)
+    with runtime.autocast():
+        assert layer(torch.zeros(1, 2)).dtype == product
+    assert layer.weight.dtype == torch.float32
+    assert runtime.build_scaler().is_enabled() == (precision == "float16")
+
+
+def test_an_uncompiled_model_is_called_as_it_is() -> None:
+    layer = nn.Linear(2, 2)
+    assert Runtime(CPU, "float32").wrap(layer) is layer
+
+
+def test_every_seed_step_micro_step_and_rank_draws_its_own_numbers() -> None:
+    """Neighbours, swapped places and far steps too."""
+    values = (0, 1, 2, 3, 100_000)
+    seen = set()
+    for seed, step, micro_step, rank in itertools.product(values, repeat=4):
+        Runtime(CPU, "float32", rank=rank).seed_dropout(seed, step, micro_step)
+        seen.add(torch.initial_seed())
+    assert len(seen) == len(values) ** 4
+    assert all(0 <= seed < 1 << 63 for seed in seen)
+
+
+def test_the_same_place_draws_the_same_numbers_whatever_ran_before() -> None:
+    runtime = Runtime(CPU, "float32", rank=2)
+    draws = []
+    for spent in (0, 7):
+        torch.rand(spent)
+        runtime.seed_dropout((1 << 63) - 1, 10, 3)
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("Tesla V100-SXM2-16GB", 125e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA RTX A1000 Laptop GPU", None),
+        ("NVIDIA T400", None),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_the_peak_of_a_gpu_is_that_of_its_whole_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    gpu = torch.device("cuda")
+    assert Runtime(gpu, "bfloat16").peak_flops == peak
+    assert Runtime(gpu, "float32").peak_flops is None
+    assert Runtime(CPU, "bfloat16").peak_flops is None
+
+
+def test_a_machine_is_described_in_plain_values() -> None:
+    described = describe_machine(Runtime(CPU, "float32", world_size=2))
+    assert described["torch"] == torch.__version__
+    assert described["device"].startswith(f"cpu, {torch.get_num_threads()} thread")
+    assert described["processor"]
+    assert {type(value) for value in described.values()} <= {str, int, bool}
+    assert Runtime(CPU, "float32", world_size=2).describe().endswith("float32, not compiled, 2 ranks")

@@ -53,6 +53,8 @@ class TrainingConfig:
             value = getattr(self, field)
             if not minimum <= value < float("inf"):
                 raise UserError(f"training.{field} = {value} is out of range: it must be at least {minimum}")
+        if self.seed >= 1 << 63:  # torch's generators take no more than 64 bits, and a step may be added
+            raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
         if self.dtype not in PRECISIONS:
             raise unknown("dtype", self.dtype, PRECISIONS)
 
@@ -109,8 +111,7 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     for name, fields in sections.items():
         if name not in known and name != "model":
             raise unknown("section", name, ["model", *known])
-        if not isinstance(fields, Mapping):
-            raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
+        _check_section(name, fields)
     model = dict(sections.get("model", {}))
     architecture = model.pop("architecture", "gpt2")
     parsed: dict[str, Any] = {name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in known.items()}
@@ -122,6 +123,11 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
         model=from_dict(find_architecture(str(architecture)).config, model, where="model"),
         **parsed,
     )
+
+
+def _check_section(name: str, fields: Any) -> None:
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
 
 
 def config_sections(config: RunConfig) -> Sections:
@@ -156,23 +162,20 @@ def list_recipes() -> dict[str, Path]:
 
 
 def load_recipe(name: str) -> Sections:
-    """The sections of a recipe of the package, or of a TOML file of the user's."""
+    """The sections of a recipe of the package, or of a TOML file of the user's; its title stays behind."""
     recipes = list_recipes()
-    if name in recipes:
-        return without_title(read_toml(recipes[name]))
-    if name.endswith(".toml"):
-        return without_title(read_toml(Path(name)))
-    raise unknown("recipe", name, recipes)
-
-
-def without_title(recipe: dict[str, Any]) -> Sections:
-    """A recipe's sections; its one line of explanation is for `glassgpt recipes`."""
-    return {name: fields for name, fields in recipe.items() if name not in ("about", "format")}
+    if name not in recipes and not name.endswith(".toml"):
+        raise unknown("recipe", name, recipes)
+    recipe = read_toml(recipes.get(name, Path(name)))
+    sections = {section: fields for section, fields in recipe.items() if section not in ("about", "format")}
+    for section, fields in sections.items():
+        _check_section(section, fields)
+    return sections
 
 
 def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
     """A copy of `sections` with each `section.field=value` put in."""
-    result = {name: dict(fields) if isinstance(fields, dict) else fields for name, fields in sections.items()}
+    result = {name: dict(fields) for name, fields in sections.items()}
     for text in overrides:
         section, field, value = parse_override(text)
         result.setdefault(section, {})[field] = value

@@ -17,8 +17,11 @@ _SNIFFED = 8192  # bytes in which a NUL marks a file of a folder as binary, the 
 def read_file(path: Path) -> str:
     """The text of one file. Line ends are kept as they are; a UTF-8 byte-order mark at its start is dropped.
 
-    Raises UserError for a file that is missing, empty, binary or not UTF-8.
+    Raises UserError for a file that is missing, empty, binary or not UTF-8, and for a pipe or a device: reading one may
+    never end, and gives no second time the text that a run must find again.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a pipe or a device, not a file: pipe its text into --data - instead")
     text = decode(_read_bytes(path), str(path))
     if not text:
         raise UserError(f"{path} is empty: there is no text to learn from")

@@ -72,14 +72,22 @@ def load_manifest(path: Path) -> Manifest:
         raise UserError(f"data manifest {path} has version {fields.get('version')}; this GlassGPT reads {VERSION}")
     try:
         return _from_fields(fields)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"data manifest {path} is damaged: field {error} is missing or wrong") from error
+    except KeyError as error:
+        raise UserError(f"data manifest {path} is damaged: field {error} is missing") from error
+    except TypeError as error:
+        raise UserError(f"data manifest {path} is damaged: {error}") from error
 
 
 def _from_fields(fields: Mapping[str, Any]) -> Manifest:
-    plain = {name: fields[name] for name in ("key", "name", "source", "note", "text_sha256", "val_fraction")}
+    texts = {name: fields[name] for name in ("key", "name", "source", "note", "text_sha256")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise TypeError(f"field '{name}' is no text but {value!r}")
+    if not isinstance(fields["val_fraction"], float):
+        raise TypeError(f"field 'val_fraction' is no fraction but {fields['val_fraction']!r}")
     return Manifest(
-        **plain,
+        **texts,
+        val_fraction=fields["val_fraction"],
         tokenizer=TokenizerRecord(**fields["tokenizer"]),
         train=_split(fields["train"]),
         val=_split(fields["val"]),

@@ -54,7 +54,12 @@ def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
 
 
 def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
-    """logits (B, V) to one token each, (B, 1)."""
+    """logits (B, V) to one token each, (B, 1). Raises UserError for NaN, and where the largest logit is infinite."""
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise UserError(
+            "the model's logits are not finite: its weights have diverged; take an earlier checkpoint,"
+            " or train again with a lower optimizer.lr"
+        )
     if config.temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
     probabilities = next_token_probabilities(logits, config)

@@ -189,7 +189,8 @@ def _load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     try:
         if _checksum(file) != checkpoint.state["checksums"].get(name):
             raise UserError(
-                f"{file} is damaged: its checksum is not the one in {STATE}; use another with --checkpoint STEP"
+                f"{file} is damaged: its checksum is not the one in {STATE}; use another with --checkpoint STEP,"
+                f" or remove the folder {checkpoint.path} to go on without it"
             )
         return load_file(file)
     except (OSError, safetensors.SafetensorError, KeyError) as error:

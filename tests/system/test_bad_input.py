@@ -1,0 +1,288 @@
+"""What people type, and the texts they give: every mistake is one clear sentence and exit code 2, and costs nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import contents, glassgpt, settings
+
+import glassgpt as gg
+
+TRAIN = ["train", "--run", "runs/new", *settings(training__max_steps=2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("empty.txt", b"", ["empty.txt", "empty"]),
+        ("latin.txt", "Grüße".encode("latin-1") * 200, ["latin.txt", "UTF-8", "0xfc", "offset 2"]),
+        ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), ["picture.png", "0x89", "offset 0"]),
+        ("table.db", b"SQLite format 3\0" * 100, ["table.db", "binary", "offset 15"]),
+        ("wide.txt", "a text".encode("utf-16") * 100, ["wide.txt", "UTF-16", "convert"]),
+        ("cut.txt", "naïve".encode()[:3] + b"\n" + b"text " * 100, ["cut.txt", "UTF-8", "offset 2"]),
+        ("one.txt", b"a", ["1 character", "longer text"]),
+        ("short.txt", b"Too short for one window.\n", ["too short", "block_size", "32", "longer text"]),
+    ],
+)
+def test_a_text_that_cannot_be_learned_from(elsewhere: Path, name: str, data: bytes, told: list[str]) -> None:
+    Path(name).write_bytes(data)
+    error = glassgpt(*TRAIN, "--data", name).error
+    assert [words for words in told if words not in error] == [], error
+    assert list(contents(elsewhere)) == [name]
+
+
+def test_a_text_that_is_not_there(elsewhere: Path) -> None:
+    error = glassgpt(*TRAIN, "--data", "books/missing.txt").error
+    assert "no file or folder 'books/missing.txt'" in error
+    assert contents(elsewhere) == {}
+
+
+def test_a_misspelt_name_of_a_text(elsewhere: Path) -> None:
+    assert "did you mean 'shakespeare'?" in glassgpt(*TRAIN, "--data", "shakespear").error
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"a"])
+def test_stdin_that_cannot_be_learned_from(elsewhere: Path, data: bytes) -> None:
+    assert glassgpt(*TRAIN, "--data", "-", stdin=data).error
+    assert contents(elsewhere) == {}
+
+
+def test_a_validation_text_of_one_token(elsewhere: Path, text_file: Path) -> None:
+    error = glassgpt(*TRAIN, "--data", text_file, "--set", "data.val_fraction=0.00005").error
+    assert "validation" in error
+    assert "val_fraction" in error
+    assert contents(elsewhere) == {}
+
+
+def test_a_validation_text_shorter_than_one_window_is_enough(elsewhere: Path, text_file: Path) -> None:
+    result = glassgpt(*TRAIN, "--data", text_file, "--set", "data.val_fraction=0.0005", "--json")
+    assert result.code == 0, result.err
+    assert '"val_loss"' in result.out
+
+
+def test_a_folder_without_texts(elsewhere: Path) -> None:
+    Path("texts").mkdir()
+    Path("texts/picture.png").write_bytes(b"\x89PNG\0")
+    error = glassgpt(*TRAIN, "--data", "texts").error
+    assert "texts" in error
+    assert "no text" in error
+
+
+def test_a_named_pipe_nobody_writes_to(elsewhere: Path) -> None:
+    os.mkfifo("pipe")
+    error = glassgpt(*TRAIN, "--data", "pipe").error
+    assert "pipe" in error
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_text(elsewhere: Path, device: str) -> None:
+    error = glassgpt(*TRAIN, "--data", device).error
+    assert device in error
+    assert contents(elsewhere) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["char-tinny"], ["recipe", "char-tinny", "'char-tiny'"]),
+        (["missing.toml"], ["missing.toml", "No such file"]),
+        (["--set", "model.n_heads=4"], ["model.n_heads", "'model.n_head'"]),
+        (["--set", "modle.n_head=4"], ["section", "modle", "'model'"]),
+        (["--set", "n_head=4"], ["n_head=4", "section.field=value"]),
+        (["--set", "model.n_head"], ["model.n_head", "section.field=value"]),
+        (["--set", "="], ["section.field=value"]),
+        (["--set", "model.n_head=four"], ["model.n_head", "four", "integer"]),
+        (["--set", "model.n_head=2.5"], ["model.n_head", "2.5", "integer"]),
+        (["--set", "model.n_head="], ["model.n_head", "integer"]),
+        (["--set", "model.n_head=true"], ["model.n_head", "True", "integer"]),
+        (["--set", "model.n_head=[1, 2]"], ["model.n_head", "integer"]),
+        (["--set", "training.compile=1"], ["training.compile", "boolean"]),
+        (["--set", "optimizer.lr=2020-01-01"], ["optimizer.lr"]),
+        (["--set", "model.n_embd=30", "--set", "model.n_head=4"], ["n_embd", "30", "n_head", "4"]),
+        (["--set", "model.n_head=0"], ["n_head", "0", "at least 1"]),
+        (["--set", "model.n_layer=-1"], ["n_layer", "-1", "at least 1"]),
+        (["--set", "model.block_size=0"], ["block_size", "0", "at least 1"]),
+        (["--set", "model.dropout=1.5"], ["dropout", "1.5"]),
+        (["--set", "model.dropout=nan"], ["dropout", "nan"]),
+        (["--set", "model.vocab_size=3"], ["vocab_size", "3", "tokenizer"]),
+        (["--set", "model.architecture=gpt3"], ["architecture", "gpt3", "'gpt2'"]),
+        (["--set", "optimizer.lr=nan"], ["optimizer.lr", "nan"]),
+        (["--set", "optimizer.lr=inf"], ["optimizer.lr", "inf"]),
+        (["--set", "optimizer.lr=-1"], ["optimizer.lr", "-1"]),
+        (["--set", "optimizer.beta2=1.0"], ["optimizer.beta2", "1.0"]),
+        (["--set", "optimizer.name=sgd"], ["optimizer.name", "sgd", "adamw"]),
+        (["--set", "schedule.min_lr=nan"], ["schedule.min_lr", "nan"]),
+        (["--set", "schedule.min_lr=1.0"], ["schedule.min_lr", "1.0", "optimizer.lr"]),
+        (["--set", "schedule.name=linear"], ["schedule.name", "linear", "cosine"]),
+        (["--set", "training.grad_clip=nan"], ["training.grad_clip", "nan"]),
+        (["--set", "training.batch_tokens=33"], ["batch_tokens", "33", "block_size", "32"]),
+        (["--set", "training.batch_tokens=8"], ["batch_tokens", "8", "block_size", "32"]),
+        (["--set", "data.val_fraction=1.0"], ["val_fraction", "1.0"]),
+        (["--set", "data.val_fraction=nan"], ["val_fraction", "nan"]),
+        (["--set", "tokenizer.name=chars"], ["tokenizer", "chars", "'char'"]),
+        (["--set", "tokenizer.name=missing.json"], ["missing.json"]),
+        (["--device", "gpu"], ["device", "gpu", "cpu"]),
+        (["--device", "cuda:99"], ["cuda:99"]),
+        (["--dtype", "bfloat"], ["dtype", "bfloat", "'bfloat16'"]),
+        (["--max-steps", "0"], ["max_steps", "0", "at least 1"]),
+        (["--max-steps", "-5"], ["max_steps", "-5", "at least 1"]),
+        (["--seed", "-1"], ["seed", "-1", "at least 0"]),
+        (["--seed", str(2**70)], ["seed", str(2**70)]),
+        (["--set", f"model.n_embd={2**50}"], ["memory", "n_embd"]),
+        (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
+    ],
+)
+def test_train_options(elsewhere: Path, text_file: Path, arguments: list[str], told: list[str]) -> None:
+    error = glassgpt(*TRAIN, "--data", text_file, *arguments).error
+    assert [words for words in told if words not in error] == [], error
+    assert contents(elsewhere) == {}
+
+
+@pytest.mark.parametrize("option", ["--max-steps", "--seed"])
+def test_train_options_that_are_no_numbers(elsewhere: Path, option: str) -> None:
+    result = glassgpt(*TRAIN, option, "many")
+    assert result.code == 2
+    assert option in result.err
+    assert "many" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--temperature", "-1"], ["temperature", "-1", "at least 0"]),
+        (["--temperature", "nan"], ["temperature", "nan"]),
+        (["--temperature", "inf"], ["temperature", "inf"]),
+        (["--top-k", "0"], ["top-k", "0", "at least 1"]),
+        (["--top-p", "2"], ["top-p", "2", "at most 1"]),
+        (["--top-p", "0"], ["top-p", "0", "above 0"]),
+        (["--top-p", "nan"], ["top-p", "nan"]),
+        (["--max-new-tokens", "0"], ["--max-new-tokens", "0", "at least 1"]),
+        (["--num-samples", "0"], ["--num-samples", "0", "at least 1"]),
+        (["--seed", "-1"], ["seed", "-1", "at least 0"]),
+        (["--seed", str(2**70)], ["seed", str(2**70)]),
+        (["--prompt", "ça va"], ["'ç'", "U+00E7", "position 0"]),
+        (["--prompt", "the cat 🙂"], ["'🙂'", "U+1F642", "position 8"]),
+        (["--prompt", "lone \udcff"], ["U+DCFF", "position 5"]),
+        (["--checkpoint", "999"], ["999", "best, last, 0"]),
+        (["--checkpoint", "-1"], ["-1", "best, last, 0"]),
+        (["--checkpoint", "²"], ["²", "best, last, 0"]),
+        (["--checkpoint", "bset"], ["bset", "best, last, 0"]),
+        (["--device", "gpu"], ["device", "gpu", "cpu"]),
+    ],
+)
+def test_sample_options(trained: Path, arguments: list[str], told: list[str]) -> None:
+    before = contents(trained)
+    error = glassgpt("sample", trained, *arguments).error
+    assert [words for words in told if words not in error] == [], error
+    assert contents(trained) == before
+
+
+def test_the_coldest_temperature_is_greedy(trained: Path) -> None:
+    greedy = glassgpt("sample", trained, "--temperature", 0, "--max-new-tokens", 20)
+    assert glassgpt("sample", trained, "--temperature", 1e-45, "--max-new-tokens", 20).out == greedy.out
+
+
+def test_python_users_get_the_same_sentences(trained: Path, text: str, elsewhere: Path) -> None:
+    run = gg.load(trained)
+    with pytest.raises(gg.UserError, match="top-k 0"):
+        run.generate(top_k=0)
+    with pytest.raises(gg.UserError, match="at least 1"):
+        run.generate(max_new_tokens=0)
+    with pytest.raises(gg.UserError, match="token id 999 is outside the vocabulary"):
+        run.tokenizer.decode([999])
+    with pytest.raises(gg.UserError, match="token id -1 is outside the vocabulary"):
+        run.tokenizer.decode([-1])
+    with pytest.raises(gg.UserError, match="empty"):
+        gg.train(text="", run="new")
+    with pytest.raises(gg.UserError, match=r"did you mean 'training\.seed'"):
+        gg.train(text=text, run="new", settings={"training.sead": 1})
+    with pytest.raises(gg.UserError, match=r"section\.field"):
+        gg.train(text=text, run="new", settings={"seed": 1})
+    with pytest.raises(gg.UserError, match="text"):
+        gg.train(text=text, data="python-manual", run="new")
+    assert contents(elsewhere) == {}
+
+
+@pytest.mark.parametrize("verb", ["sample", "eval", "report"])
+@pytest.mark.parametrize("name", ["", "no-such-run", "a-file", "a-folder", "x" * 5000, "a-file/inside"])
+def test_a_run_that_is_none(elsewhere: Path, verb: str, name: str) -> None:
+    Path("a-file").write_text("no run")
+    Path("a-folder").mkdir()
+    assert name[:40] in glassgpt(verb, name).error
+
+
+def test_a_misspelt_run_is_recognised(elsewhere: Path, text_file: Path) -> None:
+    assert glassgpt("train", "--data", text_file, "--run", "romeo", *settings(training__max_steps=1)).code == 0
+    assert "did you mean 'romeo'" in glassgpt("sample", "romoe").error
+    assert "did you mean 'romeo'" in glassgpt("train", "--run", "romoe", "--resume").error
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "./", "../", "a-file", "./a-file", "a-file/inside", "x" * 300])
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--resume"]])
+def test_a_place_where_no_run_can_be(elsewhere: Path, text_file: Path, name: str, option: list[str]) -> None:
+    Path("a-file").write_text("precious")
+    Path("runs").mkdir()
+    Path("runs/a-file").write_text("precious too")
+    before = contents(elsewhere)
+    options = ["--data", text_file, "--run", name, *option, *settings(training__max_steps=1)]
+    assert glassgpt("train", *options).error
+    assert contents(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "./", "../"])
+def test_a_run_without_a_name_of_its_own(elsewhere: Path, text_file: Path, name: str) -> None:
+    """Where nothing is in the way yet, the run would become the folder in which runs live."""
+    options = ["--data", text_file, "--run", name, *settings(training__max_steps=1)]
+    assert glassgpt("train", *options).error
+    assert contents(elsewhere.parent) == {}
+
+
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--resume"]])
+@pytest.mark.parametrize("files", [["thesis.txt"], ["config.toml", "thesis.txt"], ["config.toml"]])
+def test_a_folder_of_something_else_is_never_touched(
+    elsewhere: Path, text_file: Path, option: list[str], files: list[str]
+) -> None:
+    """`config.toml` is the name of many a program's settings; it alone does not make a folder a run."""
+    Path("precious").mkdir()
+    for name in files:
+        Path("precious", name).write_text('title = "mine"\n')
+    before = contents(elsewhere)
+    options = ["--data", text_file, "--run", "./precious", *option, *settings(training__max_steps=1)]
+    assert "precious" in glassgpt("train", *options).error
+    assert contents(elsewhere) == before
+
+
+def test_resume_without_a_name_asks_for_it(elsewhere: Path) -> None:
+    assert "--run" in glassgpt("train", "--resume").error
+
+
+def test_a_recipe_of_ones_own_with_mistakes(elsewhere: Path, text_file: Path) -> None:
+    for name, recipe, told in [
+        ("broken.toml", "[model\n", "broken.toml"),
+        ("latin.toml", "# caf\xe9\n", "latin.toml"),
+        ("flat.toml", "model = 3\n", "model"),
+        ("wrong.toml", "[model]\nlayers = 3\n", "layers"),
+    ]:
+        Path(name).write_bytes(recipe.encode("latin-1"))
+        for extra in ([], ["--overfit-batch"], ["--set", "model.n_layer=1"]):
+            assert told in glassgpt("train", name, "--data", text_file, "--run", "new", *extra).error
+    assert not Path("runs").exists()
+
+
+def test_a_cache_that_cannot_be_written(elsewhere: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a-file").write_text("no folder")
+    Path("new.txt").write_text(text + "A text that no cache has seen.\n")
+    monkeypatch.setenv("GLASSGPT_CACHE", str(elsewhere / "a-file" / "cache"))
+    assert "GLASSGPT_CACHE" in glassgpt(*TRAIN, "--data", "new.txt").error
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_verb_and_an_unknown_option(elsewhere: Path) -> None:
+    for arguments in (["trian"], ["train", "--lr", "1"], ["sample"], ["eval", "x", "--split", "test"]):
+        result = glassgpt(*arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        assert arguments[-1] in result.err or "RUN" in result.err

@@ -1,0 +1,160 @@
+"""What only a process of its own can show: signals, kills, two at once, and what a start costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
+
+
+class Command:
+    """`glassgpt …` as a process; its stderr is read line by line, so that a test knows how far it has come."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "glassgpt", *map(str, arguments)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def wait_for(self, words: str) -> None:
+        """Returns once a line of stderr has begun with `words`."""
+        assert self.process.stderr is not None
+        seen = []
+        for line in self.process.stderr:
+            seen.append(line)
+            if line.startswith(words):
+                return
+        raise AssertionError(f"ended without '{words}':\n{''.join(seen)}")
+
+    def end(self, number: int | None = None) -> tuple[int, str, str]:
+        """Sends a signal, and waits for exit code, stdout and the rest of stderr."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start() -> Iterator[type[Command]]:
+    """Starts commands that end with the test, whatever happens in it."""
+    started: list[Command] = []
+
+    class Started(Command):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            started.append(self)
+
+    yield Started
+    for command in started:
+        if command.process.poll() is None:
+            command.process.kill()
+        command.process.communicate()
+
+
+ENDLESS = ["--max-steps", 1_000_000]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_leaves(
+    start: type[Command], text_file: Path, tmp_path: Path, trained: Path, number: int, code: int
+) -> None:
+    run = tmp_path / "run"
+    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(), "--json")
+    command.wait_for("step     7/")
+    returned, out, err = command.end(number)
+    assert (returned, out) == (code, "")
+    assert "Traceback" not in err
+    assert "--resume" in err.splitlines()[-1]
+    assert str(run) in err.splitlines()[-1]
+
+    steps = [line["step"] for line in figures(run) if "lr" in line]
+    assert last_checkpoint(run).name == f"step-{steps[-1]:08d}"
+    assert (run / "report.html").is_file()
+    if steps[-1] < 40:  # a slow machine delivers the signal late
+        assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
+        assert weights(run) == weights(trained)
+        assert [line for line in figures(run) if "lr" in line] == [line for line in figures(trained) if "lr" in line]
+
+
+def test_a_second_interrupt_stops_at_once(start: type[Command], text_file: Path, tmp_path: Path) -> None:
+    # One step of this run takes minutes: 2¹⁸ rows, one at a time.
+    minutes = settings(training__batch_tokens=2**23, training__micro_batch=1, training__max_steps=2)
+    run = tmp_path / "run"
+    command = start("train", "--data", text_file, "--run", run, *minutes)
+    command.wait_for("step 0 writes")
+    for _ in range(2):
+        with pytest.raises(subprocess.TimeoutExpired):  # time to begin its step, and then to notice the signal
+            command.process.wait(timeout=1.5)
+        command.process.send_signal(signal.SIGINT)
+    returned, _, err = command.end()
+    assert returned == 130
+    assert "Traceback" not in err
+    assert last_checkpoint(run).name == "step-00000000"
+
+
+def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(
+    start: type[Command], text_file: Path, tmp_path: Path, trained: Path
+) -> None:
+    run, steps = tmp_path / "run", random.Random(3)
+    for first, last in ((1, 12), (13, 25), (26, 38)):
+        command = start("train", "--data", text_file, "--run", run, "--resume", *settings())
+        command.wait_for(f"step {steps.randint(first, last):>5}/")
+        assert command.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    assert glassgpt("train", "--run", run, "--resume").code == 0
+    assert weights(run) == weights(trained)
+    assert figures(run) == figures(trained)
+    assert (run / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
+    assert not [name for name in contents(run) if ".tmp" in name]
+
+
+def test_a_run_that_is_being_trained_is_left_alone(start: type[Command], text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--data", text_file, "--run", run, *settings()]
+    first = start("train", *options, *ENDLESS)
+    first.wait_for("step     3/")
+    for way in (["--resume", *ENDLESS], ["--overwrite"]):
+        assert str(run) in glassgpt("train", *options, *way).error
+    assert first.process.poll() is None
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    steps = [line["step"] for line in figures_until_a_kill(run) if "lr" in line]
+    assert steps == list(range(1, len(steps) + 1))  # nobody else wrote there
+    assert glassgpt("train", *options, "--overwrite").code == 0  # and the killed one holds nobody up
+
+
+def figures_until_a_kill(run: Path) -> list[dict[str, object]]:
+    """The whole lines of metrics.jsonl: a kill may cut the last one short."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['glassgpt', '--help']\n"
+        "from glassgpt.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('\\nloaded:', *(name for name in ('torch', 'numpy', 'plotly', 'tiktoken') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for verb in ("train", "sample", "eval", "report", "recipes", "data"):
+        assert verb in done.stdout
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_a_reader_that_leaves_early_is_no_error(start: type[Command], trained: Path) -> None:
+    command = start("sample", trained, "--prompt", "The cat", "--max-new-tokens", 100_000)
+    assert command.process.stdout is not None
+    assert command.process.stdout.read(7) == "The cat"
+    command.process.stdout.close()
+    assert command.process.stderr is not None
+    assert command.process.stderr.read() == ""
+    assert command.process.wait(timeout=60) == 0

@@ -1,0 +1,210 @@
+"""A finished run is sampled, evaluated, reported, opened in Python, and taken elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import contents, glassgpt, last_checkpoint, settings
+
+import glassgpt as gg
+from glassgpt.cli import sample as sample_verb
+
+
+def test_greedy_writing_is_the_same_every_time(trained: Path) -> None:
+    options = ["sample", trained, "--prompt", "The ", "--temperature", 0, "--max-new-tokens", 40]
+    first, second = glassgpt(*options), glassgpt(*options)
+    assert first.code == 0
+    assert first.out.startswith("The ")
+    assert len(first.out) == len("The ") + 40 + len("\n")
+    assert first.out == second.out
+
+
+def test_a_seed_makes_the_drawn_text_repeatable(trained: Path) -> None:
+    texts = [glassgpt("sample", trained, "--seed", seed, "--max-new-tokens", 60).out for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_several_samples_differ_and_the_second_is_what_the_next_seed_writes(trained: Path) -> None:
+    both = glassgpt("sample", trained, "--num-samples", 2, "--seed", 3, "--max-new-tokens", 30).out
+    second = glassgpt("sample", trained, "--seed", 4, "--max-new-tokens", 30).out
+    first, _, rest = both.partition("\n" + "-" * 40 + "\n")
+    assert rest == second
+    assert first.strip() != second.strip()
+
+
+def test_text_is_streamed_piece_by_piece(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(sample_verb.typer, "echo", lambda message="", **_: written.append(message))
+    assert glassgpt("sample", trained, "--prompt", "A", "--max-new-tokens", 5).code == 0
+    assert written[0] == "A"
+    assert [len(piece) for piece in written[1:6]] == [1] * 5
+
+
+def test_top_k_of_one_is_greedy(trained: Path) -> None:
+    greedy = glassgpt("sample", trained, "--temperature", 0, "--max-new-tokens", 30).out
+    assert glassgpt("sample", trained, "--top-k", 1, "--max-new-tokens", 30).out == greedy
+    assert glassgpt("sample", trained, "--top-p", 1e-9, "--max-new-tokens", 30).out == greedy
+
+
+def test_a_prompt_longer_than_the_window_is_said_in_one_line(trained: Path) -> None:
+    long = glassgpt("sample", trained, "--prompt", "the cat sat " * 3, "--max-new-tokens", 5)
+    assert long.code == 0
+    (line,) = long.err.splitlines()
+    assert "36" in line
+    assert "32" in line
+    assert "rolling window" in line
+    fitting = glassgpt("sample", trained, "--prompt", ("the cat sat " * 3)[:32], "--max-new-tokens", 5)
+    assert fitting.err == ""
+
+
+def test_only_the_last_window_of_a_long_prompt_matters(trained: Path) -> None:
+    window = "many dogs ran home to eat and sl"
+    texts = [
+        glassgpt("sample", trained, "--prompt", before + window, "--temperature", 0, "--max-new-tokens", 20).out
+        for before in ("the cat ", "sleep on")
+    ]
+    assert len(window) == 32
+    assert texts[0].removeprefix("the cat ") == texts[1].removeprefix("sleep on")
+
+
+def test_any_kept_checkpoint_can_write(trained: Path) -> None:
+    texts = {
+        which: glassgpt(
+            "sample", trained, "--checkpoint", which, "--temperature", 1, "--seed", 1, "--max-new-tokens", 40
+        )
+        for which in ("0", "40", "last", "best")
+    }
+    assert all(result.code == 0 for result in texts.values())
+    assert texts["last"].out == texts["40"].out != texts["0"].out
+
+
+def test_sampling_evaluating_and_opening_change_nothing_in_the_folder(trained: Path) -> None:
+    before = contents(trained)
+    assert glassgpt("sample", trained, "--max-new-tokens", 3).code == 0
+    assert glassgpt("eval", trained).code == 0
+    gg.load(trained).generate(max_new_tokens=3)
+    assert contents(trained) == before
+
+
+def test_eval_gives_the_four_figures_and_agrees_with_training(trained: Path) -> None:
+    figures = json.loads(glassgpt("eval", trained, "--checkpoint", "last", "--json").out)
+    assert list(figures) == ["val_loss", "perplexity", "bits_per_byte", "tokens"]
+    final = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    assert figures["val_loss"] == pytest.approx(final["val/loss"], abs=1e-6)
+    assert figures["tokens"] == final["val/tokens"]
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["val_loss"]))
+    assert figures["bits_per_byte"] == pytest.approx(figures["val_loss"] / math.log(2))  # a token is a byte here
+
+
+def test_eval_for_people_names_run_step_and_split(trained: Path) -> None:
+    result = glassgpt("eval", trained, "--split", "train", "--checkpoint", "last")
+    for words in (str(trained), "step 40", "train split", "nats per token", "bits per byte"):
+        assert words in result.out
+
+
+def test_eval_reads_another_text(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("eat eat eat sleep sleep sleep.\n" * 30)
+    own = json.loads(glassgpt("eval", trained, "--json").out)
+    other = json.loads(glassgpt("eval", trained, "--data", tmp_path / "other.txt", "--json").out)
+    assert other["val_loss"] != own["val_loss"]
+
+
+def test_report_of_one_run_lies_in_its_folder_and_loads_nothing(run: Path) -> None:
+    (run / "report.html").unlink()
+    result = glassgpt("report", run)
+    assert result.out.strip() == str(run / "report.html")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert not re.search(
+        r"""<(script|link|img|iframe)[^>]*(src|href)\s*=\s*["']?(https?:)?//|@import|url\(["']?http""", page
+    )
+
+
+def test_report_of_several_runs_is_one_page(trained: Path, run: Path, tmp_path: Path) -> None:
+    result = glassgpt("report", trained, run, "--out", tmp_path / "both.html")
+    assert result.out.strip() == str(tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "trained" in page
+    assert "run" in page
+
+
+def test_python_trains_on_a_text_opens_it_and_writes(text: str, elsewhere: Path) -> None:
+    finished = gg.train(recipe="char-tiny", text=text, overrides=settings(training__max_steps=3)[1::2])
+    opened = gg.load(finished.folder)
+    assert opened.folder == Path("runs/char-tiny")
+    assert opened.config.model.n_embd == opened.model.config.n_embd == 32
+    assert opened.tokenizer.decode(opened.tokenizer.encode("the cat")) == "the cat"
+    assert not opened.model.training
+    written = opened.generate("the cat", max_new_tokens=10, seed=1)
+    assert written.startswith("the cat")
+    assert len(written) == len("the cat") + 10
+    assert written == opened.generate("the cat", max_new_tokens=10, seed=1)
+
+
+def test_the_python_names_take_settings_as_values(text: str, elsewhere: Path) -> None:
+    values = {"model.n_layer": 1, "model.n_embd": 16, "training.max_steps": 2, "training.sample_every": 0}
+    finished = gg.train(text=text, run=elsewhere / "mine", settings=values)
+    assert finished.folder == elsewhere / "mine"
+    assert finished.config.model.n_layer == 1
+    assert finished.summary is not None
+    assert finished.summary["steps"] == 2
+
+
+@pytest.fixture
+def moved(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run in another place, with a cache that has never seen its shards."""
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "empty-cache"))
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.move(run, tmp_path / "moved"))
+
+
+def test_a_moved_run_writes_without_the_cache(moved: Path, trained: Path) -> None:
+    options = ["--seed", 5, "--max-new-tokens", 30]
+    assert glassgpt("sample", moved, *options).out == glassgpt("sample", trained, *options).out
+    assert not Path("empty-cache").exists()
+
+
+def test_a_moved_run_is_evaluated_on_its_text_again(moved: Path, trained: Path) -> None:
+    assert json.loads(glassgpt("eval", moved, "--json").out) == json.loads(glassgpt("eval", trained, "--json").out)
+
+
+def test_a_moved_run_goes_on_where_its_text_is_found(moved: Path) -> None:
+    assert glassgpt("train", "--run", moved, "--resume", "--max-steps", 42).code == 0
+    assert last_checkpoint(moved).name == "step-00000042"
+
+
+def test_a_moved_run_whose_text_is_gone_says_which_text(moved: Path, text_file: Path) -> None:
+    manifest = moved / "data.json"
+    gone = text_file.with_name("gone.txt")
+    manifest.write_text(manifest.read_text().replace(str(text_file), str(gone)))
+    before = contents(moved)
+    for command in (["eval", moved], ["train", "--run", moved, "--resume", "--max-steps", 50]):
+        error = glassgpt(*command).error
+        assert str(gone) in error
+    assert contents(moved) == before
+    assert glassgpt("sample", moved, "--max-new-tokens", 3).code == 0
+
+
+def test_a_moved_run_refuses_a_text_that_has_changed(moved: Path, text_file: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.txt"
+    changed.write_text(text_file.read_text()[:-1] + "!")
+    manifest = moved / "data.json"
+    manifest.write_text(manifest.read_text().replace(str(text_file), str(changed)))
+    error = glassgpt("eval", moved).error
+    assert str(changed) in error
+    assert "changed" in error
+
+
+def test_a_run_from_stdin_without_the_cache_says_what_to_do(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--data", "-", "--run", tmp_path / "run", *settings(training__max_steps=1)]
+    assert glassgpt("train", *options, stdin=text.encode()).code == 0
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "empty-cache"))
+    error = glassgpt("eval", tmp_path / "run").error
+    assert "stdin" in error
+    assert "prepare" in error

@@ -1,0 +1,227 @@
+"""glassgpt train from beginning to end: what it leaves, how it goes on, what it refuses to replace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
+
+SUMMARY = {"run", "steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "seconds"}
+
+
+def test_a_run_folder_holds_everything_that_is_promised(trained: Path) -> None:
+    files = set(contents(trained))
+    assert files >= {
+        "config.toml", "tokenizer.json", "data.json", "machine.json", "metrics.jsonl", "samples.jsonl", "report.html",
+        "checkpoints/step-00000000/model.safetensors", "checkpoints/step-00000000/state.json",
+        "checkpoints/step-00000040/model.safetensors", "checkpoints/step-00000040/optimizer.safetensors",
+    }  # fmt: skip
+    assert not [name for name in files if ".tmp" in name or name.endswith((".pt", ".pkl", ".bin"))]
+
+
+def test_training_learns(trained: Path) -> None:
+    losses = [line["val/loss"] for line in figures(trained) if "val/loss" in line]
+    assert losses[0] > 3.0  # a fresh model knows nothing: about the logarithm of the alphabet's size
+    assert losses[-1] < 2.9  # and 40 steps teach how often each character comes
+
+
+def test_every_step_has_its_line_and_the_last_line_is_the_end(trained: Path) -> None:
+    lines = figures(trained)
+    assert [line["step"] for line in lines if "lr" in line] == list(range(1, 41))
+    assert [line["step"] for line in lines if "val/loss" in line and "final" not in line] == [0, 10, 20, 30, 40]
+    assert [line.get("final", False) for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert lines[-1]["tokens_seen"] == 40 * 256
+
+
+def test_progress_goes_to_stderr_and_the_end_to_stdout(text_file: Path, tmp_path: Path) -> None:
+    result = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *settings(training__max_steps=3))
+    assert result.code == 0
+    for words in (
+        "parameters",
+        "tokens per step",
+        "FLOPs per token",
+        "float32",
+        "AdamW",
+        "step     3/3",
+        "loss",
+        "eta",
+    ):
+        assert words in result.err
+    for words in ("run folder", "validation loss", "sample", str(tmp_path / "run" / "report.html")):
+        assert words in result.out
+
+
+def test_json_gives_exactly_one_object_on_stdout(text_file: Path, tmp_path: Path) -> None:
+    options = ["--data", text_file, "--run", tmp_path / "run", *settings(training__max_steps=3), "--json"]
+    summary = json.loads(glassgpt("train", *options).out)
+    assert summary.keys() == SUMMARY
+    assert (summary["run"], summary["steps"], summary["tokens_seen"]) == (str(tmp_path / "run"), 3, 3 * 256)
+    assert 0.0 < summary["best_val_loss"] <= summary["val_loss"]
+    assert all(isinstance(summary[name], float) for name in ("train_loss", "val_loss", "seconds"))
+
+
+def test_the_same_command_gives_the_same_run(trained: Path, text_file: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert glassgpt("train", "--data", text_file, "--run", again, *settings()).code == 0
+    assert weights(again) == weights(trained)
+    assert figures(again) == figures(trained)
+    assert (again / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
+
+
+def test_another_seed_gives_another_run(trained: Path, text_file: Path, tmp_path: Path) -> None:
+    options = ["--run", tmp_path / "run", "--seed", 7, *settings(training__max_steps=1)]
+    assert glassgpt("train", "--data", text_file, *options).code == 0
+    assert figures(tmp_path / "run")[0]["val/loss"] != figures(trained)[0]["val/loss"]
+
+
+def test_a_run_made_longer_equals_one_never_stopped(trained: Path, text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert glassgpt("train", "--data", text_file, "--run", run, "--max-steps", 20, *settings()).code == 0
+    assert last_checkpoint(run).name == "step-00000020"
+    assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
+    assert weights(run) == weights(trained)
+    assert figures(run) == figures(trained)
+    assert (run / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
+
+
+def test_looking_more_often_changes_nothing_in_training(trained: Path, text_file: Path, tmp_path: Path) -> None:
+    changes = settings(
+        training__eval_every=0, training__sample_every=0, training__checkpoint_every=0, training__snapshots=0
+    )
+    assert glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *changes).code == 0
+    assert weights(tmp_path / "run") == weights(trained)
+
+
+def test_micro_batches_change_no_more_than_rounding(trained: Path, text_file: Path, tmp_path: Path) -> None:
+    plain = settings(model__dropout=0.0, training__max_steps=5)
+    cut = settings(model__dropout=0.0, training__max_steps=5, training__micro_batch=3)  # 8 rows: 3, 3 and 2
+    losses = []
+    for name, options in (("plain", plain), ("cut", cut)):
+        assert glassgpt("train", "--data", text_file, "--run", tmp_path / name, *options).code == 0
+        losses.append([line["train/loss"] for line in figures(tmp_path / name) if "lr" in line])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_resuming_a_finished_run_says_so_and_changes_no_figure(run: Path) -> None:
+    before = contents(run)
+    result = glassgpt("train", "--run", run, "--resume", "--json")
+    assert result.code == 0
+    assert json.loads(result.out).keys() == SUMMARY
+    assert "finished at step 40" in result.err
+    assert contents(run) == before
+
+
+def test_resume_begins_a_run_that_is_not_there_yet(text_file: Path, tmp_path: Path) -> None:
+    options = ["--data", text_file, "--run", tmp_path / "new", "--resume", *settings(training__max_steps=2)]
+    result = glassgpt("train", *options)
+    assert result.code == 0
+    assert "beginning it" in result.err
+
+
+def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:
+    result = glassgpt(
+        "train", "--run", run, "--resume", "--max-steps", 44, "--device", "cpu", "--no-compile",
+        "--set", "training.eval_every=2", "--set", "training.log_every=2",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert [line["step"] for line in figures(run) if "val/loss" in line and line["step"] > 40] == [42, 44, 44]
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "now"),
+    [
+        (["--set", "model.n_embd=64"], "32", "64"),
+        (["--set", "optimizer.lr=0.5"], "0.001", "0.5"),
+        (["--set", "schedule.name=constant"], "cosine", "constant"),
+        (["--set", "training.batch_tokens=512"], "256", "512"),
+        (["--set", "data.val_fraction=0.2"], "0.1", "0.2"),
+        (["--set", "tokenizer.name=bpe"], "char", "bpe"),
+        (["--set", "model.architecture=bigram"], "gpt2", "bigram"),
+        (["--data", "python-manual"], "sentences.txt", "python-manual"),
+        (["--seed", "8"], "1337", "8"),
+        (["--dtype", "bfloat16"], "auto", "bfloat16"),
+        (["--overfit-batch"], "False", "True"),
+    ],
+)
+def test_resume_refuses_any_other_change_and_shows_both_values(
+    run: Path, change: list[str], before: str, now: str
+) -> None:
+    untouched = contents(run)
+    error = glassgpt("train", "--run", run, "--resume", "--max-steps", 50, *change).error
+    assert before in error
+    assert now in error
+    assert contents(run) == untouched
+
+
+def test_an_existing_run_is_never_replaced_unasked(run: Path, text_file: Path) -> None:
+    before = contents(run)
+    error = glassgpt("train", "--data", text_file, "--run", run, *settings()).error
+    assert str(run) in error
+    assert "--resume" in error
+    assert "--overwrite" in error
+    assert contents(run) == before
+
+
+def test_overwrite_replaces_a_run_and_leaves_nothing_beside_it(run: Path, text_file: Path) -> None:
+    options = ["--data", text_file, "--run", run, "--overwrite", *settings(training__max_steps=2)]
+    assert glassgpt("train", *options).code == 0
+    assert last_checkpoint(run).name == "step-00000002"
+    assert figures(run)[-1]["step"] == 2
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
+def test_overwrite_with_a_mistake_keeps_the_old_run(run: Path, tmp_path: Path) -> None:
+    before = contents(run)
+    short = tmp_path / "short.txt"
+    short.write_text("too short to learn from")
+    assert "too short" in glassgpt("train", "--data", short, "--run", run, "--overwrite", *settings()).error
+    assert contents(run) == before
+
+
+def test_without_a_name_runs_are_named_after_the_recipe(elsewhere: Path, text_file: Path) -> None:
+    for _ in range(2):
+        assert glassgpt("train", "--data", text_file, *settings(training__max_steps=1)).code == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["char-tiny", "char-tiny-2"]
+
+
+def test_a_recipe_may_be_a_file_of_ones_own(elsewhere: Path, text_file: Path) -> None:
+    recipe = Path("mine.toml")
+    shutil.copy(Path(str(glassgpt_recipes())) / "char-tiny.toml", recipe)
+    assert glassgpt("train", recipe, "--data", text_file, *settings(training__max_steps=1)).code == 0
+    assert Path("runs/mine/config.toml").is_file()
+
+
+def glassgpt_recipes() -> Path:
+    import glassgpt as package
+
+    return Path(package.__file__).parent / "recipes"
+
+
+def test_text_may_come_from_stdin(text: str, tmp_path: Path, trained: Path) -> None:
+    options = ["--data", "-", "--run", tmp_path / "run", *settings(training__max_steps=2)]
+    assert glassgpt("train", *options, stdin=text.encode()).code == 0
+    assert figures(tmp_path / "run")[0] == figures(trained)[0]  # the same text, so the same first figure
+
+
+def test_a_run_from_stdin_resumes_without_it(text: str, tmp_path: Path) -> None:
+    options = ["--data", "-", "--run", tmp_path / "run", *settings(training__max_steps=2)]
+    assert glassgpt("train", *options, stdin=text.encode()).code == 0
+    assert glassgpt("train", "--run", tmp_path / "run", "--resume", "--max-steps", 3).code == 0
+    assert last_checkpoint(tmp_path / "run").name == "step-00000003"
+
+
+def test_overfit_batch_learns_its_batch_by_heart(text_file: Path, elsewhere: Path) -> None:
+    small = [
+        part for name in ("n_layer=2", "n_head=2", "n_embd=64", "block_size=16") for part in ("--set", f"model.{name}")
+    ]
+    options = ["--data", text_file, "--overfit-batch", *small, "--set", "training.batch_tokens=64"]
+    result = glassgpt("train", *options, "--set", "optimizer.lr=0.01", "--json")
+    assert result.code == 0, result.err
+    run = Path("runs/char-tiny-overfit")
+    losses = [line["train/loss"] for line in figures(run) if "lr" in line]
+    assert losses[-1] < 0.02 < losses[0]
+    assert json.loads(result.out)["steps"] == len(losses) < 1000
+    assert (run / "report.html").is_file()

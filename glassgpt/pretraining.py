@@ -17,9 +17,9 @@ from typing import Any
 import filelock
 
 import glassgpt
-from glassgpt.data.corpora import text_corpus
+from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import load_manifest
-from glassgpt.data.prepare import open_prepared, prepare
+from glassgpt.data.prepare import open_prepared, prepare, sha256_of
 from glassgpt.errors import UserError
 from glassgpt.inspection.report import write_report
 from glassgpt.progress import PlainListener
@@ -82,19 +82,25 @@ def train(
     Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
     """
     listener = listener or PlainListener()
-    folder = _folder(run, recipe or DEFAULT_RECIPE, overfit_batch)
-    values = dict(settings or {}) | ({} if data is None else {"data.source": data})
-    changes = Changes(overfit_batch, overrides, values, max_steps)
-
     if resume and run is None:
         raise UserError("--resume needs to know which run: name it with --run NAME")
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    if data is not None and text is not None:
+        raise UserError("both data and text are given: train on one of them")
+    corpus = text_corpus(text) if text is not None else None
+    source = corpus.source if corpus else data
+    folder = _folder(run, recipe or DEFAULT_RECIPE, overfit_batch)
+    values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+    changes = Changes(overfit_batch, overrides, values, max_steps)
+
     with _alone(folder):
-        if resume and (folder.exists() or (recipe is None and data is None and text is None)):
-            session, state = _resume(find_run(folder), recipe, changes, listener)
+        if resume and (folder.exists() or (recipe is None and source is None)):
+            session, state = _resume(find_run(folder), recipe, changes, corpus, listener)
         else:
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
-            session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, text, overwrite, listener)
+            session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, corpus, overwrite, listener)
         if session is not None:
             try:
                 session.run(state)
@@ -132,14 +138,14 @@ class Changes:
 
 
 def _begin(
-    folder: Path, recipe: str, changes: Changes, text: str | None, overwrite: bool, listener: Listener
+    folder: Path, recipe: str, changes: Changes, corpus: Corpus | None, overwrite: bool, listener: Listener
 ) -> tuple[Session, TrainState]:
     """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
     _check_free(folder, overwrite)
     sections = load_recipe(recipe)
     config = changes.apply(sections)
     runtime = _build_runtime(config, listener)
-    prepared = prepare(config.data, config.tokenizer, corpus=text_corpus(text) if text is not None else None)
+    prepared = prepare(config.data, config.tokenizer, corpus=corpus)
     listener.note(prepared.note)
     sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
     config = changes.apply(sections)
@@ -154,7 +160,7 @@ def _begin(
 
 
 def _resume(
-    folder: Path, recipe: str | None, changes: Changes, listener: Listener
+    folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, listener: Listener
 ) -> tuple[Session | None, TrainState]:
     """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
     stored = load_config(folder / "config.toml")
@@ -178,7 +184,10 @@ def _resume(
         listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
         return None, TrainState()
 
-    prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
+    manifest = load_manifest(folder / "data.json")
+    if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
+        raise UserError(f"the text given is not the one that {folder} is trained on: leave it out, or start a new run")
+    prepared = open_prepared(manifest, load_tokenizer(folder / "tokenizer.json"))
     session = Session(folder, config, prepared, runtime, listener)
     state = session.restore(last)
     _cut_back_to(folder, last.step)
@@ -196,8 +205,11 @@ def _cut_back_to(folder: Path, step: int) -> None:
     def keep(record: Record) -> bool:  # what is due at step 0 is done when the loop begins, so again now
         return bool(0 < step >= record["step"] and not record.get("final"))
 
-    cut_back(folder / "metrics.jsonl", keep)
-    cut_back(folder / "samples.jsonl", keep)
+    files = (folder / "metrics.jsonl", folder / "samples.jsonl")
+    for file in files:
+        read_lines(file)  # raises for a damaged one, before the other is changed
+    for file in files:
+        cut_back(file, keep)
 
 
 @contextlib.contextmanager
@@ -231,7 +243,11 @@ def _build_runtime(config: RunConfig, listener: Listener) -> Runtime:
 def _folder(run: str | Path | None, recipe: str, overfit_batch: bool) -> Path:
     """Where a run goes: a path as it is, a name under runs/, else the recipe's name and the next free number."""
     if run is not None:
-        return Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
+        folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
+        last = Path(run).name
+        if last in ("", "..") or len(os.fsencode(last)) > 200:
+            raise UserError(f"--run '{run}' names no folder: give a name, or a path that ends in one")
+        return folder
     name = Path(recipe).stem + ("-overfit" if overfit_batch else "")
     candidates = [RUNS / name, *(RUNS / f"{name}-{number}" for number in range(2, 10_000))]
     return next(path for path in candidates if not path.exists())
@@ -240,7 +256,7 @@ def _folder(run: str | Path | None, recipe: str, overfit_batch: bool) -> Path:
 def _check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / "config.toml").is_file():
+    if not all((folder / name).exists() for name in ("config.toml", "data.json", "tokenizer.json", "checkpoints")):
         raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
     if not overwrite:
         raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")

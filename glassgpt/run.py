@@ -9,6 +9,8 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from torch import nn
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.data.prepare import DataConfig, Prepared, open_prepared, prepare
+from glassgpt.data.prepare import DataConfig, Prepared, open_prepared, prepare, tokenizer_sha256
 from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig, generate
@@ -99,6 +101,10 @@ class Run:
         self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
     ) -> Iterator[str]:
         """Yields the text after the prompt as it is written, whole characters only."""
+        if max_new_tokens < 1:
+            raise UserError(f"max-new-tokens {max_new_tokens} is out of range: it must be at least 1")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
         generator = torch.Generator()
         if seed is None:
             generator.seed()
@@ -135,11 +141,9 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     folder = find_run(run)
     config = load_config(folder / "config.toml")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {config.model.vocab_size};"
-            " restore the tokenizer.json that the run was trained with"
-        )
+    manifest = load_manifest(folder / "data.json")
+    if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
+        raise UserError(f"{folder / 'tokenizer.json'} is not the tokenizer that the run was trained with: restore it")
     runtime = build_runtime(device, "float32")
     model = build_model(config.architecture, config.model)
     chosen = find_checkpoint(folder, checkpoint)
@@ -150,11 +154,12 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
 
 def find_run(run: str | Path) -> Path:
     """The folder of an existing run: a path, or a name under runs/."""
-    for folder in (Path(run), RUNS / run):
-        if (folder / "config.toml").is_file():
-            return folder
-    if Path(run).is_dir() or (RUNS / run).is_dir():
-        raise UserError(f"{run} is not a run folder: it has no config.toml")
+    with contextlib.suppress(OSError):  # a name too long for the file system is no run
+        for folder in (Path(run), RUNS / run):
+            if (folder / "config.toml").is_file():
+                return folder
+        if str(run) and (Path(run).is_dir() or (RUNS / run).is_dir()):
+            raise UserError(f"{run} is not a run folder: it has no config.toml")
     names = [path.parent.name for path in sorted(RUNS.glob("*/config.toml"))]
     if not names:
         raise UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")
@@ -173,7 +178,7 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     if which == "best":
         return best_checkpoint(checkpoints) or checkpoints[-1]
     steps = [checkpoint.step for checkpoint in checkpoints]
-    if not str(which).isdigit() or int(which) not in steps:
+    if not re.fullmatch("[0-9]+", str(which)) or int(which) not in steps:
         raise UserError(f"{folder} has no checkpoint '{which}': it has best, last, {', '.join(map(str, steps))}")
     return checkpoints[steps.index(int(which))]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepare import Prepared
@@ -85,7 +86,7 @@ class Session:
             )
         self.loader = Loader(prepared.train, config.model.block_size, config.batch_rows, config.training.seed)
         torch.manual_seed(config.training.seed)
-        self.model = build_model(config.architecture, config.model).to(runtime.device)
+        self.model = self._build_model()
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = runtime.build_scaler()
         self.n_parameters = count_parameters(self.model)
@@ -97,6 +98,17 @@ class Session:
         self.seconds = 0.0  # spent in training so far, interruptions not counted
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
+
+    def _build_model(self) -> nn.Module:
+        try:
+            return build_model(self.config.architecture, self.config.model).to(self.runtime.device)
+        except RuntimeError as error:  # torch has no class of its own for a CPU without room
+            if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"the model does not fit into the memory of {self.runtime.device}: lower model.n_embd, model.n_layer or"
+                " model.vocab_size"
+            ) from None
 
     @property
     def checkpoints(self) -> Path:
@@ -135,7 +147,7 @@ class Session:
         self._loss = float("inf")
         self.listener.started(self, state)
         try:
-            with Interrupt() as interrupt:
+            with Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
                 state = fit(
@@ -183,6 +195,9 @@ class Session:
             )
         device = self.runtime.device
         return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+
+    def _announce_stop(self) -> None:
+        self.listener.note("finishing this step, then saving; Ctrl-C again stops at once")
 
     def _learned_by_heart(self) -> bool:
         return self.config.training.overfit_batch and self._loss < OVERFIT_LOSS
@@ -262,7 +277,11 @@ class Session:
             self.model, self.tokenizer, ids, SamplingConfig(temperature=0.8, top_k=200),
             self.config.model.block_size, self.config.training.sample_tokens, generator,
         )  # fmt: skip
-        prompt, text = self.tokenizer.decode(ids), "".join(pieces)
+        try:
+            prompt, text = self.tokenizer.decode(ids), "".join(pieces)
+        except UserError as error:  # weights that diverge are the loop's to judge
+            self.listener.note(f"step {step}: no sample, {error}")
+            return
         self._samples.append({"step": step, "prompt": prompt, "text": text})
         self.listener.sampled(step, prompt, text)
 

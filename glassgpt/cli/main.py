@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from glassgpt import __version__
 from glassgpt.cli import data, evaluate, ladder, recipes, report, sample, tokenizer, train
 from glassgpt.errors import UserError
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
 
 app = typer.Typer(
     help="A GPT you can see through: train it, look inside it, use it.",
@@ -46,13 +48,24 @@ def _global(
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)  # or typer would draw a box around the errors, and end on a closed pipe
+        sys.stdout.flush()
+        sys.exit(code or 0)
     except UserError as error:
-        sys.stderr.write(f"glassgpt: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
+        fail(str(error))
+    except USAGE_ERROR as error:
+        if not error.format_message():  # no verb was given, and the help has been shown
+            sys.exit(2)
+        fail(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'glassgpt'} --help)")
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("glassgpt: stopped\n")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `head` does: no mistake of anyone's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def fail(message: str) -> NoReturn:
+    """One sentence on stderr, and exit code 2."""
+    sys.stderr.write(f"glassgpt: {message}\n")
+    sys.exit(2)

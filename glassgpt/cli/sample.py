@@ -28,9 +28,8 @@ def sample(
     from glassgpt.run import load
 
     config = SamplingConfig(temperature, top_k, top_p)
-    for name, value in (("--num-samples", num_samples), ("--max-new-tokens", max_new_tokens)):
-        if value < 1:
-            raise UserError(f"{name} {value} is out of range: it must be at least 1")
+    if num_samples < 1:
+        raise UserError(f"num-samples {num_samples} is out of range: it must be at least 1")
     opened = load(run, checkpoint=checkpoint, device=device)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:

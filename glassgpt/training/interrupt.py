@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -14,8 +15,9 @@ class Interrupt:
     Outside the main thread, where Python allows no signal handlers, nothing is caught and `signal` stays None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
         self.signal: int | None = None
+        self._on_first = on_first
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -31,4 +33,6 @@ class Interrupt:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
+        if self.signal is None:
+            self._on_first()
         self.signal = number

@@ -142,11 +142,9 @@ def test_train_options(elsewhere: Path, text_file: Path, arguments: list[str], t
 
 @pytest.mark.parametrize("option", ["--max-steps", "--seed"])
 def test_train_options_that_are_no_numbers(elsewhere: Path, option: str) -> None:
-    result = glassgpt(*TRAIN, option, "many")
-    assert result.code == 2
-    assert option in result.err
-    assert "many" in result.err
-    assert "Traceback" not in result.err
+    error = glassgpt(*TRAIN, option, "many").error
+    assert option in error
+    assert "integer" in error
 
 
 @pytest.mark.parametrize(
@@ -159,8 +157,8 @@ def test_train_options_that_are_no_numbers(elsewhere: Path, option: str) -> None
         (["--top-p", "2"], ["top-p", "2", "at most 1"]),
         (["--top-p", "0"], ["top-p", "0", "above 0"]),
         (["--top-p", "nan"], ["top-p", "nan"]),
-        (["--max-new-tokens", "0"], ["--max-new-tokens", "0", "at least 1"]),
-        (["--num-samples", "0"], ["--num-samples", "0", "at least 1"]),
+        (["--max-new-tokens", "0"], ["max-new-tokens", "0", "at least 1"]),
+        (["--num-samples", "0"], ["num-samples", "0", "at least 1"]),
         (["--seed", "-1"], ["seed", "-1", "at least 0"]),
         (["--seed", str(2**70)], ["seed", str(2**70)]),
         (["--prompt", "ça va"], ["'ç'", "U+00E7", "position 0"]),
@@ -199,7 +197,7 @@ def test_python_users_get_the_same_sentences(trained: Path, text: str, elsewhere
         gg.train(text="", run="new")
     with pytest.raises(gg.UserError, match=r"did you mean 'training\.seed'"):
         gg.train(text=text, run="new", settings={"training.sead": 1})
-    with pytest.raises(gg.UserError, match=r"section\.field"):
+    with pytest.raises(gg.UserError, match="unknown section 'seed'"):
         gg.train(text=text, run="new", settings={"seed": 1})
     with pytest.raises(gg.UserError, match="text"):
         gg.train(text=text, data="python-manual", run="new")
@@ -281,8 +279,10 @@ def test_a_cache_that_cannot_be_written(elsewhere: Path, text: str, monkeypatch:
 
 
 def test_an_unknown_verb_and_an_unknown_option(elsewhere: Path) -> None:
-    for arguments in (["trian"], ["train", "--lr", "1"], ["sample"], ["eval", "x", "--split", "test"]):
-        result = glassgpt(*arguments)
-        assert result.code == 2
-        assert "Traceback" not in result.err
-        assert arguments[-1] in result.err or "RUN" in result.err
+    for arguments, told in [
+        (["trian"], "trian"),
+        (["train", "--lr", "1"], "--lr"),
+        (["sample"], "RUN"),
+        (["eval", "x", "--split", "test"], "--split"),
+    ]:
+        assert told.lower() in glassgpt(*arguments).error.lower()

@@ -132,6 +132,13 @@ def test_a_value_out_of_range_is_named(fields: dict[str, float], message: str) -
         SamplingConfig(**fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("config", [GREEDY, SamplingConfig()])
+@pytest.mark.parametrize("largest", [math.nan, math.inf])
+def test_logits_of_a_diverged_model_are_refused(config: SamplingConfig, largest: float) -> None:
+    with pytest.raises(UserError, match="the model's logits are not finite: its weights have diverged"):
+        choose(torch.tensor([[0.0, largest, 1.0]]), config, None)
+
+
 # Generation
 
 

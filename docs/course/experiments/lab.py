@@ -1,0 +1,77 @@
+"""What the experiments share: a text, a short training, a loss, a line of a table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from glassgpt.data.loader import Loader
+from glassgpt.data.prepare import DataConfig, Prepared, prepare
+from glassgpt.data.shards import TokenArray
+from glassgpt.evaluation.validation import bytes_per_token, evaluate
+from glassgpt.runtime import build_runtime
+from glassgpt.tokenizers import TokenizerConfig
+
+CPU = build_runtime("cpu", "float32")
+
+
+def open_text(description: str) -> Prepared:
+    """The characters of the text that the script's `--data` names, split into training and validation."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    prepared = prepare(DataConfig(parser.parse_args().data), TokenizerConfig("char"))
+    print(prepared.note)
+    return prepared
+
+
+def adamw(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """The optimizer of an experiment that is not about optimizers."""
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.1)
+
+
+def train(
+    model: nn.Module,
+    tokens: TokenArray,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    block_size: int = 32,
+    batch_rows: int = 16,
+    seed: int = 0,
+    after_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """A plain loop: a straight warm-up over 50 steps, then a constant learning rate; gradients clipped to norm 1."""
+    loader = Loader(tokens, block_size, batch_rows, seed)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    model.train()
+    for step in range(steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * min(1.0, (step + 1) / 50)
+        inputs, targets = loader.rows(step)
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        after_step(step + 1, loss.item())
+
+
+def validation_loss(model: nn.Module, prepared: Prepared, block_size: int = 32, max_tokens: int = 20_000) -> float:
+    """Nats per token on that many tokens of the validation split."""
+    token_bytes = bytes_per_token(prepared.tokenizer)
+    return evaluate(model, prepared.val, token_bytes, CPU, block_size=block_size, max_tokens=max_tokens).loss
+
+
+def row(*cells: object, width: int = 14) -> None:
+    """Prints one line of a table: numbers to three decimals, the first cell wide."""
+    first, *rest = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
+    print(f"{first:<34}" + "".join(f"{cell:>{width}}" for cell in rest), flush=True)
+
+
+def n_parameters(model: nn.Module) -> int:
+    """All of them."""
+    return sum(parameter.numel() for parameter in model.parameters())

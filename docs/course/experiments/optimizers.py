@@ -1,0 +1,55 @@
+"""What AdamW changes: one learning rate that fits all parameters, and a weight decay that is the same for all.
+
+The same model (section 9, two layers) from the same first weights on the same batches, by three optimizers. Adam with
+L2 adds decay · weight to the gradient, so Adam divides it by the gradient's usual size; AdamW subtracts
+lr · decay · weight beside Adam's step (Loshchilov & Hutter 2019). SGD has momentum 0.9, and L2, which for it is the
+same as decay up to a factor.
+"""
+
+from __future__ import annotations
+
+import torch
+from lab import open_text, row, train, validation_loss
+from torch import nn
+
+from glassgpt.models.ladder import LadderConfig
+from glassgpt.models.ladder.s09_layernorm import LayerNormModel
+
+DECAY = 0.1
+RATES = {"SGD": (0.03, 0.1, 0.3, 1.0), "Adam + L2": (1e-3, 3e-3, 1e-2, 3e-2), "AdamW": (1e-3, 3e-3, 1e-2, 3e-2)}
+
+
+def build_model(vocab_size: int) -> nn.Module:
+    """Fresh weights, the same each time."""
+    torch.manual_seed(0)
+    return LayerNormModel(LadderConfig(vocab_size=vocab_size, block_size=32, n_layer=2, n_embd=48))
+
+
+def build_optimizer(name: str, model: nn.Module, lr: float, decay: float) -> torch.optim.Optimizer:
+    """One of the three by its name."""
+    if name == "SGD":
+        return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+    if name == "Adam + L2":
+        return torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=decay)
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=decay)
+
+
+def main() -> None:
+    """Prints the table."""
+    prepared = open_text(__doc__ or "")
+    for decay in (0.0, DECAY):
+        row(f"decay {decay}: loss at learning rate", *(f"rate {n}" for n in range(1, 5)), "rates")
+        for name, rates in RATES.items():
+            if decay == 0.0 and name == "AdamW":
+                continue  # without decay it is Adam
+            losses = []
+            for lr in rates:
+                model = build_model(prepared.tokenizer.vocab_size)
+                train(model, prepared.train, build_optimizer(name, model, lr, decay), steps=300)
+                losses.append(validation_loss(model, prepared, max_tokens=10_000))
+            title = "Adam" if decay == 0.0 and name == "Adam + L2" else name
+            row("  " + title, *losses, "  " + " ".join(f"{lr:g}" for lr in rates))
+
+
+if __name__ == "__main__":
+    main()

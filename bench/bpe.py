@@ -87,7 +87,7 @@ class Timed:
         return statistics.median(self.times)
 
 
-def in_turn(repeats: int, *functions: Callable) -> list[Timed]:
+def in_turn(repeats: int, *functions: Callable[[], object]) -> list[Timed]:
     """Each function once, then each again."""
     timed = [Timed() for _ in functions]
     for _ in range(repeats):

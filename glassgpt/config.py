@@ -76,4 +76,6 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+    if not isinstance(parsed, str | int | float | list):  # a date: no field is one, but a file's name may look so
+        parsed = value.strip()
     return section, field, parsed

@@ -22,6 +22,7 @@ from glassgpt.data.loader import Loader
 from glassgpt.data.prepare import Prepared
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
+from glassgpt.files import write_text
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.inspection.ladder_picture import Curve, draw_ladder
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
@@ -249,14 +250,5 @@ def save_results(folder: Path, rows: Sequence[Row]) -> None:
     """Writes the rows with their curves as JSON, and the picture. Raises UserError where the folder refuses."""
     lines = [row.to_dict() | {"steps": row.curve.steps, "losses": list(row.curve.losses)} for row in rows]
     title = f"The ladder: {len(rows)} section{'s' if len(rows) > 1 else ''}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            (RESULTS, json.dumps(lines, indent=1) + "\n"),
-            (PICTURE, draw_ladder([row.curve for row in rows], title)),
-        ):
-            temporary = folder / f".tmp-{name}"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
-    except OSError as error:
-        raise UserError(f"cannot write the results to {folder}: {error.strerror}") from None
+    write_text(folder / RESULTS, json.dumps(lines, indent=1) + "\n")
+    write_text(folder / PICTURE, draw_ladder([row.curve for row in rows], title))

@@ -21,6 +21,7 @@ from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import load_manifest
 from glassgpt.data.prepare import open_prepared, prepare, sha256_of
 from glassgpt.errors import UserError
+from glassgpt.files import write_text
 from glassgpt.inspection.report import write_report
 from glassgpt.progress import PlainListener
 from glassgpt.run import RUNS, Run, find_run, load
@@ -165,9 +166,9 @@ def _resume(
     """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
     stored = load_config(folder / "config.toml")
     sections = config_sections(stored) if recipe is None else load_recipe(recipe)
-    sections["model"].setdefault("vocab_size", stored.model.vocab_size)
-    if recipe is not None and "source" not in sections.get("data", {}):
-        sections.setdefault("data", {})["source"] = stored.data.source
+    # What a recipe leaves open was decided when the run began.
+    for section, field in (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps")):
+        sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
     config = changes.apply(sections)
     check_resumable(stored, config)
     runtime = _build_runtime(config, listener)
@@ -191,7 +192,7 @@ def _resume(
     session = Session(folder, config, prepared, runtime, listener)
     state = session.restore(last)
     _cut_back_to(folder, last.step)
-    _write_text(folder / "config.toml", dump_config(config))
+    write_text(folder / "config.toml", dump_config(config))
     listener.note(f"resuming {folder} after step {last.step}")
     return session, state
 
@@ -269,11 +270,11 @@ def _create_folder(session: Session, overwrite: bool) -> None:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _write_text(temporary / "config.toml", dump_config(session.config))
+        write_text(temporary / "config.toml", dump_config(session.config))
         session.tokenizer.save(temporary / "tokenizer.json")
         session.prepared.manifest.save(temporary / "data.json")
         machine = describe_machine(session.runtime) | {"parameters": session.n_parameters, "glassgpt": _version()}
-        _write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
+        write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
         session.save(TrainState(), folder=temporary / "checkpoints")
         if overwrite and folder.exists():
             old = folder.with_name(f".tmp-replaced-{folder.name}")
@@ -284,14 +285,9 @@ def _create_folder(session: Session, overwrite: bool) -> None:
         else:
             temporary.rename(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _version() -> str:

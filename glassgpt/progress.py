@@ -79,13 +79,14 @@ def opening_lines(session: Session) -> list[str]:
     optimizer = "fused AdamW" if session.optimizer.defaults.get("fused") else "AdamW"
     schedule = config.schedule
     length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
+    n_val = len(prepared.val)
+    part = "" if n_val <= config.training.eval_tokens else f", {config.training.eval_tokens:,} of them while training"
     return [
         f"{config.architecture}: {session.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per step,"
         f" {session.flops_per_token / 1e6:,.1f} MFLOPs per token; {session.runtime.describe()}; {optimizer},"
         f" {schedule.name} schedule{length}",
         f"{prepared.tokenizer.name} tokenizer, {prepared.tokenizer.vocab_size:,} ids: {len(prepared.train):,} tokens to"
-        f" train on, {len(prepared.val):,} to validate on ({config.training.eval_tokens:,} of them while training,"
-        " all at the end)",
+        f" train on, {n_val:,} to validate on{part}",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from glassgpt.training.checkpoint import (
     load_model_weights,
     load_optimizer_state,
     prune,
+    record_val_loss,
     save_checkpoint,
 )
 from glassgpt.training.fit import StepResult, TrainState, fit
@@ -228,18 +230,25 @@ class Session:
         val_loss = None
         if _due(step, training.eval_every) or (last and not training.overfit_batch):
             val_loss = self._evaluate(step, record=_due(step, training.eval_every))
+            val_loss = val_loss if math.isfinite(val_loss) else None  # never the best
         if _due(step, training.sample_every):
             self._sample(step)
-        best = best_checkpoint(list_checkpoints(self.checkpoints)) if val_loss is not None else None
-        improved = val_loss is not None and (best is None or val_loss < (best.val_loss or 0.0))
+        improved = val_loss is not None and val_loss < self._best_val_loss()
         whole = last or improved or _due(step, training.checkpoint_every)
-        if step > 0 and (whole or step in self.snapshots):  # step 0 was saved when the folder was made
+        if step == 0 and val_loss is not None:  # step 0 was saved when the folder was made
+            record_val_loss(list_checkpoints(self.checkpoints)[0], val_loss)
+        elif step > 0 and (whole or step in self.snapshots):
             self._save(state, val_loss, whole=whole)
+
+    def _best_val_loss(self) -> float:
+        best = best_checkpoint(list_checkpoints(self.checkpoints))
+        return math.inf if best is None or best.val_loss is None else best.val_loss
 
     def _save_once(self, state: TrainState) -> None:
         """Saves a step at which nothing was due, so that no work is lost."""
-        if not any(c.step == state.step and c.resumable for c in list_checkpoints(self.checkpoints)):
-            self._save(state, None, whole=True)
+        saved = next((c for c in list_checkpoints(self.checkpoints) if c.step == state.step), None)
+        if saved is None or not saved.resumable:
+            self._save(state, saved.val_loss if saved else None, whole=True)
 
     def _save(self, state: TrainState, val_loss: float | None, *, whole: bool) -> None:
         for file in (self._metrics, self._samples):

@@ -28,9 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if tiktoken_cache.is_dir():
         os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(tiktoken_cache))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if workers > 1:  # each worker would otherwise start a thread for every core
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    # Tiny models gain nothing from a second thread, and on a busy machine its threads wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.addaudithook(refuse_network)
 
 

@@ -48,7 +48,8 @@ def _global(
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
     try:
-        code = app(standalone_mode=False)  # or typer would draw a box around the errors, and end on a closed pipe
+        # In its standalone mode typer draws a box around an error.
+        code = app(prog_name="glassgpt", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code or 0)
     except UserError as error:
@@ -60,9 +61,18 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("glassgpt: stopped\n")
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output left, as `head` does: no mistake of anyone's
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:
+        leave_quietly()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer's own answer to it is exit code 1
+            leave_quietly()
+        raise
+
+
+def leave_quietly() -> NoReturn:
+    """The reader of our output left, as `head` does: no mistake of anyone's."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def fail(message: str) -> NoReturn:

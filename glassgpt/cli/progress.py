@@ -49,10 +49,15 @@ class RichListener(PlainListener):
 
 
 def print_result(run: Run) -> None:
-    """The result, on stdout: where everything is, how good it became, and what it writes."""
+    """The result, on stdout: what the run writes, how good it became, and where everything is."""
     summary = run.summary or {}
     print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
-    print(f"validation loss  {summary['val_loss']:.4f} nats per token; the best checkpoint's: ", end="")
-    print(f"{summary['best_val_loss']:.4f}")
+    last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
+    print(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
     print(f"run folder       {run.folder}")
     print(f"report           {run.folder / 'report.html'}")
+
+
+def figure(loss: float | None) -> str:
+    """A loss to four places; one that was not finite has no figure."""
+    return "not finite" if loss is None else f"{loss:.4f}"

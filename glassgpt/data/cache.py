@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from glassgpt.errors import UserError
+from glassgpt.files import flush
 
 
 def cache_folder() -> Path:
@@ -39,24 +39,6 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Writes `path` under a temporary name beside it; on success flushed to the disk and renamed, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # temporary names are private, what lands in a cache is not
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
-
-
-@contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to fill; on success it becomes `path`, else it is removed.
 
@@ -68,9 +50,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        _flush_folder(temporary)
+        flush(temporary)
         _rename_unless_taken(temporary, path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,14 +70,3 @@ def _rename_unless_taken(temporary: Path, path: Path) -> None:
     except OSError:
         if not path.is_dir():
             raise
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename outlast a power cut, where the system can open folders (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,8 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from glassgpt.data.cache import new_file, writing
+from glassgpt.data.cache import writing
+from glassgpt.files import new_file
 
 _MAX_BYTES = 1 << 26  # whatever else comes is none of the texts known by name
 

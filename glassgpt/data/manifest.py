@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.cache import new_file
 from glassgpt.errors import UserError
+from glassgpt.files import new_file
 
 FORMAT = "glassgpt-data"
 VERSION = 1

@@ -27,8 +27,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glassgpt.data.cache import new_file
 from glassgpt.errors import UserError
+from glassgpt.files import new_file
 
 MAGIC = b"GLASSTOK"
 VERSION = 1

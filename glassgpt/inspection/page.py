@@ -5,15 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
-from pathlib import Path
 from string import Template
 from typing import Any
-
-from glassgpt.errors import UserError
 
 
 def asset(name: str) -> str:
@@ -80,18 +76,3 @@ def setting(value: Any) -> str:
             return json.dumps(value)
         case _:
             return str(value)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is either the old one or the whole new one. Raises UserError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # What UTF-8 cannot say (half a surrogate pair, from a damaged text) must not cost the report.
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,15 @@ def read_record(folder: Path) -> Record:
 
 
 def read_measurements(path: Path) -> list[Line]:
-    """The lines of a metrics file, none where there is no file. Raises UserError for a figure that is not a number."""
+    """The lines of a metrics file, none where there is no file; null, where a figure was not finite, is NaN.
+
+    Raises UserError for a figure that is not a number.
+    """
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
+        for name in FIGURES:
+            if name in line and line[name] is None:
+                line[name] = math.nan
         for name in ("step", *FIGURES):
             if not _is_number(line.get(name, 0)):
                 raise UserError(f'{path}, line {number}: "{name}" is {json.dumps(line[name])}, not a number')

@@ -16,6 +16,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from glassgpt.errors import UserError
+from glassgpt.files import write_text
 from glassgpt.inspection import page
 from glassgpt.inspection.curves import AXES, CHARTS, Axes, Chart, Drawing, column, drawings, reading_notes
 from glassgpt.inspection.figures import Figure, comparability, count, headline, is_finite, summary
@@ -70,7 +71,7 @@ def _write(
         "charts": [chart for chart in charts if chart["curves"]],
         "sample_at": Axes(alone)(column(alone.samples, "step")) if alone else None,
     }
-    page.write_atomically(out, page.render(title=f"{title} · GlassGPT", body=body, data=data, library=get_plotlyjs()))
+    write_text(out, page.render(title=f"{title} · GlassGPT", body=body, data=data, library=get_plotlyjs()))
     return out
 
 

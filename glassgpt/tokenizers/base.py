@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from glassgpt.errors import UserError
+from glassgpt.files import write_text
 
 FORMAT = "glassgpt-tokenizer"
 VERSION = 1
@@ -130,21 +129,8 @@ def id_error(id: object, vocab_size: int) -> UserError:
 
 
 def save_json(data: dict[str, Any], path: Path | str) -> None:
-    """Write a tokenizer file whole or not at all: to a temporary name beside it, flushed, renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="ascii") as file:  # JSON escapes the rest
-            file.write(json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write the tokenizer to '{path}': {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    """Write a tokenizer file whole or not at all. Raises UserError where it cannot be written."""
+    write_text(Path(path), json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1) + "\n")
 
 
 def load_json(path: Path | str) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import re
 import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import torch
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
+from glassgpt.files import flush, write_text
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -81,9 +81,17 @@ def save_checkpoint(
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
-            f"cannot save {target}: {_reason(error)}; the checkpoints before it are unharmed: make room, then --resume"
+            f"cannot save {target}: {_reason(error)}; what was saved before is unharmed: make room, then give the same"
+            " command with --resume"
         ) from None
     return Checkpoint(target, state)
+
+
+def record_val_loss(checkpoint: Checkpoint, val_loss: float) -> None:
+    """Adds the validation loss to a checkpoint that was written before it was known."""
+    state = {**checkpoint.state, "val_loss": val_loss}
+    state["checksums"] = {**state["checksums"], STATE: _state_checksum(state)}
+    write_text(checkpoint.path / STATE, json.dumps(state, indent=1) + "\n")
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -144,7 +152,7 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
 def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
     """The one with the lowest validation loss, the earlier of equals; None where none was evaluated."""
     evaluated = [checkpoint for checkpoint in checkpoints if checkpoint.val_loss is not None]
-    return min(evaluated, key=lambda checkpoint: checkpoint.val_loss or 0.0, default=None)
+    return min(evaluated, key=lambda checkpoint: cast(float, checkpoint.val_loss), default=None)
 
 
 def discard(path: Path) -> None:
@@ -159,15 +167,6 @@ def remove_leftovers(folder: Path) -> None:
     """Clears what a killed process was writing."""
     for path in folder.glob(".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Forces a file's or a folder's content onto the disk, so that a rename never outruns it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

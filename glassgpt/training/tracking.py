@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError
+from glassgpt.files import write_text
 
 Record = dict[str, Any]
 
@@ -64,6 +65,8 @@ def read_lines(path: Path) -> list[Record]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     records = []
+    if len(lines) == 1 and lines[0] and not lines[0].startswith(b"{"):  # no record was ever begun in this file
+        raise UserError(f"{path}, line 1 is not a record with a step: the file is damaged")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or was cut short
         try:
             record = json.loads(line)
@@ -76,17 +79,7 @@ def read_lines(path: Path) -> list[Record]:
 
 def cut_back(path: Path, keep: Callable[[Record], bool]) -> None:
     """Rewrites the file with the records that `keep` wants, atomically."""
-    kept = [_dump(record) for record in read_lines(path) if keep(record)]
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    write_text(path, "".join(_dump(record) for record in read_lines(path) if keep(record)))
 
 
 def _dump(record: Record) -> str:

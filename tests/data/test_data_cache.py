@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from glassgpt.data.cache import cache_folder, new_file, new_folder, writing
+from glassgpt.data.cache import cache_folder, new_folder, writing
 from glassgpt.errors import UserError
+from glassgpt.files import new_file
 
 
 def names(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ NAN = float("nan")
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing takes long on a busy disk, and what it is for, a loss of power, no test can see."""
-    monkeypatch.setattr(module.os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def build(seed: int = 0, n_steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -138,7 +139,7 @@ class Killed(BaseException):
 
 OPERATIONS = [
     (Path, "mkdir"), (Path, "write_text"), (Path, "rename"), (Path, "unlink"),
-    (module, "save_file"), (module.os, "fsync"), (shutil, "rmtree"),
+    (module, "save_file"), (os, "fsync"), (shutil, "rmtree"),
 ]  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(
     no_space = OSError(errno.ENOSPC, "No space left on device")
     theirs = safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     monkeypatch.setattr(module, "save_file", full(module.save_file, theirs))
-    monkeypatch.setattr(module.os, "fsync", full(module.os.fsync, no_space))
+    monkeypatch.setattr(os, "fsync", full(os.fsync, no_space))
     monkeypatch.setattr(Path, "write_text", full(Path.write_text, no_space))
     model, optimizer = build(seed=2)
     try:

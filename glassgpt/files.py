@@ -1,0 +1,48 @@
+"""Files that are written whole or not at all: under a temporary name beside their own, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from glassgpt.errors import UserError
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to fill, which becomes `path` at the end; after an error `path` is what it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` in UTF-8; half a surrogate pair, which UTF-8 cannot say, as "?". Raises UserError if refused."""
+    try:
+        with new_file(path) as file:
+            file.write(text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def flush(path: Path) -> None:
+    """Forces a file's or a folder's content onto the disk, so that a rename outlasts a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows does not open folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

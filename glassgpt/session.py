@@ -300,7 +300,7 @@ class Session:
         best_step, best_loss = state.step, evaluation.loss
         best = best_checkpoint(list_checkpoints(self.checkpoints))
         if best is not None and best.step != state.step:
-            load_model_weights(best, self.model)
+            load_model_weights(best, self.model)  # the loop is over: nothing needs the last weights any more
             other, _ = self._measure(None)
             if other.loss < best_loss:
                 best_step, best_loss = best.step, other.loss

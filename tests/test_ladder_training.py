@@ -128,7 +128,7 @@ def test_results_are_kept_and_never_replaced(tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write .*ladder.json"):
+    with pytest.raises(UserError, match=r"cannot write .*ladder\.json"):
         save_results(tmp_path / "file" / "results", [])
 
 

@@ -1,4 +1,4 @@
-"""The ladder, trained: ten sections on the same tokens in the same order, so that only the idea differs.
+"""The ladder, trained: ten sections on the same tokens in the same order, so that only the model differs.
 
 A section is trained once per seed, which decides its first weights and the order of the data. What it reaches is the
 mean over the seeds of the loss on the whole validation split.
@@ -35,6 +35,7 @@ from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 from glassgpt.training.schedules import ScheduleConfig, learning_rate
 
 LAYERS = {"blocks": 3, "residual": 3, "layernorm": 3, "decoder": 6}  # the sections before have one block at most
+WIDTHS = {"decoder": 2}  # times the n_embd of the others: the idea of the last section is size
 CURVE_POINTS = 20  # validations on the way, for the picture
 CURVE_TOKENS = 10_000  # of the validation split, at each of them; the whole split at the end
 SAMPLE_TOKENS = 80
@@ -43,9 +44,13 @@ RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
 @dataclass(frozen=True)
 class LadderTraining:
-    """What all sections share. Raises UserError for a number of steps or seeds below 1."""
+    """What all sections share. Raises UserError for a number of steps or seeds below 1.
 
-    steps: int = 1500
+    `lr` is the peak at width `n_embd`. A wider section gets less in proportion, since an output is a sum over the width
+    and Adam moves every term alike (Yang et al. 2022, "Tensor Programs V", table 8).
+    """
+
+    steps: int = 1000
     seeds: int = 2
     batch_rows: int = 16
     block_size: int = 64
@@ -53,7 +58,6 @@ class LadderTraining:
     n_embd: int = 64
     dropout: float = 0.0
     lr: float = 1e-2
-    min_lr: float = 1e-3
     warmup_steps: int = 100
     grad_clip: float = 1.0
 
@@ -63,20 +67,21 @@ class LadderTraining:
                 raise UserError(f"--{field} {getattr(self, field)} is out of range: it must be at least 1")
 
     def sizes(self, section: Section, vocab_size: int) -> LadderConfig:
-        """The config of a section's model: the same for all, but for the depth."""
+        """The config of a section's model: the same for all, but for depth, and width in the last."""
         return LadderConfig(
             vocab_size=vocab_size,
             block_size=self.block_size,
             n_layer=LAYERS.get(section.name, 1),
             n_head=self.n_head,
-            n_embd=self.n_embd,
+            n_embd=self.n_embd * WIDTHS.get(section.name, 1),
             dropout=self.dropout,
         )
 
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """Warm-up, then a cosine to `min_lr` at the last step."""
-        return ScheduleConfig("cosine", min(self.warmup_steps, self.steps), self.steps, min_lr=self.min_lr)
+    def lr_at(self, section: Section, step: int) -> float:
+        """Warm-up, then a cosine to a tenth of the peak at the last step."""
+        peak = self.lr / WIDTHS.get(section.name, 1)
+        schedule = ScheduleConfig("cosine", min(self.warmup_steps, self.steps), self.steps, min_lr=peak / 10)
+        return learning_rate(step, peak, schedule)
 
 
 @dataclass(frozen=True)
@@ -213,10 +218,10 @@ def climb(
     look(0)
     fit(
         model,
-        build_optimizer(model, OptimizerConfig(lr=training.lr)),
+        build_optimizer(model, OptimizerConfig()),
         batches=batches,
         loss_function=next_token_loss,
-        lr_at=lambda step: learning_rate(step, training.lr, training.schedule),
+        lr_at=lambda step: training.lr_at(section, step),
         runtime=runtime,
         scaler=runtime.build_scaler(),
         max_steps=training.steps,

@@ -99,10 +99,19 @@ def test_all_sections_see_the_same_tokens_in_the_same_order(
     assert torch.equal(torch.stack(seen["bigram"]), torch.stack(seen["decoder"]))
 
 
-def test_only_the_depth_differs_between_the_sections() -> None:
+def test_only_the_depth_differs_and_in_the_last_section_the_width() -> None:
     sizes = [TINY.sizes(section, 30) for section in SECTIONS]
     assert [size.n_layer for size in sizes] == [1, 1, 1, 1, 1, 1, 3, 3, 3, 6]
-    assert len({(size.vocab_size, size.block_size, size.n_head, size.n_embd, size.dropout) for size in sizes}) == 1
+    assert [size.n_embd for size in sizes] == [8] * 9 + [16]
+    assert len({(size.vocab_size, size.block_size, size.n_head, size.dropout) for size in sizes}) == 1
+
+
+def test_the_learning_rate_warms_up_falls_to_a_tenth_and_is_halved_at_twice_the_width() -> None:
+    training = LadderTraining(steps=1000, warmup_steps=100, lr=1e-2)
+    rates = [training.lr_at(SECTIONS[0], step) for step in range(1001)]
+    assert rates.index(max(rates)) in (99, 100) and max(rates) == pytest.approx(1e-2)
+    assert rates[1000] == pytest.approx(1e-3)
+    assert training.lr_at(SECTIONS[9], 500) == pytest.approx(rates[500] / 2)
 
 
 def test_mean_and_spread_are_over_the_seeds() -> None:

@@ -86,11 +86,11 @@ def test_the_cache_changes_nothing(section: Section, pieces: list[int]) -> None:
 
 @every_section
 @pytest.mark.parametrize("vocab_size", [5, 65, 1000])
-def test_the_first_loss_is_that_of_a_blind_guess(section: Section, vocab_size: int) -> None:
+def test_the_first_loss_is_near_that_of_a_blind_guess(section: Section, vocab_size: int) -> None:
     config = LadderConfig(vocab_size=vocab_size, block_size=12, n_layer=3, n_head=2, n_embd=16)
     tokens = some_tokens(V=vocab_size)
     loss = F.cross_entropy(build(section, config)(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    assert abs(loss.item() - math.log(vocab_size)) < 0.1
+    assert abs(loss.item() - math.log(vocab_size)) < 0.25
 
 
 @every_section

@@ -55,7 +55,7 @@ class AveragingModel(nn.Module):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList()
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) to the mean of the embeddings up to each of them (B, T, C)."""

@@ -58,7 +58,7 @@ class HeadModel(nn.Module):
         self.blocks = nn.ModuleList()
         self.attn = SelfAttentionHead(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) to what the head heard at each of them (B, T, C)."""

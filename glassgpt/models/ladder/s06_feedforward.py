@@ -20,6 +20,8 @@ from glassgpt.models.ladder.config import LadderConfig
 
 
 class CausalSelfAttention(nn.Module):
+    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
         self.layer = 0
@@ -74,7 +76,7 @@ class FeedForwardModel(nn.Module):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList([Block(config)])
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) to what the MLP made of what was heard (B, T, C)."""

@@ -22,6 +22,8 @@ from glassgpt.models.ladder.config import LadderConfig
 
 
 class CausalSelfAttention(nn.Module):
+    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -42,6 +44,8 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
+    """x (B, T, C) to (B, T, C), each position on its own."""
+
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
@@ -74,7 +78,7 @@ class BlocksModel(nn.Module):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) to the output of the last block (B, T, C)."""

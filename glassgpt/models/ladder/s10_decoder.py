@@ -1,4 +1,4 @@
-"""Section 10, the decoder: six layers, and dropout to keep them from learning the text by heart.
+"""Section 10, the decoder: six wider layers, and dropout to keep them from learning the text by heart.
 
 Everything is in place; what is left is size, and what size asks for. A model that is large for its text can store it
 instead of learning from it. Dropout (Srivastava et al. 2014) sets a random share of the numbers to 0 in every training
@@ -23,6 +23,8 @@ from glassgpt.models.ladder.config import LadderConfig
 
 
 class CausalSelfAttention(nn.Module):
+    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -44,6 +46,8 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
+    """x (B, T, C) to (B, T, C), each position on its own."""
+
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
@@ -81,7 +85,7 @@ class DecoderModel(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) to the final residual stream, normalised (B, T, C)."""

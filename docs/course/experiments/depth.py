@@ -1,0 +1,32 @@
+"""How deep a stack trains without residual connections, and how deep it trains with them: sections 7 and 8."""
+
+from __future__ import annotations
+
+import torch
+from lab import adamw, open_text, row, train, validation_loss
+
+from glassgpt.models.ladder import LadderConfig
+from glassgpt.models.ladder.s07_blocks import BlocksModel
+from glassgpt.models.ladder.s08_residual import ResidualModel
+
+DEPTHS = (1, 2, 3, 4, 6)
+
+
+def main() -> None:
+    """Prints the table."""
+    prepared = open_text(__doc__ or "")
+    row("loss with this many blocks", *DEPTHS)
+    for title, architecture in (("replaced (section 7)", BlocksModel), ("added (section 8)", ResidualModel)):
+        losses = []
+        for n_layer in DEPTHS:
+            torch.manual_seed(0)
+            model = architecture(
+                LadderConfig(vocab_size=prepared.tokenizer.vocab_size, block_size=32, n_layer=n_layer, n_embd=64)
+            )
+            train(model, prepared.train, adamw(model, 5e-3), steps=300)
+            losses.append(validation_loss(model, prepared))
+        row(title, *losses)
+
+
+if __name__ == "__main__":
+    main()

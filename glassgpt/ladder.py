@@ -117,10 +117,10 @@ class Row:
 
     @property
     def curve(self) -> Curve:
-        """The mean over the seeds of the losses along the way."""
+        """The mean over the seeds of the losses along the way, and of the last."""
         steps = self.climbs[0].steps
         losses = [statistics.fmean(column) for column in zip(*(climb.losses for climb in self.climbs), strict=True)]
-        return Curve(self.section.number, self.section.name, steps, losses)
+        return Curve(self.section.number, self.section.name, steps, losses, self.val_loss)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `--json` prints it."""

@@ -16,16 +16,20 @@ COLOURS = ("#444444", "#999999", "#6b4c9a", "#3969b1", "#2f9fd0", "#1b998b", "#c
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation losses of one section over its steps. `steps` ascend; losses are finite or left out of the drawing."""
+    """Validation losses of one section over its steps. `steps` ascend; losses are finite or left out of the drawing.
+
+    `reached` is the figure written at its end: the loss on the whole validation split, where `losses` are on a part.
+    """
 
     number: int  # of the section, from 1
     name: str
     steps: Sequence[int]
     losses: Sequence[float]
+    reached: float
 
 
 def draw_ladder(curves: Sequence[Curve], title: str) -> str:
-    """The text of an SVG file: loss over steps, each curve with its name and last loss at its end."""
+    """The text of an SVG file: loss over steps, each curve with its name and what it reached at its end."""
     finite = [_finite(curve) for curve in curves]
     losses = [loss for points in finite for _, loss in points] or [0.0, 1.0]
     ticks = loss_ticks(min(losses), max(losses))
@@ -37,7 +41,7 @@ def draw_ladder(curves: Sequence[Curve], title: str) -> str:
     def y(loss: float) -> float:
         return TOP + (BOTTOM - TOP) * (ticks[-1] - loss) / (ticks[-1] - ticks[0])
 
-    parts = [_text(LEFT, 28, title, size=16)]
+    parts = [_text(LEFT, 22, title, size=16)]
     for tick in ticks:
         parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e4e4e4"/>')
         parts.append(_text(LEFT - 8, y(tick) + 4, f"{tick:.1f}", anchor="end"))
@@ -50,7 +54,8 @@ def draw_ladder(curves: Sequence[Curve], title: str) -> str:
     for curve, points, end, name_at in zip(curves, finite, ends, spread(ends, LINE_HEIGHT), strict=True):
         colour = COLOURS[(curve.number - 1) % len(COLOURS)]
         path = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
-        label = f"{curve.number} {curve.name}  {points[-1][1]:.3f}" if points else f"{curve.number} {curve.name}  –"
+        reached = f"{curve.reached:.3f}" if math.isfinite(curve.reached) else "–"
+        label = f"{curve.number} {curve.name}  {reached}"
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round">'
             f"<title>{escape(label)}</title></polyline>"

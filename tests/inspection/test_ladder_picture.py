@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from glassgpt.inspection.ladder_picture import Curve, draw_ladder, loss_ticks, spread
 
+NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_every_curve_is_drawn_from_its_first_to_its_last_step() -> None:
-    curves = [Curve(n, f"s<{n}>", [0, 50, 100], [4.0, 3.0, 2.0 + n / 10]) for n in range(1, 11)]
+    curves = [Curve(n, f"s<{n}>", [0, 50, 100], [4.0, 3.0, 2.0 + n / 10], 2.0 + n / 10) for n in range(1, 11)]
     root = ElementTree.fromstring(draw_ladder(curves, "a & b"))
     lines = [line.attrib["points"].split() for line in root.iter(f"{SVG}polyline")]
     assert len(lines) == 10
@@ -30,11 +31,11 @@ def test_every_curve_is_drawn_from_its_first_to_its_last_step() -> None:
 
 def test_losses_that_are_not_finite_leave_a_gap_and_no_nonsense() -> None:
     text = draw_ladder(
-        [Curve(1, "bigram", [0, 1, 2], [4.0, float("nan"), 3.0]), Curve(2, "x", [0], [float("inf")])], ""
+        [Curve(1, "bigram", [0, 1, 2], [4.0, NAN, 3.0], 3.0), Curve(2, "blocks", [0], [float("inf")], NAN)], ""
     )
     points = [line.attrib["points"] for line in ElementTree.fromstring(text).iter(f"{SVG}polyline")]
     assert len(points[0].split()) == 2 and points[1] == ""
-    assert "nan" not in text and "inf" not in text
+    assert "nan" not in text and "2 blocks  –" in text
 
 
 def test_no_curves_are_an_empty_picture() -> None:

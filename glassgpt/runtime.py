@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -92,6 +94,8 @@ def build_runtime(device: str = "auto", precision: str = "auto", compile: bool =
     if compile and place.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         compile = False
         notes.append("no C++ compiler (g++ or clang++) is on the PATH: the model runs uncompiled")
+    if place.type == "cpu":
+        _keep_freed_memory()
     if precision == "tf32":
         torch.set_float32_matmul_precision("high")
     return Runtime(place, precision, compile, notes=tuple(notes))
@@ -127,6 +131,18 @@ def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
     if name == "float16" and device.type == "cpu":
         notes.append("float16 on a CPU is slow and meant for checking; float32 is faster")
     return name
+
+
+def _keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees, where the C library is glibc.
+
+    A training step frees megabytes and takes them again at the next one. By default glibc hands them back to the
+    system in between, and each page that comes anew costs a fault.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest: no mapping of its own for a block below 32 MB
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -143,6 +144,23 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
         mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest: no mapping of its own for a block below 32 MB
+
+
+@contextlib.contextmanager
+def one_thread_for_small(model: nn.Module) -> Iterator[None]:
+    """Runs a pass of few rows on one CPU thread, where the model has fewer than 10M parameters.
+
+    Such a pass is over before a second thread has woken up, and on a busy machine the first waits for it.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or sum(parameter.numel() for parameter in model.parameters()) >= 10_000_000:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.models.cache import KVCache
+from glassgpt.runtime import one_thread_for_small
 
 MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; it is greedy long before
 
@@ -94,10 +95,11 @@ def generate(
     model.eval()
     try:
         for _ in range(max_new_tokens):
-            if tokens.size(1) <= block_size:
-                logits = model(tokens[:, cache.length :], cache=cache)
-            else:
-                logits = model(tokens[:, -block_size:])
+            with one_thread_for_small(model):
+                if tokens.size(1) <= block_size:
+                    logits = model(tokens[:, cache.length :], cache=cache)
+                else:
+                    logits = model(tokens[:, -block_size:])
             chosen = choose(logits[:, -1, :vocab_size], config, generator)
             tokens = torch.cat([tokens, chosen], dim=1)
             yield int(chosen)

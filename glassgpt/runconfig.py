@@ -38,7 +38,7 @@ class TrainingConfig:
     eval_every: int = 250  # steps between validations; 0: only at the end
     eval_tokens: int = 20_000  # of the validation split, at each of them; the whole split at the end
     sample_every: int = 250  # steps between samples; 0: none
-    sample_tokens: int = 120
+    sample_tokens: int = 80
     checkpoint_every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
     keep_last: int = 2  # checkpoints that can be resumed from
     snapshots: int = 20  # weights kept at log-spaced steps, to watch it learn

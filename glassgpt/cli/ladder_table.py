@@ -60,7 +60,9 @@ class LadderTable(LadderListener):
     def print_result(self) -> None:
         """The finished table, on stdout."""
         console = Console(highlight=False)
-        console.print(self._table(), width=console.width if console.is_terminal else WIDTH_OF_A_FILE)
+        if not console.is_terminal:
+            console.width = WIDTH_OF_A_FILE
+        console.print(self._table())
 
     def _refresh(self) -> None:
         if self._console.is_terminal:
@@ -69,7 +71,7 @@ class LadderTable(LadderListener):
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for name in ("", "section", "idea"):
-            table.add_column(name, no_wrap=name != "idea", justify="right" if name == "" else "left")
+            table.add_column(name, no_wrap=name != "idea", justify="right" if name == "" else "left", min_width=len(name))
         for name in ("parameters", "validation loss", "time"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("it writes", no_wrap=True, overflow="ellipsis", ratio=1)

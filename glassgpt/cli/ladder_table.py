@@ -69,11 +69,13 @@ class LadderTable(LadderListener):
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        for name in ("", "section", "idea"):
-            table.add_column(name, no_wrap=name != "idea", justify="right" if name == "" else "left", min_width=len(name))
-        for name in ("parameters", "validation loss", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = Table(box=None, pad_edge=False, expand=True)
+        table.add_column("", justify="right", min_width=2)
+        table.add_column("section", min_width=11)
+        # Least widths keep the figures whole on a narrow terminal; these two share what is left.
+        table.add_column("idea", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name, width in (("parameters", 10), ("validation loss", 15), ("time", 5)):
+            table.add_column(name, justify="right", min_width=width)
         table.add_column("it writes", no_wrap=True, overflow="ellipsis", ratio=1)
         reached = {row.section.number: row for row in self._rows}
         best = min((row.val_loss for row in self._rows), default=None)

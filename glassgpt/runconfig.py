@@ -150,9 +150,14 @@ def load_config(path: Path) -> RunConfig:
     if found != FORMAT:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads format {FORMAT}")
     try:
-        return parse_run_config(sections)
+        config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    for section, fields in config_sections(config).items():  # a default for what is missing would be a guess
+        for field in fields:
+            if field not in sections.get(section, {}):
+                raise UserError(f"{path} is damaged: it has no {section}.{field}; restore the file, or add the field")
+    return config
 
 
 def list_recipes() -> dict[str, Path]:

@@ -31,7 +31,7 @@ def average_by_loop(x: Tensor) -> Tensor:
 def average_by_matrix(x: Tensor) -> Tensor:
     """The same by one product: (T, T) @ (B, T, C) to (B, T, C)."""
     T = x.size(1)
-    weights = torch.ones(T, T, device=x.device).tril()
+    weights = torch.ones(T, T, dtype=x.dtype, device=x.device).tril()
     weights = weights / weights.sum(dim=1, keepdim=True)  # row t: 1/(t+1), t+1 times, then zeros
     return weights @ x
 
@@ -40,7 +40,7 @@ def average_by_softmax(x: Tensor) -> Tensor:
     """The same again, with the weights made by a softmax over masked scores: the form of attention."""
     T = x.size(1)
     past = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-    scores = torch.zeros(T, T, device=x.device)  # every position cares equally about every other
+    scores = torch.zeros(T, T, dtype=x.dtype, device=x.device)  # every position cares equally about every other
     weights = scores.masked_fill(~past, -torch.inf).softmax(dim=-1)  # exp(-∞) = 0: nothing comes from the future
     return weights @ x
 

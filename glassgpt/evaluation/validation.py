@@ -104,5 +104,5 @@ def _token_losses(model: nn.Module, windows: np.ndarray, runtime: Runtime) -> np
     with runtime.autocast():
         logits = model(block[:, :-1])
     losses = F.cross_entropy(logits.float().flatten(0, 1), block[:, 1:].flatten(), reduction="none")
-    result: np.ndarray = losses.view(len(windows), -1).double().cpu().numpy()
+    result: np.ndarray = losses.view(len(windows), -1).cpu().double().numpy()
     return result

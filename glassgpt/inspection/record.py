@@ -64,7 +64,7 @@ def read_record(folder: Path) -> Record:
         config=read_toml(config) if config.exists() else {},
         machine=_read_json(folder / "machine.json"),
         data=_read_json(folder / "data.json"),
-        train=[line for line in lines if "train/loss" in line and "skipped" not in line],
+        train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
         final=next((line for line in reversed(lines) if line.get("final")), None),

@@ -76,7 +76,9 @@ class RankedTokenizer:
         return b"".join(map(self._bytes, plain_ids(ids))).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        return b"" if id in self._special_ids else self._bytes(id)
+        if id in self._special_ids or (id not in self._tokens and 0 <= id < self.vocab_size):
+            return b""  # published vocabularies have ids that stand for nothing
+        return self._bytes(id)
 
     def _bytes(self, id: int) -> bytes:
         try:

@@ -123,7 +123,7 @@ def train_step(
         scaler.scale(loss_sum / expected).backward()
         sums.append(loss_sum.detach())
         weight = weight + loss_weight
-    total, weight = float(torch.stack(sums).double().sum()), float(weight)  # a GPU is waited for here, not in the loop
+    total, weight = float(torch.stack(sums).cpu().double().sum()), float(weight)  # the one wait for a GPU
     if weight == 0:
         return math.nan, 0.0, "batch without a trained-on target"
 

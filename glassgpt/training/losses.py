@@ -30,4 +30,4 @@ def next_token_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | fl
     if batch.mask is None:
         return losses, float(batch.targets.numel())
     mask = batch.mask.flatten().to(losses.dtype)
-    return (losses * mask).sum(), mask.sum()
+    return losses.masked_fill(mask == 0, 0.0).mul(mask).sum(), mask.sum()

@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "GlassGPT needs Python 3.11 or later, and '$(PYTHON)' is not: name one with make PYTHON=python3.12" >&2; exit 2; }
 	@echo "setting up .venv: a minute or two, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,sentencepiece]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,data,sentencepiece]'
 	@touch $@
 
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted

@@ -26,7 +26,7 @@ from glassgpt.data.prepare import DataConfig, Prepared, open_prepared, prepare, 
 from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig, generate
-from glassgpt.models import build_model
+from glassgpt.models import build_model, find_architecture
 from glassgpt.runconfig import RunConfig, load_config
 from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
@@ -35,6 +35,7 @@ from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, list_check
 from glassgpt.training.tracking import Record, read_lines
 
 RUNS = Path("runs")
+END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Run:
             bytes_per_token(self.tokenizer),
             self.runtime,
             block_size=self.config.model.block_size,
+            separator=document_separator(self.config, self.tokenizer),
         )
 
     def _prepare(self, data: str | None, corpus: Corpus | None) -> Prepared:
@@ -183,10 +185,29 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     return checkpoints[steps.index(int(which))]
 
 
+def document_separator(config: RunConfig, tokenizer: Tokenizer) -> int | None:
+    """The id that begins a document, where `data.document_mask` keeps them apart; None where it does not.
+
+    Raises UserError where the model cannot, or the tokenizer has no end-of-text.
+    """
+    if not config.data.document_mask:
+        return None
+    if not find_architecture(config.architecture).documents:
+        raise UserError(
+            f"data.document_mask = true: the architecture '{config.architecture}' cannot keep documents apart"
+        )
+    if END_OF_TEXT not in tokenizer.special_tokens:
+        raise UserError(
+            f"data.document_mask = true: the {tokenizer.name} tokenizer has no {END_OF_TEXT} between documents; prepare"
+            " the data with one that has it"
+        )
+    return tokenizer.special_tokens[END_OF_TEXT]
+
+
 def start_of_text(tokenizer: Tokenizer) -> list[int]:
     """What an empty prompt begins with: end-of-text where the tokenizer has it, else a new line, else id 0."""
-    if "<|endoftext|>" in tokenizer.special_tokens:
-        return [tokenizer.special_tokens["<|endoftext|>"]]
+    if END_OF_TEXT in tokenizer.special_tokens:
+        return [tokenizer.special_tokens[END_OF_TEXT]]
     try:
         return tokenizer.encode("\n") or [0]
     except UserError:

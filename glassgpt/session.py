@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import build_model
-from glassgpt.run import start_of_text, write
+from glassgpt.run import document_separator, start_of_text, write
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
 from glassgpt.training.checkpoint import (
@@ -97,6 +98,7 @@ class Session:
         )
         self.snapshots = snapshot_steps(config.training.max_steps, config.training.snapshots)
         self.token_bytes = bytes_per_token(self.tokenizer)
+        self.separator = document_separator(config, self.tokenizer)
         self.seconds = 0.0  # spent in training so far, interruptions not counted
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
@@ -156,7 +158,7 @@ class Session:
                     self.model,
                     self.optimizer,
                     batches=self.batches,
-                    loss_function=next_token_loss,
+                    loss_function=partial(next_token_loss, n_ids=len(self.token_bytes), separator=self.separator),
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
                     scaler=self.scaler,
@@ -189,10 +191,10 @@ class Session:
     def _batch(self, step: int, start: int, stop: int) -> Batch:
         inputs, targets = self.loader.rows(step, start, stop)
         largest = int(max(inputs.max(), targets.max()))
-        if largest >= self.config.model.vocab_size:
+        if largest >= len(self.token_bytes):
             raise UserError(
-                f"token id {largest} in the training data is outside the model's vocabulary of"
-                f" {self.config.model.vocab_size}: the shards in {self.prepared.folder} are damaged or of another"
+                f"token id {largest} in the training data is outside the tokenizer's vocabulary of"
+                f" {len(self.token_bytes)}: the shards in {self.prepared.folder} are damaged or of another"
                 " tokenizer; see glassgpt data verify"
             )
         device = self.runtime.device
@@ -273,6 +275,7 @@ class Session:
             self.runtime,
             block_size=self.config.model.block_size,
             max_tokens=max_tokens,
+            separator=self.separator,
         )
         seconds = time.perf_counter() - started
         self.validation_seconds += seconds

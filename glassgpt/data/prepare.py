@@ -31,6 +31,7 @@ class DataConfig:
 
     source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of text files, - for stdin
     val_fraction: float = 0.1  # of the characters
+    document_mask: bool = False  # no token attends across an end-of-text
 
     def __post_init__(self) -> None:
         if not self.source:

@@ -12,6 +12,7 @@ from torch import nn
 
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
+from glassgpt.models.documents import Documents
 from glassgpt.runtime import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
@@ -49,9 +50,12 @@ def evaluate(
     *,
     block_size: int,
     max_tokens: int | None = None,
+    separator: int | None = None,
     rows: int = 64,
 ) -> Evaluation:
     """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
+
+    Only the logits of ids that `token_bytes` has take part. With a `separator`, documents are predicted each alone.
 
     With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
     through the model at a time, fewer where their logits would fill the memory. Draws no random number and leaves the
@@ -68,7 +72,7 @@ def evaluate(
         for starts in _batches(len(tokens), block_size, max_tokens, rows):
             windows = np.stack([tokens.slice(start, min(start + block_size + 1, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
-            losses = _token_losses(model, windows, runtime)  # (rows, T)
+            losses = _token_losses(model, windows, len(token_bytes), separator, runtime)  # (rows, T)
             sizes = token_bytes[windows[:, 1:]]
             nats += float(losses.sum())
             nats_of_text += float(losses[sizes > 0].sum())
@@ -98,11 +102,15 @@ def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
         )
 
 
-def _token_losses(model: nn.Module, windows: np.ndarray, runtime: Runtime) -> np.ndarray:
+def _token_losses(
+    model: nn.Module, windows: np.ndarray, n_ids: int, separator: int | None, runtime: Runtime
+) -> np.ndarray:
     """windows (rows, T + 1) to the loss of each target, (rows, T), in float64."""
     block = torch.from_numpy(windows).to(runtime.device)
+    inputs, targets = block[:, :-1], block[:, 1:]
+    context = {} if separator is None else {"cache": Documents(inputs, separator)}
     with runtime.autocast():
-        logits = model(block[:, :-1])
-    losses = F.cross_entropy(logits.float().flatten(0, 1), block[:, 1:].flatten(), reduction="none")
+        logits = model(inputs, **context)[..., :n_ids]
+    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     result: np.ndarray = losses.view(len(windows), -1).cpu().double().numpy()
     return result

@@ -16,13 +16,14 @@ from glassgpt.models.sizes import ModelConfig
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class and the dataclass of its sizes."""
+    """A model class and the dataclass of its sizes; whether it can keep the documents of a row apart."""
 
     config: type[Any]
     model: Callable[[Any], nn.Module]
+    documents: bool = False
 
 
-ARCHITECTURES = {"gpt2": Architecture(GPT2Config, GPT2)} | {
+ARCHITECTURES = {"gpt2": Architecture(GPT2Config, GPT2, documents=True)} | {
     section.name: Architecture(LadderConfig, section.model) for section in SECTIONS
 }
 

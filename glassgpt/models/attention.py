@@ -16,7 +16,7 @@ Watcher = Callable[[str, Tensor], None]
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √D + causal mask) v, without parameters (Vaswani et al. 2017, equation 1).
+    """softmax(q kᵀ / √D + mask) v, without parameters (Vaswani et al. 2017, equation 1).
 
     It runs as PyTorch's fused kernel, which never holds the (T, S) pattern. When a `watcher` is set, it runs step by
     step instead, gives the same result within rounding, and hands every step to the watcher by name:
@@ -28,21 +28,26 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.watcher: Watcher | None = None
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B, H, T, D), k and v (B, H, S, D), S ≥ T: the queries are the last T positions. Returns (B, H, T, D)."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """q (B, H, T, D), k and v (B, H, S, D), S ≥ T: the queries are the last T positions. Returns (B, H, T, D).
+
+        A `mask` (B, 1, T, S) says True where a query may look at a key; without one it looks at all up to itself.
+        """
         dropout = self.dropout if self.training else 0.0
-        if self.watcher is not None:
-            return self._step_by_step(q, k, v, dropout, self.watcher)
         T, S = q.size(-2), k.size(-2)
-        if T == S:
+        if self.watcher is not None:
+            mask = causal_mask(T, S, q.device) if mask is None else mask
+            return self._step_by_step(q, k, v, mask, dropout, self.watcher)
+        if mask is None and T == S:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        # is_causal would align the mask with the first key; with a cache the queries are the last positions.
-        mask = None if T == 1 else causal_mask(T, S, q.device)
+        if mask is None and T > 1:
+            # is_causal would align the mask with the first key; with a cache the queries are the last positions.
+            mask = causal_mask(T, S, q.device)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
-    def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, watch: Watcher) -> Tensor:
+    def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float, watch: Watcher) -> Tensor:
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, H, T, S)
-        scores = scores.masked_fill(~causal_mask(q.size(-2), k.size(-2), q.device), -torch.inf)
+        scores = scores.masked_fill(~mask, -torch.inf)
         pattern = scores.softmax(dim=-1)  # each row sums to 1 over the keys at or before its query
         out = F.dropout(pattern, dropout) @ v  # (B, H, T, D)
         for name, value in (("q", q), ("k", k), ("v", v), ("scores", scores), ("pattern", pattern), ("out", out)):

@@ -1,22 +1,48 @@
-"""The key-value cache: what attention has computed for the positions before, so that a new token costs one row."""
+"""What a pass of a model knows beyond its tokens: keys of positions before them, or keys that they must not see."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
+class Context(Protocol):
+    """What a model asks of its `cache` argument: a `KVCache`, or the `Documents` of packed rows."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, 1, T, S) booleans, True where a query may look at a key; None where causality alone decides."""
+
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+        """The positions of the tokens of this pass, (T,) or (B, T)."""
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values that the queries of `layer` look at, given those of this pass."""
+
+    def advance(self, n_tokens: int) -> None:
+        """Says that the pass is over."""
+
+
 class KVCache:
-    """Keys and values of every layer for the first `length` positions, up to `block_size`.
+    """Keys and values of every layer for the first `length` positions, up to `block_size`: what attention has computed
+    before, so that a new token costs one row.
 
     A model appends its layers' new keys and values, and calls `advance` once at the end of a pass. Memory is taken on
     first use, (B, H, block_size, D) for each of k and v and layer, and then stays.
     """
 
+    mask = None
+
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.length = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+        """(T,): the new tokens follow those that are stored."""
+        return torch.arange(self.length, self.length + n_tokens, device=device)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores k and v (B, H, T, D) of the T new positions; returns those of all length + T positions."""

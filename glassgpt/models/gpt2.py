@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.cache import KVCache
+from glassgpt.models.cache import Context
 from glassgpt.models.gelu import gelu_tanh
 from glassgpt.models.sizes import check_sizes
 
@@ -57,13 +57,13 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: Context | None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        out = self.inner(q, k, v)  # (B, H, T, D)
+        out = self.inner(q, k, v, None if cache is None else cache.mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
         return self.dropout(self.proj(out))
 
@@ -91,7 +91,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Context | None = None) -> Tensor:
         x = x + self.attn(self.norm1(x), cache)
         return x + self.mlp(self.norm2(x))
 
@@ -123,11 +123,10 @@ class GPT2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
         """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if cache is None else cache.positions(T, tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block in self.blocks:
             x = block(x, cache)
@@ -139,5 +138,5 @@ class GPT2(nn.Module):
         """(B, T, C) to logits (B, T, V), by the token embedding's own weights."""
         return F.linear(features, self.token_embedding.weight)
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
         return self.head(self.features(tokens, cache=cache))

@@ -286,3 +286,16 @@ def test_an_unknown_verb_and_an_unknown_option(elsewhere: Path) -> None:
         (["eval", "x", "--split", "test"], "--split"),
     ]:
         assert told.lower() in glassgpt(*arguments).error.lower()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ("char-tiny", "the char tokenizer has no <|endoftext|>"),
+        ("decoder.toml", "'decoder' cannot keep documents apart"),
+    ],
+)
+def test_documents_that_cannot_be_kept_apart(elsewhere: Path, text_file: Path, recipe: str, sentence: str) -> None:
+    Path("decoder.toml").write_text('[model]\narchitecture = "decoder"\n', encoding="utf-8")
+    refused = glassgpt("train", recipe, "--data", text_file, *settings(data__document_mask="true"))
+    assert sentence in refused.error

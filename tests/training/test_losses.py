@@ -76,3 +76,12 @@ def test_logits_of_low_precision_are_summed_in_float32() -> None:
     total, _ = next_token_loss(model, Batch(inputs, targets))
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(sum_by_hand(model, inputs, targets, torch.ones_like(targets)), rel=1e-5)
+
+
+def test_logits_beyond_the_real_ids_take_no_part() -> None:
+    model, inputs, targets = build_table(), torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 0]])
+    padded, _ = next_token_loss(model, Batch(inputs, targets), n_ids=3)
+    expected = torch.nn.functional.cross_entropy(model.table.weight[:3, :3], targets[0], reduction="sum")
+    torch.testing.assert_close(padded, expected)
+    padded.backward()
+    assert not model.table.weight.grad[:, 3:].any()

@@ -1,0 +1,84 @@
+"""Documents that share a row get the logits, losses and gradients that they get in rows of their own."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from glassgpt.models.documents import Documents
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.training.losses import Batch, next_token_loss
+
+SEPARATOR = 0
+documents = st.lists(st.lists(st.integers(1, 10), max_size=6), min_size=1, max_size=4)
+
+
+def build_model() -> GPT2:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=16))
+    for parameter in model.parameters():  # far from the small first weights, where little would be seen of a leak
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def pack(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """One row: a separator before each document, and one at the end as the last target."""
+    ids = [id for text in texts for id in (SEPARATOR, *text)] + [SEPARATOR]
+    row = torch.tensor([ids])
+    return row[:, :-1], row[:, 1:]
+
+
+@given(documents)
+@settings(max_examples=30)
+def test_each_document_gets_the_logits_that_it_gets_alone(texts: list[list[int]]) -> None:
+    model = build_model()
+    inputs, _ = pack(texts)
+    packed = model(inputs, cache=Documents(inputs, SEPARATOR))[0]
+    alone = torch.cat([model(pack([text])[0])[0] for text in texts])
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@given(documents)
+@settings(max_examples=15)
+def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: list[list[int]]) -> None:
+    results = []
+    for rows in ([texts], [[text] for text in texts]):
+        model = build_model()
+        total = torch.zeros(())
+        for row in rows:
+            total = total + next_token_loss(model, Batch(*pack(row)), separator=SEPARATOR)[0]
+        total.backward()
+        results.append((total.detach(), [parameter.grad for parameter in model.parameters()]))
+    (one, gradients), (other, expected) = results
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-3, rtol=1e-4)
+
+
+def test_a_row_that_begins_within_a_document_counts_from_its_start() -> None:
+    tokens = torch.tensor([[5, 6, 0, 7, 8, 0, 0, 9], [1, 2, 3, 4, 5, 6, 7, 8]])
+    seen = Documents(tokens, SEPARATOR)
+    assert seen.positions(8, tokens.device).tolist() == [[0, 1, 0, 1, 2, 0, 0, 1], list(range(8))]
+    assert seen.mask.shape == (2, 1, 8, 8)
+    assert seen.mask[0, 0, 4].tolist() == [False, False, True, True, True, False, False, False]
+    assert torch.equal(seen.mask[1, 0], torch.ones(8, 8, dtype=torch.bool).tril())
+
+
+def test_without_the_mask_a_document_hears_of_the_one_before() -> None:
+    model = build_model()
+    inputs, _ = pack([[1, 2, 3], [4, 5]])
+    assert not torch.allclose(model(inputs), model(inputs, cache=Documents(inputs, SEPARATOR)), atol=1e-2)
+
+
+def test_what_is_watched_is_masked_too() -> None:
+    model = build_model()
+    inputs, _ = pack([[1, 2, 3], [4, 5]])
+    cache = Documents(inputs, SEPARATOR)
+    fused = model(inputs, cache=cache)
+    patterns: list[Tensor] = []
+    for block in model.blocks:
+        block.attn.inner.watcher = lambda name, value: patterns.append(value) if name == "pattern" else None
+    torch.testing.assert_close(model(inputs, cache=cache), fused, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(pattern > 0, cache.mask.expand_as(pattern)) for pattern in patterns)

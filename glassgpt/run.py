@@ -155,9 +155,9 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of an existing run: a path, or a name under runs/."""
+    """The folder of an existing run: a name under runs/, else a path."""
     with contextlib.suppress(OSError):  # a name too long for the file system is no run
-        for folder in (Path(run), RUNS / run):
+        for folder in (RUNS / run, Path(run)):
             if (folder / "config.toml").is_file():
                 return folder
         if str(run) and (Path(run).is_dir() or (RUNS / run).is_dir()):

@@ -1,8 +1,8 @@
 """Runs the `bash` and `python` blocks of Markdown files as written, in order, as a reader would.
 
 Each file gets one fresh folder, so that a later block can use what an earlier one made; the first failing command
-stops its block. The environment's programs come first on PATH, caches are private, and nothing is downloaded: the
-texts and tokenizers that the blocks name are taken from GLASSGPT_TEST_DATA, where that is set. A block after a
+stops its block. The environment's programs come first on PATH and caches are private. The texts and tokenizers that the
+blocks name are taken from GLASSGPT_TEST_DATA, where that is set; else a known text may be downloaded. A block after a
 comment line `<!-- not run: why -->` is listed, not run.
 """
 
@@ -44,7 +44,7 @@ def iter_blocks(markdown: str) -> Iterator[Block]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This process's environment, with this Python's programs first, private caches under `home`, and no network."""
+    """This process's environment, with this Python's programs first, and private caches under `home`."""
     cache = home / "cache"
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -39,11 +40,17 @@ def sample(
         )
     for number in range(num_samples):
         if number:
-            typer.echo("\n" + "-" * 40)
-        typer.echo(prompt, nl=False)
+            print_text("\n" + "-" * 40 + "\n")
+        print_text(prompt)
         pieces = opened.stream(
             prompt, config, max_new_tokens=max_new_tokens, seed=None if seed is None else seed + number
         )
         for piece in pieces:
-            typer.echo(piece, nl=False)
-        typer.echo()
+            print_text(piece)
+        print_text("\n")
+
+
+def print_text(text: str) -> None:
+    """Text on stdout exactly as it is, at once; typer.echo would drop escape sequences where stdout is a file."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from glassgpt.cli.sample import print_text
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def decode(
     if as_json:
         print_json({"ids": numbers, "text": text})
     else:
-        typer.echo(text, nl=sys.stdout.isatty())  # a file gets the text and nothing else
+        print_text(text + "\n" * sys.stdout.isatty())  # a file gets the text and nothing else
 
 
 @app.command()

@@ -10,7 +10,9 @@ from glassgpt.models.attention import Attention
 def estimate_flops_per_token(model: nn.Module, *, n_embd: int, block_size: int) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N counts every parameter but the position table, which is only looked up; L is the number of attention layers.
+    N counts every parameter but the position table, which is only looked up. A token table that no head shares is
+    looked up too and yet counted, as in the sections of the ladder. L is the number of `Attention` modules: sections
+    that spell attention out count none.
     """
     positions = getattr(model, "position_embedding", None)
     n_matmul = count_parameters(model) - (positions.weight.numel() if isinstance(positions, nn.Embedding) else 0)

@@ -39,7 +39,7 @@ def test_several_samples_differ_and_the_second_is_what_the_next_seed_writes(trai
 
 def test_text_is_streamed_piece_by_piece(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(sample_verb.typer, "echo", lambda message="", **_: written.append(message))
+    monkeypatch.setattr(sample_verb, "print_text", written.append)
     assert glassgpt("sample", trained, "--prompt", "A", "--max-new-tokens", 5).code == 0
     assert written[0] == "A"
     assert [len(piece) for piece in written[1:6]] == [1] * 5

@@ -112,3 +112,12 @@ def test_a_terminal_shows_the_pieces_in_colour(file: str) -> None:
 def test_the_verb_needs_no_torch() -> None:
     program = "import sys, glassgpt.cli.tokenizer, glassgpt.tokenizers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+def test_decoding_keeps_what_a_terminal_would_act_on(tmp_path: Path) -> None:
+    text = "\x1b[31mred\x1b[0m\x07"
+    (tmp_path / "text.txt").write_text(text)
+    out = str(tmp_path / "char.json")
+    run("train", "--type", "char", "--data", str(tmp_path / "text.txt"), "--out", out)
+    ids = json.loads(run("encode", "--tokenizer", out, "--json", text))["ids"]
+    assert run("decode", "--tokenizer", out, *map(str, ids)) == text

@@ -10,6 +10,7 @@ from typing import Any
 
 from glassgpt.config import read_toml
 from glassgpt.errors import UserError
+from glassgpt.files import read_json
 from glassgpt.training.tracking import read_lines
 
 Line = dict[str, Any]  # one object of a .jsonl file
@@ -62,8 +63,8 @@ def read_record(folder: Path) -> Record:
     return Record(
         name=folder.resolve().name,
         config=read_toml(config) if config.exists() else {},
-        machine=_read_json(folder / "machine.json"),
-        data=_read_json(folder / "data.json"),
+        machine=_read_if_there(folder / "machine.json"),
+        data=_read_if_there(folder / "data.json"),
         train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
@@ -92,13 +93,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from glassgpt.errors import UserError
+from glassgpt.files import read_json
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 
 Tensors = dict[str, Tensor]
@@ -81,7 +82,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
 
 def read_config(path: Path, dropout: float) -> GPT2Config:
     """The sizes in a config.json. Raises UserError unless it describes GPT-2."""
-    saved = _read_json(path)
+    saved = read_json(path)
     if saved.get("model_type") != "gpt2":
         raise UserError(f'{path}: model_type is {json.dumps(saved.get("model_type"))}, only "gpt2" can be loaded')
     defaults = GPT2Config()
@@ -158,7 +159,7 @@ def _check_tied(tensors: Tensors, embedding: str, folder: Path) -> None:
 
 def _shards(index: Path) -> list[Path]:
     """The files that an index names, each once."""
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise UserError(f'{index} has no "weight_map"')
     shards = sorted(set(map(str, weight_map.values())))
@@ -186,15 +187,3 @@ def _read_pickle(path: Path) -> Tensors:
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise UserError(f"{path} holds something else than tensors by name")
     return dict(tensors)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value

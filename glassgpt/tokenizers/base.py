@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ FORMAT = "glassgpt-tokenizer"
 VERSION = 1
 
 AllowedSpecial = Literal["all"] | AbstractSet[str]
+T = TypeVar("T", bound="Tokenizer")
 
 
 @runtime_checkable
@@ -159,7 +160,15 @@ def damaged(path: Path | str, reason: str) -> UserError:
     return UserError(f"'{path}' is not a tokenizer file of glassgpt, or is damaged: {reason}")
 
 
-def from_file(build: Callable[[dict[str, Any]], Tokenizer], data: dict[str, Any], path: Path | str) -> Tokenizer:
+def load_kind(kind: str, build: Callable[[dict[str, Any]], T], path: Path | str) -> T:
+    """The tokenizer in a file that must be of one kind, the "type" it has there. Raises UserError as `load_json`."""
+    data = load_json(path)
+    if data.get("type") != kind:
+        raise UserError(f"the tokenizer file '{path}' is of type {data.get('type')!r}, not {kind!r}")
+    return from_file(build, data, path)
+
+
+def from_file(build: Callable[[dict[str, Any]], T], data: dict[str, Any], path: Path | str) -> T:
     """Build a tokenizer from what `path` holds; whatever is wrong in there is said with the file's name."""
     try:
         return build(data)

@@ -10,7 +10,7 @@ from typing import Any
 import tiktoken
 
 from glassgpt.errors import UserError
-from glassgpt.tokenizers.base import check_special_names, save_json
+from glassgpt.tokenizers.base import check_special_names, load_kind, save_json
 from glassgpt.tokenizers.merges import learn_merges
 from glassgpt.tokenizers.patterns import split_pattern
 from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printable
@@ -101,6 +101,11 @@ class BPETokenizer(RankedTokenizer):
             first, second = line.split(" ")
             merges.append((from_printable(first), from_printable(second)))
         return cls(vocab, merges, dict(data["special_tokens"]), data["pattern"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> BPETokenizer:
+        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        return load_kind("bpe", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
         save_json(self.to_dict(), path)

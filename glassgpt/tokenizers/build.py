@@ -66,7 +66,7 @@ def build_tokenizer(config: TokenizerConfig, *, whole_text: str, train_text: str
 def open_tokenizer(name: str) -> Tokenizer:
     """The tokenizer with a published name, or that of a file, or of a run's folder (its `tokenizer.json`)."""
     if name in PRETRAINED:
-        return PretrainedTokenizer.load(name)
+        return PretrainedTokenizer.from_name(name)
     if name in NAMES:
         raise UserError(
             f"a '{name}' tokenizer is made from a text: give the file of one, saved by `glassgpt tokenizer train`"
@@ -84,7 +84,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     Raises UserError, with the file and the reason, where it is missing, damaged, foreign or of another version.
     """
     if str(path).endswith(".model"):
-        return SentencePieceTokenizer.load(path)
+        return SentencePieceTokenizer.from_model(path)
     data = load_json(path)
     kind = data.get("type")
     if not isinstance(kind, str) or kind not in LOADERS:

@@ -13,6 +13,7 @@ from glassgpt.tokenizers.base import (
     AllowedSpecial,
     check_special_names,
     id_error,
+    load_kind,
     plain_ids,
     save_json,
     split_special,
@@ -117,6 +118,11 @@ class CharTokenizer:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CharTokenizer:
         return cls(data["alphabet"], data["special_tokens"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> CharTokenizer:
+        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        return load_kind("char", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
         save_json(self.to_dict(), path)

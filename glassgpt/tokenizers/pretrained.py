@@ -10,7 +10,7 @@ from typing import Any
 import tiktoken
 
 from glassgpt.errors import UserError, unknown
-from glassgpt.tokenizers.base import save_json
+from glassgpt.tokenizers.base import load_kind, save_json
 from glassgpt.tokenizers.ranked import RankedTokenizer
 
 PRETRAINED = ("gpt2", "cl100k_base", "o200k_base")
@@ -25,7 +25,7 @@ class PretrainedTokenizer(RankedTokenizer):
         super().__init__(encoding.name, encoding, tokens, special_tokens)
 
     @classmethod
-    def load(cls, name: str) -> PretrainedTokenizer:
+    def from_name(cls, name: str) -> PretrainedTokenizer:
         """The vocabulary `name`, from tiktoken's cache, or downloaded into it the first time."""
         if name not in PRETRAINED:
             raise unknown("vocabulary", name, PRETRAINED)
@@ -61,6 +61,11 @@ class PretrainedTokenizer(RankedTokenizer):
             data["name"], pat_str=data["pattern"], mergeable_ranks=ranks, special_tokens=special_tokens
         )
         return cls(encoding, special_tokens)
+
+    @classmethod
+    def load(cls, path: Path | str) -> PretrainedTokenizer:
+        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        return load_kind("tiktoken", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
         save_json(self.to_dict(), path)

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from glassgpt.errors import UserError
-from glassgpt.tokenizers.base import AllowedSpecial, damaged, id_error, plain_ids, save_json, split_special, to_utf8
+from glassgpt.tokenizers.base import (
+    AllowedSpecial,
+    damaged,
+    id_error,
+    load_kind,
+    plain_ids,
+    save_json,
+    split_special,
+    to_utf8,
+)
 
 SPACE = "▁"  # how a piece writes a space
 
@@ -43,7 +52,7 @@ class SentencePieceTokenizer:
         return piece.replace(SPACE, " ").encode("utf-8")
 
     @classmethod
-    def load(cls, path: Path | str) -> SentencePieceTokenizer:
+    def from_model(cls, path: Path | str) -> SentencePieceTokenizer:
         """The tokenizer of a .model file."""
         try:
             return cls(Path(path).read_bytes())
@@ -90,6 +99,11 @@ class SentencePieceTokenizer:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SentencePieceTokenizer:
         return cls(base64.b64decode(data["model"], validate=True))
+
+    @classmethod
+    def load(cls, path: Path | str) -> SentencePieceTokenizer:
+        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        return load_kind("sentencepiece", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
         save_json(self.to_dict(), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, loa
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
+from glassgpt.tokenizers.spm import SentencePieceTokenizer
+from glassgpt.tokenizers.stream import StreamDecoder
 
 
 def build(**fields) -> Tokenizer:
@@ -153,4 +156,36 @@ def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tiktoken.get_encoding", offline)
     with pytest.raises(UserError, match=r"'o200k_base' \(no network\).*TIKTOKEN_CACHE_DIR"):
-        PretrainedTokenizer.load("o200k_base")
+        PretrainedTokenizer.from_name("o200k_base")
+
+
+def with_gaps() -> PretrainedTokenizer:
+    """A published vocabulary in small: the special token stands apart, and no token has the ids before it."""
+    ranks = {base64.b64encode(bytes([byte])).decode(): byte for byte in range(256)}
+    return PretrainedTokenizer.from_dict(
+        {"name": "gaps", "pattern": r"\S+|\s+", "special_tokens": {"<end>": 300}, "ranks": ranks}
+    )
+
+
+def test_an_id_that_stands_for_nothing_decodes_to_nothing() -> None:
+    tokenizer = with_gaps()
+    assert tokenizer.vocab_size == 301
+    assert tokenizer.decode([104, 256, 105, 299, 300]) == "hi<end>"
+    assert tokenizer.token_bytes(256) == b""
+    stream = StreamDecoder(tokenizer)
+    assert "".join(map(stream.feed, [104, 256, 105, 299, 300])) == "hi<end>"
+    for outside in (-1, 301):
+        with pytest.raises(UserError, match=f"token id {outside} is outside the vocabulary"):
+            tokenizer.decode([outside])
+
+
+@pytest.mark.parametrize("tokenizer", [CharTokenizer("abc"), BPETokenizer.train("ab ab", 258), with_gaps()])
+def test_each_kind_loads_its_own_files_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    for kind in (CharTokenizer, BPETokenizer, PretrainedTokenizer, SentencePieceTokenizer):
+        if isinstance(tokenizer, kind):
+            assert kind.load(path).to_dict() == tokenizer.to_dict()
+        else:
+            with pytest.raises(UserError, match=r"tokenizer\.json' is of type '\w+', not '\w+'"):
+                kind.load(path)

@@ -31,10 +31,11 @@ class RankedTokenizer:
         self._encoding = encoding
         self._tokens = tokens
         self._special_ids = frozenset(self.special_tokens.values())
+        self._n_ids = max(tokens) + 1
 
     @property
     def vocab_size(self) -> int:
-        return max(self._tokens) + 1
+        return self._n_ids
 
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """The ids of `text`; see `Tokenizer.encode`."""
@@ -76,12 +77,12 @@ class RankedTokenizer:
         return b"".join(map(self._bytes, plain_ids(ids))).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        if id in self._special_ids or (id not in self._tokens and 0 <= id < self.vocab_size):
-            return b""  # published vocabularies have ids that stand for nothing
-        return self._bytes(id)
+        return b"" if id in self._special_ids else self._bytes(id)
 
     def _bytes(self, id: int) -> bytes:
         try:
             return self._tokens[id]
         except KeyError:
+            if 0 <= id < self.vocab_size:  # published vocabularies have ids that stand for nothing
+                return b""
             raise id_error(id, self.vocab_size) from None

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-import glassgpt
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import load_manifest
 from glassgpt.data.prepare import open_prepared, prepare, sha256_of
@@ -24,7 +14,7 @@ from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.inspection.report import write_report
 from glassgpt.progress import PlainListener
-from glassgpt.run import RUNS, Run, find_run, load
+from glassgpt.run import Run, find_run, load
 from glassgpt.runconfig import (
     RunConfig,
     Sections,
@@ -36,7 +26,8 @@ from glassgpt.runconfig import (
     load_recipe,
     parse_run_config,
 )
-from glassgpt.runtime import Runtime, build_runtime, describe_machine
+from glassgpt.runfolder import alone, check_free, free_folder, named_folder, new_run_folder
+from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.session import Interrupted, Listener, Session
 from glassgpt.tokenizers import load_tokenizer
 from glassgpt.training.checkpoint import discard, list_checkpoints, remove_leftovers
@@ -91,11 +82,11 @@ def train(
         raise UserError("both data and text are given: train on one of them")
     corpus = text_corpus(text) if text is not None else None
     source = corpus.source if corpus else data
-    folder = _folder(run, recipe or DEFAULT_RECIPE, overfit_batch)
+    folder = named_folder(run) if run is not None else _own_folder(recipe or DEFAULT_RECIPE, overfit_batch)
     values = dict(settings or {}) | ({} if source is None else {"data.source": source})
     changes = Changes(overfit_batch, overrides, values, max_steps)
 
-    with _alone(folder):
+    with alone(folder):
         if resume and (folder.exists() or (recipe is None and source is None)):
             session, state = _resume(find_run(folder), recipe, changes, corpus, listener)
         else:
@@ -142,7 +133,7 @@ def _begin(
     folder: Path, recipe: str, changes: Changes, corpus: Corpus | None, overwrite: bool, listener: Listener
 ) -> tuple[Session, TrainState]:
     """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
-    _check_free(folder, overwrite)
+    check_free(folder, overwrite)
     sections = load_recipe(recipe)
     config = changes.apply(sections)
     runtime = _build_runtime(config, listener)
@@ -156,7 +147,7 @@ def _begin(
             f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
         )
     session = Session(folder, config, prepared, runtime, listener)
-    _create_folder(session, overwrite)
+    _create_folder(session)
     return session, TrainState()
 
 
@@ -213,23 +204,6 @@ def _cut_back_to(folder: Path, step: int) -> None:
         cut_back(file, keep)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another process is training {folder}: wait for it, or choose another --run") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
 def _has_ended(folder: Path) -> bool:
     return any(record.get("final") for record in read_lines(folder / "metrics.jsonl"))
 
@@ -241,63 +215,15 @@ def _build_runtime(config: RunConfig, listener: Listener) -> Runtime:
     return runtime
 
 
-def _folder(run: str | Path | None, recipe: str, overfit_batch: bool) -> Path:
-    """Where a run goes: a path as it is, a name under runs/, else the recipe's name and the next free number."""
-    if run is not None:
-        folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
-        last = Path(run).name
-        if last in ("", "..") or len(os.fsencode(last)) > 200:
-            raise UserError(f"--run '{run}' names no folder: give a name, or a path that ends in one")
-        return folder
-    name = Path(recipe).stem + ("-overfit" if overfit_batch else "")
-    candidates = [RUNS / name, *(RUNS / f"{name}-{number}" for number in range(2, 10_000))]
-    return next(path for path in candidates if not path.exists())
+def _own_folder(recipe: str, overfit_batch: bool) -> Path:
+    """Where a run without a name goes."""
+    return free_folder(Path(recipe).stem + ("-overfit" if overfit_batch else ""))
 
 
-def _check_free(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not all((folder / name).exists() for name in ("config.toml", "data.json", "tokenizer.json", "checkpoints")):
-        raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
-    if not overwrite:
-        raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")
-
-
-def _create_folder(session: Session, overwrite: bool) -> None:
-    """The folder with its step-0 checkpoint, under a temporary name, then renamed: a run exists or it does not."""
-    folder = session.folder
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_text(temporary / "config.toml", dump_config(session.config))
-        session.tokenizer.save(temporary / "tokenizer.json")
-        session.prepared.manifest.save(temporary / "data.json")
-        machine = describe_machine(session.runtime) | {"parameters": session.n_parameters, "glassgpt": _version()}
-        write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
-        session.save(TrainState(), folder=temporary / "checkpoints")
-        if overwrite and folder.exists():
-            old = folder.with_name(f".tmp-replaced-{folder.name}")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _version() -> str:
-    """The version of glassgpt, with the commit where it runs from a checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    if not (here.parent / ".git").exists():
-        return glassgpt.__version__
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return glassgpt.__version__
-    return f"{glassgpt.__version__} ({done.stdout.strip()})"
+def _create_folder(session: Session) -> None:
+    """The folder with its step-0 checkpoint, in place of an old run's."""
+    with new_run_folder(
+        session.folder, session.config, session.tokenizer, session.runtime, session.n_parameters
+    ) as folder:
+        session.prepared.manifest.save(folder / "data.json")
+        session.save(TrainState(), folder=folder / "checkpoints")

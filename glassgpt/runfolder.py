@@ -1,0 +1,96 @@
+"""Making a run folder: where it goes, who may write to it, and how it appears, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+import glassgpt
+from glassgpt.errors import UserError
+from glassgpt.files import replacing_folder, write_text
+from glassgpt.run import RUNS
+from glassgpt.runconfig import RunConfig, dump_config
+from glassgpt.runtime import Runtime, describe_machine
+from glassgpt.tokenizers import Tokenizer
+
+
+def named_folder(run: str | Path) -> Path:
+    """Where a run of that name goes: a path as it is, a name under runs/."""
+    folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
+    last = Path(run).name
+    if last in ("", "..") or len(os.fsencode(last)) > 200:
+        raise UserError(f"--run '{run}' names no folder: give a name, or a path that ends in one")
+    return folder
+
+
+def free_folder(name: str) -> Path:
+    """The folder of that name under runs/, or the first of name-2, name-3, … that does not exist."""
+    candidates = [RUNS / name, *(RUNS / f"{name}-{number}" for number in range(2, 10_000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raises UserError where a new run at `folder` would replace what it may not."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints")):
+        raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
+    if not overwrite:
+        raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another process is training {folder}: wait for it, or choose another --run") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def new_run_folder(
+    folder: Path, config: RunConfig, tokenizer: Tokenizer, runtime: Runtime, n_parameters: int
+) -> Iterator[Path]:
+    """A folder with what every run has, to be filled with the rest; then it becomes `folder`, in place of an old run.
+
+    A run exists or it does not. Raises UserError where the disk refuses.
+    """
+    try:
+        with replacing_folder(folder) as temporary:
+            write_text(temporary / "config.toml", dump_config(config))
+            tokenizer.save(temporary / "tokenizer.json")
+            machine = describe_machine(runtime) | {"parameters": n_parameters, "glassgpt": version()}
+            write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
+            yield temporary
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+
+
+def version() -> str:
+    """The version of glassgpt, with the commit where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (here.parent / ".git").exists():
+        return glassgpt.__version__
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return glassgpt.__version__
+    return f"{glassgpt.__version__} ({done.stdout.strip()})"

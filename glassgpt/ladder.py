@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepare import Prepared
+from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.files import write_text

@@ -9,7 +9,8 @@ from typing import Any
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import load_manifest
-from glassgpt.data.prepare import open_prepared, prepare, sha256_of
+from glassgpt.data.prepare import open_prepared, prepare
+from glassgpt.data.prepared import sha256_of, tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.inspection.report import write_report
@@ -29,7 +30,7 @@ from glassgpt.runconfig import (
 from glassgpt.runfolder import alone, check_free, free_folder, named_folder, new_run_folder
 from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.session import Interrupted, Listener, Session
-from glassgpt.tokenizers import load_tokenizer
+from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
 from glassgpt.training.checkpoint import discard, list_checkpoints, remove_leftovers
 from glassgpt.training.fit import Diverged, TrainState
 from glassgpt.training.tracking import Record, cut_back, read_lines
@@ -124,9 +125,15 @@ class Changes:
             section, _, field = path.partition(".")
             sections.setdefault(section, {})[field] = value
         config = parse_run_config(sections)
+        if (own := tokenizer_of(config.data.source)) and not self._names_tokenizer():
+            config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
         if self.max_steps is None:
             return config
         return dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=self.max_steps))
+
+    def _names_tokenizer(self) -> bool:
+        """Whether the user, not only the recipe, says which tokenizer: then that of a prepared folder must be it."""
+        return any(path.startswith("tokenizer.") for path in (*self.overrides, *self.values))
 
 
 def _begin(

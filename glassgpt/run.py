@@ -22,7 +22,8 @@ from torch import nn
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.data.prepare import DataConfig, Prepared, open_prepared, prepare, tokenizer_sha256
+from glassgpt.data.prepare import DataConfig, open_prepared, prepare
+from glassgpt.data.prepared import Prepared, tokenizer_sha256
 from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig, generate

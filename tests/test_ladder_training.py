@@ -10,7 +10,8 @@ import torch
 
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepare import DataConfig, Prepared, prepare
+from glassgpt.data.prepare import DataConfig, prepare
+from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.ladder import (

@@ -10,14 +10,8 @@ from typing import Any
 
 from glassgpt.data.corpora import load_text, shakespeare_path, verify_shakespeare
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.data.prepare import (
-    MANIFEST_NAME,
-    TOKENIZER_NAME,
-    open_folder,
-    prepared_folder,
-    sha256_of,
-    tokenizer_sha256,
-)
+from glassgpt.data.prepare import prepared_folder
+from glassgpt.data.prepared import MANIFEST_NAME, TOKENIZER_NAME, open_folder, sha256_of, tokenizer_sha256
 from glassgpt.data.shards import is_shard, read_header, verify_shard
 from glassgpt.errors import UserError
 

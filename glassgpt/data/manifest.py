@@ -19,10 +19,11 @@ VERSION = 1
 class Split:
     """One part of the text, by every measure."""
 
-    characters: int
-    bytes: int  # in UTF-8: what bits per byte are counted against
+    characters: int | None  # None: not known, since only the ids are there
+    bytes: int | None  # of the text in UTF-8, for information: bits per byte are counted from the ids themselves
     tokens: int
-    shards: tuple[str, ...]  # file names within the prepared folder
+    shards: tuple[str, ...]  # file names within the folder
+    documents: int | None = None  # that begin in it; None: the text was one, or they were not counted
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,22 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` in a prepared folder, and `data.json` in a run folder, hold."""
+    """What `manifest.json` in a prepared folder, and `data.json` in a run folder, hold.
 
-    key: str  # the name of the prepared folder in the cache
+    A text that fits into memory is prepared in the cache, under a key of what went in, and can be prepared again. A
+    corpus in shards lies where the user put it; its key is of what its files hold, see token_files.py.
+    """
+
+    key: str
     name: str
     source: str  # for `load_text`
     note: str
-    text_sha256: str  # of the whole text in UTF-8
+    text_sha256: str | None  # of the whole text in UTF-8; None: a corpus in shards
     val_fraction: float
     tokenizer: TokenizerRecord
     train: Split
     val: Split
+    path: str | None = None  # of a corpus in shards: its folder, or its only file, as a run found it
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON has it."""
@@ -56,6 +62,15 @@ class Manifest:
         """Writes the manifest as JSON, whole or not at all."""
         with new_file(path) as file:
             file.write((json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether there is a file that begins as a manifest does, be it whole or not: others use such names too."""
+    try:
+        with path.open("rb") as file:
+            return f'"{FORMAT}"'.encode() in file.read(100)
+    except OSError:
+        return False
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -79,9 +94,10 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def _from_fields(fields: Mapping[str, Any]) -> Manifest:
-    texts = {name: fields[name] for name in ("key", "name", "source", "note", "text_sha256")}
+    texts = {name: fields[name] for name in ("key", "name", "source", "note")}
+    texts |= {"text_sha256": fields["text_sha256"], "path": fields.get("path")}
     for name, value in texts.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
             raise TypeError(f"field '{name}' is no text but {value!r}")
     if not isinstance(fields["val_fraction"], float):
         raise TypeError(f"field 'val_fraction' is no fraction but {fields['val_fraction']!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -13,24 +12,34 @@ from typing import Any
 
 from glassgpt.data.cache import cache_folder, new_folder, writing
 from glassgpt.data.corpora import IN_MEMORY, STDIN, Corpus, load_text
-from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord, load_manifest
-from glassgpt.data.shards import TokenArray, dtype_for, shard_writer
+from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
+from glassgpt.data.prepared import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    Prepared,
+    open_folder,
+    open_shards,
+    open_shards_again,
+    sha256_of,
+    tokenizer_sha256,
+)
+from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.errors import UserError
-from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
+from glassgpt.tokenizers.build import NAMES
 from glassgpt.tokenizers.patterns import safe_slices
 
-MANIFEST_NAME = "manifest.json"
-TOKENIZER_NAME = "tokenizer.json"
 _PIECE = 1 << 20  # characters tokenised at once: bounds the memory beside the text itself
-_SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
+# Tokenizers whose ids of a text are those of its slices. SentencePiece looks across spaces.
+SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which text, and how much of its end is kept for validation."""
 
-    source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of text files, - for stdin
-    val_fraction: float = 0.1  # of the characters
+    source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
+    val_fraction: float = 0.1  # of the characters; of the tokens in a foreign folder without a validation file
     document_mask: bool = False  # no token attends across an end-of-text
 
     def __post_init__(self) -> None:
@@ -40,18 +49,6 @@ class DataConfig:
             raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Text ready for training."""
-
-    folder: Path
-    manifest: Manifest
-    tokenizer: Tokenizer
-    train: TokenArray
-    val: TokenArray
-    note: str  # one line: which text, why, and whether the shards were there already
-
-
 def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Prepared:
     """The shards of `data`: those in the cache, else made now. `corpus` stands in for the text of `data.source`.
 
@@ -59,9 +56,11 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus:
     training split; `char` has the alphabet of the whole text. In memory: the text, its halves and a piece of ids.
     Raises UserError for bad text, a tokenizer that cannot be had, and a cache that cannot be written.
     """
+    if isinstance(tokenizer, TokenizerConfig) and tokenizer.name not in NAMES:
+        tokenizer = open_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
+    if corpus is None and (found := open_shards(data.source, data.val_fraction, tokenizer)):
+        return found
     corpus = corpus or load_text(data.source)
-    if isinstance(tokenizer, TokenizerConfig) and Path(tokenizer.name).is_file():
-        tokenizer = load_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
     text_sha256 = sha256_of(corpus.text)
     folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
     remark = ""
@@ -75,19 +74,6 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus:
     return _from_corpus(open_folder(folder), corpus, remark)
 
 
-def open_folder(folder: Path) -> Prepared:
-    """What `prepare` left in `folder`. Raises UserError, naming the file and the reason, if it is not whole."""
-    manifest = load_manifest(folder / MANIFEST_NAME)
-    return Prepared(
-        folder=folder,
-        manifest=manifest,
-        tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
-        train=_open_split(folder, manifest.train),
-        val=_open_split(folder, manifest.val),
-        note=manifest.note,
-    )
-
-
 def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
     """The shards of a run, from the manifest and tokenizer in its folder: found in the cache, or made again.
 
@@ -98,6 +84,8 @@ def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
             f"the tokenizer is not the one whose ids the data manifest describes ({manifest.tokenizer.name}, "
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
+    if manifest.path is not None:
+        return open_shards_again(manifest, tokenizer)
     folder = prepared_folder(manifest.key)
     with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
         found = open_folder(folder)
@@ -129,17 +117,7 @@ def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[
 
     SentencePiece looks across spaces, so it gets the whole text at once.
     """
-    return safe_slices(text, size) if tokenizer_name in _SLICEABLE else iter([text])
-
-
-def sha256_of(text: str) -> str:
-    """The sha256 of the text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """The sha256 of all that a tokenizer's file says, whatever its layout: equal for equal tokenizers."""
-    return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
+    return safe_slices(text, size) if tokenizer_name in SLICEABLE else iter([text])
 
 
 def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
@@ -187,15 +165,6 @@ def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Sp
     return Split(len(text), n_bytes, n_tokens, (shard,))
 
 
-def _open_split(folder: Path, split: Split) -> TokenArray:
-    tokens = TokenArray([folder / shard for shard in split.shards])
-    if len(tokens) != split.tokens:
-        raise UserError(
-            f"{folder}: {', '.join(split.shards)} hold {len(tokens)} tokens, the manifest says {split.tokens}"
-        )
-    return tokens
-
-
 def _discard(folder: Path) -> None:
     """Removes a damaged folder: moved aside at once, so that nobody meets it half deleted."""
     with (
@@ -229,10 +198,10 @@ def _text_again(manifest: Manifest) -> Corpus:
             f"from {origin}: prepare the same text again with `glassgpt data prepare` and the run's tokenizer.json"
         )
     corpus = load_text(manifest.source)
-    found = sha256_of(corpus.text)
-    if found != manifest.text_sha256:
+    found, expected = sha256_of(corpus.text), manifest.text_sha256 or ""
+    if found != expected:
         raise UserError(
             f"the text {manifest.source} has changed since this run was made: its sha256 is {found[:12]}…, "
-            f"the run was trained on {manifest.text_sha256[:12]}…; restore the text, or start a new run"
+            f"the run was trained on {expected[:12]}…; restore the text, or start a new run"
         )
     return corpus

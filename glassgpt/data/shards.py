@@ -19,6 +19,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -27,6 +28,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glassgpt.data.foreign import SUFFIXES as FOREIGN_SUFFIXES
+from glassgpt.data.foreign import open_foreign
 from glassgpt.errors import UserError
 from glassgpt.files import new_file
 
@@ -141,6 +144,11 @@ def open_shard(path: Path) -> NDArray[np.unsignedinteger]:
     return mapped.view(np.ndarray)
 
 
+def open_tokens(path: Path) -> NDArray[np.integer]:
+    """The ids of a token file, ours or a foreign one: (count,), memory-mapped and read-only."""
+    return open_foreign(path) if path.suffix in FOREIGN_SUFFIXES and not is_shard(path) else open_shard(path)
+
+
 def verify_shard(path: Path) -> ShardHeader:
     """Reads the whole shard and compares its sha256. Raises UserError for an altered one too."""
     header = read_header(path)
@@ -157,22 +165,36 @@ def verify_shard(path: Path) -> ShardHeader:
 
 
 class TokenArray:
-    """One virtual array of ids over several shards, in the order given."""
+    """One virtual array of ids over several token files, in the order given."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
             raise ValueError("a TokenArray needs at least one shard")
         self.paths = tuple(paths)
-        self._shards = [open_shard(path) for path in paths]
-        self._starts = [0, *accumulate(len(shard) for shard in self._shards)]
+        self._place([open_tokens(path) for path in paths])
+
+    def _place(self, shards: list[NDArray[np.integer]]) -> None:
+        self._shards = shards
+        self._starts = [0, *accumulate(len(shard) for shard in shards)]
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     @property
-    def dtype(self) -> np.dtype[np.unsignedinteger]:
+    def dtype(self) -> np.dtype[np.integer]:
         """The widest type among the shards, as stored on the disk."""
         return max((shard.dtype for shard in self._shards), key=lambda dtype: dtype.itemsize)
+
+    def part(self, start: int, stop: int) -> TokenArray:
+        """Ids `start` to `stop` as an array of its own, without a copy."""
+        part = copy(self)
+        part._place(
+            [
+                shard[max(start - offset, 0) : max(stop - offset, 0)]
+                for shard, offset in zip(self._shards, self._starts, strict=False)
+            ]
+        )
+        return part
 
     def slice(self, start: int, stop: int) -> NDArray[np.int64]:
         """Ids `start` to `stop` as a fresh int64 array (stop - start,). Raises IndexError outside the array."""

@@ -20,17 +20,8 @@ from hypothesis import strategies as st
 from glassgpt.data import prepare as prepare_module
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.manifest import load_manifest
-from glassgpt.data.prepare import (
-    DataConfig,
-    Prepared,
-    iter_pieces,
-    open_folder,
-    open_prepared,
-    prepare,
-    prepared_folder,
-    sha256_of,
-    split_text,
-)
+from glassgpt.data.prepare import DataConfig, iter_pieces, open_prepared, prepare, prepared_folder, split_text
+from glassgpt.data.prepared import Prepared, open_folder, sha256_of
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig, build_tokenizer
 

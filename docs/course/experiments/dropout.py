@@ -7,7 +7,7 @@ import statistics
 import torch
 from lab import adamw, open_text, row, train, validation_loss
 
-from glassgpt.data.prepare import Prepared
+from glassgpt.data.prepared import Prepared
 from glassgpt.data.shards import TokenArray
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel

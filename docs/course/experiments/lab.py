@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepare import DataConfig, Prepared, prepare
+from glassgpt.data.prepare import DataConfig, prepare
+from glassgpt.data.prepared import Prepared
 from glassgpt.data.shards import TokenArray
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.runtime import build_runtime

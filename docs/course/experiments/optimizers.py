@@ -11,7 +11,7 @@ import torch
 from lab import open_text, row, train, validation_loss
 from torch import nn
 
-from glassgpt.data.prepare import Prepared
+from glassgpt.data.prepared import Prepared
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
 

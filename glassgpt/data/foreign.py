@@ -1,0 +1,96 @@
+"""Token files that other programs wrote, read as they are.
+
+    npy          NumPy's format, one dimension: build-nanogpt's shards, and their copy on Kaggle
+    llmc-bin     llm.c's: 256 int32 (magic, version, count), then uint16 for GPT-2 or uint32 for Llama 3
+    nanogpt-bin  nanoGPT's train.bin and val.bin: uint16 and nothing else
+
+Only the ids are read. A `meta.pkl` that nanoGPT leaves beside them is a pickle, which may execute code: it stays shut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glassgpt.errors import UserError
+
+NPY, NANOGPT, LLMC = "npy", "nanogpt-bin", "llmc-bin"
+SUFFIXES = (".npy", ".bin")
+
+_LLMC_HEADER = 256 * 4  # bytes
+_LLMC: dict[tuple[int, int], np.dtype[np.integer]] = {  # magic and version, as in dev/data/data_common.py of llm.c
+    (20240520, 1): np.dtype("<u2"),
+    (20240801, 7): np.dtype("<u4"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a token file holds, and where in it."""
+
+    format: str
+    dtype: np.dtype[np.integer]
+    count: int
+    offset: int  # bytes before the first id
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout of a .npy or .bin file, checked against its size.
+
+    Raises UserError, naming file and reason, where it is missing, cut short or of another kind.
+    """
+    try:
+        return _npy(path) if path.suffix == ".npy" else _bin(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def open_foreign(path: Path) -> NDArray[np.integer]:
+    """The ids of a foreign file (count,), memory-mapped and read-only. Raises UserError as `read_layout` does."""
+    layout = read_layout(path)
+    if layout.count == 0:
+        return np.empty(0, layout.dtype)
+    return np.memmap(path, layout.dtype, mode="r", offset=layout.offset, shape=(layout.count,)).view(np.ndarray)
+
+
+def _npy(path: Path) -> Layout:
+    try:
+        with path.open("rb") as file:
+            first = np.lib.format.read_magic(file) == (1, 0)
+            header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            offset = file.tell()
+    except ValueError as error:
+        raise UserError(f"{path} is no .npy file, or is damaged: {error}") from error
+    if len(shape) != 1 or dtype.kind not in "iu":
+        raise UserError(f"{path} holds an array of {dtype} and shape {shape}, where token ids are integers in a row")
+    _check_size(path, offset + shape[0] * dtype.itemsize)
+    return Layout(NPY, dtype, shape[0], offset)
+
+
+def _bin(path: Path) -> Layout:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = np.frombuffer(file.read(_LLMC_HEADER), np.uint8)
+    fields = head[: 12 * (len(head) >= 12)].view("<i4").tolist()
+    known = {magic for magic, _ in _LLMC}
+    if fields and fields[0] in known:
+        magic, version, count = fields
+        if (magic, version) not in _LLMC or len(head) < _LLMC_HEADER or count < 0:
+            raise UserError(f"{path} has a damaged header of llm.c: magic {magic}, version {version}, {count} ids")
+        dtype = _LLMC[magic, version]
+        _check_size(path, _LLMC_HEADER + count * dtype.itemsize)
+        return Layout(LLMC, dtype, count, _LLMC_HEADER)
+    if size % 2:
+        raise UserError(f"{path} is cut short, or is no token file: its {size} bytes are no whole number of uint16")
+    return Layout(NANOGPT, np.dtype("<u2"), size // 2, 0)
+
+
+def _check_size(path: Path, expected: int) -> None:
+    size = path.stat().st_size
+    if size != expected:
+        problem = "cut short" if size < expected else "too long"
+        raise UserError(f"{path} is {problem}: {size} bytes, its header promises {expected}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
+from glassgpt.cli.data_prepare import prepare
+from glassgpt.cli.output import AsJson, print_fields, print_json
+
 app = typer.Typer(no_args_is_help=True, help="List, prepare, describe and verify texts and their token shards.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 HELP_OF_DATA = "A known name, a file, a folder of text files, or - for stdin."
 
 
@@ -34,26 +34,7 @@ def list_texts(as_json: AsJson = False) -> None:
         typer.echo(describe_entry(entry))
 
 
-@app.command()
-def prepare(
-    data: Annotated[str, typer.Option(help=HELP_OF_DATA)] = "auto",
-    tokenizer: Annotated[str, typer.Option(help="A tokenizer's name, or the file of a saved one.")] = "char",
-    vocab_size: Annotated[int | None, typer.Option(help="For bpe: bytes, merges and special tokens.")] = None,
-    val_fraction: Annotated[float, typer.Option(help="The part of the text kept for validation.")] = 0.1,
-    as_json: AsJson = False,
-) -> None:
-    """Split and tokenise a text into shards in the cache; a second call finds them there."""
-    from glassgpt.data.inventory import describe_prepared
-    from glassgpt.data.prepare import DataConfig
-    from glassgpt.data.prepare import prepare as prepare_data
-    from glassgpt.tokenizers import TokenizerConfig
-
-    config = TokenizerConfig(tokenizer)
-    if vocab_size is not None:
-        config = replace(config, vocab_size=vocab_size)
-    prepared = prepare_data(DataConfig(data, val_fraction), config)
-    typer.echo(prepared.note, err=True)
-    print_fields(describe_prepared(prepared.folder, prepared.manifest), as_json)
+app.command()(prepare)
 
 
 @app.command()
@@ -97,18 +78,3 @@ def describe_entry(entry: dict[str, Any]) -> str:
         return f"{entry['key']}  damaged: {entry['problem']}"
     tokenizer = f"{entry['tokenizer']} ({entry['vocab_size']:,})"
     return f"{entry['key']}  {entry['name']}, {tokenizer}, {entry['train_tokens']:,} + {entry['val_tokens']:,} tokens"
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
-def print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    """Fields as JSON, or as lines of name and value, those of a nested field as `train.tokens`."""
-    if as_json:
-        print_json(fields)
-        return
-    for name, value in fields.items():
-        for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
-            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {part}")

@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> tuple[str, str]:
     are left out, and so are empty files and binary ones (a NUL among the first 8 KiB). Any other file must be UTF-8.
     """
     texts, n_skipped = [], 0
-    for path in _visible_files(folder):
+    for path in visible_files(folder):
         data = _read_bytes(path)
         if b"\0" in data[:_SNIFFED] or not data.removeprefix(_BOM):
             n_skipped += 1
@@ -78,6 +78,15 @@ def decode(data: bytes, where: str) -> str:
     raise UserError(f"{where} {reason}: byte 0x{data[bad]:02x} at offset {bad}; give a UTF-8 text file")
 
 
+def is_binary(path: Path) -> bool:
+    """Whether a NUL is among the first 8 KiB of a file, as git and grep ask."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(_SNIFFED)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -85,7 +94,9 @@ def _read_bytes(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files below `folder` that are not hidden, in the order of their relative paths."""
+
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read folder {error.filename}: {error.strerror}") from error
 

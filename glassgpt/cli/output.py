@@ -1,0 +1,25 @@
+"""Results on stdout, for people and, with --json, for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_fields(fields: dict[str, Any], as_json: bool) -> None:
+    """Fields as JSON, or as lines of name and value, those of a nested field as `train.tokens`."""
+    if as_json:
+        print_json(fields)
+        return
+    for name, value in fields.items():
+        for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
+            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {part}")

@@ -1,0 +1,190 @@
+"""A file to its documents, one after another in a fixed order, in memory that does not grow with the file.
+
+.parquet                a row                     plain, never compressed around
+.jsonl .ndjson .json    a line: an object         plain, .gz, .bz2, .xz or .zst
+.csv .tsv               a record below the header likewise
+any other               the whole file, in pieces likewise
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from glassgpt.data.compressed import open_stream, plain_name
+from glassgpt.errors import UserError
+from glassgpt.tokenizers.patterns import safe_stream
+
+KINDS = {
+    ".parquet": "parquet", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines",
+    ".csv": "CSV", ".tsv": "CSV",
+}  # fmt: skip
+TEXT = "text"
+PIECE = 1 << 20  # characters of a text file in one piece
+_READ = 1 << 20  # bytes
+_ROWS = 1000  # of a parquet file decoded at a time
+_LARGEST_FIELD = (1 << 31) - 1  # of CSV; Python's default of 128 KiB is shorter than many documents
+
+
+class Piece(NamedTuple):
+    """A document, or a part of a long one."""
+
+    text: str
+    starts_document: bool
+    where: str  # for errors: the file, and the place in it
+    bytes_read: int  # of the file so far, as it lies on the disk
+
+
+def kind_of(path: Path) -> str:
+    """What a file's name says that it holds: parquet, JSON lines, CSV or text."""
+    return KINDS.get(plain_name(path).suffix.lower(), TEXT)
+
+
+def read_documents(path: Path, column: str, start: int = 0, *, in_pieces: bool = True) -> Iterator[Piece]:
+    """The pieces of a file from number `start` on; one that is empty or null comes too, so that numbers are stable.
+
+    `column` is the field that holds the text, except in a text file. One of these comes in pieces whose ids joined are
+    the ids of the whole, unless `in_pieces` is false. Raises UserError, naming file and place, for what is no text.
+    """
+    kind = kind_of(path)
+    if kind == "parquet":
+        return _read_parquet(path, column, start)
+    if kind == TEXT:
+        return islice(_read_text(path, in_pieces), start, None)
+    return islice(_read_records(path, column, _json_lines if kind == "JSON lines" else _csv_records), start, None)
+
+
+def check_column(path: Path, column: str) -> None:
+    """Raises UserError where a parquet file, known by its last bytes, is damaged or has no such column of text."""
+    if kind_of(path) != "parquet":
+        return
+    with _open_parquet(path) as file:
+        fields = {field.name: field.type for field in file.schema_arrow}
+    if column not in fields:
+        raise _no_column(path, column, list(fields))
+    if str(fields[column]) not in ("string", "large_string", "string_view", "null"):
+        raise UserError(f"column '{column}' of {path} holds {fields[column]}, not text: name another with --column")
+
+
+def _read_parquet(path: Path, column: str, start: int) -> Iterator[Piece]:
+    check_column(path, column)
+    size = path.stat().st_size
+    with _open_parquet(path) as file:
+        skipped, groups = _groups_before(file, start)
+        number, n_rows = skipped, max(file.metadata.num_rows, 1)
+        remaining = range(groups, file.num_row_groups)
+        for batch in file.iter_batches(_ROWS, row_groups=list(remaining), columns=[column], use_threads=False):
+            for text in batch.column(0).to_pylist():
+                if number >= start:
+                    yield Piece(text or "", True, f"{path}, row {number + 1}", size * number // n_rows)
+                number += 1
+
+
+def _groups_before(file: Any, start: int) -> tuple[int, int]:
+    """How many rows, in how many whole row groups, come before row `start`: they need not be read."""
+    rows = group = 0
+    while group < file.num_row_groups and rows + file.metadata.row_group(group).num_rows <= start:
+        rows += file.metadata.row_group(group).num_rows
+        group += 1
+    return rows, group
+
+
+def _open_parquet(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError("reading parquet files needs pyarrow: pip install 'glassgpt[data]'") from error
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no parquet file, or is cut short: {str(error).splitlines()[0]}") from error
+
+
+Reader = Callable[[BinaryIO, Path], Iterator[tuple[int, dict[str, Any]]]]
+
+
+def _read_records(path: Path, column: str, reader: Reader) -> Iterator[Piece]:
+    with open_stream(path) as (stream, raw):
+        for line, record in reader(stream, path):
+            if column not in record:
+                raise _no_column(f"{path}, line {line}", column, list(record))
+            text = record[column]
+            if not isinstance(text, str | None):
+                raise UserError(f"{path}, line {line}: field '{column}' is no text but {str(text)[:40]!r}")
+            yield Piece(text or "", True, f"{path}, line {line}", raw.tell())
+
+
+def _json_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(stream, 1):
+        if line.isspace():
+            continue
+        try:
+            record = json.loads(line.removeprefix(codecs.BOM_UTF8))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}, line {number} is no JSON object: a line each, with the text in a field, is needed"
+            )
+        yield number, record
+
+
+def _csv_records(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_LARGEST_FIELD)
+    delimiter = "\t" if plain_name(path).suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader, None)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {line}") from error
+        except csv.Error as error:
+            raise UserError(f"{path}, line {line} is not CSV: {error}") from error
+        if record is None:
+            return
+        yield line, record
+
+
+def _no_column(where: object, column: str, known: Sequence[object]) -> UserError:
+    names = ", ".join(map(str, known[:20])) or "none"
+    return UserError(
+        f"{where} has no column '{column}': name the one that holds the text with --column; it has {names}"
+    )
+
+
+def _read_text(path: Path, in_pieces: bool) -> Iterator[Piece]:
+    with open_stream(path) as (stream, raw):
+        texts = _decode(stream, path)
+        pieces = safe_stream(texts, PIECE) if in_pieces else iter(["".join(texts)])
+        for number, text in enumerate(pieces):
+            yield Piece(text, number == 0, str(path), raw.tell())
+
+
+def _decode(stream: BinaryIO, path: Path) -> Iterator[str]:
+    """The text of a UTF-8 stream in chunks, by the rules of `text_files.decode`."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    first, offset = True, 0  # of the bytes not yet decoded
+    while True:
+        data = stream.read(_READ)
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            bad = offset - pending + error.start
+            raise UserError(
+                f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {bad}; give a UTF-8 text file"
+            ) from error
+        if (nul := data.find(b"\0")) >= 0:
+            raise UserError(f"{path} is binary: byte 0x00 at offset {offset + nul}; give a UTF-8 text file")
+        yield text.removeprefix("\ufeff") if first else text
+        if not data:
+            return
+        first, offset = False, offset + len(data)

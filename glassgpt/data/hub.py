@@ -1,0 +1,131 @@
+"""Data sets of the Hugging Face hub as a stream: nothing is kept on the disk but the shards made of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from glassgpt.data.documents import Piece
+from glassgpt.data.sources import BATCH, Batch, Position
+from glassgpt.errors import UserError, unknown
+
+FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
+FINEWEB_EDU_SAMPLES = ("10BT", "100BT", "350BT")  # tokens of GPT-2's vocabulary, in billions
+
+
+def fineweb_edu(sample: str = "10BT") -> HubDataset:
+    """A published sample of FineWeb-Edu, filtered pages of the web."""
+    if sample not in FINEWEB_EDU_SAMPLES:
+        raise unknown("sample of fineweb-edu", sample, FINEWEB_EDU_SAMPLES)
+    return HubDataset(FINEWEB_EDU, config=f"sample-{sample}")
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A data set by its id, or a folder laid out like one. A position is the state of its iterator, and a count."""
+
+    id: str
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+    revision: str | None = None  # a commit, so that going on reads what the beginning read
+
+    @property
+    def name(self) -> str:
+        return f"{self.id} {self.config}" if self.config else self.id
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "hub": self.id,
+            "config": self.config,
+            "split": self.split,
+            "column": self.column,
+            "revision": self.revision,
+        }
+
+    def pinned(self, earlier: dict[str, Any] | None) -> HubDataset:
+        """The same data set at the revision of earlier settings, else at the newest. Raises UserError offline."""
+        if earlier and earlier.get("hub") == self.id:
+            return replace(self, revision=earlier.get("revision"))
+        if Path(self.id).is_dir():
+            return self
+        with _reaching(self.id):
+            from huggingface_hub import HfApi
+
+            return replace(self, revision=HfApi().dataset_info(self.id, timeout=20).sha)
+
+    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[Batch]:
+        """The documents in batches of about a million characters, each document whole."""
+        with _reaching(self.id):
+            stream = self._stream()
+            done, state = start or (0, None)
+            if state is not None:
+                stream.load_state_dict(state)
+            total = self._documents(stream)
+            position = [done, stream.state_dict()]
+            pieces, size = [], 0
+            for number, record in enumerate(stream, done + 1):
+                pieces.append(self._piece(record, number))
+                size += len(pieces[-1].text)
+                if size >= BATCH:
+                    yield Batch(position, pieces, min(number / total, 1.0) if total else None)
+                    position, pieces, size = [number, stream.state_dict()], [], 0
+            if pieces:
+                yield Batch(position, pieces, 1.0)
+
+    def _stream(self) -> Any:
+        try:
+            import datasets
+        except ImportError as error:
+            raise UserError("data sets of the hub need datasets: pip install 'glassgpt[data]'") from error
+        try:
+            stream = datasets.load_dataset(
+                self.id, name=self.config, split=self.split, revision=self.revision, streaming=True
+            )
+        except ValueError as error:  # an unknown configuration or split; the message lists those there are
+            raise UserError(f"data set {self.id}: {error}; choose with --config and --split") from error
+        columns = list(stream.features or [])
+        if columns and self.column not in columns:
+            raise self._no_column(columns)
+        return stream.select_columns([self.column]) if columns else stream
+
+    def _documents(self, stream: Any) -> int | None:
+        """How many documents the data set says that it has."""
+        split = (stream.info.splits or {}).get(self.split)
+        return split.num_examples if split else None
+
+    def _piece(self, record: dict[str, Any], number: int) -> Piece:
+        where = f"{self.name}, document {number}"
+        if self.column not in record:
+            raise self._no_column(list(record))
+        text = record[self.column]
+        if not isinstance(text, str | None):
+            raise UserError(f"{where}: column '{self.column}' is no text but {str(text)[:40]!r}")
+        return Piece(text or "", True, where, 0)
+
+    def _no_column(self, columns: list[str]) -> UserError:
+        return UserError(
+            f"{self.name} has no column '{self.column}': name the one that holds the text with --column; "
+            f"it has {', '.join(columns)}"
+        )
+
+
+@contextlib.contextmanager
+def _reaching(id: str) -> Iterator[None]:
+    """One sentence for whatever goes wrong on the way: the libraries below raise errors of a dozen families."""
+    try:
+        yield
+    except (UserError, GeneratorExit):
+        raise
+    except ImportError as error:
+        raise UserError("data sets of the hub need huggingface-hub: pip install 'glassgpt[data]'") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"cannot read data set '{id}' from the Hugging Face hub ({reason}): check its id and the network, then "
+            "give "
+            "the same command again, which goes on where it stopped"
+        ) from error

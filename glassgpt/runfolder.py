@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import filelock
@@ -76,7 +77,8 @@ def new_run_folder(
         with replacing_folder(folder) as temporary:
             write_text(temporary / "config.toml", dump_config(config))
             tokenizer.save(temporary / "tokenizer.json")
-            machine = describe_machine(runtime) | {"parameters": n_parameters, "glassgpt": version()}
+            begun = datetime.now().astimezone().isoformat(timespec="seconds")
+            machine = describe_machine(runtime) | {"parameters": n_parameters, "glassgpt": version(), "begun": begun}
             write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
             yield temporary
     except OSError as error:

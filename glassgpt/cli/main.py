@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from glassgpt import __version__
-from glassgpt.cli import data, evaluate, ladder, recipes, report, sample, tokenizer, train
+from glassgpt.cli import data, evaluate, ladder, recipes, report, runs, sample, tokenizer, train
 from glassgpt.errors import UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
@@ -26,6 +26,8 @@ app.command("ladder")(ladder.ladder)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("runs")(runs.runs)
+app.command("note")(runs.note)
 app.command("recipes")(recipes.recipes)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

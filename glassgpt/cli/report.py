@@ -12,17 +12,46 @@ from glassgpt.cli.sample import RUN_HELP
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help=RUN_HELP)],
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help=RUN_HELP)] = None,
     out: Annotated[Path | None, typer.Option(help="The page of several runs; by default comparison.html.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="A log of all runs and notes from this day.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day of the log.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write report.html into a run's folder, or one page that compares several runs; prints its path."""
+    """Write report.html into a run's folder, or one page on several runs, or on those of some days; prints its path."""
     from glassgpt.errors import UserError
     from glassgpt.inspection.report import write_comparison, write_report
     from glassgpt.run import find_run
 
+    if since is not None or until is not None:
+        if runs:
+            raise UserError("--since and --until are for the log of all runs: name runs, or days")
+        print_page(*write_log(since, until, out or Path("log.html")), as_json)
+        return
+    if not runs:
+        raise UserError("name a run, several to compare them, or days with --since 2026-11-21")
     folders = [find_run(run) for run in runs]
     if len(folders) == 1 and out is not None:
         raise UserError("--out is for a comparison: the report of one run stays in its folder")
     page = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out or Path("comparison.html"))
+    print_page(page, folders, as_json)
+
+
+def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, list[Path]]:
+    """The page of the runs and notes of a period, and the runs that are on it."""
+    from glassgpt.errors import UserError
+    from glassgpt.inspection.daybook import list_entries, parse_day, within
+    from glassgpt.inspection.daybook_page import write_daybook
+    from glassgpt.run import RUNS
+
+    first = None if since is None else parse_day(since, "--since")
+    last = None if until is None else parse_day(until, "--until")
+    entries = within(list_entries(RUNS), first, last)
+    if not entries:
+        raise UserError(f"no run under {RUNS}/ was begun or noted on in these days: glassgpt runs lists them all")
+    return write_daybook(entries, first, last, out), [Path(entry.folder) for entry in entries]
+
+
+def print_page(page: Path, folders: list[Path], as_json: bool) -> None:
+    """The path of the page; in JSON with the runs that are on it."""
     typer.echo(json.dumps({"report": str(page), "runs": [str(folder) for folder in folders]}) if as_json else page)

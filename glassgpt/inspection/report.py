@@ -19,6 +19,7 @@ from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.inspection import page
 from glassgpt.inspection.curves import AXES, CHARTS, Axes, Chart, Drawing, column, drawings, reading_notes
+from glassgpt.inspection.daybook import Note, read_notes
 from glassgpt.inspection.figures import Figure, comparability, count, headline, is_finite, summary
 from glassgpt.inspection.record import Line, Record, read_record
 
@@ -34,11 +35,12 @@ def write_report(run_folder: Path) -> Path:
     sections = [
         f'<h1>{escape(record.name)}</h1>\n<p class="lead">{escape(summary(record))}</p>',
         figures_html(headline(record)),
+        notes_html(read_notes(run_folder)),
         curves_html([record], charts),
         samples_html(record),
         settings_html(record),
     ]
-    return _write(run_folder / "report.html", record.name, sections, charts, [record])
+    return write_page(run_folder / "report.html", record.name, sections, charts, [record])
 
 
 def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
@@ -57,12 +59,13 @@ def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
         differences_html(records),
         last_samples_html(records),
     ]
-    return _write(out, f"{len(records)} runs", sections, charts, records)
+    return write_page(out, f"{len(records)} runs", sections, charts, records)
 
 
-def _write(
+def write_page(
     out: Path, title: str, sections: Sequence[str], charts: Sequence[Drawing], records: Sequence[Record]
 ) -> Path:
+    """Writes one HTML file around `sections`, with the curves' script and data in it; returns `out`."""
     body = "\n".join([*sections, '<footer class="quiet">Written by glassgpt. This file needs no network.</footer>'])
     alone = records[0] if len(records) == 1 else None
     data = {
@@ -85,6 +88,12 @@ def figures_html(figures: Sequence[Figure]) -> str:
         for label, value, note in figures
     )
     return '<dl class="figures">\n' + "\n".join(cells) + "\n</dl>"
+
+
+def notes_html(notes: Sequence[Note]) -> str:
+    """What people have noted on the run; nothing where they have not."""
+    items = "\n".join(f"<li><b>{note.time:%Y-%m-%d %H:%M}</b> {escape(note.text)}</li>" for note in notes)
+    return f'<h2>Notes</h2>\n<ul class="log">\n{items}\n</ul>' if notes else ""
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------

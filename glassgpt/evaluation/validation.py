@@ -50,30 +50,41 @@ def evaluate(
     *,
     block_size: int,
     max_tokens: int | None = None,
+    stride: int | None = None,
     separator: int | None = None,
     rows: int = 64,
 ) -> Evaluation:
     """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
 
+    With a `stride` the windows overlap: each holds `block_size` tokens and starts `stride` after the one before, and a
+    target counts in the first that holds it, with at least `block_size - stride` tokens before it (Hugging Face,
+    "Perplexity of fixed-length models"). The loss is lower, as no target but the first ones lacks context; it costs
+    `block_size / stride` times as much.
+
     Only the logits of ids that `token_bytes` has take part. With a `separator`, documents are predicted each alone.
 
     With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
     through the model at a time, fewer where their logits would fill the memory. Draws no random number and leaves the
-    model in the mode it was in. Raises UserError for fewer than two tokens, or an id that `token_bytes` does not have.
+    model in the mode it was in. Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or
+    a stride out of range.
     """
+    if stride is not None and not 1 <= stride < block_size:
+        raise UserError(f"stride {stride} is out of range: it must be at least 1 and below block_size = {block_size}")
     if len(tokens) < 2:
         raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
+    width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
     rows = max(1, min(rows, MAX_LOGITS // (block_size * len(token_bytes))))
     nats = nats_of_text = 0.0
     n_tokens = n_bytes = 0
     was_training = model.training
     model.eval()
     try:
-        for starts in _batches(len(tokens), block_size, max_tokens, rows):
-            windows = np.stack([tokens.slice(start, min(start + block_size + 1, len(tokens))) for start in starts])
+        for starts in _batches(len(tokens), width, step, max_tokens, rows):
+            windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
             losses = _token_losses(model, windows, len(token_bytes), separator, runtime)  # (rows, T)
-            sizes = token_bytes[windows[:, 1:]]
+            new = _new_targets(starts, losses.shape[1], width - step - 1)
+            losses, sizes = losses[new], token_bytes[windows[:, 1:]][new]
             nats += float(losses.sum())
             nats_of_text += float(losses[sizes > 0].sum())
             n_tokens += losses.size
@@ -83,15 +94,21 @@ def evaluate(
     return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), n_tokens)
 
 
-def _batches(n_tokens: int, block_size: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
-    """Where the windows start that go through the model together, all of one length."""
-    starts = np.arange(0, n_tokens - 1, block_size)
-    whole, shorter = starts[starts + block_size < n_tokens], starts[starts + block_size >= n_tokens]
-    if max_tokens is not None and len(whole) * block_size > max_tokens:
-        chosen = max(1, max_tokens // block_size)
+def _batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
+    """Where the windows of `width` tokens start that go through the model together, all of one length."""
+    n_windows = 1 + max(0, math.ceil((n_tokens - width) / step))  # the last one reaches the last token
+    starts = np.arange(n_windows) * step
+    whole, shorter = starts[starts + width <= n_tokens], starts[starts + width > n_tokens]
+    if max_tokens is not None and len(whole) * step > max_tokens:
+        chosen = max(1, max_tokens // step)
         whole, shorter = whole[np.arange(chosen) * len(whole) // chosen], shorter[:0]
     batches = [whole[i : i + rows] for i in range(0, len(whole), rows)]
     return [*batches, shorter] if len(shorter) else batches
+
+
+def _new_targets(starts: np.ndarray, n_targets: int, overlap: int) -> np.ndarray:
+    """(rows, n_targets) booleans: the targets that no earlier window holds, as the first `overlap` of a window are."""
+    return (np.arange(n_targets) >= overlap) | (starts == 0)[:, None]
 
 
 def _check_ids(windows: np.ndarray, vocab_size: int) -> None:

@@ -192,3 +192,41 @@ def test_bytes_of_each_token() -> None:
 
 def test_perplexity_of_a_hopeless_model_is_still_a_number() -> None:
     assert math.isfinite(Evaluation(loss=1e6, bits_per_byte=1.0, tokens=1).perplexity)
+
+
+def sliding_losses_by_hand(ids: np.ndarray, stride: int) -> list[float]:
+    """Hugging Face's loop of overlapping windows, one at a time, in float64."""
+    model = build().double().eval()
+    losses: list[float] = []
+    previous_end = 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + BLOCK, len(ids))
+        with torch.no_grad():
+            logprobs = torch.log_softmax(model(torch.from_numpy(ids[None, begin:end]))[0, :, :VOCAB], dim=-1)
+        for target in range(max(previous_end, 1), end):
+            losses.append(-logprobs[target - begin - 1, ids[target]].item())
+        previous_end = end
+        if end == len(ids):
+            break
+    return losses
+
+
+@settings(max_examples=40)
+@given(n_tokens=st.integers(2, 60), stride=st.integers(1, BLOCK - 1), rows=st.integers(1, 5))
+def test_sliding_windows_count_every_target_once(n_tokens: int, stride: int, rows: int) -> None:
+    ids = draw_ids(n_tokens, seed=n_tokens)
+    tokens: TokenArray = FakeTokens(ids)  # type: ignore[assignment]
+    got = evaluate(build(), tokens, BYTES, CPU, block_size=BLOCK, stride=stride, rows=rows)
+    losses = np.array(sliding_losses_by_hand(ids, stride))
+    sizes = BYTES[ids[1:]]
+    assert got.tokens == len(losses) == n_tokens - 1
+    assert got.loss == pytest.approx(losses.mean(), rel=1e-5)
+    bits = losses[sizes > 0].sum() / math.log(2)
+    assert got.bits_per_byte == pytest.approx(bits / max(1, sizes.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [-1, 0, BLOCK])
+def test_a_stride_that_leaves_no_context(stride: int) -> None:
+    tokens: TokenArray = FakeTokens(draw_ids(20))  # type: ignore[assignment]
+    with pytest.raises(UserError, match=f"stride {stride} is out of range: .* below block_size = {BLOCK}"):
+        evaluate(build(), tokens, BYTES, CPU, block_size=BLOCK, stride=stride)

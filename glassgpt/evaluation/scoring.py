@@ -1,0 +1,126 @@
+"""(context, continuation) → log-likelihood: what every multiple-choice test and lm-eval ask of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from glassgpt.errors import UserError
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.base import Tokenizer
+
+MAX_ROWS = 64
+MAX_LOGITS = 1 << 25  # held at a time: 128 MiB in float32
+
+Progress = Callable[[int, int], None]  # rows done, rows in all
+
+
+class Pair(NamedTuple):
+    """A text as ids in two parts: what is given, at least one id, and what is scored after it, at least one."""
+
+    context: Sequence[int]
+    continuation: Sequence[int]
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
+    """Two texts as ids of the whole of both, cut where the first one's end, as lm-eval does.
+
+    Spaces at the end of the context go to the continuation, where tokenizers have them.
+    """
+    stripped = context.rstrip()
+    head = tokenizer.encode(stripped)
+    return Pair(head, tokenizer.encode(context + continuation)[len(head) :])
+
+
+class Scores(NamedTuple):
+    """One entry for each of n pairs."""
+
+    logprobs: np.ndarray  # (n,) float64, nats: the sum over the continuation
+    greedy: np.ndarray  # (n,) bool: every token of the continuation is the most likely one
+
+
+def cut_left(pair: Pair, block_size: int) -> tuple[list[int], list[int]]:
+    """The inputs and the targets of a pair, as many as fit: the start of a long context is forgotten, as in lm-eval.
+
+    A continuation that is longer than `block_size` loses its own start too, which lm-eval refuses.
+    """
+    ids = [*pair.context, *pair.continuation][-(block_size + 1) :]
+    return ids[:-1], ids[1:][-len(pair.continuation) :]
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    runtime: Runtime,
+    *,
+    block_size: int,
+    vocab_size: int,
+    progress: Progress | None = None,
+) -> Scores:
+    """The log-likelihood of each continuation given its context; only the first `vocab_size` logits take part.
+
+    Pairs of about one length go through the model together, the longest first, so that too little memory shows at
+    once. Draws no random number and leaves the model in the mode it was in. Raises UserError for a pair that lacks a
+    part, and for an id outside the vocabulary.
+    """
+    rows = [_row(pair, block_size, vocab_size) for pair in pairs]
+    logprobs, greedy = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    was_training = model.training
+    model.eval()
+    try:
+        done = 0
+        for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size):
+            logprobs[batch], greedy[batch] = _score_rows(model, [rows[i] for i in batch], runtime, vocab_size)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(rows))
+    finally:
+        model.train(was_training)
+    return Scores(logprobs, greedy)
+
+
+def _row(pair: Pair, block_size: int, vocab_size: int) -> tuple[list[int], list[int]]:
+    if not pair.context or not pair.continuation:
+        raise UserError("cannot score a text without a context or without a continuation of at least one token")
+    if (largest := max(max(pair.context), max(pair.continuation))) >= vocab_size:
+        raise UserError(f"cannot score token id {largest}: it is outside the model's vocabulary of {vocab_size}")
+    return cut_left(pair, block_size)
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int) -> list[list[int]]:
+    """The rows in `order`, longest first, dealt into batches whose logits stay below MAX_LOGITS."""
+    batches: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        size = max(1, min(MAX_ROWS, MAX_LOGITS // (lengths[order[start]] * vocab_size)))
+        batches.append(list(order[start : start + size]))
+        start += size
+    return batches
+
+
+def _score_rows(
+    model: nn.Module, rows: Sequence[tuple[list[int], list[int]]], runtime: Runtime, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows are padded on the right, where a causal model's earlier positions cannot see it."""
+    inputs = pad_sequence([torch.tensor(inputs) for inputs, _ in rows], batch_first=True).to(runtime.device)
+    with runtime.autocast():
+        logits = model(inputs)  # (B, T, V)
+    scored = torch.cat([_last(part, row) for part, row in zip(logits, rows, strict=True)])[:, :vocab_size].float()
+    targets = torch.tensor([id for _, row in rows for id in row], device=runtime.device)
+    logprobs = scored.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0].double().cpu().numpy()
+    hits = (scored.argmax(dim=-1) == targets).cpu().numpy()
+    starts = np.cumsum([0, *(len(row) for _, row in rows)])[:-1]
+    return np.add.reduceat(logprobs, starts), np.logical_and.reduceat(hits, starts)
+
+
+def _last(logits: Tensor, row: tuple[list[int], list[int]]) -> Tensor:
+    """logits (T, V) of a padded row to those that predict its targets."""
+    inputs, targets = row
+    return logits[len(inputs) - len(targets) : len(inputs)]

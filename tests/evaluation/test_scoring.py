@@ -1,0 +1,108 @@
+"""Log-likelihoods of continuations against one row at a time in float64, and how pairs are cut and encoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from glassgpt.errors import UserError
+from glassgpt.evaluation import scoring
+from glassgpt.evaluation.scoring import Pair, Scores, encode_pair, score
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.char import CharTokenizer
+
+CPU = Runtime(torch.device("cpu"), "float32")
+BLOCK, VOCAB, PADDED = 8, 5, 7
+
+ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12)
+
+
+def build(dropout: float = 0.0) -> GPT2:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=dropout))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return model
+
+
+def measure(model: nn.Module, pairs: list[Pair]) -> Scores:
+    return score(model, pairs, CPU, block_size=BLOCK, vocab_size=VOCAB)
+
+
+def by_hand(pair: Pair) -> tuple[float, bool]:
+    """One token after another, each with as much of what is left of the text as fits, in float64."""
+    model = build().double().eval()
+    text = [*pair.context, *pair.continuation][-(BLOCK + 1) :]
+    first = max(1, len(text) - len(pair.continuation))
+    total, greedy = 0.0, True
+    for at in range(first, len(text)):
+        with torch.no_grad():
+            logprobs = model(torch.tensor([text[:at]]))[0, -1, :VOCAB].log_softmax(dim=-1)
+        total += logprobs[text[at]].item()
+        greedy = greedy and int(logprobs.argmax()) == text[at]
+    return total, greedy
+
+
+@settings(max_examples=30)
+@given(st.lists(st.builds(Pair, ids, ids), min_size=1, max_size=9))
+def test_equal_to_one_row_at_a_time(pairs: list[Pair]) -> None:
+    got = measure(build(), pairs)
+    expected = [by_hand(pair) for pair in pairs]
+    assert got.logprobs == pytest.approx([total for total, _ in expected], rel=1e-5, abs=1e-5)
+    assert got.greedy.tolist() == [greedy for _, greedy in expected]
+
+
+def test_some_continuations_are_greedy() -> None:
+    pairs = [Pair([1, 2], [id]) for id in range(VOCAB)]
+    assert measure(build(), pairs).greedy.sum() == 1
+
+
+def test_few_logits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    pairs = [Pair(draw.integers(VOCAB, size=n).tolist(), [0, 1]) for n in draw.integers(1, BLOCK, size=30)]
+    expected = measure(build(), pairs)
+    monkeypatch.setattr(scoring, "MAX_LOGITS", 3 * BLOCK * VOCAB)
+    shapes: list[torch.Size] = []
+    model = build()
+    model.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    got = measure(model, pairs)
+    assert got.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+    assert max(rows * length for rows, length in shapes) <= 3 * BLOCK
+    assert [length for _, length in shapes] == sorted((length for _, length in shapes), reverse=True)
+
+
+def test_draws_no_random_number_and_leaves_the_mode() -> None:
+    model = build(dropout=0.5).train()
+    before = torch.get_rng_state()
+    assert measure(model, [Pair([1], [2])]).logprobs == pytest.approx([by_hand(Pair([1], [2]))[0]], rel=1e-5)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_counts_rows() -> None:
+    heard: list[tuple[int, int]] = []
+    score(
+        build(), [Pair([1], [2])] * 70, CPU, block_size=BLOCK, vocab_size=VOCAB,
+        progress=lambda done, total: heard.append((done, total)),
+    )  # fmt: skip
+    assert heard == [(64, 70), (70, 70)]
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [(Pair([], [1]), "without a context"), (Pair([1], []), "without a continuation"), (Pair([1], [5]), "token id 5")],
+)
+def test_what_cannot_be_scored(pair: Pair, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        measure(build(), [pair])
+
+
+def test_spaces_at_the_end_of_the_context_are_scored() -> None:
+    tokenizer = CharTokenizer.train("ab ")
+    pair = encode_pair(tokenizer, "ab ", "ba")
+    assert (tokenizer.decode(pair.context), tokenizer.decode(pair.continuation)) == ("ab", " ba")

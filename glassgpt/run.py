@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,10 @@ from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.data.prepare import DataConfig, open_prepared, prepare
 from glassgpt.data.prepared import Prepared, tokenizer_sha256
 from glassgpt.errors import UserError, unknown
+from glassgpt.evaluation.hellaswag import Accuracies
+from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.evaluation.scoring import Progress
+from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig, generate
 from glassgpt.models import build_model, find_architecture
@@ -116,9 +120,17 @@ class Run:
         return write(self.model, self.tokenizer, ids, config, self.config.model.block_size, max_new_tokens, generator)
 
     def evaluate(
-        self, data: str | None = None, *, text: str | None = None, split: Literal["train", "val"] = "val"
+        self,
+        data: str | None = None,
+        *,
+        text: str | None = None,
+        split: Literal["train", "val"] = "val",
+        stride: int | None = None,
     ) -> Evaluation:
-        """The loss on a whole split: of the run's own text, of another source as `--data` names it, or of a string."""
+        """The loss on a whole split: of the run's own text, of another source as `--data` names it, or of a string.
+
+        A `stride` lets the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
+        """
         prepared = self._prepare(data, text_corpus(text) if text is not None else None)
         return evaluate(
             self.model,
@@ -126,8 +138,31 @@ class Run:
             bytes_per_token(self.tokenizer),
             self.runtime,
             block_size=self.config.model.block_size,
+            stride=stride,
             separator=document_separator(self.config, self.tokenizer),
         )
+
+    def evaluate_suite(
+        self, name: str, *, file: str | Path | None = None, limit: int | None = None, progress: Progress | None = None
+    ) -> Accuracies:
+        """How the model does at a test known by name, "hellaswag"; `file` and `limit` choose its items."""
+        suite = open_suite(name, self.tokenizer, file=file, limit=limit)
+        return suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size, progress=progress)
+
+    def evaluate_tasks(
+        self,
+        tasks: Sequence[str],
+        *,
+        include_path: str | Path | None = None,
+        limit: int | None = None,
+        num_fewshot: int | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """What EleutherAI's lm-eval reports for its `tasks`, see `glassgpt.evaluation.lm_eval`."""
+        return evaluate_tasks(
+            self.model, self.tokenizer, tasks, self.runtime,
+            block_size=self.config.model.block_size, prefix_id=start_of_text(self.tokenizer)[0],
+            include_path=include_path, limit=limit, num_fewshot=num_fewshot,
+        )  # fmt: skip
 
     def _prepare(self, data: str | None, corpus: Corpus | None) -> Prepared:
         if data is None and corpus is None:

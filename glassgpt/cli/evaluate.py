@@ -1,38 +1,76 @@
-"""glassgpt eval: how well a run predicts a text."""
+"""glassgpt eval: how well a run predicts a text, or does at a test that is known by name."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
+from glassgpt.errors import UserError
+
+if TYPE_CHECKING:
+    from glassgpt.run import Run
 
 
 def evaluate(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
     data: Annotated[str | None, typer.Option(help="Another text; by default the run's own.")] = None,
-    split: Annotated[Literal["train", "val"], typer.Option(help="Which split of the text.")] = "val",
+    split: Annotated[Literal["train", "val"] | None, typer.Option(help="Of the text: val (default) or train.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Overlapping windows, this many tokens apart: every target has context.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="A test instead of a text: hellaswag.")] = None,
+    file: Annotated[str | None, typer.Option(help="The suite's items, JSON lines; by default its own.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many items of the suite.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """The loss on a whole split: nats per token, perplexity and bits per byte."""
+    """The loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy at a suite."""
     from glassgpt.run import load
 
+    if suite is None and (file is not None or limit is not None):
+        raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")
+    if suite is not None and (data is not None or split is not None or stride is not None):
+        raise UserError("--suite brings its own text: leave out --data, --split and --stride")
     opened = load(run, checkpoint=checkpoint, device=device)
-    result = opened.evaluate(data, split=split)
+    if suite is None:
+        _report_loss(opened, data, split or "val", stride, as_json)
+    else:
+        _report_suite(opened, suite, file, limit, as_json)
+
+
+def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], stride: int | None, as_json: bool) -> None:
+    result = run.evaluate(data, split=split, stride=stride)
     if as_json:
-        figures = {
-            "val_loss": result.loss,
+        figures: dict[str, float] = {
+            f"{split}_loss": result.loss,
             "perplexity": result.perplexity,
             "bits_per_byte": result.bits_per_byte,
             "tokens": result.tokens,
         }
-        typer.echo(json.dumps(figures))
-    else:
-        typer.echo(f"{opened.folder}, step {opened.step}, {result.tokens:,} tokens of the {split} split")
-        typer.echo(f"loss           {result.loss:.4f} nats per token")
-        typer.echo(f"perplexity     {result.perplexity:.4f}")
-        typer.echo(f"bits per byte  {result.bits_per_byte:.4f}")
+        typer.echo(json.dumps(figures if stride is None else figures | {"stride": stride}))
+        return
+    windows = "" if stride is None else f", in windows {stride} tokens apart"
+    typer.echo(f"{run.folder}, step {run.step}, {result.tokens:,} tokens of the {split} split{windows}")
+    typer.echo(f"loss           {result.loss:.4f} nats per token")
+    typer.echo(f"perplexity     {result.perplexity:.4f}")
+    typer.echo(f"bits per byte  {result.bits_per_byte:.4f}")
+
+
+def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_json: bool) -> None:
+    from glassgpt.cli.progress import counting
+    from glassgpt.evaluation.hellaswag import REFERENCES
+
+    with counting(name) as progress:
+        result = run.evaluate_suite(name, file=file, limit=limit, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({"suite": name, **result.figures()}))
+        return
+    typer.echo(f"{run.folder}, step {run.step}, {result.items:,} items of {name}; chance is 0.25")
+    for metric, (reference, source) in REFERENCES.items():
+        value = f"{getattr(result, metric):.4f}"
+        error = f" ± {result.standard_error(metric):.4f}" if result.items > 1 else ""
+        typer.echo(f"{metric:15}  {value}{error}  GPT-2 124M: {reference:.4f} ({source})")

@@ -48,10 +48,15 @@ def _global(
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
+    """Runs the command line."""
+    run_app(app, "glassgpt")
+
+
+def run_app(app: typer.Typer, name: str) -> NoReturn:
+    """Runs one. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
     try:
         # In its standalone mode typer draws a box around an error.
-        code = app(prog_name="glassgpt", standalone_mode=False)
+        code = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code or 0)
     except UserError as error:
@@ -59,7 +64,7 @@ def main() -> None:
     except USAGE_ERROR as error:
         if not error.format_message():  # no verb was given, and the help has been shown
             sys.exit(2)
-        fail(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'glassgpt'} --help)")
+        fail(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else name} --help)")
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("glassgpt: stopped\n")
         sys.exit(130)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from glassgpt.progress import PlainListener, indent
@@ -46,6 +49,31 @@ class RichListener(PlainListener):
 
     def stopped(self) -> None:
         self._live.stop()
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, else a line at every tenth; gives the function to call with what is done and what is all."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _tenths(what, console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _tenths(what: str, console: Console) -> Callable[[int, int], None]:
+    said = 0
+
+    def say(done: int, total: int) -> None:
+        nonlocal said
+        if done * 10 // total > said:
+            said = done * 10 // total
+            console.print(f"{what}: {done:,} of {total:,} rows", markup=False, soft_wrap=True)
+
+    return say
 
 
 def print_result(run: Run) -> None:

@@ -1,0 +1,51 @@
+"""python -m glassgpt.evaluation.lm_eval: a run under the tasks of EleutherAI's lm-eval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glassgpt.cli.main import run_app
+from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+def evaluate_run(
+    run: Annotated[str, typer.Option(help=RUN_HELP)],
+    tasks: Annotated[str, typer.Option(help="Names of lm-eval's tasks, with commas between them.")],
+    limit: Annotated[int | None, typer.Option(help="The first so many items of each task.", min=1)] = None,
+    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each item.", min=0)] = None,
+    include_path: Annotated[Path | None, typer.Option(help="A folder of further tasks, as YAML files.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Evaluate a run by tasks of lm-eval. Their data sets come from the Hugging Face hub, or are local files."""
+    from glassgpt.files import write_text
+    from glassgpt.run import load
+
+    opened = load(run, checkpoint=checkpoint, device=device)
+    results = opened.evaluate_tasks(tasks.split(","), include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    if output is not None:
+        write_text(output, json.dumps(results, indent=1, default=str) + "\n")
+    if as_json:
+        typer.echo(json.dumps(results, default=str))
+        return
+    for task, figures in results.items():
+        typer.echo(task)
+        for name, value in figures.items():
+            if isinstance(value, float):
+                typer.echo(f"    {name.removesuffix(',none'):20}  {value:.4f}")
+
+
+def main() -> None:
+    """Runs the command line."""
+    run_app(app, "python -m glassgpt.evaluation.lm_eval")

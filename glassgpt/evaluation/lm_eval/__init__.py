@@ -1,0 +1,63 @@
+"""A model of ours under EleutherAI's lm-eval, in this process: lm-eval 0.4.13 finds no models by plug-ins.
+
+`python -m glassgpt.evaluation.lm_eval --run RUN --tasks …` is its command line.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.base import Tokenizer
+
+
+def evaluate_tasks(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str],
+    runtime: Runtime,
+    *,
+    block_size: int,
+    prefix_id: int,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What lm-eval reports for each task: {"hellaswag": {"acc,none": 0.25, "acc_stderr,none": 0.01, …}}.
+
+    `include_path` is a folder of further tasks, as YAML files; `prefix_id` stands before a text that nothing precedes.
+    Raises UserError where lm-eval is not installed, for a task that it does not have or cannot load.
+    """
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.tasks import TaskManager
+
+        from glassgpt.evaluation.lm_eval.adapter import GlassGPT
+    except ImportError as error:
+        raise UserError(f"lm-eval is not here ({error}): pip install 'glassgpt[eval]'") from None
+    if include_path is not None and not Path(include_path).is_dir():
+        raise UserError(f"there is no folder '{include_path}' of tasks: --include-path names one with YAML files")
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    _check_tasks(tasks, manager.all_tasks)
+    adapter = GlassGPT(model, tokenizer, runtime, block_size=block_size, prefix_id=prefix_id)
+    try:
+        found = simple_evaluate(
+            adapter, tasks=list(tasks), task_manager=manager, limit=limit, num_fewshot=num_fewshot, log_samples=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:  # a data set that cannot be had, a task file that makes no sense
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"lm-eval could not run {', '.join(tasks)}: {first}") from error
+    results: dict[str, dict[str, Any]] = found["results"]
+    return results
+
+
+def _check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
+    for task in tasks:
+        if not fnmatch.filter(known, task):
+            raise unknown("task", task, known)

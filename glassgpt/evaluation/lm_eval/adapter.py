@@ -1,0 +1,90 @@
+"""What lm-eval asks of a model: the log-likelihood of texts, and texts. Imported only where lm-eval is installed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Generator, nn
+
+from glassgpt.errors import UserError
+from glassgpt.evaluation.scoring import Pair, score
+from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.base import Tokenizer
+from glassgpt.tokenizers.stream import StreamDecoder
+
+MAX_NEW_TOKENS = 256  # where a task does not say; lm-eval's own default
+SEED = 1234  # of drawn texts, which lm-eval wants to be the same at every call
+
+
+class GlassGPT(TemplateLM):
+    """A model of ours. What is left to lm-eval: how a text is cut into context and continuation, and into windows."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenizer, runtime: Runtime, *, block_size: int, prefix_id: int
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.runtime = model, tokenizer, runtime
+        self.block_size, self._prefix_id = block_size, prefix_id
+
+    @property
+    def eot_token_id(self) -> int:
+        """What stands before a text that nothing precedes."""
+        return self._prefix_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tokenizer.name
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        return self.tokenizer.encode(string)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        pairs = [Pair(context, continuation) for _, context, continuation in requests]
+        scores = score(
+            self.model, pairs, self.runtime, block_size=self.block_size, vocab_size=self.tokenizer.vocab_size
+        )
+        return [(float(nats), bool(greedy)) for nats, greedy in zip(*scores, strict=True)]
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of whole texts, in windows that do not overlap, as lm-eval's own models have it."""
+        totals = []
+        for (text,) in (request.args for request in requests):
+            windows = get_rolling_token_windows(self.tok_encode(text), self._prefix_id, self.block_size, 1)
+            pairs = [(None, *make_disjoint_window(window)) for window in windows]
+            totals.append(math.fsum(nats for nats, _ in self._loglikelihood_tokens(pairs)))
+        return totals
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """What the model writes after each context, up to one of the texts at which a task wants it to stop."""
+        return [self._generate(*request.args) for request in requests]
+
+    def _generate(self, context: str, options: dict[str, Any]) -> str:
+        options = normalize_gen_kwargs(options, MAX_NEW_TOKENS)
+        limit = options["max_gen_toks"]
+        if limit >= self.block_size:
+            raise UserError(f"a task wants {limit} new tokens, and the model's block_size is {self.block_size}")
+        stops = [stop for stop in options["until"] if stop]
+        ids = self.tok_encode(context)[limit - self.block_size :] or [self._prefix_id]
+        temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0
+        sampling = SamplingConfig(temperature, options.get("top_k"), options.get("top_p"))
+        decoder, text = StreamDecoder(self.tokenizer), ""
+        for id in generate(
+            self.model, ids, sampling, block_size=self.block_size, vocab_size=self.tokenizer.vocab_size,
+            max_new_tokens=limit, generator=Generator().manual_seed(SEED),
+        ):  # fmt: skip
+            if id == self._prefix_id and not self.tokenizer.token_bytes(id):  # the end of the text
+                break
+            text += decoder.feed(id)
+            if any(stop in text for stop in stops):
+                break
+        text += decoder.flush()
+        return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]

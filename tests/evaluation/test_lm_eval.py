@@ -1,0 +1,162 @@
+"""Our model under lm-eval itself, on tasks of local files: with the extra [eval], else these tests are skipped."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from glassgpt.errors import UserError
+from glassgpt.evaluation.hellaswag import HellaSwag, load_items
+from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.runtime import Runtime
+from glassgpt.tokenizers.bpe import BPETokenizer
+
+pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'glassgpt[eval]'")
+
+pytestmark = pytest.mark.slow  # lm-eval alone takes ten seconds to import and to list its tasks
+
+CPU = Runtime(torch.device("cpu"), "float32")
+BLOCK = 24
+VERBS = ["sits", "runs home", "eats an apple", "is not there, or is he", "goes", "stays where he was before"]
+ITEMS: list[dict[str, Any]] = [
+    {
+        "ctx": f"A man {VERBS[i % 6]} and{' ' * (i % 3 == 0)}",
+        "endings": [f"{VERBS[(i * j + j) % 6]}{'!' * (i % 4)} é{j}" for j in range(1, 5)],
+        "label": i * 7 % 4,
+    }
+    for i in range(40)
+]
+TASKS: dict[str, dict[str, Any]] = {
+    "swag_local": {
+        "output_type": "multiple_choice", "doc_to_text": "{{ctx}}", "doc_to_target": "{{label}}",
+        "doc_to_choice": "{{endings}}",
+        "metric_list": [
+            {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")
+        ],
+    },
+    "lambada_local": {
+        "output_type": "loglikelihood", "doc_to_text": "{{ctx.strip()}}", "doc_to_target": " {{endings[label]}}",
+        "metric_list": [
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        ],
+    },
+    "rolling_local": {
+        "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{ctx}} {{endings|join(' ')}}",
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+    },
+    "writing_local": {
+        "output_type": "generate_until", "doc_to_text": "{{ctx}}", "doc_to_target": "{{endings[label]}}",
+        "generation_kwargs": {"until": ["e", "."], "max_gen_toks": 6},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of task files, each on the same forty items; YAML takes JSON as it is."""
+    folder = tmp_path_factory.mktemp("tasks")
+    items = folder / "items.jsonl"
+    items.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
+    for name, fields in TASKS.items():
+        data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(items)}}, "test_split": "test"}
+        (folder / f"{name}.yaml").write_text(json.dumps({"task": name, **data, **fields}), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    text = " ".join(item["ctx"] + " ".join(item["endings"]) for item in ITEMS)
+    return BPETokenizer.train(text, 300, ("<|endoftext|>",))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: BPETokenizer) -> GPT2:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(tokenizer.vocab_size + 3, BLOCK, n_layer=2, n_head=2, n_embd=16))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def results(tasks: Path, tokenizer: BPETokenizer, model: GPT2, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return evaluate_tasks(
+            model, tokenizer, list(TASKS), CPU, block_size=BLOCK, prefix_id=tokenizer.special_tokens["<|endoftext|>"],
+            include_path=tasks,
+        )  # fmt: skip
+
+
+def text_logprob(model: GPT2, tokenizer: BPETokenizer, context: str, continuation: str) -> tuple[float, bool]:
+    """In float64, one pass for the whole text, its start cut away where it is too long."""
+    n = len(tokenizer.encode(context + continuation)) - len(tokenizer.encode(context))
+    ids = tokenizer.encode(context + continuation)[-(BLOCK + 1) :]
+    with torch.no_grad():
+        logprobs = (
+            copy.deepcopy(model).double()(torch.tensor([ids[:-1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
+        )
+    targets = torch.tensor(ids[1:])
+    nats = logprobs.gather(1, targets[:, None])[-n:].sum().item()
+    return nats, bool((logprobs.argmax(dim=-1) == targets)[-n:].all())
+
+
+def test_hellaswag_equals_our_own(results: Any, tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
+    ours = HellaSwag(load_items(tasks / "items.jsonl"), tokenizer).evaluate(model, CPU, block_size=BLOCK)
+    theirs = results["swag_local"]
+    assert (theirs["acc,none"], theirs["acc_norm,none"]) == (ours.acc, ours.acc_norm)
+    assert theirs["acc_stderr,none"] == pytest.approx(ours.standard_error("acc"))
+    assert theirs["acc_norm_stderr,none"] == pytest.approx(ours.standard_error("acc_norm"))
+
+
+def test_a_task_like_lambada(results: Any, model: GPT2, tokenizer: BPETokenizer) -> None:
+    found = [
+        text_logprob(model, tokenizer, item["ctx"].strip(), f" {item['endings'][item['label']]}") for item in ITEMS
+    ]
+    perplexity = math.exp(-sum(nats for nats, _ in found) / len(found))
+    assert results["lambada_local"]["perplexity,none"] == pytest.approx(perplexity, rel=1e-5)
+    assert results["lambada_local"]["acc,none"] == sum(greedy for _, greedy in found) / len(found)
+
+
+def test_whole_texts_in_windows(results: Any, model: GPT2, tokenizer: BPETokenizer) -> None:
+    """lm-eval's windows follow each other; the last one is moved back until it is whole, and counts what is new."""
+    nats, n_bytes, exact = 0.0, 0, copy.deepcopy(model).double()
+    for item in ITEMS:
+        text = f"{item['ctx']} {' '.join(item['endings'])}"
+        ids = [tokenizer.special_tokens["<|endoftext|>"], *tokenizer.encode(text)]
+        done = 1
+        while done < len(ids):
+            end = min(done + BLOCK, len(ids))
+            start = max(0, end - 1 - BLOCK)
+            with torch.no_grad():
+                logprobs = exact(torch.tensor([ids[start : end - 1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
+            nats += sum(logprobs[at - start - 1, ids[at]].item() for at in range(done, end))
+            done = end
+        n_bytes += len(text.encode())
+    assert results["rolling_local"]["bits_per_byte,none"] == pytest.approx(-nats / n_bytes / math.log(2), rel=1e-5)
+
+
+def test_writing_ran(results: Any) -> None:
+    assert 0 <= results["writing_local"]["exact_match,none"] <= 1
+
+
+def test_unknown_task_and_folder(tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match="unknown task 'swag_lokal': did you mean 'swag_local'"):
+        evaluate_tasks(model, tokenizer, ["swag_lokal"], CPU, block_size=BLOCK, prefix_id=0, include_path=tasks)
+    with pytest.raises(UserError, match="there is no folder 'nowhere'"):
+        evaluate_tasks(model, tokenizer, ["swag_local"], CPU, block_size=BLOCK, prefix_id=0, include_path="nowhere")
+
+
+def test_a_data_set_that_cannot_be_had(model: GPT2, tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match="lm-eval could not run hellaswag: "):
+        evaluate_tasks(model, tokenizer, ["hellaswag"], CPU, block_size=BLOCK, prefix_id=0)

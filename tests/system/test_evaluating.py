@@ -1,0 +1,78 @@
+"""A finished run is put to more than its validation split: overlapping windows, suites, lm-eval."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from command_line import glassgpt
+
+from glassgpt.cli import lm_eval
+
+ITEM = {"ctx": "The cat sat on a", "endings": ["mat", "dogs ran", "sleep and eat", "home"], "label": 0}
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> Path:
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(ITEM | {"label": i % 4}) + "\n" for i in range(8)), encoding="utf-8")
+    return path
+
+
+def test_a_stride_is_said_with_its_figures(trained: Path) -> None:
+    plain = json.loads(glassgpt("eval", trained, "--json").out)
+    sliding = json.loads(glassgpt("eval", trained, "--stride", 8, "--json").out)
+    assert sliding.pop("stride") == 8
+    assert sliding.keys() == plain.keys()
+    assert sliding["tokens"] == plain["tokens"]
+    assert sliding["val_loss"] < plain["val_loss"]  # nearly every target has more to go by
+    assert "in windows 8 tokens apart" in glassgpt("eval", trained, "--stride", 8).out
+    assert "stride 32 is out of range" in glassgpt("eval", trained, "--stride", 32).error
+
+
+def test_the_loss_is_named_by_its_split(trained: Path) -> None:
+    figures = json.loads(glassgpt("eval", trained, "--split", "train", "--json").out)
+    assert list(figures) == ["train_loss", "perplexity", "bits_per_byte", "tokens"]
+
+
+def test_a_suite(trained: Path, items: Path) -> None:
+    result = glassgpt("eval", trained, "--suite", "hellaswag", "--file", items, "--json")
+    figures = json.loads(result.out)
+    assert figures["suite"] == "hellaswag"
+    assert figures["items"] == 8
+    assert figures["acc"] == figures["acc_norm"] == 0.25  # one item with every label in turn
+    assert "hellaswag: 32 of 32 rows" in result.err
+    table = glassgpt("eval", trained, "--suite", "hellaswag", "--file", items, "--limit", 4).out
+    assert "4 items of hellaswag" in table
+    assert "acc_norm         0.2500 ± 0.2500  GPT-2 124M: 0.3114 (lm-eval)" in table
+
+
+def test_options_that_do_not_go_together(trained: Path, items: Path) -> None:
+    assert "name it with --suite" in glassgpt("eval", trained, "--limit", 3).error
+    suite = ("eval", trained, "--suite", "hellaswag", "--file", items)
+    for more in (["--data", "x"], ["--split", "train"], ["--stride", 3]):
+        assert "--suite brings its own text" in glassgpt(*suite, *more).error
+    assert "unknown suite 'mmlu'" in glassgpt("eval", trained, "--suite", "mmlu").error
+
+
+def test_a_bad_line_and_a_letter_that_the_run_does_not_know(trained: Path, items: Path) -> None:
+    items.write_text(json.dumps(ITEM) + "\n{}\n", encoding="utf-8")
+    suite = ("eval", trained, "--suite", "hellaswag", "--file", items)
+    assert f"{items}, line 2 is no item: it has no ctx" in glassgpt(*suite).error
+    items.write_text(json.dumps(ITEM | {"ctx": "漢"}), encoding="utf-8")
+    assert "漢" in glassgpt(*suite).error
+
+
+def test_lm_eval_without_lm_eval(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["x", "--run", str(trained), "--tasks", "hellaswag"]
+    with (
+        mock.patch.dict(sys.modules, {"lm_eval": None}),
+        mock.patch.object(sys, "argv", arguments),
+        pytest.raises(SystemExit) as ended,
+    ):
+        lm_eval.main()
+    assert ended.value.code == 2
+    assert "pip install 'glassgpt[eval]'" in capsys.readouterr().err

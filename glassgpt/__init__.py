@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
+    from glassgpt.exporting import export_hf
+    from glassgpt.importing import import_hf
     from glassgpt.inspection.capture import capture
     from glassgpt.interop.huggingface import load_hf
     from glassgpt.pretraining import train
@@ -27,12 +29,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Run": "glassgpt.run",
     "capture": "glassgpt.inspection.capture",
+    "export_hf": "glassgpt.exporting",
+    "import_hf": "glassgpt.importing",
     "load": "glassgpt.run",
     "load_hf": "glassgpt.interop.huggingface",
     "train": "glassgpt.pretraining",
 }
 
-__all__ = ["Run", "UserError", "__version__", "capture", "load", "load_hf", "train"]
+__all__ = ["Run", "UserError", "__version__", "capture", "export_hf", "import_hf", "load", "load_hf", "train"]
 
 
 def __getattr__(name: str) -> Any:

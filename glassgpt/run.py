@@ -4,6 +4,7 @@ runs/NAME/
     config.toml      every setting          tokenizer.json  text ⇄ ids
     data.json        which text, as shards  machine.json    where it was made, by which version
     metrics.jsonl    every figure           samples.jsonl   what it wrote as it learned
+    origin.json      whose weights it began with, if they were not random
     report.html      all of it as a page    checkpoints/    weights, see training/checkpoint.py
 """
 
@@ -31,6 +32,7 @@ from glassgpt.evaluation.scoring import Progress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.interop.origin import ORIGIN, load_origin
 from glassgpt.models import build_model, find_architecture
 from glassgpt.runconfig import RunConfig, load_config
 from glassgpt.runtime import Runtime, build_runtime
@@ -62,9 +64,15 @@ class Run:
         """The optimizer steps that the weights have seen."""
         return self.checkpoint.step
 
+    @property
+    def imported(self) -> bool:
+        """Whether the run came from elsewhere and has not been trained here: it has no text and no figures."""
+        return is_imported(self.folder)
+
     @cached_property
     def manifest(self) -> Manifest:
-        """Which text the run was trained on."""
+        """Which text the run was trained on. Raises UserError for one that was imported."""
+        check_trained(self.folder)
         return load_manifest(self.folder / "data.json")
 
     @property
@@ -179,8 +187,7 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     folder = find_run(run)
     config = load_config(folder / "config.toml")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    manifest = load_manifest(folder / "data.json")
-    if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
+    if tokenizer_sha256(tokenizer) != _recorded_tokenizer(folder):
         raise UserError(f"{folder / 'tokenizer.json'} is not the tokenizer that the run was trained with: restore it")
     runtime = build_runtime(device, "float32")
     model = build_model(config.architecture, config.model)
@@ -188,6 +195,27 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     load_model_weights(chosen, model)
     model.to(runtime.device).eval()
     return Run(folder, config, tokenizer, model, chosen, runtime)
+
+
+def _recorded_tokenizer(folder: Path) -> str:
+    """The sha256 of the tokenizer that the weights belong to."""
+    if is_imported(folder):
+        return load_origin(folder / ORIGIN).tokenizer_sha256
+    return load_manifest(folder / "data.json").tokenizer.sha256
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether a run folder holds weights from elsewhere that have not been trained here."""
+    return (folder / ORIGIN).exists() and not (folder / "data.json").exists()
+
+
+def check_trained(folder: Path) -> None:
+    """Raises UserError for an imported run, where a text or figures of its own are needed."""
+    if is_imported(folder):
+        raise UserError(
+            f"{folder} was imported and not trained here, so it has no text and no figures of its own: evaluate it with"
+            f" --data, or fine-tune it with glassgpt train --init-from {folder}"
+        )
 
 
 def find_run(run: str | Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from glassgpt import __version__
-from glassgpt.cli import data, evaluate, ladder, recipes, report, runs, sample, tokenizer, train
+from glassgpt.cli import data, evaluate, export, import_, ladder, recipes, report, runs, sample, tokenizer, train
 from glassgpt.errors import UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
@@ -28,6 +28,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("note")(runs.note)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("recipes")(recipes.recipes)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -21,7 +21,7 @@ def report(
     """Write report.html into a run's folder, or one page on several runs, or on those of some days; prints its path."""
     from glassgpt.errors import UserError
     from glassgpt.inspection.report import write_comparison, write_report
-    from glassgpt.run import find_run
+    from glassgpt.run import check_trained, find_run
 
     if since is not None or until is not None:
         if runs:
@@ -31,6 +31,8 @@ def report(
     if not runs:
         raise UserError("name a run, several to compare them, or days with --since 2026-11-21")
     folders = [find_run(run) for run in runs]
+    for folder in folders:
+        check_trained(folder)
     if len(folders) == 1 and out is not None:
         raise UserError("--out is for a comparison: the report of one run stays in its folder")
     page = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out or Path("comparison.html"))

@@ -39,14 +39,23 @@ class PretrainedTokenizer(RankedTokenizer):
             ) from None
         return cls(encoding, dict(encoding._special_tokens))
 
+    @property
+    def ranks(self) -> dict[bytes, int]:
+        """The id of every ordinary token, which is also its place in the order of merging."""
+        return self._encoding._mergeable_ranks
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression by which text is split before merging."""
+        return self._encoding._pat_str
+
     def to_dict(self) -> dict[str, Any]:
-        ranks = self._encoding._mergeable_ranks
         return {
             "type": "tiktoken",
             "name": self.name,
-            "pattern": self._encoding._pat_str,
+            "pattern": self.pattern,
             "special_tokens": self.special_tokens,
-            "ranks": {base64.b64encode(token).decode("ascii"): id for token, id in ranks.items()},
+            "ranks": {base64.b64encode(token).decode("ascii"): id for token, id in self.ranks.items()},
         }
 
     @classmethod

@@ -1,0 +1,26 @@
+"""glassgpt export: a run for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
+
+
+def export(
+    run: Annotated[str, typer.Argument(help=RUN_HELP)],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    format: Annotated[str, typer.Option(help="hf: a folder for transformers.")] = "hf",
+    checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Write a run so that other programs load it without any code of ours."""
+    from glassgpt.exporting import find_exporter
+
+    folder = find_exporter(format)(run, out, checkpoint=checkpoint, overwrite=overwrite)
+    typer.echo(json.dumps({"run": run, "format": format, "out": str(folder)}) if as_json else str(folder))

@@ -1,0 +1,77 @@
+"""A repository of the Hugging Face hub as a local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glassgpt.errors import UserError
+
+HUB_URL = "huggingface.co"
+DESCRIPTIONS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "glassgpt_tokenizer.json",
+)
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")  # whose errors the hub's client lets through
+
+
+def download_model(repository: str, revision: str | None = None) -> Path:
+    """The files of a language model in the hub's cache, safetensors where the repository has them, else pickles.
+
+    The folder's name is the commit. Raises UserError for a repository or revision that is not there, or not open to
+    the user, and for a hub that cannot be reached, where the cache does not have the files already.
+    """
+    folder = _snapshot(repository, revision, [*DESCRIPTIONS, *SAFETENSORS])
+    if not _matching(folder, SAFETENSORS):
+        folder = _snapshot(repository, revision, [*DESCRIPTIONS, *PICKLES])
+    return folder
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that a model and its tokenizer are read from."""
+    weights = _matching(folder, SAFETENSORS) or _matching(folder, PICKLES)
+    return sorted([*_matching(folder, DESCRIPTIONS), *weights])
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        from huggingface_hub import errors, snapshot_download
+    except ImportError:
+        raise UserError("the hub needs another package: pip install 'glassgpt[hf]'") from None
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except errors.HFValidationError:
+        raise UserError(f"there is no folder '{repository}', and no repository can have that name") from None
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{HUB_URL}/{repository} is gated: ask for access on its page, then set HF_TOKEN to a token of yours"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"there is no folder '{repository}', and {HUB_URL} has no repository of that name that is open to you:"
+            " check the name; for a private one set HF_TOKEN"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(
+            f"{HUB_URL}/{repository} has no revision '{revision}': give a branch, a tag or a commit"
+        ) from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"cannot keep '{repository}' in the hub's cache: {error.strerror}") from None
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(HTTP_CLIENTS):
+            raise
+        raise UserError(
+            f"there is no folder '{repository}', and {HUB_URL} cannot be reached for a repository of that name"
+            f" ({type(error).__name__}): connect to the network, or give the folder of a copy"
+        ) from None

@@ -1,0 +1,39 @@
+"""The model card of an export: what it is, what it learned from, how well it predicts, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- glassgpt
+- gpt2
+---
+
+# {name}
+
+A GPT-2 of {parameters:,} parameters, written by GlassGPT.
+
+```python
+from transformers import pipeline
+
+write = pipeline("text-generation", "{name}")
+```
+
+{facts}
+
+## Settings
+
+```toml
+{settings}
+```
+"""
+
+
+def model_card(name: str, parameters: int, facts: Mapping[str, Sequence[str]], settings: str) -> str:
+    """The README.md of an export. `facts` are lines by heading, `settings` TOML."""
+    sections = [f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines) for heading, lines in facts.items()]
+    return CARD.format(name=name, parameters=parameters, facts="\n\n".join(sections), settings=settings.strip())

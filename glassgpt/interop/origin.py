@@ -1,0 +1,46 @@
+"""Where the first weights of a run came from, if not from a random generator: origin.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from glassgpt.errors import UserError
+from glassgpt.files import read_json, write_text
+
+FORMAT = 1
+ORIGIN = "origin.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository, a folder or another run, with what was read of it."""
+
+    source: str
+    revision: str  # the commit of a repository, the step of a run; else empty
+    files: dict[str, str]  # the sha256 of each
+    tokenizer_sha256: str
+
+    def save(self, path: Path) -> None:
+        """Writes origin.json."""
+        write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+
+def load_origin(path: Path) -> Origin:
+    """Raises UserError for an origin.json that is missing, damaged or of another version."""
+    fields = read_json(path)
+    found = fields.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}, this version of glassgpt reads format {FORMAT}")
+    try:
+        return Origin(**fields)
+    except TypeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

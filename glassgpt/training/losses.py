@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from glassgpt.models.documents import Documents
 
@@ -24,19 +27,38 @@ LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, Tensor | float]]
 
 
 def next_token_loss(
-    model: nn.Module, batch: Batch, *, n_ids: int | None = None, separator: int | None = None
+    model: nn.Module, batch: Batch, *, n_ids: int | None = None, separator: int | None = None, chunk: int = 0
 ) -> tuple[Tensor, Tensor | float]:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
 
     Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `separator`, each
-    document of a row, from one separator to the next, is predicted as if it stood alone.
+    document of a row, from one separator to the next, is predicted as if it stood alone. With a `chunk`, the logits of
+    only so many tokens are held at a time: the backward pass computes them again, four products with the head instead
+    of three for not holding (B·T, V) numbers.
     """
     context = {} if separator is None else {"cache": Documents(batch.inputs, separator)}
-    logits = model(batch.inputs, **context)[..., :n_ids]  # (B, T, V)
-    losses = F.cross_entropy(
-        logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="sum" if batch.mask is None else "none"
-    )
-    if batch.mask is None:
-        return losses, float(batch.targets.numel())
-    mask = batch.mask.flatten().to(losses.dtype)
-    return losses.masked_fill(mask == 0, 0.0).mul(mask).sum(), mask.sum()
+    targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
+    weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
+    if not chunk:
+        return _sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight
+    stages = cast(Any, model)  # torch's types know no `features` and `head`, which every architecture has
+    features = stages.features(batch.inputs, **context).flatten(0, 1)  # (B·T, C)
+
+    def sum_chunk(features: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+        return _sum_losses(stages.head(features), targets, mask, n_ids)
+
+    total = features.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(targets), chunk):
+        part = slice(start, start + chunk)
+        pieces = (features[part], targets[part], None if mask is None else mask[part])
+        total = total + checkpoint(sum_chunk, *pieces, use_reentrant=False, preserve_rng_state=False)
+    return total, weight
+
+
+def _sum_losses(logits: Tensor, targets: Tensor, mask: Tensor | None, n_ids: int | None) -> Tensor:
+    """logits (N, V) and targets (N,) to the sum of the losses where mask (N,) is not 0."""
+    logits = logits[:, :n_ids].float()
+    if mask is None:
+        return F.cross_entropy(logits, targets, reduction="sum")
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    return losses.masked_fill(mask == 0, 0.0).mul(mask.to(losses.dtype)).sum()

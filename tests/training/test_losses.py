@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.training.losses import Batch, next_token_loss
 
 
@@ -85,3 +86,34 @@ def test_logits_beyond_the_real_ids_take_no_part() -> None:
     torch.testing.assert_close(padded, expected)
     padded.backward()
     assert not model.table.weight.grad[:, 3:].any()
+
+
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 25), st.booleans())
+@settings(max_examples=15)
+def test_in_chunks_it_has_the_same_sum_and_gradients(B: int, T: int, chunk: int, masked: bool) -> None:
+    draw = torch.Generator().manual_seed(B * T)
+    tokens = torch.randint(11, (B, T + 1), generator=draw)
+    mask = torch.randint(2, (B, T), generator=draw) if masked else None
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], mask)
+    results = []
+    for held in (0, chunk):
+        torch.manual_seed(0)
+        model = GPT2(GPT2Config(vocab_size=16, block_size=8, n_layer=1, n_head=2, n_embd=8))
+        total, weight = next_token_loss(model, batch, n_ids=11, separator=0, chunk=held)
+        total.backward()
+        results.append((total.detach(), float(weight), [parameter.grad for parameter in model.parameters()]))
+    (whole, weight, gradients), (chunked, weight_too, gradients_too) = results
+    torch.testing.assert_close(chunked, whole)
+    assert weight == weight_too
+    for gradient, gradient_too in zip(gradients, gradients_too, strict=True):
+        torch.testing.assert_close(gradient_too, gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_in_chunks_it_never_holds_all_logits() -> None:
+    held = []
+    model = GPT2(GPT2Config(vocab_size=16, block_size=8, n_layer=1, n_head=2, n_embd=8))
+    head = model.head
+    model.head = lambda features: (held.append(len(features)), head(features))[1]  # type: ignore[method-assign]
+    tokens = torch.zeros(3, 8, dtype=torch.int64)
+    next_token_loss(model, Batch(tokens, tokens), chunk=10)[0].backward()
+    assert held == [10, 10, 4, 4, 10, 10]  # forward, and again backward

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 HELP_OF_SOURCE = (
     "A known name, files, folders or patterns of them, - for stdin; with --out also fineweb-edu, a data set of the "
-    "hub, "
-    "parquet, JSON lines and CSV, plain or compressed."
+    "hub, parquet, JSON lines and CSV, plain or compressed."
 )
 EVERY = 10.0  # seconds between lines of progress where stderr is no terminal
 _ONLY_WITH_OUT = ("sample", "column", "split", "config", "shard_tokens", "train_tokenizer_on", "workers")
@@ -100,7 +99,8 @@ def _into_folder(
     train_tokenizer_on: int | None,
     workers: int | None,
 ) -> Prepared:
-    from glassgpt.data.sharding import ShardingConfig, prepare_shards
+    from glassgpt.data.preparation import ShardingConfig
+    from glassgpt.data.sharding import prepare_shards
 
     given = {
         "shard_tokens": shard_tokens,

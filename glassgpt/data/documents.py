@@ -140,9 +140,12 @@ def _csv_records(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, 
     csv.field_size_limit(_LARGEST_FIELD)
     delimiter = "\t" if plain_name(path).suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    line = 1
     while True:
-        line = reader.line_num + 1
         try:
+            if reader.fieldnames is None:
+                return  # an empty file
+            line = reader.line_num + 1
             record = next(reader, None)
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {line}") from error

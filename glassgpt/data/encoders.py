@@ -42,8 +42,7 @@ def end_of_text(tokenizer: Tokenizer) -> int:
     except KeyError:
         raise UserError(
             f"the tokenizer '{tokenizer.name}' has no {END_OF_TEXT}, which must separate documents: take gpt2, or "
-            "train "
-            f"one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
+            f"train one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
         ) from None
 
 
@@ -114,8 +113,7 @@ def _exchange(process: subprocess.Popen[bytes], pieces: list[Piece]) -> Ids:
     except (EOFError, OSError):
         raise UserError(
             f"a process that tokenises stopped with exit code {process.wait()} (is memory short?): give the same "
-            "command "
-            "again, with fewer --workers"
+            "command again, with fewer --workers"
         ) from None
     if kind == _REFUSED:
         raise UserError(f"{pieces[0].where} or soon after: {answer.decode()}")

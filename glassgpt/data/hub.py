@@ -126,6 +126,5 @@ def _reaching(id: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"cannot read data set '{id}' from the Hugging Face hub ({reason}): check its id and the network, then "
-            "give "
-            "the same command again, which goes on where it stopped"
+            "give the same command again, which goes on where it stopped"
         ) from error

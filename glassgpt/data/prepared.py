@@ -86,8 +86,7 @@ def _check_tokenizer(prepared: Prepared, tokenizer: TokenizerConfig | Tokenizer)
     if not same:
         raise UserError(
             f"{prepared.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, and '{name}' "
-            "is "
-            f"another: take {prepared.folder / TOKENIZER_NAME}, or prepare the text again"
+            f"is another: take {prepared.folder / TOKENIZER_NAME}, or prepare the text again"
         )
 
 
@@ -97,8 +96,7 @@ def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerCo
         if tokenizer.name in TRAINED:
             raise UserError(
                 f"{files.path} holds token ids and not their tokenizer, which cannot be '{tokenizer.name}': say whose "
-                "ids "
-                "they are, for example with --set tokenizer.name=gpt2"
+                "ids they are, for example with --set tokenizer.name=gpt2"
             )
         tokenizer = open_tokenizer(tokenizer.name)
     train, val = files.open(val_fraction, tokenizer.vocab_size)

@@ -62,8 +62,7 @@ class TokenFiles:
                 (one, dtype), (other, other_dtype) = kinds[first], kinds[path]
                 raise UserError(
                     f"{first} is {one} of {dtype.name} and {path.name} is {other} of {other_dtype.name}: the files of "
-                    "a "
-                    "corpus must be alike; move those that do not belong to it elsewhere"
+                    "a corpus must be alike; move those that do not belong to it elsewhere"
                 )
         return kinds[first]
 
@@ -137,8 +136,7 @@ def _check_numbers(files: Sequence[Path]) -> None:
             if after - before > 1:
                 raise UserError(
                     f"{earlier.parent} lacks shard {before + 1}: after {earlier.name} comes {later.name}; fetch what "
-                    "is "
-                    "missing, or rename the files if nothing is"
+                    "is missing, or rename the files if nothing is"
                 )
 
 

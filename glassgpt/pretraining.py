@@ -13,9 +13,11 @@ from glassgpt.data.prepare import open_prepared, prepare
 from glassgpt.data.prepared import sha256_of, tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
+from glassgpt.finetuning import FINETUNE, Start, inherit, open_start
 from glassgpt.inspection.report import write_report
+from glassgpt.interop.origin import ORIGIN
 from glassgpt.progress import PlainListener
-from glassgpt.run import Run, find_run, load
+from glassgpt.run import Run, check_trained, find_run, load, named_run
 from glassgpt.runconfig import (
     RunConfig,
     Sections,
@@ -54,6 +56,7 @@ def train(
     *,
     data: str | None = None,
     text: str | None = None,
+    init_from: str | Path | None = None,
     run: str | Path | None = None,
     max_steps: int | None = None,
     resume: bool = False,
@@ -68,6 +71,8 @@ def train(
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
     `settings` the same as values: {"training.seed": 1}. `max_steps` only says where to stop: the schedule keeps the
     length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
+    `init_from` names a run to begin with: its best weights, its sizes and its tokenizer; the recipe is then `finetune`
+    by default.
     With `resume` the run goes on from its last checkpoint; with a recipe or a text named it is begun if need be.
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
@@ -83,17 +88,20 @@ def train(
         raise UserError("both data and text are given: train on one of them")
     corpus = text_corpus(text) if text is not None else None
     source = corpus.source if corpus else data
-    folder = named_folder(run) if run is not None else _own_folder(recipe or DEFAULT_RECIPE, overfit_batch)
+    new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
+    folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
     values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+    if init_from is not None:
+        values["training.init_from"] = named_run(init_from)
     changes = Changes(overfit_batch, overrides, values, max_steps)
 
     with alone(folder):
-        if resume and (folder.exists() or (recipe is None and source is None)):
+        if resume and (folder.exists() or (recipe is None and source is None and init_from is None)):
             session, state = _resume(find_run(folder), recipe, changes, corpus, listener)
         else:
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
-            session, state = _begin(folder, recipe or DEFAULT_RECIPE, changes, corpus, overwrite, listener)
+            session, state = _begin(folder, new, changes, corpus, overwrite, listener)
         if session is not None:
             try:
                 session.run(state)
@@ -125,7 +133,8 @@ class Changes:
             section, _, field = path.partition(".")
             sections.setdefault(section, {})[field] = value
         config = parse_run_config(sections)
-        if (own := tokenizer_of(config.data.source)) and not self._names_tokenizer():
+        own = tokenizer_of(config.data.source)
+        if own and not config.training.init_from and not self._names_tokenizer():
             config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
         if self.max_steps is None:
             return config
@@ -142,7 +151,14 @@ def _begin(
     """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
     check_free(folder, overwrite)
     sections = load_recipe(recipe)
+    start = _open_start(recipe, changes)
+    if start is not None:
+        sections = start.sections(sections)
     config = changes.apply(sections)
+    if start is not None:
+        start.check(config)
+    elif config.training.init_from:
+        raise UserError("training.init_from says what --init-from RUN did: give that")
     runtime = _build_runtime(config, listener)
     prepared = prepare(config.data, config.tokenizer, corpus=corpus)
     listener.note(prepared.note)
@@ -153,8 +169,9 @@ def _begin(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
             f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
         )
-    session = Session(folder, config, prepared, runtime, listener)
-    _create_folder(session)
+    weights = start.weights(config.model) if start is not None else None
+    session = Session(folder, config, prepared, runtime, listener, weights)
+    _create_folder(session, start)
     return session, TrainState()
 
 
@@ -162,10 +179,14 @@ def _resume(
     folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, listener: Listener
 ) -> tuple[Session | None, TrainState]:
     """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
+    check_trained(folder)
     stored = load_config(folder / "config.toml")
     sections = config_sections(stored) if recipe is None else load_recipe(recipe)
+    if stored.training.init_from:
+        sections = inherit(sections, stored)
     # What a recipe leaves open was decided when the run began.
-    for section, field in (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps")):
+    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("training", "init_from"))
+    for section, field in decided:
         sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
     config = changes.apply(sections)
     check_resumable(stored, config)
@@ -193,6 +214,15 @@ def _resume(
     write_text(folder / "config.toml", dump_config(config))
     listener.note(f"resuming {folder} after step {last.step}")
     return session, state
+
+
+def _open_start(recipe: str, changes: Changes) -> Start | None:
+    """The run to begin with, if any."""
+    if init_from := changes.values.get("training.init_from"):
+        return open_start(init_from)
+    if recipe == FINETUNE:
+        raise UserError("the recipe finetune goes on with the weights of another run: name it with --init-from RUN")
+    return None
 
 
 def _cut_back_to(folder: Path, step: int) -> None:
@@ -227,10 +257,12 @@ def _own_folder(recipe: str, overfit_batch: bool) -> Path:
     return free_folder(Path(recipe).stem + ("-overfit" if overfit_batch else ""))
 
 
-def _create_folder(session: Session) -> None:
+def _create_folder(session: Session, start: Start | None) -> None:
     """The folder with its step-0 checkpoint, in place of an old run's."""
     with new_run_folder(
         session.folder, session.config, session.tokenizer, session.runtime, session.n_parameters
     ) as folder:
         session.prepared.manifest.save(folder / "data.json")
+        if start is not None:
+            start.origin().save(folder / ORIGIN)
         session.save(TrainState(), folder=folder / "checkpoints")

@@ -232,6 +232,13 @@ def find_run(run: str | Path) -> Path:
     raise unknown("run", str(run), names)
 
 
+def named_run(run: str | Path) -> str:
+    """A run as a config names it: the path of its folder, also where only its name was given."""
+    with contextlib.suppress(UserError):  # one that is gone keeps the name it is given
+        return str(find_run(run))
+    return str(run)
+
+
 def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     """ "best" by validation loss (the last where none was evaluated), "last", or a step."""
     checkpoints = list_checkpoints(folder / "checkpoints")

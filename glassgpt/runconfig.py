@@ -30,6 +30,7 @@ class TrainingConfig:
     micro_batch: int = 0  # rows per pass; 0: the whole batch in one
     grad_clip: float = 1.0  # largest global gradient norm; 0: no clipping
     seed: int = 1337
+    init_from: str = ""  # the run that the first weights, the sizes and the tokenizer came from; set by --init-from
     device: str = "auto"
     dtype: str = "auto"
     compile: bool = False

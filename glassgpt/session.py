@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepared import Prepared
@@ -77,8 +77,15 @@ class Session:
     """A model, its optimizer and its data, ready to train from any step of the run in `folder`."""
 
     def __init__(
-        self, folder: Path, config: RunConfig, prepared: Prepared, runtime: Runtime, listener: Listener
+        self,
+        folder: Path,
+        config: RunConfig,
+        prepared: Prepared,
+        runtime: Runtime,
+        listener: Listener,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
+        """`weights`, a state dict, are the first ones; without them they are drawn by the seed."""
         self.folder, self.config, self.prepared = folder, config, prepared
         self.runtime, self.listener = runtime, listener
         self.tokenizer = prepared.tokenizer
@@ -89,7 +96,7 @@ class Session:
             )
         self.loader = Loader(prepared.train, config.model.block_size, config.batch_rows, config.training.seed)
         torch.manual_seed(config.training.seed)
-        self.model = self._build_model()
+        self.model = self._build_model(weights)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = runtime.build_scaler()
         self.n_parameters = count_parameters(self.model)
@@ -103,9 +110,12 @@ class Session:
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
 
-    def _build_model(self) -> nn.Module:
+    def _build_model(self, weights: Mapping[str, Tensor] | None) -> nn.Module:
         try:
-            return build_model(self.config.architecture, self.config.model).to(self.runtime.device)
+            model = build_model(self.config.architecture, self.config.model)
+            if weights is not None:
+                model.load_state_dict(weights)
+            return model.to(self.runtime.device)
         except RuntimeError as error:  # torch has no class of its own for a CPU without room
             if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -13,6 +13,9 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="auto, shakespeare, python-manual, a file, a folder, or - for stdin.")
     ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Begin with the weights and the tokenizer of that run.")
+    ] = None,
     run: Annotated[str | None, typer.Option(help="The run's name under runs/, or its path.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the schedule stays.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
@@ -39,7 +42,7 @@ def train(
     listener = build_listener()
     try:
         finished = train_run(
-            recipe, data=data, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,
+            recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,
             overfit_batch=overfit_batch, overrides=set or [], settings=settings, listener=listener,
         )  # fmt: skip
     except Interrupted as interrupted:

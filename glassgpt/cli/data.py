@@ -39,7 +39,7 @@ app.command()(prepare)
 
 @app.command()
 def info(
-    target: Annotated[str, typer.Argument(help=f"{HELP_OF_DATA} Or a shard, a prepared or run folder, a key.")],
+    target: Annotated[str, typer.Argument(help=f"{HELP_OF_DATA} Or token files, a prepared or run folder, a key.")],
     as_json: AsJson = False,
 ) -> None:
     """A text, or what is prepared from one, in figures."""
@@ -50,7 +50,12 @@ def info(
 
 @app.command()
 def verify(
-    target: Annotated[str | None, typer.Argument(help="A shard, a prepared or run folder, a key; else all.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(help="Token files, a prepared or run folder, a key; else all in the cache.")
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="For token files of other programs: one more than the largest id [50257].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of what is prepared, and compare it with its sha256."""
@@ -58,7 +63,7 @@ def verify(
     from glassgpt.errors import UserError
 
     findings = []
-    for finding in verify_data(target):
+    for finding in verify_data(target, vocab_size):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'damaged' if finding.problem else 'whole':<8} {finding.path}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glassgpt.data.cache import cache_folder
+from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
 from glassgpt.errors import UserError, unknown
@@ -93,11 +94,16 @@ def _from_path(source: str) -> Corpus:
     if is_folder:
         text, which = read_folder(path)
         return Corpus(path.absolute().name, text, str(path.absolute()), f"{path}: {which}")
+    if exists and kind_of(path) == "parquet":
+        raise UserError(
+            f"{source} is parquet: make shards of it first, with `glassgpt data prepare {source} --out DIR`"
+        )
     if exists:
         return Corpus(path.name, read_file(path), str(path.absolute()), str(path))
     if path.name != source or path.suffix:
         raise UserError(
-            f"there is no file or folder '{source}'; give one, '-' for stdin, or a name: {', '.join(NAMES)}"
+            f"there is no file or folder '{source}'; give one, '-' for stdin, or a name: {', '.join(NAMES)}; "
+            "a data set of the hub is made into shards first, with `glassgpt data prepare --out DIR`"
         )
     raise unknown("text, and no file or folder either,", source, NAMES)
 

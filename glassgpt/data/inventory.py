@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.corpora import load_text, shakespeare_path, verify_shakespeare
-from glassgpt.data.manifest import Manifest, load_manifest
+from glassgpt.data.corpora import Corpus, load_text, shakespeare_path, verify_shakespeare
+from glassgpt.data.foreign import LLMC
+from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
+from glassgpt.data.preparation import load_preparation
 from glassgpt.data.prepare import prepared_folder
-from glassgpt.data.prepared import MANIFEST_NAME, TOKENIZER_NAME, open_folder, sha256_of, tokenizer_sha256
-from glassgpt.data.shards import is_shard, read_header, verify_shard
+from glassgpt.data.prepared import (
+    MANIFEST_NAME,
+    PREPARATION_NAME,
+    TOKENIZER_NAME,
+    open_folder,
+    sha256_of,
+    tokenizer_sha256,
+)
+from glassgpt.data.shards import TokenArray, read_header, verify_shard
+from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
 from glassgpt.errors import UserError
 
 RUN_MANIFEST_NAME = "data.json"  # the copy of the manifest that a run folder keeps
+GPT2_VOCAB, LLAMA3_VOCAB = 50257, 128256  # of the published tokenizers
 
 
 @dataclass(frozen=True)
@@ -55,15 +66,13 @@ def _entry(folder: Path) -> dict[str, Any]:
 
 
 def find_prepared(target: str) -> Path | None:
-    """The prepared folder that `target` means: the folder itself, a run folder whose data it is, a key or its start.
+    """The prepared folder that `target` means: the folder itself, or a key of the cache or its start.
 
-    None where it means none of these. Raises UserError where several keys start so.
+    None where it means neither. Raises UserError where several keys start so.
     """
     folder = Path(target)
-    if (folder / MANIFEST_NAME).is_file():
+    if is_manifest(folder / MANIFEST_NAME):
         return folder
-    if (folder / RUN_MANIFEST_NAME).is_file():
-        return prepared_folder(load_manifest(folder / RUN_MANIFEST_NAME).key)
     if folder.exists() or not re.fullmatch("[0-9a-f]{4,}", target):
         return None
     found = [path for path in prepared_folders() if path.name.startswith(target)]
@@ -72,27 +81,57 @@ def find_prepared(target: str) -> Path | None:
     return found[0] if found else None
 
 
+def data_of_run(target: str) -> Manifest | None:
+    """What a run folder was trained on; None where `target` is no run folder."""
+    path = Path(target) / RUN_MANIFEST_NAME
+    return load_manifest(path) if is_manifest(path) else None
+
+
 def describe_prepared(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """A prepared folder in figures, ready for JSON."""
     fields = manifest.to_dict()
-    del fields["format"], fields["version"]
+    del fields["version"]
+    fields["format"], dtype = describe_file(folder / manifest.train.shards[0])
+    fields |= {"tokens": manifest.train.tokens + manifest.val.tokens, "dtype": dtype.name}
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"kind": "prepared", "folder": str(folder), **fields, "size_on_disk": size}
 
 
 def describe(target: str) -> dict[str, Any]:
-    """A prepared folder, run folder's data, key, shard file or text, in figures ready for JSON; `kind` says which.
+    """Prepared data, a run folder's data, token files or a text, in figures ready for JSON; `kind` says which.
 
     Raises UserError where `target` is none of these, or damaged.
     """
+    if manifest := data_of_run(target):
+        target = manifest.path or str(prepared_folder(manifest.key))
     if (folder := find_prepared(target)) is not None:
         return describe_prepared(folder, load_manifest(folder / MANIFEST_NAME))
-    path = Path(target)
-    if is_shard(path):
-        header = read_header(path)
-        shard = {"kind": "shard", "path": str(path), "tokens": header.count}
-        return {**shard, "dtype": header.dtype.name, "sha256": header.sha256.hex()}
-    corpus = load_text(target)
+    if files := find_token_files(target):
+        return _describe_token_files(files)
+    if (Path(target) / PREPARATION_NAME).is_file():
+        return _describe_preparation(Path(target))
+    return _describe_text(load_text(target))
+
+
+def _describe_token_files(files: TokenFiles) -> dict[str, Any]:
+    form, dtype = files.check()
+    fields = {"format": form, "path": str(files.path), "tokens": len(TokenArray(files.files)), "dtype": dtype.name}
+    if files.path.is_dir():
+        parts = {"train": files.train, "val": files.val}
+        shards = {name: {"shards": [path.name for path in paths]} for name, paths in parts.items()}
+        return {"kind": "shards", **fields, **shards}
+    if form == OURS:
+        fields["sha256"] = read_header(files.path).sha256.hex()
+    return {"kind": "shard", **fields}
+
+
+def _describe_preparation(folder: Path) -> dict[str, Any]:
+    state = load_preparation(folder)
+    shards = [shard.name for shard in state.shards]
+    return {"kind": "unfinished", "format": OURS, "folder": str(folder), "tokens": state.tokens, "shards": shards}
+
+
+def _describe_text(corpus: Corpus) -> dict[str, Any]:
     return {
         "kind": "text",
         "name": corpus.name,
@@ -106,31 +145,65 @@ def describe(target: str) -> dict[str, Any]:
     }
 
 
-def verify_folder(folder: Path) -> Manifest:
-    """Reads every byte of a prepared folder. Raises UserError, naming the file and reason, if one is not as written."""
-    prepared = open_folder(folder)
-    manifest = prepared.manifest
-    if tokenizer_sha256(prepared.tokenizer) != manifest.tokenizer.sha256:
-        raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer of which the manifest speaks")
-    for split in (manifest.train, manifest.val):
-        for shard in split.shards:
-            verify_shard(folder / shard)
-    return manifest
+def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Finding]:
+    """Reads every byte of token files, a prepared folder, a run folder's data or a key; None: of all in the cache.
 
-
-def verify(target: str | None) -> Iterator[Finding]:
-    """Checks a shard file, a prepared folder, a run folder's data or a key; with None all that the cache holds."""
+    Our shards are compared with their checksums; in foreign ones, no id may be `vocab_size` or more, by default that of
+    GPT-2, or of Llama 3 in the files of llm.c that are for it.
+    """
+    manifest = data_of_run(target) if target else None
+    if manifest:
+        target = manifest.path or str(prepared_folder(manifest.key))
+        vocab_size = vocab_size or manifest.tokenizer.vocab_size
     if target is None:
         if shakespeare_path().exists():
             yield _check(shakespeare_path(), verify_shakespeare)
         for folder in prepared_folders():
-            yield _check(folder, verify_folder)
+            yield _check(folder, _verify_folder)
     elif (found := find_prepared(target)) is not None:
-        yield _check(found, verify_folder)
+        yield _check(found, _verify_folder)
+    elif files := find_token_files(target):
+        yield from _verify_token_files(files, vocab_size)
+    elif (Path(target) / PREPARATION_NAME).is_file():
+        yield from _verify_preparation(Path(target))
     elif Path(target).is_file():
         yield _check(Path(target), verify_shard)
     else:
-        raise UserError(f"nothing to verify at {target}: give a shard, a prepared folder, a run folder or a cached key")
+        raise UserError(f"nothing to verify at {target}: give token files, a prepared or run folder, or a cached key")
+
+
+def _verify_folder(folder: Path) -> None:
+    manifest = load_manifest(folder / MANIFEST_NAME)
+    for shard in manifest.val.shards + manifest.train.shards:
+        verify_shard(folder / shard)
+    if tokenizer_sha256(open_folder(folder).tokenizer) != manifest.tokenizer.sha256:
+        raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer of which the manifest speaks")
+
+
+def _verify_token_files(files: TokenFiles, vocab_size: int | None) -> Iterator[Finding]:
+    together = _check(files.path, lambda path: files.check())
+    if together.problem:
+        yield together
+        return
+    for path in files.files:
+        yield _check(path, lambda path: _verify_file(path, vocab_size))
+
+
+def _verify_file(path: Path, vocab_size: int | None) -> None:
+    form, dtype = describe_file(path)
+    if form == OURS:
+        verify_shard(path)
+    if form != OURS or vocab_size is not None:
+        default = LLAMA3_VOCAB if form == LLMC and dtype.itemsize == 4 else GPT2_VOCAB
+        verify_ids(path, vocab_size or default)
+
+
+def _verify_preparation(folder: Path) -> Iterator[Finding]:
+    """An unfinished folder is not whole, whatever its shards are."""
+    shards = load_preparation(folder).shards
+    for shard in shards:
+        yield _check(folder / shard.name, verify_shard)
+    yield Finding(folder, f"{folder} is unfinished, with {len(shards)} shards: give its `data prepare` command again")
 
 
 def _check(path: Path, check: Callable[[Path], object]) -> Finding:

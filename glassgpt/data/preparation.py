@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.data.encoders import END_OF_TEXT, end_of_text
-from glassgpt.data.prepared import TOKENIZER_NAME, tokenizer_sha256
+from glassgpt.data.prepared import PREPARATION_NAME, TOKENIZER_NAME, tokenizer_sha256
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
@@ -17,7 +17,6 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.words import available_cores
 
-PREPARATION_NAME = "preparation.json"
 SHARD_TOKENS = 100_000_000
 TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus
 _FORMAT, _VERSION = "glassgpt-preparation", 1

@@ -15,6 +15,7 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
+PREPARATION_NAME = "preparation.json"  # of a corpus in shards: how far it has come, see preparation.py
 TRAINED = ("char", "bpe")  # tokenizers that are made from the text
 
 
@@ -71,6 +72,10 @@ def open_shards(source: str, val_fraction: float, tokenizer: TokenizerConfig | T
         prepared = open_folder(own.parent)
         _check_tokenizer(prepared, tokenizer)
         return prepared
+    if (Path(source).expanduser() / PREPARATION_NAME).is_file():
+        raise UserError(
+            f"{source} is unfinished: give its `data prepare` command again, which goes on where it stopped"
+        )
     if files := find_token_files(source):
         return _open_foreign(files, val_fraction, tokenizer)
     return None

@@ -18,9 +18,16 @@ import numpy as np
 
 from glassgpt.data.encoders import Ids, encode_batches, end_of_text
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
-from glassgpt.data.preparation import PREPARATION_NAME, Preparation, Shard, ShardingConfig, begin, put_tokenizer
+from glassgpt.data.preparation import Preparation, Shard, ShardingConfig, begin, put_tokenizer
 from glassgpt.data.prepare import SLICEABLE
-from glassgpt.data.prepared import MANIFEST_NAME, TOKENIZER_NAME, Prepared, open_folder, tokenizer_sha256
+from glassgpt.data.prepared import (
+    MANIFEST_NAME,
+    PREPARATION_NAME,
+    TOKENIZER_NAME,
+    Prepared,
+    open_folder,
+    tokenizer_sha256,
+)
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import Batch, Position, Source
 from glassgpt.data.token_files import shards_key

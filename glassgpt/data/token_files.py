@@ -86,10 +86,10 @@ def find_token_files(source: str) -> TokenFiles | None:
 
 def describe_file(path: Path) -> tuple[str, np.dtype[np.integer]]:
     """The format of a token file and the type of its ids, from its header."""
-    if is_shard(path):
-        return OURS, read_header(path).dtype
-    layout = read_layout(path)
-    return layout.format, layout.dtype
+    if path.suffix in SUFFIXES and not is_shard(path):
+        layout = read_layout(path)
+        return layout.format, layout.dtype
+    return OURS, read_header(path).dtype
 
 
 def shards_key(paths: Iterable[Path]) -> str:

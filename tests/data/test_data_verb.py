@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from glassgpt.cli.data import app
 from glassgpt.data.corpora import shakespeare_path
+from glassgpt.data.prepare import DataConfig, prepare
 from glassgpt.errors import UserError
+from glassgpt.tokenizers import TokenizerConfig
 
 TEXT = "some text, and then some more of it\n" * 30
 
@@ -158,3 +161,98 @@ def test_listing_and_verifying_load_no_torch(source: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_files_of_other_programs_that_bear_our_names_are_texts(tmp_path: Path) -> None:
+    for name in ("data.json", "manifest.json"):
+        folder = tmp_path / name.removesuffix(".json")
+        folder.mkdir()
+        (folder / name).write_text('{"name": "a page that can be installed"}')
+        assert call_json("info", folder)["kind"] == "text"
+        assert "nothing to verify at" in str(call("verify", folder).exception)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A folder made by `data prepare --out`, with a tokenizer of its own."""
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"body": TEXT}) + "\n" for _ in range(9)))
+    arguments = ("--tokenizer", "bpe", "--vocab-size", 270, "--shard-tokens", 900, "--workers", 1)
+    result = call_json("prepare", tmp_path / "corpus.jsonl", "--column", "body", "--out", tmp_path / "out", *arguments)
+    assert result["folder"] == str(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_folder_of_shards_is_described_and_verified(shards: Path) -> None:
+    fields = call_json("info", shards)
+    assert (fields["kind"], fields["format"], fields["dtype"]) == ("prepared", "glassgpt", "uint16")
+    assert fields["val"]["tokens"] == 900
+    assert fields["tokens"] == fields["val"]["tokens"] + fields["train"]["tokens"]
+    assert fields["train"]["documents"] + fields["val"]["documents"] == 9
+    assert call_json("verify", shards) == {"checked": 1, "problems": []}
+    path = shards / "train_000002.shard"
+    path.write_bytes(path.read_bytes()[:1000] + b"!!" + path.read_bytes()[1002:])
+    assert "train_000002.shard was altered" in str(call("verify", shards).exception)
+    path.unlink()
+    assert "train_000002.shard" in str(call("verify", shards).exception)
+
+
+def test_an_unfinished_folder_is_said_to_be(shards: Path) -> None:
+    (shards / "manifest.json").unlink()
+    fields = call_json("info", shards)
+    assert (fields["kind"], fields["shards"][0]) == ("unfinished", "val_000000.shard")
+    error = str(call("verify", shards).exception)
+    assert f"{shards} is unfinished, with {len(fields['shards'])} shards" in error
+    with pytest.raises(UserError, match=r"is unfinished: give its `data prepare` command again"):
+        prepare(DataConfig(str(shards)), TokenizerConfig("char"))
+
+
+def test_token_files_of_other_programs_are_described_and_verified(tmp_path: Path) -> None:
+    ids = np.arange(1000, dtype=np.uint16) * 60
+    ids.tofile(tmp_path / "train.bin")
+    np.save(tmp_path / "a.npy", ids)
+    one = call_json("info", tmp_path / "a.npy")
+    assert one == {"kind": "shard", "format": "npy", "path": str(tmp_path / "a.npy"), "tokens": 1000, "dtype": "uint16"}
+    folder = call_json("info", tmp_path)
+    assert (folder["kind"], folder["format"], folder["tokens"]) == ("shards", "nanogpt-bin", 1000)
+    assert folder["train"] == {"shards": ["train.bin"]}
+    for target in (tmp_path, tmp_path / "a.npy"):
+        assert "id 50280 at position 838, outside a vocabulary of 50257" in str(call("verify", target).exception)
+        assert call_json("verify", target, "--vocab-size", 60_000) == {"checked": 1, "problems": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.txt", "--workers", 2], "--workers is of use with --out only"),
+        (["a.txt", "b.txt"], "2 sources are given"),
+        (["a.txt", "--out", "o", "--val-fraction", 0.2], "give --shard-tokens instead of --val-fraction"),
+        (["-", "--out", "o"], "stdin cannot be read a second time"),
+        (["a.txt", "--out", "o", "--sample", "10BT"], "--sample is of fineweb-edu"),
+        (["a.txt", "--out", "o", "--split", "train"], "--split and --config are of data sets of the hub"),
+        (["fineweb-edu", "--out", "o", "--sample", "11BT"], "unknown sample of fineweb-edu '11BT'"),
+        (["fineweb-edu", "--out", "o"], "cannot read data set 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"),
+        (["gone.jsonl", "--out", "o"], "no file, folder or pattern 'gone.jsonl'"),
+        (["a.parquet"], "a.parquet is parquet: make shards of it first, with `glassgpt data prepare a.parquet --out"),
+        (["owner/name"], "a data set of the hub is made into shards first"),
+    ],
+)
+def test_options_that_do_not_fit_are_user_errors(
+    arguments: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt", "a.parquet"):
+        (tmp_path / name).write_text(TEXT)
+    result = call("prepare", *arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "a.txt", "b.txt"]
+
+
+def test_known_names_and_several_files_become_shards(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(TEXT)
+    options = ("--tokenizer", "bpe", "--vocab-size", 260, "--workers", 1, "--shard-tokens")
+    both = call_json("prepare", tmp_path / "*.txt", "--out", tmp_path / "both", *options, 500)
+    assert both["train"]["documents"] + both["val"]["documents"] == 2
+    manual = call_json("prepare", "python-manual", "--out", tmp_path / "manual", *options, 100_000)
+    assert (manual["name"], manual["val"]["documents"]) == ("python-manual", 1)

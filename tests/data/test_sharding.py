@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from glassgpt.data import sharding, sources
-from glassgpt.data.preparation import PREPARATION_NAME, ShardingConfig, load_preparation
-from glassgpt.data.prepared import open_folder
+from glassgpt.data.preparation import ShardingConfig, load_preparation
+from glassgpt.data.prepared import PREPARATION_NAME, open_folder
 from glassgpt.data.sharding import Progress, prepare_shards
 from glassgpt.data.sources import LocalFiles, find_files
 from glassgpt.errors import UserError

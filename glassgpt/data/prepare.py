@@ -84,13 +84,14 @@ def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
             f"the tokenizer is not the one whose ids the data manifest describes ({manifest.tokenizer.name}, "
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
-    if manifest.path is not None:
+    if manifest.text_sha256 is None:
         return open_shards_again(manifest, tokenizer)
-    folder = prepared_folder(manifest.key)
-    with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
-        found = open_folder(folder)
-        if _same_ids(found.manifest, manifest):
-            return replace(found, manifest=manifest)
+    # The second is that of the same text prepared with the run's tokenizer.json, where the first named its training.
+    for key in (manifest.key, _key(manifest.text_sha256, manifest.val_fraction, tokenizer)):
+        with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
+            found = open_folder(prepared_folder(key))
+            if _same_ids(found.manifest, manifest):
+                return replace(found, manifest=manifest)
     corpus = replace(_text_again(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
     return prepare(data, tokenizer, corpus=corpus)
@@ -195,7 +196,8 @@ def _text_again(manifest: Manifest) -> Corpus:
         origin = "stdin" if manifest.source == STDIN else "memory"
         raise UserError(
             f"the shards of this run are no longer in the cache ({prepared_folder(manifest.key)}), and its text came "
-            f"from {origin}: prepare the same text again with `glassgpt data prepare` and the run's tokenizer.json"
+            f"from {origin}: prepare the same text again, with `glassgpt data prepare --val-fraction "
+            f"{manifest.val_fraction} --tokenizer` and the run's tokenizer.json"
         )
     corpus = load_text(manifest.source)
     found, expected = sha256_of(corpus.text), manifest.text_sha256 or ""

@@ -126,7 +126,8 @@ def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerCo
 
 def open_shards_again(manifest: Manifest, tokenizer: Tokenizer) -> Prepared:
     """The shards of a run, where they were. Raises UserError where they are gone, or others."""
-    assert manifest.path is not None
+    if manifest.path is None:
+        raise UserError("the run's data.json does not say where its shards are: it is damaged, or of a prepared folder")
     there = Path(manifest.path).exists()
     prepared = open_shards(manifest.path, manifest.val_fraction, tokenizer) if there else None
     if prepared is None:

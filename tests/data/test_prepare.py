@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,6 +137,24 @@ def test_a_tokenizer_may_be_given_as_object_or_file(source: Path, tmp_path: Path
     assert whole_text(by_file) == TEXT
 
 
+def test_a_tokenizer_in_a_folder_counts_by_what_it_holds(source: Path, tmp_path: Path) -> None:
+    named = TokenizerConfig(str(tmp_path / "run") + "/")
+    (tmp_path / "run").mkdir()
+    for extra in ("ÄÖÜ", "ÄÖ"):
+        tokenizer = build_tokenizer(CHAR, whole_text=TEXT + extra, train_text="")
+        tokenizer.save(tmp_path / "run/tokenizer.json")
+        found = prepare(DataConfig(str(source)), named)
+        assert found.manifest.tokenizer.vocab_size == tokenizer.vocab_size
+
+
+def test_a_file_named_as_a_tokenizer_does_not_hide_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "char").write_text("a file of the user's own")
+    monkeypatch.chdir(tmp_path)
+    assert prepare(DataConfig(str(source)), CHAR).tokenizer.name == "char"
+
+
 def test_a_character_unknown_to_the_tokenizer_leaves_nothing_behind(source: Path, cache: Path) -> None:
     tokenizer = build_tokenizer(CHAR, whole_text="abc", train_text="abc")
     with pytest.raises(UserError, match="L"):
@@ -219,6 +238,16 @@ def test_a_text_that_cannot_be_had_again_is_said(prepared: Prepared, name: str, 
     (prepared.folder / "train.shard").unlink()
     with pytest.raises(UserError, match=f"no longer in the cache .* came from {origin}"):
         open_prepared(replace(prepared.manifest, source=name), prepared.tokenizer)
+
+
+def test_the_same_text_prepared_with_the_tokenizer_of_the_run_is_found(prepared: Prepared, tmp_path: Path) -> None:
+    manifest = replace(prepared.manifest, source="-")
+    shutil.rmtree(prepared.folder)
+    prepared.tokenizer.save(tmp_path / "tokenizer.json")
+    anew = prepare(DataConfig("text"), TokenizerConfig(str(tmp_path / "tokenizer.json")), corpus=text_corpus(TEXT))
+    assert anew.folder != prepared.folder
+    again = open_prepared(manifest, prepared.tokenizer)
+    assert (again.folder, again.manifest) == (anew.folder, manifest)
 
 
 def test_a_run_with_another_tokenizer_is_refused(prepared: Prepared) -> None:

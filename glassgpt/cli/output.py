@@ -22,4 +22,12 @@ def print_fields(fields: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in fields.items():
         for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
-            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {part}")
+            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {_shown(part)}")
+
+
+def _shown(value: Any) -> str:
+    """A value on one line: blanks at the ends of a text are seen, and a long row has its ends."""
+    if isinstance(value, list | tuple):
+        row = [str(part) for part in value]
+        return " ".join(row) if len(row) <= 4 else f"{row[0]} … {row[-1]} ({len(row)})"
+    return repr(value) if isinstance(value, str) and value != value.strip() else str(value)

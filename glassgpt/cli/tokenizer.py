@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from glassgpt.cli.output import AsJson, print_fields, print_json
 from glassgpt.cli.sample import print_text
 from glassgpt.errors import UserError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train a tokenizer, encode and decode with one, describe it.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Name = Annotated[str, typer.Option("--tokenizer", help="gpt2, cl100k_base, o200k_base, a file, or a run's folder.")]
 COLOURS = ("on dark_blue", "on dark_green", "on dark_magenta", "on dark_goldenrod", "on dark_cyan")
 
@@ -145,18 +144,3 @@ def print_pieces(pieces: list[str]) -> None:
     for index, piece in enumerate(pieces):
         line.append(piece, style=COLOURS[index % len(COLOURS)])
     Console(highlight=False).print(line, soft_wrap=True)
-
-
-def print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    """Fields as one JSON object, or as lines of name and value."""
-    if as_json:
-        print_json(fields)
-        return
-    for name, value in fields.items():
-        shown = ", ".join(f"{key} {id}" for key, id in value.items()) or "none" if isinstance(value, dict) else value
-        typer.echo(f"{name:<15} {shown!r}" if name == "longest_token" else f"{name:<15} {shown}")
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))

@@ -72,12 +72,12 @@ def test_json(file: str) -> None:
 def test_info(file: str) -> None:
     printed = json.loads(run("info", "--tokenizer", file, "--json"))
     assert (printed["name"], printed["vocab_size"], printed["merges"]) == ("bpe", 270, 13)
-    assert "merges          13\n" in run("info", "--tokenizer", file)
+    assert "merges 13" in " ".join(run("info", "--tokenizer", file).split())
 
 
 def test_a_runs_folder_is_a_tokenizer(tmp_path: Path, file: str) -> None:
     Path(file).rename(tmp_path / "tokenizer.json")
-    assert "vocab_size      270\n" in run("info", "--tokenizer", str(tmp_path))
+    assert "vocab_size 270" in " ".join(run("info", "--tokenizer", str(tmp_path)).split())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 
 from glassgpt.evaluation.validation import Evaluation
 from glassgpt.session import Listener, Session
@@ -41,6 +42,10 @@ class PlainListener(Listener):
             f"step {step}: {over}, {evaluation.tokens:,} tokens: loss {evaluation.loss:.4f} nats per token,"
             f" {evaluation.bits_per_byte:.4f} bits per byte"
         )
+
+    def measured(self, step: int, suite: str, figures: Mapping[str, float]) -> None:
+        found = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
+        self.say(f"step {step}: {suite}, {figures['items']:,} items: {found}")
 
     def sampled(self, step: int, prompt: str, text: str) -> None:
         self.say(f"step {step} writes:\n" + indent(prompt + text))

@@ -11,6 +11,7 @@ from typing import Any
 from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.prepare import DataConfig
 from glassgpt.errors import UserError, unknown
+from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runtime import PRECISIONS
 from glassgpt.tokenizers import TokenizerConfig
@@ -38,6 +39,10 @@ class TrainingConfig:
     log_every: int = 10  # steps between lines of progress
     eval_every: int = 250  # steps between validations; 0: only at the end
     eval_tokens: int = 20_000  # of the validation split, at each of them; the whole split at the end
+    eval_suites: tuple[str, ...] = ()  # "hellaswag": put to the model while it trains
+    eval_suite_every: int = 0  # steps between that; 0: as eval_every
+    eval_suite_limit: int = 0  # the first so many items; 0: all
+    eval_suite_file: str = ""  # the items, JSON lines; "": the published ones
     sample_every: int = 250  # steps between samples; 0: none
     sample_tokens: int = 80
     checkpoint_every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
@@ -47,8 +52,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         least = {
             "max_steps": 1, "batch_tokens": 1, "micro_batch": 0, "grad_clip": 0, "seed": 0, "log_every": 1,
-            "eval_every": 0, "eval_tokens": 1, "sample_every": 0, "sample_tokens": 1, "checkpoint_every": 0,
-            "keep_last": 1, "snapshots": 0,
+            "eval_every": 0, "eval_tokens": 1, "eval_suite_every": 0, "eval_suite_limit": 0, "sample_every": 0,
+            "sample_tokens": 1, "checkpoint_every": 0, "keep_last": 1, "snapshots": 0,
         }  # fmt: skip
         for field, minimum in least.items():
             value = getattr(self, field)
@@ -58,13 +63,16 @@ class TrainingConfig:
             raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
         if self.dtype not in PRECISIONS:
             raise unknown("dtype", self.dtype, PRECISIONS)
+        for suite in self.eval_suites:
+            check_suite(suite)
 
 
 # On --resume these may change: length, device, logging and evaluation. All others decide what the weights become.
 CHANGEABLE = frozenset(
     f"training.{field}"
     for field in (
-        "max_steps", "device", "compile", "log_every", "eval_every", "eval_tokens", "sample_every", "sample_tokens",
+        "max_steps", "device", "compile", "log_every", "eval_every", "eval_tokens", "eval_suites",
+        "eval_suite_every", "eval_suite_limit", "eval_suite_file", "sample_every", "sample_tokens",
         "checkpoint_every", "keep_last", "snapshots",
     )
 )  # fmt: skip

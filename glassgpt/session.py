@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
+from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import build_model
@@ -66,6 +67,9 @@ class Listener:
     def evaluated(self, step: int, evaluation: Evaluation, final: bool) -> None:
         """The loss on held-out tokens after `step` steps; `final` is over the whole split."""
 
+    def measured(self, step: int, suite: str, figures: Mapping[str, float]) -> None:
+        """What a suite of `training.eval_suites` found after `step` steps."""
+
     def sampled(self, step: int, prompt: str, text: str) -> None:
         """What the model writes after `step` steps."""
 
@@ -106,6 +110,13 @@ class Session:
         self.snapshots = snapshot_steps(config.training.max_steps, config.training.snapshots)
         self.token_bytes = bytes_per_token(self.tokenizer)
         self.separator = document_separator(config, self.tokenizer)
+        self.suites = {
+            name: open_suite(
+                name, self.tokenizer, file=config.training.eval_suite_file or None,
+                limit=config.training.eval_suite_limit or None,
+            )
+            for name in config.training.eval_suites
+        }  # fmt: skip
         self.seconds = 0.0  # spent in training so far, interruptions not counted
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
@@ -243,6 +254,8 @@ class Session:
         if _due(step, training.eval_every) or (last and not training.overfit_batch):
             val_loss = self._evaluate(step, record=_due(step, training.eval_every))
             val_loss = val_loss if math.isfinite(val_loss) else None  # never the best
+        if last or _due(step, training.eval_suite_every or training.eval_every):
+            self._run_suites(step)
         if _due(step, training.sample_every):
             self._sample(step)
         improved = val_loss is not None and val_loss < self._best_val_loss()
@@ -290,6 +303,15 @@ class Session:
         seconds = time.perf_counter() - started
         self.validation_seconds += seconds
         return evaluation, seconds
+
+    def _run_suites(self, step: int) -> None:
+        started = time.perf_counter()
+        for name, suite in self.suites.items():
+            result = suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size)
+            figures = result.figures()
+            self._metrics.append({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
+            self.listener.measured(step, name, figures)
+        self.validation_seconds += time.perf_counter() - started
 
     def _sample(self, step: int) -> None:
         """Writes a little, drawn by a generator of its own, so that looking never changes training."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from command_line import glassgpt
+from command_line import figures, glassgpt, settings
 
 from glassgpt.cli import lm_eval
 
@@ -48,6 +48,38 @@ def test_a_suite(trained: Path, items: Path) -> None:
     table = glassgpt("eval", trained, "--suite", "hellaswag", "--file", items, "--limit", 4).out
     assert "4 items of hellaswag" in table
     assert "acc_norm         0.2500 ± 0.2500  GPT-2 124M: 0.3114 (lm-eval)" in table
+
+
+def test_suites_while_training(text_file: Path, items: Path, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    common = ("train", "--data", text_file, *settings())
+    suites = settings(
+        training__eval_suites='["hellaswag"]', training__eval_suite_file=items, training__eval_suite_limit=6,
+        training__eval_suite_every=20,
+    )  # fmt: skip
+    result = glassgpt(*common, *suites, "--run", run)
+    assert result.code == 0, result.err
+    assert "step 20: hellaswag, 6 items: acc 0." in result.err
+    lines = figures(run)
+    suite = [line for line in lines if "hellaswag/acc" in line]
+    assert [line["step"] for line in suite] == [0, 20, 40]
+    assert all(line["hellaswag/items"] == 6 and "hellaswag/acc_norm_stderr" in line for line in suite)
+    last = json.loads(glassgpt("eval", run, "--suite", "hellaswag", "--file", items, "--limit", 6, "--json",
+                               "--checkpoint", "last").out)  # fmt: skip
+    assert {name.removeprefix("hellaswag/"): value for name, value in suite[-1].items() if name != "step"} == {
+        name: value for name, value in last.items() if name != "suite"
+    }
+    assert glassgpt(*common, "--run", alone).code == 0
+    assert [line for line in lines if line not in suite] == figures(alone)
+
+
+def test_suites_that_cannot_be_opened_are_known_before_anything_begins(text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    common = ("train", "--data", text_file, "--run", run)
+    assert "unknown suite 'mmlu'" in glassgpt(*common, *settings(training__eval_suites='["mmlu"]')).error
+    missing = settings(training__eval_suites='["hellaswag"]', training__eval_suite_file="nowhere.jsonl")
+    assert "cannot read the HellaSwag file nowhere.jsonl" in glassgpt(*common, *missing).error
+    assert not run.exists()
 
 
 def test_options_that_do_not_go_together(trained: Path, items: Path) -> None:

@@ -17,6 +17,7 @@ from glassgpt.finetuning import FINETUNE, Start, inherit, open_start
 from glassgpt.inspection.report import write_report
 from glassgpt.interop.origin import ORIGIN
 from glassgpt.progress import PlainListener
+from glassgpt.publishing import Publisher, last_recorded_step
 from glassgpt.run import Run, check_trained, find_run, load, named_run
 from glassgpt.runconfig import (
     RunConfig,
@@ -35,6 +36,7 @@ from glassgpt.session import Interrupted, Listener, Session
 from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
 from glassgpt.training.checkpoint import discard, list_checkpoints, remove_leftovers
 from glassgpt.training.fit import Diverged, TrainState
+from glassgpt.training.trackers import check_installed
 from glassgpt.training.tracking import Record, cut_back, read_lines
 
 DEFAULT_RECIPE = "char-tiny"
@@ -62,6 +64,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     overfit_batch: bool = False,
+    track: Sequence[str] = (),
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
@@ -74,6 +77,9 @@ def train(
     `init_from` names a run to begin with: its best weights, its sizes and its tokenizer; the recipe is then `finetune`
     by default.
     With `resume` the run goes on from its last checkpoint; with a recipe or a text named it is begun if need be.
+
+    `track` names trackers to which config, figures and samples go as well (swanlab, trackio, wandb, tensorboard); a
+    resumed run goes on with those that it has.
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
@@ -93,9 +99,11 @@ def train(
     values = dict(settings or {}) | ({} if source is None else {"data.source": source})
     if init_from is not None:
         values["training.init_from"] = named_run(init_from)
+    values |= {"training.track": list(track)} if track else {}
     changes = Changes(overfit_batch, overrides, values, max_steps)
 
     with alone(folder):
+        sent = last_recorded_step(folder) if resume else 0
         if resume and (folder.exists() or (recipe is None and source is None and init_from is None)):
             session, state = _resume(find_run(folder), recipe, changes, corpus, listener)
         else:
@@ -103,6 +111,8 @@ def train(
                 listener.note(f"there is no run {folder} yet: beginning it")
             session, state = _begin(folder, new, changes, corpus, overwrite, listener)
         if session is not None:
+            if session.config.training.track:
+                session.listener = Publisher(listener, session.config.training.track, sent)
             try:
                 session.run(state)
             except (Interrupted, Diverged):
@@ -246,6 +256,8 @@ def _has_ended(folder: Path) -> bool:
 
 
 def _build_runtime(config: RunConfig, listener: Listener) -> Runtime:
+    for tracker in config.training.track:
+        check_installed(tracker)
     runtime = build_runtime(config.training.device, config.training.dtype, config.training.compile)
     for line in runtime.notes:
         listener.note(line)

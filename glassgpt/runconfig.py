@@ -17,6 +17,7 @@ from glassgpt.runtime import PRECISIONS
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
+from glassgpt.training.trackers import check_tracker
 
 FORMAT = 1
 Sections = dict[str, dict[str, Any]]
@@ -48,6 +49,7 @@ class TrainingConfig:
     checkpoint_every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
     keep_last: int = 2  # checkpoints that can be resumed from
     snapshots: int = 20  # weights kept at log-spaced steps, to watch it learn
+    track: tuple[str, ...] = ()  # swanlab, trackio, wandb, tensorboard: where figures and samples go as well
 
     def __post_init__(self) -> None:
         least = {
@@ -65,6 +67,8 @@ class TrainingConfig:
             raise unknown("dtype", self.dtype, PRECISIONS)
         for suite in self.eval_suites:
             check_suite(suite)
+        for tracker in self.track:
+            check_tracker(tracker)
 
 
 # On --resume these may change: length, device, logging and evaluation. All others decide what the weights become.
@@ -72,7 +76,7 @@ CHANGEABLE = frozenset(
     f"training.{field}"
     for field in (
         "max_steps", "device", "compile", "log_every", "eval_every", "eval_tokens", "eval_suites",
-        "eval_suite_every", "eval_suite_limit", "eval_suite_file", "sample_every", "sample_tokens",
+        "eval_suite_every", "eval_suite_limit", "eval_suite_file", "track", "sample_every", "sample_tokens",
         "checkpoint_every", "keep_last", "snapshots",
     )
 )  # fmt: skip

@@ -213,7 +213,7 @@ def test_what_may_change_on_resume_may() -> None:
         "training.log_every=3", "training.eval_every=7", "training.eval_tokens=9", "training.sample_every=1",
         "training.sample_tokens=5", "training.checkpoint_every=2", "training.keep_last=9", "training.snapshots=0",
         'training.eval_suites=["hellaswag"]', "training.eval_suite_every=3", "training.eval_suite_limit=4",
-        "training.eval_suite_file=x.jsonl",
+        "training.eval_suite_file=x.jsonl", 'training.track=["wandb"]',
     ]  # fmt: skip
     check_resumable(parse(), parse(*longer))
     assert {path.partition("=")[0] for path in longer[1:]} == CHANGEABLE

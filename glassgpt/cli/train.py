@@ -27,6 +27,9 @@ def train(
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Learn one batch by heart: the first check of any change.")
     ] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also send figures to swanlab, trackio, wandb or tensorboard; repeatable.")
+    ] = None,
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
     ] = None,
@@ -43,7 +46,7 @@ def train(
     try:
         finished = train_run(
             recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,
-            overfit_batch=overfit_batch, overrides=set or [], settings=settings, listener=listener,
+            overfit_batch=overfit_batch, track=track or (), overrides=set or [], settings=settings, listener=listener,
         )  # fmt: skip
     except Interrupted as interrupted:
         listener.note(str(interrupted))

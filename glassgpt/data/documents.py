@@ -28,7 +28,7 @@ KINDS = {
 TEXT = "text"
 PIECE = 1 << 20  # characters of a text file in one piece
 _READ = 1 << 20  # bytes
-_ROWS = 1000  # of a parquet file decoded at a time
+_ROWS = 100  # of a parquet file decoded at a time
 _LARGEST_FIELD = (1 << 31) - 1  # of CSV; Python's default of 128 KiB is shorter than many documents
 
 
@@ -102,7 +102,8 @@ def _open_parquet(path: Path) -> Any:
     except ImportError as error:
         raise UserError("reading parquet files needs pyarrow: pip install 'glassgpt[data]'") from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        # By default a whole row group is read ahead, which may be the whole file.
+        return pyarrow.parquet.ParquetFile(path, buffer_size=_READ, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} is no parquet file, or is cut short: {str(error).splitlines()[0]}") from error
 

@@ -91,7 +91,7 @@ def main() -> None:
             out = folder / f"killed-{folders}"
             while kills < options.kills:
                 workers = moments.choice([1, 2, 3])
-                moment = moments.uniform(0.0, 0.8 * length)
+                moment = moments.uniform(0.0, 0.4 * length)
                 if prepare(files, out, options.shard_tokens, workers, kill_after=moment):
                     break
                 kills += 1

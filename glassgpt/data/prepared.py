@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord, is_manifest, load_manifest
 from glassgpt.data.shards import TokenArray
-from glassgpt.data.token_files import TokenFiles, find_token_files, shards_key
+from glassgpt.data.token_files import TokenFiles, find_token_files, local_path, shards_key
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 
@@ -52,8 +52,8 @@ def open_folder(folder: Path) -> Prepared:
 
 def tokenizer_of(source: str) -> Path | None:
     """The tokenizer file of a prepared folder that is named as a source of text; None for any other source."""
-    folder = Path(source).expanduser()
-    return folder.absolute() / TOKENIZER_NAME if is_manifest(folder / MANIFEST_NAME) else None
+    folder = local_path(source)
+    return folder / TOKENIZER_NAME if folder and is_manifest(folder / MANIFEST_NAME) else None
 
 
 def sha256_of(text: str) -> str:
@@ -72,7 +72,8 @@ def open_shards(source: str, val_fraction: float, tokenizer: TokenizerConfig | T
         prepared = open_folder(own.parent)
         _check_tokenizer(prepared, tokenizer)
         return prepared
-    if (Path(source).expanduser() / PREPARATION_NAME).is_file():
+    path = local_path(source)
+    if path and (path / PREPARATION_NAME).is_file():
         raise UserError(
             f"{source} is unfinished: give its `data prepare` command again, which goes on where it stopped"
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glassgpt.data.corpora import NAMES, STDIN
 from glassgpt.data.foreign import SUFFIXES, read_layout
 from glassgpt.data.shards import TokenArray, is_shard, open_tokens, read_header
 from glassgpt.errors import UserError
@@ -67,9 +68,22 @@ class TokenFiles:
         return kinds[first]
 
 
+def local_path(source: str) -> Path | None:
+    """The file or folder that a source names, where there is one; a known name never means a file."""
+    if source in NAMES or source == STDIN:
+        return None
+    try:
+        path = Path(source).expanduser().absolute()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a text in the place of its file's name, the home of a user unknown here
+        return None
+
+
 def find_token_files(source: str) -> TokenFiles | None:
     """The foreign token files that a path means: the file itself, or those of a folder; None where it means none."""
-    path = Path(source).expanduser().absolute()
+    path = local_path(source)
+    if path is None:
+        return None
     if path.is_file():
         return TokenFiles(path, (path,), ()) if path.suffix in SUFFIXES or is_shard(path) else None
     if not path.is_dir():

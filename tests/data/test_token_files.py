@@ -78,6 +78,14 @@ def test_texts_are_no_token_files(tmp_path: Path) -> None:
         assert find_token_files(str(source)) is None
 
 
+@pytest.mark.parametrize("source", ["-", "auto", "~nobody-of-this-name/x", "a" * 5000])
+def test_what_names_no_file_is_no_token_file(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("-", "auto"):
+        build_nanogpt(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert find_token_files(source) is None
+
+
 def test_a_missing_shard_is_named_by_its_neighbours(tmp_path: Path) -> None:
     folder = build_nanogpt(tmp_path / "shards", (0, 1, 3))
     with pytest.raises(UserError, match=r"lacks shard 2: after edufineweb_train_000001.npy comes .*_train_000003.npy"):

@@ -116,7 +116,7 @@ def test_bad_shards_are_refused_before_anything_is_written(foreign: Path, shards
     np.save(second, np.full(5000, 300, np.uint16))
     assert "has id 300 at position 0, outside a vocabulary of 300" in error()
     np.save(second, np.ones(5000, np.uint32))
-    assert f"{first.name} is npy of uint16 and {second.name} is npy of uint32" in error() or "uint32" in error()
+    assert f"{first.name} is npy of uint16 and {second.name} is npy of uint32" in error()
     second.write_bytes(whole[:-1])
     assert f"{second.name} is cut short" in error()
     assert not Path("runs").exists()

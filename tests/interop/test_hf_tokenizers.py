@@ -1,0 +1,238 @@
+"""Tokenizers to and from the files of `transformers`: the same ids for any text, there and back, or a refusal."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiktoken
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from glassgpt.errors import UserError
+from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
+from glassgpt.interop.tokenizer_import import CL100K_PUBLISHED, load_hf_tokenizer
+from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.pretrained import PretrainedTokenizer
+from glassgpt.tokenizers.spm import SentencePieceTokenizer
+
+transformers = pytest.importorskip("transformers")
+
+TEXT = "It's the quick brown fox, isn't it?\n\n  He'll jump over 12345 LAZY dogs;\tthey'd RUN!\n" * 4
+SPECIALS = ["<|endoftext|>", "<|user|>", "<|user|><|end|>"]
+# Contractions in both cases, every kind of blank, digits, letters that fold, marks, joined emoji, special tokens.
+HOSTILE = [
+    *"abXYZ  \n\n\r\t'.,!?<|>_-0123456789sStTmMdD\u00a0\u2003\u2028\x85\x00\ufeff\u0301éſßﬆKİǅⅧ½日本ا",
+    "'s", "'LL", "'Re", "  ", "\r\n", "😀", "👩\u200d👩\u200d👧", *SPECIALS, "<|user", "|>",
+]  # fmt: skip
+KINDS = ["char", "bpe", "bpe cl100k", "gpt2", "cl100k_base", "o200k_base"]
+
+
+def published(name: str, ranks: dict[bytes, int], monkeypatch: pytest.MonkeyPatch) -> PretrainedTokenizer:
+    """OpenAI's split pattern and special tokens of that name, with gaps between their ids, over another vocabulary."""
+    openai = pytest.importorskip("tiktoken_ext.openai_public")
+    monkeypatch.setattr(openai, "load_tiktoken_bpe", lambda *arguments, **named: ranks)
+    parts = getattr(openai, name)()
+    encoding = tiktoken.Encoding(
+        name, pat_str=parts["pat_str"], mergeable_ranks=ranks, special_tokens=parts["special_tokens"]
+    )
+    return PretrainedTokenizer(encoding, parts["special_tokens"])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, test_data) -> Tokenizer:
+    kind = request.param
+    if kind == "char":
+        return CharTokenizer.train("".join(HOSTILE), SPECIALS)
+    if kind.startswith("bpe"):
+        return BPETokenizer.train(TEXT, 330, SPECIALS, pattern="cl100k" if "cl100k" in kind else "gpt2")
+    if kind == "gpt2":
+        test_data("tiktoken")
+        return PretrainedTokenizer.from_name("gpt2")
+    learned = BPETokenizer.train(TEXT, 330)
+    ranks = {token: id for id, token in learned.vocab.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        return published(kind, ranks, patch)
+
+
+def write(folder: Path, tokenizer: Tokenizer) -> Path:
+    files = {
+        "tokenizer.json": tokenizer_json(tokenizer),
+        "tokenizer_config.json": tokenizer_config(tokenizer, 10**9),
+        "special_tokens_map.json": special_tokens_map(tokenizer),
+        "config.json": {"model_type": "gpt2"},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer"), tokenizer))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.sampled_from(HOSTILE), max_size=40))
+@example(pieces=[])
+@example(pieces=[" "] * 40)
+@example(pieces=["\n", " ", " ", "\n"])
+def test_the_ids_of_hostile_text_are_the_same(tokenizer: Tokenizer, theirs: Any, pieces: list[str]) -> None:
+    text = "".join(pieces)
+    ids = tokenizer.encode(text)
+    assert theirs.encode(text) == ids
+    assert theirs.decode(ids) == tokenizer.decode(ids)
+    with_specials = theirs.encode(text, split_special_tokens=False)
+    # Where one special token begins another ours takes the longer, theirs too.
+    assert with_specials == tokenizer.encode(text, allowed_special="all")
+
+
+def test_the_special_tokens_have_their_roles(tokenizer: Tokenizer, theirs: Any) -> None:
+    assert set(theirs.all_special_tokens) == set(tokenizer.special_tokens)
+    assert {name: theirs.convert_tokens_to_ids(name) for name in tokenizer.special_tokens} == tokenizer.special_tokens
+    assert theirs.eos_token == ("<|endoftext|>" if "<|endoftext|>" in tokenizer.special_tokens else None)
+    ids = [*tokenizer.encode("a"), *tokenizer.special_tokens.values()]
+    assert theirs.decode(ids, skip_special_tokens=True) == "a"
+
+
+def test_a_character_that_is_not_in_the_alphabet_is_refused_there_too(tmp_path: Path) -> None:
+    theirs = transformers.AutoTokenizer.from_pretrained(write(tmp_path, CharTokenizer("abc")))
+    with pytest.raises(Exception, match="WordLevel error"):  # the library has no class of its own for it
+        theirs.encode("abx")
+
+
+def test_it_comes_back_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = write(tmp_path, tokenizer)
+    if isinstance(tokenizer, CharTokenizer):
+        with pytest.raises(UserError, match=r'tokenizer\.json cannot be used: its model is "WordLevel", only'):
+            load_hf_tokenizer(folder)
+    elif tokenizer.name == "o200k_base":
+        with pytest.raises(UserError, match="its pre-tokenizer splits text as none of ours does"):
+            load_hf_tokenizer(folder)
+    else:
+        back = load_hf_tokenizer(folder)
+        assert back.special_tokens == tokenizer.special_tokens
+        text = "".join(random.Random(1).choices(HOSTILE, k=2000))
+        assert back.encode(text) == tokenizer.encode(text)
+        if tokenizer.name in ("bpe", "gpt2"):
+            assert back.to_dict() == tokenizer.to_dict()
+
+
+def theirs_as_trained(folder: Path) -> Path:
+    """A byte-level BPE that their own library trained and saved: special tokens first, then the bytes."""
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=330, special_tokens=["<|endoftext|>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    model.train_from_iterator([TEXT], trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<|endoftext|>", pad_token="<pad>")
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "vocab.json and merges.txt"])
+def test_a_tokenizer_of_theirs_has_their_ids_here(tmp_path: Path, layout: str) -> None:
+    folder = theirs_as_trained(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    if layout != "tokenizer.json":
+        model = json.loads((folder / "tokenizer.json").read_text())["model"]
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+        merges = "\n".join(" ".join(pair) for pair in model["merges"])
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    ours = load_hf_tokenizer(folder)
+    assert ours.special_tokens == {"<|endoftext|>": 0, "<pad>": 1}
+    draw = random.Random(0)
+    for _ in range(300):
+        text = "".join(draw.choices(HOSTILE, k=draw.randint(0, 40)))
+        assert ours.encode(text, allowed_special="all") == theirs.encode(text)
+        assert ours.encode(text) == theirs.encode(text, split_special_tokens=True)
+
+
+def test_the_files_of_gpt2_give_gpt2(test_data, tmp_path: Path) -> None:
+    """OpenAI's encoder.json and vocab.bpe, which the hub has as vocab.json and merges.txt."""
+    cache = test_data("tiktoken")
+    for file in cache.iterdir():
+        name = "vocab.json" if file.read_bytes()[:1] == b"{" else "merges.txt"
+        (tmp_path / name).write_bytes(file.read_bytes())
+    ours = load_hf_tokenizer(tmp_path)
+    assert ours.to_dict() == PretrainedTokenizer.from_name("gpt2").to_dict()
+    (tmp_path / "added_tokens.json").write_text('{"<pad>": 50257}')
+    more = load_hf_tokenizer(tmp_path)
+    assert (more.name, more.vocab_size) == ("bpe", 50258)
+    assert more.encode("Hello, world") == ours.encode("Hello, world")
+
+
+def test_the_published_split_of_cl100k_is_known(tmp_path: Path) -> None:
+    ours = BPETokenizer.train(TEXT, 330, pattern="cl100k")
+    content = tokenizer_json(ours)
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = CL100K_PUBLISHED
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert load_hf_tokenizer(tmp_path).to_dict() == ours.to_dict()
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data.update(normalizer={"type": "NFC"}), r"it normalises text \(NFC\)"),
+        (lambda data: data["model"].update(type="Unigram"), 'its model is "Unigram"'),
+        (lambda data: data["model"].update(continuing_subword_prefix="##"), "its model has continuing_subword_prefix"),
+        (lambda data: data.update(pre_tokenizer={"type": "Whitespace"}), "its pre-tokenizer is not ByteLevel"),
+        (lambda data: data["pre_tokenizer"].update(add_prefix_space=True), "its pre-tokenizer is not ByteLevel"),
+        (lambda data: data["pre_tokenizer"].update(use_regex=False), "splits text as none of ours does; ours are"),
+        (lambda data: data["added_tokens"][0].update(special=False), "'<|endoftext|>' is not special"),
+        (lambda data: data["added_tokens"][0].update(lstrip=True), "'<|endoftext|>' takes spaces beside it"),
+        (
+            lambda data: data.update(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}),
+            r"its post-processor \(TemplateProcessing\) adds tokens to every text",
+        ),
+        (lambda data: data["model"]["vocab"].pop("!"), "lacks the byte b'!'"),
+        (lambda data: data["model"]["merges"].reverse(), "joins what no byte or earlier merge has made"),
+        (lambda data: data["model"]["vocab"].update({"a b": 999}), "damaged, or of an unknown layout"),
+        (lambda data: data.pop("model"), "damaged, or of an unknown layout"),
+        (lambda data: data.update(added_tokens=[{"id": 3}]), "damaged, or of an unknown layout"),
+    ],
+)
+def test_what_would_give_other_ids_is_refused(tmp_path: Path, change: Change, told: str) -> None:
+    data = tokenizer_json(BPETokenizer.train(TEXT, 300, ["<|endoftext|>"]))
+    change(data)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=rf"tokenizer\.json cannot be used: .*{told.replace('|', '[|]')}"):
+        load_hf_tokenizer(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no tokenizer: neither tokenizer\.json nor vocab\.json"):
+        load_hf_tokenizer(tmp_path)
+
+
+def test_a_special_token_named_as_another_token_is_refused() -> None:
+    with pytest.raises(UserError, match="special token 'a' cannot be exported"):
+        tokenizer_json(CharTokenizer("abc", ["a"]))
+
+
+def test_a_vocabulary_that_no_merges_make_is_refused() -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"abc": 256}
+    encoding = tiktoken.Encoding("odd", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={})
+    with pytest.raises(UserError, match="no merge of two earlier tokens makes b'abc'"):
+        tokenizer_json(PretrainedTokenizer(encoding, {}))
+
+
+def test_sentencepiece_is_refused() -> None:
+    model = SentencePieceTokenizer.__new__(SentencePieceTokenizer)
+    with pytest.raises(UserError, match="a sentencepiece tokenizer cannot be exported"):
+        tokenizer_json(model)

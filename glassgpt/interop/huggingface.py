@@ -76,6 +76,8 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
         model = GPT2(config)  # only the shapes: the weights come from the file
     tensors = read_tensors(folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if not has_biases(folder / "config.json"):
+        tensors = zero_biases(shapes, config.n_layer, _prefix(tensors)) | tensors
     model.load_state_dict(translated(tensors, shapes, config.n_layer, folder), assign=True)
     return model
 
@@ -98,6 +100,16 @@ def read_config(path: Path, dropout: float) -> GPT2Config:
     return GPT2Config(**sizes, dropout=dropout)
 
 
+def has_biases(path: Path) -> bool:
+    """Whether a config.json is of a model with biases: GPT-2, unless it says `"bias": false`, as nanoGPT does."""
+    return read_json(path).get("bias") is not False
+
+
+def zero_biases(shapes: dict[str, torch.Size], n_layer: int, prefix: str) -> Tensors:
+    """Biases that change nothing, under their names: a model without biases is GPT-2 with these."""
+    return {prefix + theirs: torch.zeros(shapes[ours]) for theirs, ours in names(n_layer) if theirs.endswith(".bias")}
+
+
 def read_tensors(folder: Path) -> Tensors:
     """All tensors of the folder, of whichever of the three kinds of file it has, by the names in the file."""
     for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pickle)):
@@ -114,7 +126,7 @@ def translated(tensors: Tensors, shapes: dict[str, torch.Size], n_layer: int, fo
 
     Raises UserError that names the tensors which are missing, surplus, untied or of another shape.
     """
-    prefix = "transformer." if any(name.startswith("transformer.") for name in tensors) else ""
+    prefix = _prefix(tensors)
     ours = {prefix + theirs: our for theirs, our in names(n_layer)}
     _check_names(tensors, ours, folder)
     _check_tied(tensors, f"{prefix}wte.weight", folder)
@@ -137,6 +149,11 @@ def names(n_layer: int) -> Iterator[tuple[str, str]]:
         for theirs, our in IN_BLOCK.items():
             for kind in ("weight", "bias"):
                 yield f"h.{n}.{theirs}.{kind}", f"blocks.{n}.{our}.{kind}"
+
+
+def _prefix(tensors: Iterable[str]) -> str:
+    """What the names begin with: the whole model writes another start than its trunk alone."""
+    return "transformer." if any(name.startswith("transformer.") for name in tensors) else ""
 
 
 def _check_names(tensors: Iterable[str], ours: Iterable[str], folder: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import toy_model
 
 import glassgpt as gg
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.huggingface_export import write_hf_folder
-from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.gpt2 import GPT2
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
 from glassgpt.run import write
@@ -36,20 +37,10 @@ def tokenizer(request: pytest.FixtureRequest, test_data) -> Tokenizer:
     return CharTokenizer.train(TEXT, ["<|user|>"])
 
 
-def random_model(vocab_size: int) -> GPT2:
-    """Weights so large and biases so different that a mistake in any of them shows."""
-    torch.manual_seed(1)
-    model = GPT2(GPT2Config(vocab_size, block_size=48, n_layer=2, n_head=3, n_embd=24))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.2)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def exported(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> tuple[GPT2, Tokenizer, Path]:
     """A model with a padded vocabulary, its tokenizer and the folder that they went to."""
-    model = random_model(tokenizer.vocab_size + 47)
+    model = toy_model(tokenizer.vocab_size + 47)
     folder = tmp_path_factory.mktemp("export")
     write_hf_folder(folder, model, tokenizer, "card")
     return model, tokenizer, folder

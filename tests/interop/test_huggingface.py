@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from toys import shake
 
 from glassgpt.errors import UserError
 from glassgpt.interop.huggingface import load_hf, names
@@ -33,11 +35,9 @@ def reference(**options: Any) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def toy() -> nn.Module:
-    """Two layers, with weights so large and biases so different that a mistake in any of them shows."""
+    """Two layers, every weight of which matters."""
     model = reference(**TOY)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=1.0 if "ln_" in name and name.endswith("weight") else 0.0, std=0.2)
+    shake(model)
     return model
 
 
@@ -156,6 +156,21 @@ def test_older_files_are_read(toy: nn.Module, saved: Path) -> None:
     torch.save(toy.state_dict(), saved / "pytorch_model.bin")
     tokens = some_tokens(97, B=2, T=10)
     assert_near(load_hf(saved)(tokens), toy(tokens).logits)
+
+
+def test_a_model_without_biases_has_zeros_for_them(toy: nn.Module, saved: Path) -> None:
+    rewrite(saved, lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.endswith(".bias")})
+    with pytest.raises(UserError, match=r"lacks tensors .*\.bias"):
+        load_hf(saved)
+    config = json.loads((saved / "config.json").read_text()) | {"bias": False}
+    (saved / "config.json").write_text(json.dumps(config))
+    plain = copy.deepcopy(toy)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+    tokens = some_tokens(97, B=2, T=10)
+    assert_near(load_hf(saved)(tokens), plain(tokens).logits)
 
 
 class Trap:

@@ -14,6 +14,14 @@ class UserError(Exception):
     """
 
 
+class SaidElsewhere(UserError):
+    """The error of another process of the same job, which says it; this one only ends."""
+
+
+class RankLost(UserError):
+    """Another process of the same job has died, or the network to it."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a closed set, with the nearest one that is.
 

@@ -217,7 +217,7 @@ def climb(
 
     look(0)
     fit(
-        model,
+        runtime.wrap(model),
         build_optimizer(model, OptimizerConfig()),
         batches=batches,
         loss_function=next_token_loss,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.manifest import load_manifest
 from glassgpt.data.prepare import open_prepared, prepare
-from glassgpt.data.prepared import sha256_of, tokenizer_of
+from glassgpt.data.prepared import Prepared, sha256_of, tokenizer_of
+from glassgpt.data.sharing import share_data
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.finetuning import FINETUNE, Start, inherit, open_start
@@ -18,26 +20,36 @@ from glassgpt.inspection.report import write_report
 from glassgpt.interop.origin import ORIGIN
 from glassgpt.progress import PlainListener
 from glassgpt.publishing import Publisher, last_recorded_step
+from glassgpt.ranks import Ranks, join_ranks
 from glassgpt.run import Run, check_trained, find_run, load, named_run
 from glassgpt.runconfig import (
     RunConfig,
     Sections,
     apply_overrides,
+    check_ranks,
     check_resumable,
     config_sections,
     dump_config,
     load_config,
     load_recipe,
     parse_run_config,
+    with_dtype,
 )
-from glassgpt.runfolder import alone, check_free, free_folder, named_folder, new_run_folder
+from glassgpt.runfolder import (
+    alone,
+    check_free,
+    cut_back_to,
+    find_last,
+    free_folder,
+    has_ended,
+    named_folder,
+    new_run_folder,
+)
 from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.session import Interrupted, Listener, Session
 from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
-from glassgpt.training.checkpoint import discard, list_checkpoints, remove_leftovers
 from glassgpt.training.fit import Diverged, TrainState
 from glassgpt.training.trackers import check_installed
-from glassgpt.training.tracking import Record, cut_back, read_lines
 
 DEFAULT_RECIPE = "char-tiny"
 
@@ -68,7 +80,7 @@ def train(
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
-) -> Run:
+) -> Run | None:
     """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
@@ -83,44 +95,68 @@ def train(
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
+    Under torchrun every rank calls it. The first one decides, prints and writes; the others return None.
+
     Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
     """
-    listener = listener or PlainListener()
-    if resume and run is None:
-        raise UserError("--resume needs to know which run: name it with --run NAME")
-    if resume and overwrite:
-        raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
-    if data is not None and text is not None:
-        raise UserError("both data and text are given: train on one of them")
-    corpus = text_corpus(text) if text is not None else None
-    source = corpus.source if corpus else data
-    new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
-    folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
-    values = dict(settings or {}) | ({} if source is None else {"data.source": source})
-    if init_from is not None:
-        values["training.init_from"] = named_run(init_from)
-    values |= {"training.track": list(track)} if track else {}
-    changes = Changes(overfit_batch, overrides, values, max_steps)
+    ranks = join_ranks()
+    listener = (listener or PlainListener()) if ranks.first else Listener()
+    with ranks.together():
+        if resume and run is None:
+            raise UserError("--resume needs to know which run: name it with --run NAME")
+        if resume and overwrite:
+            raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
+        if data is not None and text is not None:
+            raise UserError("both data and text are given: train on one of them")
+        corpus = text_corpus(text) if text is not None else None
+        source = corpus.source if corpus else data
+        new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
+        folder = ranks.on_first(lambda: named_folder(run) if run is not None else _own_folder(new, overfit_batch))
+        values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+        if init_from is not None:
+            values["training.init_from"] = named_run(init_from)
+        values |= {"training.track": list(track)} if track else {}
+        changes = Changes(overfit_batch, overrides, values, max_steps)
+        can_begin = recipe is not None or source is not None or init_from is not None
 
-    with alone(folder):
-        sent = last_recorded_step(folder) if resume else 0
-        if resume and (folder.exists() or (recipe is None and source is None and init_from is None)):
-            session, state = _resume(find_run(folder), recipe, changes, corpus, listener)
-        else:
+        def start() -> tuple[Session | None, TrainState]:
+            if resume and ranks.on_first(lambda: folder.exists() or not can_begin):
+                return _resume(folder, recipe, changes, corpus, ranks, listener)
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
-            session, state = _begin(folder, new, changes, corpus, overwrite, listener)
-        if session is not None:
-            if session.config.training.track:
-                session.listener = Publisher(listener, session.config.training.track, sent)
-            try:
-                session.run(state)
-            except (Interrupted, Diverged):
+            return _begin(folder, new, changes, corpus, overwrite, ranks, listener)
+
+        sent = ranks.on_first(lambda: last_recorded_step(folder) if resume else 0)
+        device = _work(folder, start, sent, ranks, listener)
+        return load(folder, device=device) if ranks.first else None
+
+
+def _work(
+    folder: Path, start: Callable[[], tuple[Session | None, TrainState]], sent: int, ranks: Ranks, listener: Listener
+) -> str:
+    """Trains the session that `start` gives, to its report. Returns the device that it ran on.
+
+    Trackers have the figures up to step `sent`.
+    """
+    with contextlib.ExitStack() as held:
+        ranks.on_first(lambda: held.enter_context(alone(folder)))
+        session, state = start()
+        if session is None:
+            if ranks.first and not (folder / "report.html").exists():
                 write_report(folder)
-                raise
-        if session is not None or not (folder / "report.html").exists():
+            return "auto"
+        if session.config.training.track and ranks.first:
+            session.listener = Publisher(listener, session.config.training.track, sent)
+        try:
+            session.run(state)
+        except (Interrupted, Diverged) as stopped:
+            ranks.on_first(lambda: write_report(folder))
+            if isinstance(stopped, Interrupted):
+                listener.note(str(stopped))
+            raise
+        if ranks.first:
             write_report(folder)
-    return load(folder, device=str(session.runtime.device) if session else "auto")
+        return str(session.runtime.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,24 +192,38 @@ class Changes:
 
 
 def _begin(
-    folder: Path, recipe: str, changes: Changes, corpus: Corpus | None, overwrite: bool, listener: Listener
+    folder: Path,
+    recipe: str,
+    changes: Changes,
+    corpus: Corpus | None,
+    overwrite: bool,
+    ranks: Ranks,
+    listener: Listener,
 ) -> tuple[Session, TrainState]:
     """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
-    check_free(folder, overwrite)
-    sections = load_recipe(recipe)
-    start = _open_start(recipe, changes)
-    if start is not None:
-        sections = start.sections(sections)
-    config = changes.apply(sections)
-    if start is not None:
-        start.check(config)
-    elif config.training.init_from:
-        raise UserError("training.init_from says what --init-from RUN did: give that")
-    runtime = _build_runtime(config, listener)
-    prepared = prepare(config.data, config.tokenizer, corpus=corpus)
+    start: Start | None = None  # on the first rank, which reads it for all
+
+    def plan() -> tuple[Sections, RunConfig]:
+        nonlocal start
+        check_free(folder, overwrite)
+        sections = load_recipe(recipe)
+        start = _open_start(recipe, changes)
+        if start is not None:
+            sections = start.sections(sections)
+        config = changes.apply(sections)
+        if start is not None:
+            start.check(config)
+        elif config.training.init_from:
+            raise UserError("training.init_from says what --init-from RUN did: give that")
+        check_ranks(config, ranks)
+        return sections, config
+
+    sections, config = ranks.on_first(plan)
+    runtime = _build_runtime(config, ranks, listener)
+    prepared = share_data(ranks, lambda: prepare(config.data, config.tokenizer, corpus=corpus))
     listener.note(prepared.note)
     sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    config = changes.apply(sections)
+    config = with_dtype(ranks.on_first(lambda: changes.apply(sections)), runtime.precision)
     if config.model.vocab_size < prepared.tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
@@ -186,9 +236,42 @@ def _begin(
 
 
 def _resume(
-    folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, listener: Listener
+    folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, ranks: Ranks, listener: Listener
 ) -> tuple[Session | None, TrainState]:
     """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
+    folder = ranks.on_first(lambda: find_run(folder))
+    config = ranks.on_first(lambda: _config_of_resumed(folder, recipe, changes, ranks))
+    runtime = _build_runtime(config, ranks, listener)
+
+    last = ranks.on_first(lambda: find_last(folder, config.training.max_steps))
+    if ranks.on_first(lambda: has_ended(folder)) and (
+        last.step == config.training.max_steps or config.training.overfit_batch
+    ):
+        listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
+        return None, TrainState()
+
+    def open_data() -> Prepared:
+        manifest = load_manifest(folder / "data.json")
+        if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
+            raise UserError(
+                f"the text given is not the one that {folder} is trained on: leave it out, or start a new run"
+            )
+        return open_prepared(manifest, load_tokenizer(folder / "tokenizer.json"))
+
+    session = Session(folder, config, share_data(ranks, open_data), runtime, listener)
+    state = session.restore(last)
+
+    def go_back() -> None:
+        cut_back_to(folder, last.step)
+        write_text(folder / "config.toml", dump_config(config))
+
+    ranks.on_first(go_back)
+    listener.note(f"resuming {folder} after step {last.step}")
+    return session, state
+
+
+def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks) -> RunConfig:
+    """The run's own config with the changes made, which must be such that it stays the same run."""
     check_trained(folder)
     stored = load_config(folder / "config.toml")
     sections = config_sections(stored) if recipe is None else load_recipe(recipe)
@@ -198,32 +281,15 @@ def _resume(
     decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("training", "init_from"))
     for section, field in decided:
         sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
+    training = sections.setdefault("training", {})
+    if training.get("dtype", "auto") == "auto":
+        training["dtype"] = stored.training.dtype
+    if ranks.store is None:  # how the ranks shared the work says nothing about one process
+        training["parallel"] = "auto"
     config = changes.apply(sections)
     check_resumable(stored, config)
-    runtime = _build_runtime(config, listener)
-
-    checkpoints = folder / "checkpoints"
-    remove_leftovers(checkpoints)
-    whole = [checkpoint for checkpoint in list_checkpoints(checkpoints) if checkpoint.resumable]
-    if not whole:
-        raise UserError(f"{folder} has no checkpoint to resume from; begin again with --overwrite")
-    last = whole[-1]
-    if last.step > config.training.max_steps:
-        raise UserError(f"{folder} is already at step {last.step}, beyond --max-steps {config.training.max_steps}")
-    if _has_ended(folder) and (last.step == config.training.max_steps or config.training.overfit_batch):
-        listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
-        return None, TrainState()
-
-    manifest = load_manifest(folder / "data.json")
-    if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
-        raise UserError(f"the text given is not the one that {folder} is trained on: leave it out, or start a new run")
-    prepared = open_prepared(manifest, load_tokenizer(folder / "tokenizer.json"))
-    session = Session(folder, config, prepared, runtime, listener)
-    state = session.restore(last)
-    _cut_back_to(folder, last.step)
-    write_text(folder / "config.toml", dump_config(config))
-    listener.note(f"resuming {folder} after step {last.step}")
-    return session, state
+    check_ranks(config, ranks)
+    return config
 
 
 def _open_start(recipe: str, changes: Changes) -> Start | None:
@@ -235,32 +301,17 @@ def _open_start(recipe: str, changes: Changes) -> Start | None:
     return None
 
 
-def _cut_back_to(folder: Path, step: int) -> None:
-    """Forgets what came after the checkpoint, and what only the end of a shorter run had added."""
-    for checkpoint in list_checkpoints(folder / "checkpoints"):
-        if checkpoint.step > step:
-            discard(checkpoint.path)
-
-    def keep(record: Record) -> bool:  # what is due at step 0 is done when the loop begins, so again now
-        return bool(0 < step >= record["step"] and not record.get("final"))
-
-    files = (folder / "metrics.jsonl", folder / "samples.jsonl")
-    for file in files:
-        read_lines(file)  # raises for a damaged one, before the other is changed
-    for file in files:
-        cut_back(file, keep)
-
-
-def _has_ended(folder: Path) -> bool:
-    return any(record.get("final") for record in read_lines(folder / "metrics.jsonl"))
-
-
-def _build_runtime(config: RunConfig, listener: Listener) -> Runtime:
-    for tracker in config.training.track:
+def _build_runtime(config: RunConfig, ranks: Ranks, listener: Listener) -> Runtime:
+    training = config.training
+    for tracker in training.track:
         check_installed(tracker)
-    runtime = build_runtime(config.training.device, config.training.dtype, config.training.compile)
+    runtime = build_runtime(
+        training.device, training.dtype, training.compile,
+        ranks=ranks, parallel=training.parallel, activation_checkpointing=training.activation_checkpointing,
+    )  # fmt: skip
     for line in runtime.notes:
         listener.note(line)
+    ranks.connect(runtime.device, compiling=runtime.compile)
     return runtime
 
 
@@ -271,10 +322,18 @@ def _own_folder(recipe: str, overfit_batch: bool) -> Path:
 
 def _create_folder(session: Session, start: Start | None) -> None:
     """The folder with its step-0 checkpoint, in place of an old run's."""
-    with new_run_folder(
-        session.folder, session.config, session.tokenizer, session.runtime, session.n_parameters
-    ) as folder:
-        session.prepared.manifest.save(folder / "data.json")
-        if start is not None:
-            start.origin().save(folder / ORIGIN)
-        session.save(TrainState(), folder=folder / "checkpoints")
+    ranks = session.runtime.ranks
+
+    with contextlib.ExitStack() as new:
+
+        def begin() -> Path:
+            folder = new.enter_context(
+                new_run_folder(session.folder, session.config, session.tokenizer, session.runtime, session.n_parameters)
+            )
+            session.prepared.manifest.save(folder / "data.json")
+            if start is not None:
+                start.origin().save(folder / ORIGIN)
+            return folder
+
+        session.save_first(ranks.on_first(begin))
+        ranks.on_first(new.close)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
+from glassgpt.data.corpora import STDIN
 from glassgpt.data.prepare import DataConfig
 from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ModelConfig, find_architecture
-from glassgpt.runtime import PRECISIONS
+from glassgpt.ranks import Ranks
+from glassgpt.runtime import PARALLEL, PRECISIONS
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
@@ -36,6 +38,8 @@ class TrainingConfig:
     device: str = "auto"
     dtype: str = "auto"
     compile: bool = False
+    parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp where torchrun has started several
+    activation_checkpointing: bool = False  # run each block again for its gradient: less memory, more time
     overfit_batch: bool = False  # the first batch again and again, down to a loss near zero
     log_every: int = 10  # steps between lines of progress
     eval_every: int = 250  # steps between validations; 0: only at the end
@@ -69,15 +73,17 @@ class TrainingConfig:
             check_suite(suite)
         for tracker in self.track:
             check_tracker(tracker)
+        if self.parallel not in PARALLEL:
+            raise unknown("training.parallel", self.parallel, PARALLEL)
 
 
-# On --resume these may change: length, device, logging and evaluation. All others decide what the weights become.
+# On --resume these may change: length, device, ranks, logging and evaluation. All others decide what the weights are.
 CHANGEABLE = frozenset(
     f"training.{field}"
     for field in (
-        "max_steps", "device", "compile", "log_every", "eval_every", "eval_tokens", "eval_suites",
-        "eval_suite_every", "eval_suite_limit", "eval_suite_file", "track", "sample_every", "sample_tokens",
-        "checkpoint_every", "keep_last", "snapshots",
+        "max_steps", "device", "parallel", "activation_checkpointing", "log_every", "eval_every", "eval_tokens",
+        "eval_suites", "eval_suite_every", "eval_suite_limit", "eval_suite_file", "track", "sample_every",
+        "sample_tokens", "checkpoint_every", "keep_last", "snapshots",
     )
 )  # fmt: skip
 
@@ -198,6 +204,26 @@ def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
         section, field, value = parse_override(text)
         result.setdefault(section, {})[field] = value
     return result
+
+
+def check_ranks(config: RunConfig, ranks: Ranks) -> None:
+    """Raises UserError for what several ranks cannot share."""
+    rows, block, world = config.batch_rows, config.model.block_size, ranks.world_size
+    if rows % world:
+        near = [n * world * block for n in (rows // world, rows // world + 1) if n]
+        raise UserError(
+            f"training.batch_tokens = {config.training.batch_tokens} is {rows} rows of model.block_size = {block},"
+            f" which {world} ranks cannot share evenly: try {' or '.join(map(str, near))}"
+        )
+    if ranks.several and config.data.source == STDIN:
+        raise UserError(f"{world} ranks cannot all read stdin: write the text to a file, and give that with --data")
+
+
+def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    """The config with the dtype that `auto` has become: it decides what the weights become, on other devices too."""
+    if config.training.dtype != "auto":
+        return config
+    return replace(config, training=replace(config.training, dtype=dtype))
 
 
 def check_resumable(old: RunConfig, new: RunConfig) -> None:

@@ -21,6 +21,8 @@ from glassgpt.run import RUNS
 from glassgpt.runconfig import RunConfig, dump_config
 from glassgpt.runtime import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.checkpoint import Checkpoint, discard, list_checkpoints, remove_leftovers
+from glassgpt.training.tracking import Record, cut_back, read_lines
 
 
 def named_folder(run: str | Path) -> Path:
@@ -83,6 +85,38 @@ def new_run_folder(
             yield temporary
     except OSError as error:
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+
+
+def find_last(folder: Path, max_steps: int) -> Checkpoint:
+    """The checkpoint from which the run goes on. Raises UserError where there is none, or it is beyond `max_steps`."""
+    whole = [checkpoint for checkpoint in list_checkpoints(folder / "checkpoints") if checkpoint.resumable]
+    if not whole:
+        raise UserError(f"{folder} has no checkpoint to resume from; begin again with --overwrite")
+    if whole[-1].step > max_steps:
+        raise UserError(f"{folder} is already at step {whole[-1].step}, beyond --max-steps {max_steps}")
+    return whole[-1]
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the run has written its last figures."""
+    return any(record.get("final") for record in read_lines(folder / "metrics.jsonl"))
+
+
+def cut_back_to(folder: Path, step: int) -> None:
+    """Forgets what came after the checkpoint, and what only the end of a shorter run had added."""
+    remove_leftovers(folder / "checkpoints")
+    for checkpoint in list_checkpoints(folder / "checkpoints"):
+        if checkpoint.step > step:
+            discard(checkpoint.path)
+
+    def keep(record: Record) -> bool:  # what is due at step 0 is done when the loop begins, so again now
+        return bool(0 < step >= record["step"] and not record.get("final"))
+
+    files = (folder / "metrics.jsonl", folder / "samples.jsonl")
+    for file in files:
+        read_lines(file)  # raises for a damaged one, before the other is changed
+    for file in files:
+        cut_back(file, keep)
 
 
 def version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import platform
 import re
@@ -18,8 +19,11 @@ import torch
 from torch import nn
 
 from glassgpt.errors import UserError, unknown
+from glassgpt.parallel import compile_blocks, gradient_exchange, recompute_blocks, replicate, shard
+from glassgpt.ranks import ALONE, Ranks
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
+PARALLEL = ("auto", "none", "ddp", "fsdp")
 
 # Peak dense bfloat16/float16 rate in FLOP/s by a word of the name torch reports (NVIDIA data sheets, without sparsity).
 PEAK_FLOPS = {
@@ -37,7 +41,7 @@ PEAK_FLOPS = {
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, the precision, whether to compile, and this process's place among the ranks.
+    """The device, the precision, whether to compile, this process's place among the ranks and how they share the work.
 
     `notes` says, one line each, what was asked for and could not be had.
     """
@@ -45,8 +49,9 @@ class Runtime:
     device: torch.device
     precision: str  # one of PRECISIONS, never "auto"
     compile: bool = False
-    rank: int = 0
-    world_size: int = 1
+    ranks: Ranks = ALONE
+    parallel: str = "none"  # one of PARALLEL, never "auto"
+    activation_checkpointing: bool = False
     notes: tuple[str, ...] = ()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -60,14 +65,30 @@ class Runtime:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module to call in training: `model` itself, or a compiled wrapper that shares its weights."""
-        if not self.compile:
+        """Moves the model to the device and returns the module to call in training, which shares its weights.
+
+        The layers, from the inside: activation checkpointing, compilation, ranks. FSDP changes the parameters in
+        place, so the optimizer is built after this.
+        """
+        if self.activation_checkpointing:
+            recompute_blocks(model)
+        if self.parallel == "fsdp":  # it moves the parts that it keeps: the whole model may not fit
+            if self.compile:
+                compile_blocks(model)
+            param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
+            shard(model, self.device, self.ranks, param_dtype)
             return model
-        return cast(nn.Module, torch.compile(model))
+        model.to(self.device)
+        called = cast(nn.Module, torch.compile(model)) if self.compile else model
+        return replicate(called, self.device) if self.parallel == "ddp" else called
+
+    def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a micro-step of what `wrap` returned: whether the ranks exchange their gradients at its end."""
+        return gradient_exchange(parallel, wanted)
 
     def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
         """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
-        torch.manual_seed(_mix(seed, step, micro_step, self.rank))
+        torch.manual_seed(_mix(seed, step, micro_step, self.ranks.rank))
 
     @property
     def peak_flops(self) -> float | None:
@@ -80,29 +101,42 @@ class Runtime:
     def describe(self) -> str:
         """One phrase: device, precision, compilation, ranks."""
         parts = [describe_device(self.device), self.precision, "compiled" if self.compile else "not compiled"]
-        if self.world_size > 1:
-            parts.append(f"{self.world_size} ranks")
+        if self.activation_checkpointing:
+            parts.append("blocks recomputed")
+        if self.parallel != "none":
+            parts.append(f"{self.ranks.world_size} rank{'s' * self.ranks.several} with {self.parallel}")
         return ", ".join(parts)
 
 
-def build_runtime(device: str = "auto", precision: str = "auto", compile: bool = False) -> Runtime:
-    """Resolves the names a user gives. Raises UserError for a device or precision that is unknown or not here."""
-    place = _find_device(device)
+def build_runtime(
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    *,
+    ranks: Ranks = ALONE,
+    parallel: str = "auto",
+    activation_checkpointing: bool = False,
+) -> Runtime:
+    """Resolves the names a user gives. Raises UserError for what is unknown, not here, or does not go together."""
+    place = _find_device(device, ranks)
     if precision not in PRECISIONS:
         raise unknown("dtype", precision, PRECISIONS)
     notes: list[str] = []
     precision = _choose_precision(precision, place, notes)
-    if compile and place.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+    parallel = _choose_parallel(parallel, place, precision, ranks)
+    if compile and (lacking := _lacks_compiler(place)):
         compile = False
-        notes.append("no C++ compiler (g++ or clang++) is on the PATH: the model runs uncompiled")
+        notes.append(f"{lacking}: the model runs uncompiled")
     if place.type == "cpu":
         _keep_freed_memory()
-    if precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-    return Runtime(place, precision, compile, notes=tuple(notes))
+        _count_threads(ranks, notes)
+    if place.type == "cuda" and ranks.store is not None:
+        torch.cuda.set_device(place)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    return Runtime(place, precision, compile, ranks, parallel, activation_checkpointing, tuple(notes))
 
 
-def _find_device(name: str) -> torch.device:
+def _find_device(name: str, ranks: Ranks) -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (index.isdigit() and kind == "cuda")):
         raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
@@ -116,7 +150,62 @@ def _find_device(name: str) -> torch.device:
         raise UserError("device 'mps' is not available: torch sees no Apple GPU; use --device cpu")
     if index and int(index) >= torch.cuda.device_count():
         raise UserError(f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA GPU(s)")
+    if kind == "cuda" and ranks.store is not None:
+        index = _gpu_of_rank(index, ranks)
     return torch.device(f"{kind}:{index}" if index else kind)
+
+
+def _gpu_of_rank(index: str, ranks: Ranks) -> str:
+    """Each rank of a node takes a GPU of its own."""
+    if index and ranks.several:
+        raise UserError(f"device 'cuda:{index}' is one GPU for {ranks.world_size} ranks: use --device cuda")
+    if ranks.local_rank >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"torchrun has started {ranks.local_world_size} ranks on a machine on which torch sees {count} CUDA GPU(s):"
+            f" use --nproc-per-node {count}, or --device cpu"
+        )
+    return index or str(ranks.local_rank)
+
+
+def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
+    """One of PARALLEL that is not auto. Raises UserError for ranks without a way to share, and the other way round."""
+    if name not in PARALLEL:
+        raise unknown("training.parallel", name, PARALLEL)
+    if name == "auto":
+        name = "ddp" if ranks.several else "none"
+    if name == "none" and ranks.several:
+        raise UserError(
+            f"torchrun has started {ranks.world_size} ranks, and --parallel none is for one: use ddp or fsdp"
+        )
+    if name != "none" and ranks.store is None:
+        raise UserError(
+            f"--parallel {name} needs the ranks that torchrun starts:"
+            f" torchrun --nproc-per-node 2 -m glassgpt -- train … --parallel {name}"
+        )
+    if name != "none" and device.type == "mps":
+        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without torchrun")
+    if name == "fsdp" and precision == "float16":
+        raise UserError("--parallel fsdp has no loss scaling for float16: use --dtype bfloat16 or float32")
+    return name
+
+
+def _lacks_compiler(device: torch.device) -> str | None:
+    """What torch.compile would miss on this machine."""
+    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "no C++ compiler (g++ or clang++) is on the PATH"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton, which torch.compile needs on a GPU, is not installed"
+    return None
+
+
+def _count_threads(ranks: Ranks, notes: list[str]) -> None:
+    """torchrun gives each of several ranks one thread; which number is right is the user's to say."""
+    fair = (os.cpu_count() or 1) // ranks.local_world_size
+    if ranks.local_world_size > 1 and torch.get_num_threads() < fair:
+        notes.append(
+            f"each rank runs {torch.get_num_threads()} of the {fair} threads that are its share of the processor: set"
+            f" OMP_NUM_THREADS={fair} before torchrun for more"
+        )
 
 
 def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
@@ -127,6 +216,11 @@ def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
     if name == "tf32" and device.type != "cuda":
         notes.append(f"tf32 exists on CUDA GPUs only: {device.type} runs in float32")
         return "float32"
+    if name == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
+        notes.append("this GPU is older than TF32 (Ampere, 2020): it runs in float32")
+        return "float32"
+    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        notes.append("this GPU emulates bfloat16, slower than float32; float16 is fast on it")
     if name == "bfloat16" and device.type == "cpu" and not _cpu_has_bfloat16():
         notes.append("this processor emulates bfloat16 products, tens of times slower than float32")
     if name == "float16" and device.type == "cpu":
@@ -202,7 +296,8 @@ def describe_machine(runtime: Runtime) -> dict[str, Any]:
         "device": describe_device(runtime.device),
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "world_size": runtime.world_size,
+        "world_size": runtime.ranks.world_size,
+        "parallel": runtime.parallel,
     }
 
 

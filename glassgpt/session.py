@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepared import Prepared
@@ -22,23 +22,16 @@ from glassgpt.models import build_model
 from glassgpt.run import document_separator, start_of_text, write
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
-from glassgpt.training.checkpoint import (
-    Checkpoint,
-    best_checkpoint,
-    list_checkpoints,
-    load_model_weights,
-    load_optimizer_state,
-    prune,
-    record_val_loss,
-    save_checkpoint,
-)
+from glassgpt.training.checkpoint import Checkpoint, save_checkpoint
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.flops import count_parameters, estimate_flops_per_token
 from glassgpt.training.interrupt import Interrupt
+from glassgpt.training.keeping import Keeper, snapshot_steps
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import build_optimizer
+from glassgpt.training.runlog import RunLog
 from glassgpt.training.schedules import learning_rate
-from glassgpt.training.tracking import JsonLines, Record, read_lines
+from glassgpt.training.tracking import Record
 
 OVERFIT_LOSS = 0.02  # nats: low enough to say that the model has learned its one batch by heart
 TRAIN_LOSS_STEPS = 50  # the last steps whose mean is a run's final training loss
@@ -99,15 +92,14 @@ class Session:
                 " or a larger data.val_fraction"
             )
         self.loader = Loader(prepared.train, config.model.block_size, config.batch_rows, config.training.seed)
-        torch.manual_seed(config.training.seed)
-        self.model = self._build_model(weights)
+        self._build_model(weights)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = runtime.build_scaler()
-        self.n_parameters = count_parameters(self.model)
-        self.flops_per_token = estimate_flops_per_token(
-            self.model, n_embd=config.model.n_embd, block_size=config.model.block_size
-        )
-        self.snapshots = snapshot_steps(config.training.max_steps, config.training.snapshots)
+        self.keeper = Keeper(
+            folder / "checkpoints", self.model, self.optimizer, runtime.ranks,
+            keep_last=config.training.keep_last,
+            snapshots=snapshot_steps(config.training.max_steps, config.training.snapshots),
+        )  # fmt: skip
         self.token_bytes = bytes_per_token(self.tokenizer)
         self.separator = document_separator(config, self.tokenizer)
         self.suites = {
@@ -121,12 +113,22 @@ class Session:
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
 
-    def _build_model(self, weights: Mapping[str, Tensor] | None) -> nn.Module:
+    def _build_model(self, weights: Mapping[str, Tensor] | None) -> None:
+        """`model` is the raw module, `parallel` what is called in training; every rank has the same weights."""
+        torch.manual_seed(self.config.training.seed)
+        sizes = self.config.model
         try:
-            model = build_model(self.config.architecture, self.config.model)
+            self.model = build_model(self.config.architecture, sizes)
             if weights is not None:
-                model.load_state_dict(weights)
-            return model.to(self.runtime.device)
+                self.model.load_state_dict(weights)
+            if self.config.training.init_from:  # the first rank alone has read them
+                for tensor in self.model.state_dict().values():
+                    self.runtime.ranks.broadcast(tensor)
+            self.n_parameters = count_parameters(self.model)
+            self.flops_per_token = estimate_flops_per_token(
+                self.model, n_embd=sizes.n_embd, block_size=sizes.block_size
+            )
+            self.parallel = self.runtime.wrap(self.model)
         except RuntimeError as error:  # torch has no class of its own for a CPU without room
             if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -135,25 +137,23 @@ class Session:
                 " model.vocab_size"
             ) from None
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
     def restore(self, checkpoint: Checkpoint) -> TrainState:
         """Takes weights, optimizer and loss scale from a checkpoint."""
-        load_model_weights(checkpoint, self.model)
-        load_optimizer_state(checkpoint, self.model, self.optimizer)
+        self.keeper.restore(checkpoint)
         state = checkpoint.state
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         self.seconds = float(state["seconds"])
         return TrainState(checkpoint.step, int(state["tokens_seen"]), int(state["skipped_in_row"]))
 
-    def save(
-        self, state: TrainState, *, folder: Path | None = None, val_loss: float | None = None, whole: bool = True
-    ) -> None:
-        """Writes the checkpoint of this step, with the optimizer where it is `whole`."""
-        facts: dict[str, Any] = {
+    def save_first(self, folder: Path) -> None:
+        """Writes the step-0 checkpoint of a run that is being made in `folder`."""
+        facts = self._facts(TrainState(), None)
+        save_checkpoint(folder / "checkpoints", self.model, self.optimizer, facts, self.runtime.ranks)
+
+    def _facts(self, state: TrainState, val_loss: float | None) -> dict[str, Any]:
+        """What a checkpoint's state.json says."""
+        return {
             "step": state.step,
             "tokens_seen": state.tokens_seen,
             "skipped_in_row": state.skipped_in_row,
@@ -161,22 +161,21 @@ class Session:
             "val_loss": val_loss,
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(folder or self.checkpoints, self.model, self.optimizer if whole else None, facts)
 
     def run(self, state: TrainState) -> None:
         """Trains from `state` to the end, and writes the last figures. Raises Interrupted after SIGINT or SIGTERM."""
-        training = self.config.training
-        self._metrics = JsonLines(self.folder / "metrics.jsonl")
-        self._samples = JsonLines(self.folder / "samples.jsonl")
+        training, ranks = self.config.training, self.runtime.ranks
+        self.log = RunLog(self.folder, ranks)
         self._clock = time.perf_counter()
-        self._loss = float("inf")
-        self.listener.started(self, state)
         try:
+            self.keeper.look()
+            self._loss = ranks.on_first(lambda: next(iter(self.log.train_losses(1)), math.inf))
+            self.listener.started(self, state)
             with Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
                 state = fit(
-                    self.model,
+                    self.parallel,
                     self.optimizer,
                     batches=self.batches,
                     loss_function=partial(next_token_loss, n_ids=len(self.token_bytes), separator=self.separator),
@@ -188,26 +187,25 @@ class Session:
                     seed=training.seed,
                     state=state,
                     on_step=self._after_step,
-                    should_stop=lambda: interrupt.signal is not None or self._learned_by_heart(),
+                    should_stop=self._learned_by_heart,
+                    interrupted=lambda: interrupt.signal is not None,
                 )
-                if interrupt.signal is not None:
-                    self._save_once(state)
-                    raise Interrupted(interrupt.signal, self.folder, state.step)
                 self._save_once(state)
+                if signal := ranks.largest(interrupt.signal or 0):
+                    raise Interrupted(signal, self.folder, state.step)
                 self._finish(state)
-                if self.config.training.overfit_batch:
+                if training.overfit_batch:
                     self.listener.note(overfit_verdict(self._loss, state.step))
         finally:
             self.listener.stopped()
-            self._metrics.close()
-            self._samples.close()
+            self.log.close()
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """The micro-batches of a step, on the device."""
-        rows = self.config.batch_rows
-        micro = self.config.training.micro_batch or rows
+        """This rank's micro-batches of a step, on the device: its rows are next to each other in the global batch."""
+        first, last = self.runtime.ranks.share(self.config.batch_rows)
+        micro = self.config.training.micro_batch or last - first
         step = 0 if self.config.training.overfit_batch else step
-        return [self._batch(step, start, min(start + micro, rows)) for start in range(0, rows, micro)]
+        return [self._batch(step, start, min(start + micro, last)) for start in range(first, last, micro)]
 
     def _batch(self, step: int, start: int, stop: int) -> Batch:
         inputs, targets = self.loader.rows(step, start, stop)
@@ -238,11 +236,13 @@ class Session:
             "tokens_per_second": result.tokens / result.seconds,
         }
         if peak := self.runtime.peak_flops:
-            record["mfu"] = self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.world_size)
+            record["mfu"] = (
+                self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.ranks.world_size)
+            )
         if result.skipped:
             record["skipped"] = result.skipped
         record["seconds"] = self._elapsed()
-        self._metrics.append(record)
+        self.log.add(record)
         self.listener.stepped(state, record)
         self._look(state)
 
@@ -258,34 +258,28 @@ class Session:
             self._run_suites(step)
         if _due(step, training.sample_every):
             self._sample(step)
-        improved = val_loss is not None and val_loss < self._best_val_loss()
+        improved = val_loss is not None and self.keeper.improves(val_loss)
         whole = last or improved or _due(step, training.checkpoint_every)
-        if step == 0 and val_loss is not None:  # step 0 was saved when the folder was made
-            record_val_loss(list_checkpoints(self.checkpoints)[0], val_loss)
-        elif step > 0 and (whole or step in self.snapshots):
+        if step > 0 and (whole or step in self.keeper.snapshots):
             self._save(state, val_loss, whole=whole)
-
-    def _best_val_loss(self) -> float:
-        best = best_checkpoint(list_checkpoints(self.checkpoints))
-        return math.inf if best is None or best.val_loss is None else best.val_loss
+        elif val_loss is not None and (saved := self.keeper.find(step)):  # step 0 was saved when the folder was made
+            self.keeper.record_val_loss(saved, val_loss)
 
     def _save_once(self, state: TrainState) -> None:
         """Saves a step at which nothing was due, so that no work is lost."""
-        saved = next((c for c in list_checkpoints(self.checkpoints) if c.step == state.step), None)
+        saved = self.keeper.find(state.step)
         if saved is None or not saved.resumable:
             self._save(state, saved.val_loss if saved else None, whole=True)
 
     def _save(self, state: TrainState, val_loss: float | None, *, whole: bool) -> None:
-        for file in (self._metrics, self._samples):
-            file.sync()  # a checkpoint never knows more than the figures beside it
+        self.log.sync()
         self._elapsed()
-        self.save(state, val_loss=val_loss, whole=whole)
-        prune(self.checkpoints, keep_last=self.config.training.keep_last, snapshots=self.snapshots)
+        self.keeper.save(self._facts(state, val_loss), whole=whole)
 
     def _evaluate(self, step: int, *, record: bool) -> float:
         evaluation, seconds = self._measure(self.config.training.eval_tokens)
         if record:
-            self._metrics.append({"step": step, **_val_figures(evaluation), "val/seconds": seconds})
+            self.log.add({"step": step, **_val_figures(evaluation), "val/seconds": seconds})
             self.listener.evaluated(step, evaluation, False)
         return evaluation.loss
 
@@ -309,7 +303,7 @@ class Session:
         for name, suite in self.suites.items():
             result = suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size)
             figures = result.figures()
-            self._metrics.append({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
+            self.log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
             self.listener.measured(step, name, figures)
         self.validation_seconds += time.perf_counter() - started
 
@@ -326,24 +320,22 @@ class Session:
         except UserError as error:  # weights that diverge are the loop's to judge
             self.listener.note(f"step {step}: no sample, {error}")
             return
-        self._samples.append({"step": step, "prompt": prompt, "text": text})
+        self.log.add({"step": step, "prompt": prompt, "text": text}, file="samples.jsonl")
         self.listener.sampled(step, prompt, text)
 
     def _finish(self, state: TrainState) -> None:
         """The last figures: the whole validation split, for the last weights and for the best."""
         evaluation, _ = self._measure(None)
         best_step, best_loss = state.step, evaluation.loss
-        best = best_checkpoint(list_checkpoints(self.checkpoints))
+        best = self.keeper.best
         if best is not None and best.step != state.step:
-            load_model_weights(best, self.model)  # the loop is over: nothing needs the last weights any more
+            self.keeper.load_weights(best)  # the loop is over: nothing needs the last weights any more
             other, _ = self._measure(None)
             if other.loss < best_loss:
                 best_step, best_loss = best.step, other.loss
-        steps = [line for line in read_lines(self._metrics.path) if "train/loss" in line and "skipped" not in line]
         # One batch again and again has no noise to average away.
-        count = 1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS
-        losses = [line["train/loss"] for line in steps[-count:]]
-        self._metrics.append(
+        losses = self.log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
+        self.log.add(
             {
                 "step": state.step,
                 "final": True,
@@ -363,13 +355,6 @@ class Session:
         self.seconds += now - self._clock
         self._clock = now
         return self.seconds
-
-
-def snapshot_steps(max_steps: int, count: int) -> set[int]:
-    """About `count` steps from 0 to `max_steps`, spaced evenly in the logarithm: most is learned early."""
-    if count < 2:
-        return {0} if count else set()
-    return {0} | {round(max_steps ** (i / (count - 2))) if count > 2 else max_steps for i in range(count - 1)}
 
 
 def overfit_verdict(loss: float, steps: int) -> str:

@@ -209,8 +209,9 @@ def test_a_damaged_config_is_named(tmp_path: Path, damage: str) -> None:
 def test_what_may_change_on_resume_may() -> None:
     check_resumable(parse(), parse("training.max_steps=2000", "schedule.decay_steps=2000"))
     longer = [
-        "schedule.decay_steps=2000", "training.max_steps=9000", "training.device=cuda", "training.compile=true",
-        "training.log_every=3", "training.eval_every=7", "training.eval_tokens=9", "training.sample_every=1",
+        "schedule.decay_steps=2000", "training.max_steps=9000", "training.device=cuda", "training.parallel=ddp",
+        "training.activation_checkpointing=true", "training.log_every=3", "training.eval_every=7",
+        "training.eval_tokens=9", "training.sample_every=1",
         "training.sample_tokens=5", "training.checkpoint_every=2", "training.keep_last=9", "training.snapshots=0",
         'training.eval_suites=["hellaswag"]', "training.eval_suite_every=3", "training.eval_suite_limit=4",
         "training.eval_suite_file=x.jsonl", 'training.track=["wandb"]',

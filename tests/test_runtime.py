@@ -10,6 +10,7 @@ from torch import nn
 
 from glassgpt import runtime as module
 from glassgpt.errors import UserError
+from glassgpt.ranks import Ranks
 from glassgpt.runtime import Runtime, build_runtime, describe_machine
 
 CPU = torch.device("cpu")
@@ -28,6 +29,8 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:0", "auto:0", "", "CPU"])
@@ -114,14 +117,14 @@ def test_every_seed_step_micro_step_and_rank_draws_its_own_numbers() -> None:
     values = (0, 1, 2, 3, 100_000)
     seen = set()
     for seed, step, micro_step, rank in itertools.product(values, repeat=4):
-        Runtime(CPU, "float32", rank=rank).seed_dropout(seed, step, micro_step)
+        Runtime(CPU, "float32", ranks=Ranks(rank, 4)).seed_dropout(seed, step, micro_step)
         seen.add(torch.initial_seed())
     assert len(seen) == len(values) ** 4
     assert all(0 <= seed < 1 << 63 for seed in seen)
 
 
 def test_the_same_place_draws_the_same_numbers_whatever_ran_before() -> None:
-    runtime = Runtime(CPU, "float32", rank=2)
+    runtime = Runtime(CPU, "float32", ranks=Ranks(2, 4))
     draws = []
     for spent in (0, 7):
         torch.rand(spent)
@@ -156,9 +159,9 @@ def test_the_peak_of_a_gpu_is_that_of_its_whole_name(
 
 
 def test_a_machine_is_described_in_plain_values() -> None:
-    described = describe_machine(Runtime(CPU, "float32", world_size=2))
+    described = describe_machine(Runtime(CPU, "float32", ranks=Ranks(world_size=2), parallel="ddp"))
     assert described["torch"] == torch.__version__
     assert described["device"].startswith(f"cpu, {torch.get_num_threads()} thread")
     assert described["processor"]
     assert {type(value) for value in described.values()} <= {str, int, bool}
-    assert Runtime(CPU, "float32", world_size=2).describe().endswith("float32, not compiled, 2 ranks")
+    assert Runtime(CPU, "float32", ranks=Ranks(world_size=2), parallel="fsdp").describe().endswith("2 ranks with fsdp")

@@ -10,7 +10,7 @@ import typer
 
 from glassgpt import __version__
 from glassgpt.cli import data, evaluate, export, import_, ladder, recipes, report, runs, sample, tokenizer, train
-from glassgpt.errors import UserError
+from glassgpt.errors import RankLost, SaidElsewhere, UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
 
@@ -61,6 +61,11 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         code = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code or 0)
+    except SaidElsewhere:
+        sys.exit(2)
+    except RankLost as error:
+        sys.stderr.write(f"glassgpt: {error}\n")
+        os._exit(2)  # an orderly end could wait for the rank that is gone
     except UserError as error:
         fail(str(error))
     except USAGE_ERROR as error:

@@ -24,6 +24,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, tf32, bfloat16, float16.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="How torchrun's ranks share the work: ddp, fsdp.")] = None,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Learn one batch by heart: the first check of any change.")
     ] = False,
@@ -40,17 +41,18 @@ def train(
     from glassgpt.pretraining import train as train_run
     from glassgpt.session import Interrupted
 
-    given = {"seed": seed, "device": device, "dtype": dtype, "compile": compile}
+    given = {"seed": seed, "device": device, "dtype": dtype, "compile": compile, "parallel": parallel}
     settings: dict[str, Any] = {f"training.{name}": value for name, value in given.items() if value is not None}
-    listener = build_listener()
     try:
         finished = train_run(
             recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,
-            overfit_batch=overfit_batch, track=track or (), overrides=set or [], settings=settings, listener=listener,
+            overfit_batch=overfit_batch, track=track or (), overrides=set or [], settings=settings,
+            listener=build_listener(),
         )  # fmt: skip
     except Interrupted as interrupted:
-        listener.note(str(interrupted))
         raise typer.Exit(128 + interrupted.signal) from None
+    if finished is None:  # this rank is not the first
+        return
     if as_json:
         typer.echo(json.dumps(finished.summary))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
 from glassgpt.models.documents import Documents
+from glassgpt.ranks import Ranks
 from glassgpt.runtime import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
@@ -64,9 +66,9 @@ def evaluate(
     Only the logits of ids that `token_bytes` has take part. With a `separator`, documents are predicted each alone.
 
     With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
-    through the model at a time, fewer where their logits would fill the memory. Draws no random number and leaves the
-    model in the mode it was in. Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or
-    a stride out of range.
+    through the model at a time, fewer where their logits would fill the memory. Several ranks deal the windows out;
+    every one must call it, and has the result. Draws no random number and leaves the model in the mode it was in.
+    Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or a stride out of range.
     """
     if stride is not None and not 1 <= stride < block_size:
         raise UserError(f"stride {stride} is out of range: it must be at least 1 and below block_size = {block_size}")
@@ -74,16 +76,16 @@ def evaluate(
         raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
     width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
     rows = max(1, min(rows, MAX_LOGITS // (block_size * len(token_bytes))))
-    nats = nats_of_text = 0.0
-    n_tokens = n_bytes = 0
+    ranks = runtime.ranks
+    nats = nats_of_text = n_tokens = n_bytes = 0.0
     was_training = model.training
     model.eval()
     try:
-        for starts in _batches(len(tokens), width, step, max_tokens, rows):
+        for starts, counted in _share(_batches(len(tokens), width, step, max_tokens, rows * ranks.world_size), ranks):
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
             losses = _token_losses(model, windows, len(token_bytes), separator, runtime)  # (rows, T)
-            new = _new_targets(starts, losses.shape[1], width - step - 1)
+            new = counted & _new_targets(starts, losses.shape[1], width - step - 1)
             losses, sizes = losses[new], token_bytes[windows[:, 1:]][new]
             nats += float(losses.sum())
             nats_of_text += float(losses[sizes > 0].sum())
@@ -91,7 +93,8 @@ def evaluate(
             n_bytes += int(sizes.sum())
     finally:
         model.train(was_training)
-    return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), n_tokens)
+    nats, nats_of_text, n_tokens, n_bytes = ranks.sum([nats, nats_of_text, n_tokens, n_bytes])
+    return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), int(n_tokens))
 
 
 def _batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
@@ -109,6 +112,17 @@ def _batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows:
 def _new_targets(starts: np.ndarray, n_targets: int, overlap: int) -> np.ndarray:
     """(rows, n_targets) booleans: the targets that no earlier window holds, as the first `overlap` of a window are."""
     return (np.arange(n_targets) >= overlap) | (starts == 0)[:, None]
+
+
+def _share(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray, bool]]:
+    """This rank's part of each batch, and whether it counts.
+
+    Sharded weights are put together by all ranks at once, so each makes as many passes as the others: where there are
+    fewer windows than ranks, it takes the first once more and counts nothing.
+    """
+    for starts in batches:
+        mine = starts[slice(*ranks.share(len(starts)))]
+        yield (mine, True) if len(mine) else (starts[:1], False)
 
 
 def _check_ids(windows: np.ndarray, vocab_size: int) -> None:

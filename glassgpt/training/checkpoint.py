@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.files import flush, write_text
+from glassgpt.parallel import gather, spread
+from glassgpt.ranks import ALONE, Ranks
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -53,22 +55,43 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
+    ranks: Ranks = ALONE,
 ) -> Checkpoint:
     """Writes `folder/step-…` for `state["step"]`; without an optimizer only the weights.
 
     Everything goes to a temporary folder, is flushed to the disk and then renamed, so a kill or a full disk at any
-    moment leaves the checkpoints of earlier steps as they were. Raises UserError when the disk refuses.
+    moment leaves the checkpoints of earlier steps as they were. Every rank must call it; the first one writes, whole
+    tensors however they are sharded. Raises UserError when the disk refuses.
     """
+    files = {MODEL: _gather(model.state_dict(), ranks)}
+    if optimizer is not None:
+        files[OPTIMIZER] = _gather(optimizer_tensors(model, optimizer), ranks)
+    return ranks.on_first(lambda: _write(folder, files, state))
+
+
+def _gather(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Whole tensors, by name, on the first rank; nothing on the others."""
+    whole: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = gather(tensor)
+        if ranks.first:
+            whole[name] = value.cpu() if ranks.several else value
+    return whole
+
+
+def _write(folder: Path, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Checkpoint:
     target = folder / f"step-{state['step']:08d}"
     temporary = folder / f".tmp-{target.name}"
     state = {"format": FORMAT, **state}
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary / MODEL)
-        if optimizer is not None:
-            save_file(optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
+        for file, tensors in files.items():
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file)
         state["checksums"] = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
         state["checksums"][STATE] = _state_checksum(state)
         (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
@@ -87,8 +110,8 @@ def save_checkpoint(
     return Checkpoint(target, state)
 
 
-def record_val_loss(checkpoint: Checkpoint, val_loss: float) -> None:
-    """Adds the validation loss to a checkpoint that was written before it was known."""
+def record_val_loss(checkpoint: Checkpoint, val_loss: float | None) -> None:
+    """Adds the validation loss to a checkpoint that was written before it was known, or takes it away."""
     state = {**checkpoint.state, "val_loss": val_loss}
     state["checksums"] = {**state["checksums"], STATE: _state_checksum(state)}
     write_text(checkpoint.path / STATE, json.dumps(state, indent=1) + "\n")
@@ -100,10 +123,21 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted((Checkpoint(path, _read_state(path)) for path in paths), key=lambda checkpoint: checkpoint.step)
 
 
-def load_model_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copies the weights into `model`. Raises UserError for a damaged file or tensors that do not fit the model."""
-    tensors = _load_tensors(checkpoint, MODEL)
+def load_model_weights(checkpoint: Checkpoint, model: nn.Module, ranks: Ranks = ALONE) -> None:
+    """Copies the weights into `model`; the first rank reads them, every rank must call it.
+
+    Raises UserError for a damaged file or tensors that do not fit the model.
+    """
     expected = model.state_dict()
+    tensors: dict[str, Tensor] = {}
+    ranks.on_first(lambda: tensors.update(_load_fitting(checkpoint, expected)))
+    for name, target in expected.items():
+        tensor = tensors[name] if ranks.first else torch.empty(target.shape, dtype=target.dtype)
+        target.copy_(spread(tensor.to(target.dtype), target, ranks))
+
+
+def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    tensors = _load_tensors(checkpoint, MODEL)
     for name in sorted(expected.keys() ^ tensors.keys()):
         raise UserError(f"{checkpoint.path / MODEL}: tensor {name} is {'missing' if name in expected else 'surplus'}")
     for name, tensor in tensors.items():
@@ -112,18 +146,31 @@ def load_model_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
                 f"{checkpoint.path / MODEL}: tensor {name} is {tuple(tensor.shape)},"
                 f" the config says {tuple(expected[name].shape)}"
             )
-    model.load_state_dict(tensors)
+    return tensors
 
 
-def load_optimizer_state(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Restores what `save_checkpoint` kept of the optimizer, on each parameter's device."""
+def load_optimizer_state(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
+) -> None:
+    """Restores what `save_checkpoint` kept of the optimizer, on each parameter's device, sharded as it is.
+
+    The first rank reads it, every rank must call it.
+    """
     parameters = dict(model.named_parameters())
-    for name, tensor in _load_tensors(checkpoint, OPTIMIZER).items():
+    tensors: dict[str, Tensor] = {}
+
+    def read() -> list[tuple[str, torch.Size, torch.dtype]]:
+        tensors.update(_load_tensors(checkpoint, OPTIMIZER))
+        for name in tensors:
+            if (parameter_name := name.rpartition("/")[0]) not in parameters:
+                raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
+        return [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+
+    for name, shape, dtype in ranks.on_first(read):
         parameter_name, _, key = name.rpartition("/")
-        if parameter_name not in parameters:
-            raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
         parameter = parameters[parameter_name]
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        tensor = tensors[name] if ranks.first else torch.empty(shape, dtype=dtype)
+        optimizer.state[parameter][key] = spread(tensor, parameter, ranks)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

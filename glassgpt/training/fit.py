@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
+from glassgpt.parallel import gather
 from glassgpt.runtime import Runtime
 from glassgpt.training.losses import Batch, LossFunction
 
@@ -39,6 +40,16 @@ class StepResult:
     skipped: str | None = None  # why the step was not applied
 
 
+@dataclass(frozen=True)
+class Update:
+    """What `train_step` did: the same on every rank."""
+
+    loss: float  # nats per trained-on token of the whole batch
+    grad_norm: float  # global, before clipping
+    skipped: str | None  # why it was not applied
+    interrupted: bool  # whether any rank wants to stop
+
+
 class Diverged(UserError):
     """Too many steps in a row had a non-finite loss or gradient."""
 
@@ -58,27 +69,31 @@ def fit(
     state: TrainState,
     on_step: Callable[[TrainState, StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Trains `model` until `max_steps` or until `should_stop()`, and returns how far it came.
+    """Trains `model`, as `runtime.wrap` returned it, until `max_steps` or told to stop; returns how far it came.
 
     `batches(step)` gives this rank's micro-batches of a step, `lr_at(step)` its learning rate; both are pure, so that a
     run can stop after any step and go on later. `on_step` sees every finished step; it may evaluate, save and print.
-    Raises `Diverged` after MAX_SKIPPED steps in a row that could not be applied.
+    `should_stop` must say the same on every rank; where `interrupted` does on one of them, all stop after the step in
+    which they learn of it. Raises `Diverged` after MAX_SKIPPED steps in a row that could not be applied.
     """
-    parallel = runtime.wrap(model)
-    parallel.train()
-    while state.step < max_steps and not should_stop():
+    alone = not runtime.ranks.several
+    stopping = alone and interrupted()
+    model.train()
+    while state.step < max_steps and not stopping and not should_stop():
         started = time.perf_counter()
         lr = lr_at(state.step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         micro_batches = batches(state.step)
-        loss, grad_norm, skipped = train_step(
-            parallel, optimizer, scaler, micro_batches, loss_function, runtime,
-            grad_clip=grad_clip, seed=seed, step=state.step,
+        update = train_step(
+            model, optimizer, scaler, micro_batches, loss_function, runtime,
+            grad_clip=grad_clip, seed=seed, step=state.step, interrupted=interrupted,
         )  # fmt: skip
-        tokens = runtime.world_size * sum(batch.targets.numel() for batch in micro_batches)
-        result = StepResult(loss, grad_norm, lr, tokens, time.perf_counter() - started, skipped)
+        skipped = update.skipped
+        tokens = runtime.ranks.world_size * count_targets(micro_batches)
+        result = StepResult(update.loss, update.grad_norm, lr, tokens, time.perf_counter() - started, skipped)
         state = replace(
             state,
             step=state.step + 1,
@@ -92,6 +107,7 @@ def fit(
                 " was applied; look at the learning rate (optimizer.lr), the warm-up (schedule.warmup_steps), the"
                 " precision (--dtype float32) and the last lines of metrics.jsonl"
             )
+        stopping = interrupted() if alone else update.interrupted
     return state
 
 
@@ -106,33 +122,39 @@ def train_step(
     grad_clip: float,
     seed: int,
     step: int,
-) -> tuple[float, float, str | None]:
-    """One update from one global batch. Returns (loss, gradient norm, why it was skipped or None).
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Update:
+    """One update from one global batch, of which `micro_batches` is this rank's part.
 
-    The gradient is that of (sum of all losses) / (weight of the whole batch), however it is cut into micro-batches.
+    The gradient is that of (sum of all losses) / (weight of the whole batch), however it is cut into ranks and
+    micro-batches; every rank must have as many targets, masked ones counted. Ranks exchange gradients once, and the
+    sums with `interrupted` once.
     """
     optimizer.zero_grad(set_to_none=True)
     # The weight is only known at the end. Dividing by the number of targets first keeps float16 gradients in range.
-    expected = sum(batch.targets.numel() for batch in micro_batches)
+    expected = count_targets(micro_batches)
     sums: list[Tensor] = []
     weight: float | Tensor = 0.0
     for micro_step, batch in enumerate(micro_batches):
         runtime.seed_dropout(seed, step, micro_step)
-        with runtime.autocast():
-            loss_sum, loss_weight = loss_function(model, batch)
-        scaler.scale(loss_sum / expected).backward()
+        with runtime.gradient_exchange(model, wanted=micro_step == len(micro_batches) - 1):
+            with runtime.autocast():
+                loss_sum, loss_weight = loss_function(model, batch)
+            scaler.scale(loss_sum / expected).backward()
         sums.append(loss_sum.detach())
         weight = weight + loss_weight
-    total, weight = float(torch.stack(sums).cpu().double().sum()), float(weight)  # the one wait for a GPU
+    nats = float(torch.stack(sums).cpu().double().sum())  # the one wait for a GPU
+    nats, weight, asked = runtime.ranks.sum([nats, float(weight), float(interrupted())])
     if weight == 0:
-        return math.nan, 0.0, "batch without a trained-on target"
+        return Update(math.nan, 0.0, "batch without a trained-on target", asked > 0)
 
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    expected *= runtime.ranks.world_size  # the exchange has averaged over the ranks
     if weight != expected:
         torch._foreach_mul_(gradients, expected / weight)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    loss, grad_norm = total / weight, float(norm)
+    norm = gather(torch.nn.utils.get_total_norm(gradients))
+    loss, grad_norm = nats / weight, float(norm)
 
     skipped = "non-finite loss" if not math.isfinite(loss) else None
     if skipped is None and not math.isfinite(grad_norm):
@@ -146,4 +168,9 @@ def train_step(
         if skipped == "non-finite gradient" and scaler.get_scale() > 1.0:
             skipped = OVERFLOW
         scaler.update()
-    return loss, grad_norm, skipped
+    return Update(loss, grad_norm, skipped, asked > 0)
+
+
+def count_targets(micro_batches: Sequence[Batch]) -> int:
+    """The targets of a rank's batch, masked ones too."""
+    return sum(batch.targets.numel() for batch in micro_batches)

@@ -34,7 +34,7 @@ class JsonLines:
             self._file.flush()
 
     def sync(self) -> None:
-        """Forces the lines onto the disk, before a checkpoint that counts on them."""
+        """Forces the lines onto the disk."""
         with self._refusals():
             os.fsync(self._file.fileno())
 

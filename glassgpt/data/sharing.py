@@ -1,0 +1,23 @@
+"""The same data on every rank: described by the first, made once on each node, opened by all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from glassgpt.data.manifest import Manifest
+from glassgpt.data.prepare import open_prepared
+from glassgpt.data.prepared import Prepared
+from glassgpt.ranks import Ranks
+from glassgpt.tokenizers import Tokenizer
+
+
+def share_data(ranks: Ranks, make: Callable[[], Prepared]) -> Prepared:
+    """`make` on the first rank. On each other node one rank makes the same in its own cache; all open it."""
+    made: list[Prepared] = []
+
+    def describe() -> tuple[Manifest, Tokenizer]:
+        made.append(make())
+        return made[0].manifest, made[0].tokenizer
+
+    manifest, tokenizer = ranks.on_first(describe)
+    return ranks.first_of_node_first(lambda: made[0] if made else open_prepared(manifest, tokenizer))

@@ -1,0 +1,194 @@
+"""Several ranks, as torchrun starts them, on gloo: they train as one, stop as one, and end as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import figures, glassgpt, last_checkpoint, settings
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo between processes that are found in /proc")
+
+STEPS = 20
+# Without dropout, which each rank draws for its own rows.
+SETTINGS = settings(model__dropout=0.0, training__max_steps=STEPS)
+ENDLESS = settings(model__dropout=0.0, training__max_steps=1_000_000, training__eval_every=0, training__sample_every=0)
+LOSSES = ("train/loss", "val/loss", "grad_norm", "best/val/loss")
+
+
+class Job:
+    """`torchrun … -m glassgpt …`; its stderr is read line by line, so that a test knows how far it has come."""
+
+    def __init__(self, *arguments: object, ranks: int = 2) -> None:
+        # The first "--" keeps torchrun from taking --run for an abbreviation of its own --run-path.
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m", "glassgpt", "--"]
+        self.process = subprocess.Popen(
+            [sys.executable, *command, *map(str, arguments)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+
+    def wait_for(self, words: str) -> None:
+        """Returns once a line of stderr has begun with `words`."""
+        assert self.process.stderr is not None
+        seen = []
+        for line in self.process.stderr:
+            seen.append(line)
+            if line.startswith(words):
+                return
+        raise AssertionError(f"ended without '{words}':\n{''.join(seen)}")
+
+    def ranks(self) -> list[int]:
+        """The process numbers of the ranks, in their order."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return sorted(map(int, children.split()))
+
+    def end(self) -> tuple[int, str, str]:
+        """Waits for exit code, stdout and the rest of stderr."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start() -> Iterator[type[Job]]:
+    """Starts jobs that end with the test, whatever happens in it."""
+    started: list[Job] = []
+
+    class Started(Job):
+        def __init__(self, *arguments: object, ranks: int = 2) -> None:
+            super().__init__(*arguments, ranks=ranks)
+            started.append(self)
+
+    yield Started
+    for job in started:
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, signal.SIGKILL)
+        job.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def alone(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that every job must equal."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    result = glassgpt("train", "--data", text_file, "--run", folder, *SETTINGS)
+    assert result.code == 0, result.err
+    return folder
+
+
+def assert_same_losses(run: Path, other: Path) -> None:
+    ours, theirs = figures(run), figures(other)
+    assert len(ours) == len(theirs)
+    for line, expected in zip(ours, theirs, strict=True):
+        assert line.keys() == expected.keys()
+        for name in LOSSES:
+            assert line.get(name) == pytest.approx(expected.get(name), abs=1e-5), (line, name)
+
+
+@pytest.mark.parametrize(("parallel", "micro_batch"), [("ddp", 3), ("fsdp", 0), ("fsdp", 1)])
+def test_two_ranks_train_as_one(
+    start: type[Job], text_file: Path, tmp_path: Path, alone: Path, parallel: str, micro_batch: int
+) -> None:
+    """Whole or cut into micro-batches, the last one smaller: figures, files, and everything said once."""
+    run = tmp_path / "run"
+    way = ["--parallel", parallel, "--set", f"training.micro_batch={micro_batch}"]
+    code, out, err = start("train", "--data", text_file, "--run", run, *SETTINGS, *way, "--json").end()
+    assert code == 0, err
+    assert json.loads(out)["steps"] == STEPS
+    assert err.count(f"step    20/{STEPS}") == 1
+    assert_same_losses(run, alone)
+    assert shapes(run) == shapes(alone)
+
+
+def shapes(run: Path) -> dict[str, object]:
+    """Of every tensor in the last checkpoint."""
+    files = last_checkpoint(run).glob("*.safetensors")
+    return {name: tensor.shape for file in files for name, tensor in load_file(file).items()}
+
+
+def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
+    start: type[Job], text_file: Path, tmp_path: Path, alone: Path
+) -> None:
+    run = tmp_path / "run"
+    begin = ["--data", text_file, "--parallel", "fsdp", *SETTINGS, "--max-steps", 7]
+    code, _, err = start("train", "--run", run, *begin).end()
+    assert code == 0, err
+    result = glassgpt("train", "--run", run, "--resume", "--max-steps", 13)
+    assert result.code == 0, result.err
+    for parallel, steps in (("fsdp", 16), ("ddp", STEPS)):
+        code, _, err = start("train", "--run", run, "--resume", "--parallel", parallel, "--max-steps", steps).end()
+        assert code == 0, err
+    assert_same_losses(run, alone)
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(start: type[Job], text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = start("train", "--data", text_file, "--run", run, *ENDLESS)
+    job.wait_for("step     5/")
+    os.kill(job.ranks()[1], signal.SIGTERM)
+    code, _, err = job.end()
+    assert code == 1  # torchrun's own
+    assert "exitcode  : 143" in err
+    steps = [line["step"] for line in figures(run) if "lr" in line]
+    assert last_checkpoint(run).name == f"step-{steps[-1]:08d}"
+    assert "--resume" in err
+
+
+def test_a_rank_that_dies_ends_the_job_with_a_sentence(start: type[Job], text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = start("train", "--data", text_file, "--run", run, *ENDLESS)
+    job.wait_for("step     5/")
+    os.kill(job.ranks()[1], signal.SIGKILL)
+    code, _, err = job.end()
+    assert code == 1
+    assert "glassgpt: rank 0 has lost the other ranks" in err
+    assert "RuntimeError" not in err
+    result = glassgpt("train", "--run", run, "--resume", "--max-steps", 30)
+    assert result.code == 0, result.err
+
+
+def test_what_ranks_cannot_share_is_said_once(start: type[Job], text_file: Path, tmp_path: Path) -> None:
+    odd = ["--set", "training.batch_tokens=288"]
+    code, _, err = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *odd).end()
+    assert code == 1
+    (sentence,) = [line for line in err.splitlines() if line.startswith("glassgpt: ")]
+    assert "288 is 9 rows of model.block_size = 32, which 2 ranks cannot share evenly: try 256 or 320" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_ranks_need_torchrun(text_file: Path, elsewhere: Path) -> None:
+    for parallel in ("ddp", "fsdp"):
+        error = glassgpt("train", "--data", text_file, "--parallel", parallel, *SETTINGS).error
+        assert f"torchrun --nproc-per-node 2 -m glassgpt -- train … --parallel {parallel}" in error
+    assert "'ddp'" in glassgpt("train", "--data", text_file, "--parallel", "dpp", *SETTINGS).error
+    assert not Path("runs").exists()
+
+
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"LOCAL_RANK": None}, ["LOCAL_RANK", "torchrun"]),
+        ({"MASTER_PORT": None}, ["MASTER_PORT", "torchrun"]),
+        ({"RANK": None}, ["RANK", "torchrun"]),
+        ({"RANK": "2"}, ["RANK", "'2'", "0 to 1"]),
+        ({"WORLD_SIZE": "two"}, ["WORLD_SIZE", "'two'"]),
+    ],
+)
+def test_variables_of_torchrun_without_torchrun(
+    text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], told: list[str]
+) -> None:
+    for name, value in (TORCHRUN | changes).items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    error = glassgpt("train", "--data", text_file, *SETTINGS).error
+    assert [words for words in told if words not in error] == [], error
+    assert not Path("runs").exists()

@@ -93,6 +93,7 @@ def main() -> None:
         run = gg.train(
             text=text, run=folder / "run", max_steps=options.steps, settings=settings, listener=Listener()
         )  # fmt: skip
+        assert run is not None  # it is on the ranks of torchrun beside the first
         export = export_hf(run, folder / "export")
         found = [
             timed("eval --suite hellaswag", lambda: run.evaluate_suite("hellaswag", file=items).figures()),

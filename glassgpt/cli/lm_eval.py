@@ -33,7 +33,9 @@ def evaluate_run(
     from glassgpt.run import load
 
     opened = load(run, checkpoint=checkpoint, device=device)
-    results = opened.evaluate_tasks(tasks.split(","), include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    results = opened.evaluate_tasks(
+        [task.strip() for task in tasks.split(",")], include_path=include_path, limit=limit, num_fewshot=num_fewshot
+    )
     if output is not None:
         write_text(output, json.dumps(results, indent=1, default=str) + "\n")
     if as_json:

@@ -157,6 +157,14 @@ def test_unknown_task_and_folder(tasks: Path, model: GPT2, tokenizer: BPETokeniz
         evaluate_tasks(model, tokenizer, ["swag_local"], CPU, block_size=BLOCK, prefix_id=0, include_path="nowhere")
 
 
+@pytest.mark.parametrize("change", [{"doc_to_text": "{{cty}}"}, {"output_type": "guess"}, {"test_split": "none"}])
+def test_a_task_that_makes_no_sense(change: dict[str, Any], tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
+    wrong = json.loads((tasks / "swag_local.yaml").read_text()) | {"task": "wrong_local"} | change
+    (tasks / "wrong_local.yaml").write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match="lm-eval could not run wrong_local: "):
+        evaluate_tasks(model, tokenizer, ["wrong_local"], CPU, block_size=BLOCK, prefix_id=0, include_path=tasks)
+
+
 def test_a_data_set_that_cannot_be_had(model: GPT2, tokenizer: BPETokenizer) -> None:
     with pytest.raises(UserError, match="lm-eval could not run hellaswag: "):
         evaluate_tasks(model, tokenizer, ["hellaswag"], CPU, block_size=BLOCK, prefix_id=0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError
 from glassgpt.runtime import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
@@ -50,7 +51,9 @@ def evaluate_tasks(
         found = simple_evaluate(
             adapter, tasks=list(tasks), task_manager=manager, limit=limit, num_fewshot=num_fewshot, log_samples=False,
         )  # fmt: skip
-    except (OSError, ValueError) as error:  # a data set that cannot be had, a task file that makes no sense
+    except UserError:
+        raise
+    except Exception as error:  # a data set that cannot be had, a task file that makes no sense: each has its own
         first, *_ = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"lm-eval could not run {', '.join(tasks)}: {first}") from error
     results: dict[str, dict[str, Any]] = found["results"]
@@ -60,4 +63,6 @@ def evaluate_tasks(
 def _check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
     for task in tasks:
         if not fnmatch.filter(known, task):
-            raise unknown("task", task, known)
+            near = difflib.get_close_matches(task, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "'lm-eval ls tasks' lists those that there are"
+            raise UserError(f"unknown task '{task}': {hint}")

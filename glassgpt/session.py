@@ -15,6 +15,7 @@ from torch import Tensor
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
+from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
@@ -102,13 +103,7 @@ class Session:
         )  # fmt: skip
         self.token_bytes = bytes_per_token(self.tokenizer)
         self.separator = document_separator(config, self.tokenizer)
-        self.suites = {
-            name: open_suite(
-                name, self.tokenizer, file=config.training.eval_suite_file or None,
-                limit=config.training.eval_suite_limit or None,
-            )
-            for name in config.training.eval_suites
-        }  # fmt: skip
+        self.suites = {name: self._open_suite(name) for name in config.training.eval_suites}
         self.seconds = 0.0  # spent in training so far, interruptions not counted
         self.validation_seconds = 0.0
         self._clock = time.perf_counter()
@@ -297,6 +292,11 @@ class Session:
         seconds = time.perf_counter() - started
         self.validation_seconds += seconds
         return evaluation, seconds
+
+    def _open_suite(self, name: str) -> HellaSwag:
+        file, limit = self.config.training.eval_suite_file or None, self.config.training.eval_suite_limit or None
+        # One rank of a node may have to download it for all.
+        return self.runtime.ranks.first_of_node_first(lambda: open_suite(name, self.tokenizer, file=file, limit=limit))
 
     def _run_suites(self, step: int) -> None:
         started = time.perf_counter()

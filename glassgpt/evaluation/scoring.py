@@ -66,24 +66,30 @@ def score(
     """The log-likelihood of each continuation given its context; only the first `vocab_size` logits take part.
 
     Pairs of about one length go through the model together, the longest first, so that too little memory shows at
-    once. Draws no random number and leaves the model in the mode it was in. Raises UserError for a pair that lacks a
-    part, and for an id outside the vocabulary.
+    once. Several ranks deal them out; every one must call it, and has the result. Draws no random number and leaves the
+    model in the mode it was in. Raises UserError for a pair that lacks a part, and for an id outside the vocabulary.
     """
     rows = [_row(pair, block_size, vocab_size) for pair in pairs]
-    logprobs, greedy = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    ranks = runtime.ranks
+    logprobs, hits = np.zeros(len(rows)), np.zeros(len(rows))
     was_training = model.training
     model.eval()
     try:
         done = 0
-        for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size):
-            logprobs[batch], greedy[batch] = _score_rows(model, [rows[i] for i in batch], runtime, vocab_size)
+        for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size, ranks.world_size):
+            # Every rank makes as many passes, as in validation: one without a row of its own takes another's.
+            mine = batch[slice(*ranks.share(len(batch)))]
+            scored = _score_rows(model, [rows[i] for i in mine or batch[:1]], runtime, vocab_size)
+            if mine:
+                logprobs[mine], hits[mine] = scored
             done += len(batch)
             if progress is not None:
                 progress(done, len(rows))
     finally:
         model.train(was_training)
-    return Scores(logprobs, greedy)
+    summed = np.array(ranks.sum([*logprobs.tolist(), *hits.tolist()])).reshape(2, -1)
+    return Scores(summed[0], summed[1] > 0)
 
 
 def _row(pair: Pair, block_size: int, vocab_size: int) -> tuple[list[int], list[int]]:
@@ -94,12 +100,12 @@ def _row(pair: Pair, block_size: int, vocab_size: int) -> tuple[list[int], list[
     return cut_left(pair, block_size)
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int) -> list[list[int]]:
-    """The rows in `order`, longest first, dealt into batches whose logits stay below MAX_LOGITS."""
+def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int, n_ranks: int) -> list[list[int]]:
+    """The rows in `order`, longest first, dealt into batches whose logits stay below MAX_LOGITS on each rank."""
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
-        size = max(1, min(MAX_ROWS, MAX_LOGITS // (lengths[order[start]] * vocab_size)))
+        size = n_ranks * max(1, min(MAX_ROWS, MAX_LOGITS // (lengths[order[start]] * vocab_size)))
         batches.append(list(order[start : start + size]))
         start += size
     return batches

@@ -106,6 +106,23 @@ def test_two_ranks_train_as_one(
     assert shapes(run) == shapes(alone)
 
 
+def test_two_ranks_share_a_suite(start: type[Job], text_file: Path, tmp_path: Path) -> None:
+    """Three items are twelve rows for two ranks; the weights are sharded, so each must make every pass."""
+    items = tmp_path / "items.jsonl"
+    item = {"ctx": "The cat sat on a", "endings": ["mat", "dogs ran", "sleep and eat", "home"]}
+    items.write_text("".join(json.dumps(item | {"label": label}) + "\n" for label in (0, 2, 2)), encoding="utf-8")
+    suites = ("--set", 'training.eval_suites=["hellaswag"]', "--set", f"training.eval_suite_file={items}")
+    common = ("train", "--data", text_file, *SETTINGS, "--max-steps", 10, *suites)
+    assert glassgpt(*common, "--run", tmp_path / "alone").code == 0
+    code, _, err = start(*common, "--run", tmp_path / "run", "--parallel", "fsdp").end()
+    assert code == 0, err
+    found, expected = (
+        [line for line in figures(tmp_path / name) if "hellaswag/acc" in line] for name in ("run", "alone")
+    )
+    assert found == expected
+    assert len(found) == err.count("hellaswag, 3 items") == 2
+
+
 def shapes(run: Path) -> dict[str, object]:
     """Of every tensor in the last checkpoint."""
     files = last_checkpoint(run).glob("*.safetensors")

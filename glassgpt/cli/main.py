@@ -9,7 +9,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from glassgpt import __version__
-from glassgpt.cli import data, evaluate, export, import_, ladder, recipes, report, runs, sample, tokenizer, train
+from glassgpt.cli import (
+    data,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    ladder,
+    recipes,
+    report,
+    runs,
+    sample,
+    tokenizer,
+    train,
+)
 from glassgpt.errors import RankLost, SaidElsewhere, UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
@@ -22,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("doctor")(doctor.doctor)
 app.command("ladder")(ladder.ladder)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)

@@ -1,0 +1,94 @@
+"""Checks of a model that takes a few steps: can it learn one batch by heart, and are its steps of a healthy size?"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+
+from torch import Tensor
+
+from glassgpt.doctor.finding import Finding, judge, skip
+from glassgpt.doctor.model_checks import measure_influence
+from glassgpt.doctor.patient import Patient, Trainer
+
+ROWS, POSITIONS = 2, 16  # of the batch to learn
+BY_HEART = 0.1  # nats: every target has a probability of about 0.9
+MAX_STEPS = 400
+WARMUP_STEPS = 10
+RATIO_BATCH = 4, 128  # rows and positions
+RATIO_STEPS = 10  # enough for Adam's two means to settle from the first step, which is as large as it can be
+RATIOS = (1e-3, 0.3)  # a step's size against that of the fresh matrix which it changes
+
+
+def check_one_batch(patient: Patient, seconds: float = 30.0) -> Finding:
+    """A few rows again and again, at the recipe's rate and without dropout or decay, down to a loss near zero."""
+    name, expected = "one batch by heart", f"below {BY_HEART} within {MAX_STEPS} steps"
+    if not _sees_the_past(patient):
+        return skip(name, "each position of this model sees its own token alone: it cannot tell the places apart",
+                    expected=expected)  # fmt: skip
+    trainer = Trainer(patient.without_dropout(), patient.batch(ROWS, POSITIONS))
+    lr = patient.config.optimizer.lr
+    deadline = time.perf_counter() + seconds
+    first, loss, skipped = math.nan, math.inf, None
+    while trainer.steps < MAX_STEPS and loss >= BY_HEART and skipped != "non-finite loss":
+        if time.perf_counter() > deadline:
+            return skip(
+                name, f"this device had time for {trainer.steps} steps in {seconds:g} s, to a loss of {loss:.3f}: try"
+                " --device, or glassgpt train --overfit-batch", expected=expected,
+            )  # fmt: skip
+        update = trainer.step(lr * min(1.0, (trainer.steps + 1) / WARMUP_STEPS))
+        loss, skipped = update.loss, update.skipped
+        first = loss if trainer.steps == 1 else first
+    return judge(
+        name,
+        loss < BY_HEART,
+        figure=f"loss {first:.2f} → {loss:.3f} in {trainer.steps} steps",
+        expected=expected,
+        reason=f"{trainer.batch.targets.numel()} targets are few enough to be remembered; a model that cannot has a"
+        " broken path, wrong targets or a wrong learning rate",
+        remedy="try another optimizer.lr first; then look at the other failed checks, the residual path and the norms",
+    )
+
+
+def _sees_the_past(patient: Patient) -> bool:
+    """Whether the logits at the last position depend on any token before it."""
+    n_positions = min(patient.config.model.block_size, POSITIONS)
+    influence = measure_influence(patient, [n_positions - 1], n_positions)
+    return influence is None or bool(influence[0, :-1].any())
+
+
+def check_update_ratio(patient: Patient) -> Finding:
+    """The size of a step against that of the fresh matrix it changes, |Δw| / |w|, at the recipe's peak rate.
+
+    Under Adam no weight moves by much more than the learning rate (Kingma & Ba 2015, section 2.1), so the ratio is
+    about the rate over the standard deviation of the weights. 1e-3 and more is what Karpathy's lectures look for.
+    """
+    trainer = Trainer(patient, patient.batch(*RATIO_BATCH))
+    lr = patient.config.optimizer.lr
+    sizes = {name: float(p.detach().norm()) for name, p in _matrices(trainer)}  # before a wrong rate changes them
+    before: dict[str, Tensor] = {}
+    for _ in range(RATIO_STEPS):
+        before = {name: p.detach().clone() for name, p in _matrices(trainer)}
+        trainer.step(lr)
+    ratios = {
+        name: float((p.detach() - before[name]).norm()) / sizes[name] for name, p in _matrices(trainer) if sizes[name]
+    }
+    if not ratios:
+        return skip("update ratio", "the model has no matrix that is not all zeros")
+    low, high = RATIOS
+    middle = statistics.median(ratios.values())
+    smallest, largest = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    return judge(
+        "update ratio",
+        low <= middle <= high,
+        figure=f"{middle:.2g} (from {ratios[smallest]:.2g} in {smallest} to {ratios[largest]:.2g} in {largest})",
+        expected=f"median from {low:g} to {high:g}",
+        reason=f"Adam moves every weight by up to the learning rate: at {high:g} a few steps replace a matrix, below"
+        f" {low:g} a thousand steps in one direction do not",
+        remedy=f"{'raise' if middle < low else 'lower'} optimizer.lr, now {lr:g}",
+    )
+
+
+def _matrices(trainer: Trainer) -> list[tuple[str, Tensor]]:
+    return [(name, p) for name, p in trainer.model.named_parameters() if p.dim() >= 2]

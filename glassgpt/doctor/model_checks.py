@@ -1,0 +1,184 @@
+"""Checks of a model with fresh weights: where its loss begins, what it can see, what learns, and in which precision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.doctor.finding import Finding, judge, skip
+from glassgpt.doctor.patient import Patient, Trainer
+from glassgpt.training.losses import Batch
+
+ROWS, POSITIONS = 4, 128  # of a batch to look at: 512 targets give a mean loss within about 0.03
+BLIND = 0.5  # nats around ln V
+SEEN_POSITIONS = 256  # of a row in which no position may see a later one
+QUERIES = 4  # positions in that row whose gradient is looked at
+GRADIENT_STEPS = 3  # a projection that begins as zeros lets gradient through from the second step on
+SIMILAR = 0.99  # cosine of the gradients of two precisions
+
+
+def check_initial_loss(patient: Patient) -> Finding:
+    """The first loss against that of a blind guess, ln V; V counts the tokenizer's ids, not those of the padding."""
+    blind = math.log(patient.tokenizer.vocab_size)
+    batch = patient.batch(ROWS, POSITIONS)
+    loss = _loss(patient, patient.build().eval(), batch)
+    return judge(
+        "initial loss",
+        abs(loss - blind) <= BLIND,
+        figure=f"{loss:.3f}",
+        expected=f"{blind:.3f} ± {BLIND} (ln of {patient.tokenizer.vocab_size:,} ids)",
+        reason="fresh weights know nothing, so every id should be about equally likely; logits of standard deviation"
+        " s cost about s²/2 more",
+        remedy="above: the first logits are too large, lower the scale of the first weights (0.02 in GPT-2);"
+        " below: the model sees its targets, look at them and at the attention mask",
+    )
+
+
+def check_no_future(patient: Patient) -> Finding:
+    """The gradient of the logits at t with respect to the embedded tokens after t: exactly zero."""
+    n_positions = min(patient.config.model.block_size, SEEN_POSITIONS)
+    queries = sorted({i * (n_positions - 1) // QUERIES for i in range(QUERIES)})
+    influence = measure_influence(patient, queries, n_positions)
+    if influence is None:
+        return skip("no view of the future", "the model embeds its tokens in a way of its own: no nn.Embedding of them")
+    future = [
+        float(row[query + 1 :].max()) if query + 1 < n_positions else 0.0
+        for query, row in zip(queries, influence, strict=True)
+    ]
+    present = [float(row[query]) for query, row in zip(queries, influence, strict=True)]
+    blind = min(present) == 0
+    return judge(
+        "no view of the future",
+        max(future) == 0 and not blind,
+        figure="a logit has no gradient to its own token"
+        if blind
+        else f"largest gradient to a later token {max(future):.3g}",
+        expected=f"exactly 0 (from {len(queries)} of {n_positions} positions)",
+        reason="a position that sees later tokens copies its target, and writes nonsense when there is none to copy",
+        remedy="a token that reaches no logit: look at the path from the embedding to the head"
+        if blind
+        else "mask attention to later positions, and mix positions nowhere else (no norm over a row or a batch)",
+    )
+
+
+def measure_influence(patient: Patient, queries: list[int], n_positions: int) -> Tensor | None:
+    """How much each embedded token moves the logits at a query, (queries, positions): the largest |gradient|.
+
+    None where no embedding of the tokens is found. The model is in training mode, as some leaks are only there.
+    """
+    model = patient.build().train()
+    generator = torch.Generator().manual_seed(patient.config.training.seed)
+    tokens = torch.randint(patient.tokenizer.vocab_size, (len(queries), n_positions), generator=generator)
+    tokens = tokens.to(patient.runtime.device)
+    embedded: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if inputs[0].shape != tokens.shape or not torch.equal(inputs[0], tokens):
+            return None  # an embedding of positions
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(keep)
+    stages = cast(Any, model)
+    features = stages.features(tokens)
+    logits = stages.head(features[torch.arange(len(queries)), queries])  # (queries, V)
+    if not embedded:
+        return None
+    weights = torch.randn(logits.shape, generator=generator).to(logits.device)
+    (logits * weights).sum().backward()  # row i speaks for query i alone
+    gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in embedded]
+    return torch.stack([gradient.abs().amax(dim=-1) for gradient in gradients]).amax(dim=0).cpu()
+
+
+def check_gradients(patient: Patient) -> Finding:
+    """Every parameter gets a gradient, finite and not all zeros, within the first steps."""
+    trainer = Trainer(patient, patient.batch(ROWS, POSITIONS))
+    parameters = dict(trainer.model.named_parameters())
+    silent, broken = set(parameters), set[str]()
+    for _ in range(GRADIENT_STEPS):
+        trainer.step(patient.config.optimizer.lr)
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                if not bool(parameter.grad.isfinite().all()):
+                    broken.add(name)
+                elif bool(parameter.grad.any()):
+                    silent.discard(name)
+    silent -= broken
+    found = [*(f"{name} not finite" for name in sorted(broken)), *(f"{name} none" for name in sorted(silent))]
+    return judge(
+        "gradients",
+        not found,
+        figure=f"{len(parameters) - len(found)} of {len(parameters)} parameters"
+        + (f": {', '.join(found[:3])}{', …' if len(found) > 3 else ''}" if found else ""),
+        expected="finite and not zero, for each",
+        reason=f"what gets no gradient in {GRADIENT_STEPS} steps is frozen, unused or cut off, and stays as drawn",
+        remedy="not finite: --dtype float32 or a lower optimizer.lr; none: use the parameter in forward, or remove it",
+    )
+
+
+def check_precision(patient: Patient) -> Finding:
+    """Loss and gradient in the chosen precision against those in float32, from the same weights and batch."""
+    precision = patient.runtime.precision
+    expected = f"loss within 1%, cosine of the gradients above {SIMILAR}"
+    if precision == "float32":
+        return judge(
+            "precision", True, figure="float32", expected=expected,
+            reason="float32 is what the others are measured against", remedy="",
+        )  # fmt: skip
+    patient = patient.without_dropout()
+    batch = patient.batch(ROWS, POSITIONS)
+    with _full_matmuls():
+        exact, exact_gradient = _loss_and_gradient(
+            replace(patient, runtime=replace(patient.runtime, precision="float32")), batch
+        )
+    loss, gradient = _loss_and_gradient(patient, batch)
+    cosine = float(torch.nn.functional.cosine_similarity(gradient, exact_gradient, dim=0))
+    difference = abs(loss - exact) / exact
+    return judge(
+        "precision",
+        difference <= 0.01 and cosine >= SIMILAR,  # both false for a figure that is not finite
+        figure=f"{precision}: loss {difference:.2%} off, cosine {cosine:.4f}",
+        expected=expected,
+        reason="rounding may blur a step but must not turn it; what overflows is lost",
+        remedy="--dtype float32, or bfloat16 in place of float16, whose largest number is 65,504",
+    )
+
+
+def _loss(patient: Patient, model: nn.Module, batch: Batch) -> float:
+    with torch.no_grad(), patient.runtime.autocast():
+        total, weight = patient.loss_function(model, batch)
+    return float(total) / float(weight)
+
+
+def _loss_and_gradient(patient: Patient, batch: Batch) -> tuple[float, Tensor]:
+    """The mean loss, and the gradient of all parameters as one vector, its loss scaled down until nothing overflows."""
+    model = patient.build().train()
+    scale = patient.runtime.build_scaler().get_scale() if patient.runtime.precision == "float16" else 1.0
+    while True:
+        model.zero_grad()
+        with patient.runtime.autocast():
+            total, weight = patient.loss_function(model, batch)
+        loss = total / weight
+        (loss * scale).backward()
+        gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
+        vector = torch.cat(gradients) / scale
+        if scale <= 1.0 or bool(vector.isfinite().all()) or not bool(loss.isfinite()):
+            return float(loss.detach()), vector
+        scale /= 2
+
+
+class _full_matmuls:
+    """Products of float32 in full, where the precision is tf32."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_float32_matmul_precision(self._before)

@@ -77,7 +77,7 @@ def encode_batches(batches: Iterator[Batch], tokenizer_file: Path, workers: int)
             process.kill()
         threads.shutdown()
         for process in processes:
-            with process:  # closes its pipes
+            with contextlib.suppress(BrokenPipeError), process:  # closes its pipes, in which something may be left
                 pass
 
 

@@ -26,6 +26,7 @@ from glassgpt.data.documents import Piece
 from glassgpt.data.sources import Batch
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.tokenizers.words import worker_environment
 
 END_OF_TEXT = "<|endoftext|>"
 _HEADER = struct.Struct("<IQ")
@@ -93,12 +94,11 @@ def encode_pieces(pieces: list[tuple[str, bool]], tokenizer: Tokenizer) -> Ids:
 
 
 def _start_worker(tokenizer_file: Path) -> subprocess.Popen[bytes]:
-    # The worker imports this package from where this process did, installed or not. It has a session of its own, so
-    # that Ctrl-C reaches the parent alone; when the parent is gone, its stdin ends, and it ends with it.
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    # The worker has a session of its own, so that Ctrl-C reaches the parent alone; when the parent is gone, its stdin
+    # ends, and it ends with it.
     return subprocess.Popen(
         [sys.executable, "-c", f"import {__name__} as encoders; encoders.main({str(tokenizer_file)!r})"],
-        env={**os.environ, "PYTHONPATH": path},
+        env=worker_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

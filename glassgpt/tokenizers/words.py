@@ -93,16 +93,19 @@ def count_in_workers(slices: Iterable[str], pattern: str, workers: int) -> Count
 
 def start_worker(pattern: str) -> subprocess.Popen[str]:
     """A process that counts the words of what `send` gives it."""
-    # The worker imports this package from where this process did, installed or not.
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
         [sys.executable, "-c", f"import {__name__} as words; words.main({pattern!r})"],
-        env={**os.environ, "PYTHONPATH": path},
+        env=worker_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         encoding="ascii",
     )
+
+
+def worker_environment() -> dict[str, str]:
+    """Variables with which a worker imports this package from where this process did, installed or not."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
 
 
 def send(worker: subprocess.Popen[str], part: str) -> None:

@@ -170,6 +170,8 @@ def _finish(folder: Path, state: Preparation, source: Source, tokenizer: Tokeniz
     if len(state.shards) < 2:
         for name in (PREPARATION_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
             (folder / name).unlink()
+        if not state.tokens:
+            raise UserError(f"{source.name} has no documents, or empty ones alone: there is nothing to prepare")
         raise UserError(
             f"{source.name} has {state.tokens:,} tokens, no more than the first shard, which is for validation: give a "
             f"smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or leave --out out"

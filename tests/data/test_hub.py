@@ -12,7 +12,11 @@ import pytest
 
 from glassgpt.data import hub
 from glassgpt.data.hub import HubDataset, fineweb_edu
+from glassgpt.data.preparation import ShardingConfig
+from glassgpt.data.sharding import Progress, prepare_shards
 from glassgpt.errors import UserError
+from glassgpt.tokenizers import TokenizerConfig
+from glassgpt.tokenizers.bpe import BPETokenizer
 
 TEXTS = [f"document {number}, which has some words" for number in range(90)]
 
@@ -87,3 +91,26 @@ def test_the_samples_of_fineweb_edu() -> None:
     assert fineweb_edu("100BT") == HubDataset("HuggingFaceFW/fineweb-edu", config="sample-100BT")
     with pytest.raises(UserError, match="unknown sample of fineweb-edu '10B': did you mean '10BT'"):
         fineweb_edu("10B")
+
+
+class Killed(BaseException):
+    """What nothing but the test catches."""
+
+
+def test_a_stopped_preparation_goes_on_in_the_middle_of_the_stream(dataset: HubDataset, tmp_path: Path) -> None:
+    BPETokenizer.train(" ".join(TEXTS), 300, ["<|endoftext|>"]).save(tmp_path / "own.json")
+    config = ShardingConfig(TokenizerConfig(str(tmp_path / "own.json")), shard_tokens=150, workers=1)
+    whole = prepare_shards(dataset, tmp_path / "whole", config)
+    calls = iter(range(12))
+
+    def stop(progress: Progress) -> None:
+        if next(calls, None) is None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare_shards(dataset, tmp_path / "stopped", config, on_progress=stop)
+    notes: list[str] = []
+    stopped = prepare_shards(dataset, tmp_path / "stopped", config, note=notes.append)
+    assert "going on in" in notes[0]
+    assert stopped.manifest.key == whole.manifest.key
+    assert stopped.manifest.train.documents + stopped.manifest.val.documents == len(TEXTS)  # type: ignore[operator]

@@ -170,6 +170,14 @@ def test_a_corpus_of_one_shard_is_refused_with_a_proposal(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("text", ["", '{"text": ""}\n{"text": null}\n'])
+def test_a_corpus_without_text_is_refused(text: str, config: ShardingConfig, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text(text)
+    with pytest.raises(UserError, match=r"empty\.jsonl has no documents, or empty ones alone"):
+        prepare_shards(find_files([str(tmp_path / "empty.jsonl")], "text"), tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_processes_do_not_share_a_folder(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with filelock.FileLock(tmp_path / "out/.lock"), pytest.raises(UserError, match="another process is preparing"):

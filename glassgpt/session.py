@@ -161,11 +161,11 @@ class Session:
         """Trains from `state` to the end, and writes the last figures. Raises Interrupted after SIGINT or SIGTERM."""
         training, ranks = self.config.training, self.runtime.ranks
         self.log = RunLog(self.folder, ranks)
-        self._clock = time.perf_counter()
         try:
             self.keeper.look()
             self._loss = ranks.on_first(lambda: next(iter(self.log.train_losses(1)), math.inf))
-            self.listener.started(self, state)
+            ranks.on_first(lambda: self.listener.started(self, state))  # a tracker may take long to reach its server
+            self._clock = time.perf_counter()
             with Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from glassgpt.cli.output import AsJson, print_json
 from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 from glassgpt.errors import UserError
 
@@ -26,7 +26,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="The first so many items of the suite.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy at a suite."""
     from glassgpt.run import load
@@ -51,7 +51,7 @@ def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], str
             "bits_per_byte": result.bits_per_byte,
             "tokens": result.tokens,
         }
-        typer.echo(json.dumps(figures if stride is None else figures | {"stride": stride}))
+        print_json(figures if stride is None else figures | {"stride": stride})
         return
     windows = "" if stride is None else f", in windows {stride} tokens apart"
     typer.echo(f"{run.folder}, step {run.step}, {result.tokens:,} tokens of the {split} split{windows}")
@@ -67,7 +67,7 @@ def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_j
     with counting(name) as progress:
         result = run.evaluate_suite(name, file=file, limit=limit, progress=progress)
     if as_json:
-        typer.echo(json.dumps({"suite": name, **result.figures()}))
+        print_json({"suite": name, **result.figures()})
         return
     typer.echo(f"{run.folder}, step {run.step}, {result.items:,} items of {name}; chance is 0.25")
     for metric, (reference, source) in REFERENCES.items():

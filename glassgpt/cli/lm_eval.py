@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from glassgpt.cli.main import run_app
+from glassgpt.cli.output import AsJson, print_json
 from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ def evaluate_run(
     output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate a run by tasks of lm-eval. Their data sets come from the Hugging Face hub, or are local files."""
     from glassgpt.files import write_text
@@ -37,9 +38,9 @@ def evaluate_run(
         [task.strip() for task in tasks.split(",")], include_path=include_path, limit=limit, num_fewshot=num_fewshot
     )
     if output is not None:
-        write_text(output, json.dumps(results, indent=1, default=str) + "\n")
+        write_text(output, json.dumps(results, indent=1) + "\n")
     if as_json:
-        typer.echo(json.dumps(results, default=str))
+        print_json(results)
         return
     for task, figures in results.items():
         typer.echo(task)

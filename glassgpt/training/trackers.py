@@ -21,6 +21,7 @@ from glassgpt.errors import UserError, unknown
 
 TRACKERS = ("swanlab", "trackio", "wandb", "tensorboard")
 PROJECT = "glassgpt"  # where the environment names no other, as WANDB_PROJECT does
+INIT_SECONDS = 30.0  # to reach a server; the library itself would wait three times as long
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ class Dialect:
 DIALECTS = {
     "swanlab": Dialect("swanlab", "Text", str, settings={"terminal": {"proxy_type": "none"}}),
     "trackio": Dialect("trackio", "Markdown", lambda text: indented(text), init={"embed": False}, by_name=True),
-    "wandb": Dialect("wandb", "Html", lambda text: f"<pre>{html.escape(text)}</pre>", settings={"console": "off"}),
+    "wandb": Dialect(
+        "wandb",
+        "Html",
+        lambda text: f"<pre>{html.escape(text)}</pre>",
+        settings={"console": "off", "init_timeout": INIT_SECONDS},
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,13 @@ def evaluate_tasks(
     except Exception as error:  # a data set that cannot be had, a task file that makes no sense: each has its own
         first, *_ = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"lm-eval could not run {', '.join(tasks)}: {first}") from error
-    results: dict[str, dict[str, Any]] = found["results"]
+    results: dict[str, dict[str, Any]] = json.loads(json.dumps(found["results"], default=_plain))
     return results
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's own, anything else by its name."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:

@@ -221,7 +221,7 @@ def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
         return "float32"
     if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         notes.append("this GPU emulates bfloat16, slower than float32; float16 is fast on it")
-    if name == "bfloat16" and device.type == "cpu" and not _cpu_has_bfloat16():
+    if name == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
         notes.append("this processor emulates bfloat16 products, tens of times slower than float32")
     if name == "float16" and device.type == "cpu":
         notes.append("float16 on a CPU is slow and meant for checking; float32 is faster")
@@ -257,7 +257,8 @@ def one_thread_for_small(model: nn.Module) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; without, every product is emulated."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -83,9 +83,9 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     tf32 = build_runtime("cpu", "tf32")
     assert tf32.precision == "float32"
     assert tf32.notes == ("tf32 exists on CUDA GPUs only: cpu runs in float32",)
-    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: False)
     assert "emulates bfloat16" in build_runtime("cpu", "bfloat16").notes[0]
-    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
     assert build_runtime("cpu", "bfloat16").notes == ()
     assert "float16 on a CPU is slow" in build_runtime("cpu", "float16").notes[0]
     monkeypatch.setattr(module.shutil, "which", lambda name: None)

@@ -10,6 +10,7 @@ import typer
 
 from glassgpt import __version__
 from glassgpt.cli import (
+    bench,
     data,
     doctor,
     evaluate,
@@ -45,6 +46,7 @@ app.command("note")(runs.note)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("recipes")(recipes.recipes)
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 

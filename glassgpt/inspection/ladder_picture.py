@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from glassgpt.inspection.svg import document, text
+
 WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 50, 470  # the frame; to the right of it the names
 LINE_HEIGHT = 17.0  # least distance of two names
@@ -41,14 +43,14 @@ def draw_ladder(curves: Sequence[Curve], title: str) -> str:
     def y(loss: float) -> float:
         return TOP + (BOTTOM - TOP) * (ticks[-1] - loss) / (ticks[-1] - ticks[0])
 
-    parts = [_text(LEFT, 22, title, size=16)]
+    parts = [text(LEFT, 22, title, size=16)]
     for tick in ticks:
         parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e4e4e4"/>')
-        parts.append(_text(LEFT - 8, y(tick) + 4, f"{tick:.1f}", anchor="end"))
+        parts.append(text(LEFT - 8, y(tick) + 4, f"{tick:.1f}", anchor="end"))
     for step in (0, last_step // 2, last_step):
-        parts.append(_text(x(step), BOTTOM + 20, f"{step:,}", anchor="middle"))
-    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 40, "optimizer steps", anchor="middle"))
-    parts.append(_text(LEFT, TOP - 8, "validation loss, nats per token"))
+        parts.append(text(x(step), BOTTOM + 20, f"{step:,}", anchor="middle"))
+    parts.append(text((LEFT + RIGHT) / 2, BOTTOM + 40, "optimizer steps", anchor="middle"))
+    parts.append(text(LEFT, TOP - 8, "validation loss, nats per token"))
 
     ends = [y(points[-1][1]) if points else BOTTOM for points in finite]
     for curve, points, end, name_at in zip(curves, finite, ends, spread(ends, LINE_HEIGHT), strict=True):
@@ -62,13 +64,8 @@ def draw_ladder(curves: Sequence[Curve], title: str) -> str:
         )
         leader = f"M{RIGHT} {end:.1f} L{RIGHT + 16} {name_at:.1f}"
         parts.append(f'<path d="{leader}" stroke="{colour}" fill="none"/>')
-        parts.append(_text(RIGHT + 20, name_at + 4, label, colour=colour))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="system-ui, sans-serif">\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+        parts.append(text(RIGHT + 20, name_at + 4, label, colour=colour))
+    return document(WIDTH, HEIGHT, parts)
 
 
 def loss_ticks(lowest: float, highest: float) -> list[float]:
@@ -103,8 +100,3 @@ def _meet(above: tuple[float, list[int]], below: tuple[float, list[int]], distan
 
 def _finite(curve: Curve) -> list[tuple[int, float]]:
     return [(step, loss) for step, loss in zip(curve.steps, curve.losses, strict=True) if math.isfinite(loss)]
-
-
-def _text(x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", colour: str = "#333333") -> str:
-    attributes = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
-    return f'<text {attributes} xml:space="preserve">{escape(text)}</text>'

@@ -1,0 +1,84 @@
+"""glassgpt bench: what things cost on this device."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from glassgpt.tricks import Results
+
+app = typer.Typer(no_args_is_help=True, help="Measure on this device what a trick of training gives.")
+WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
+
+
+@app.command()
+def tricks(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (glassgpt recipes) or TOML file.")] = "gpt2-mini",
+    data: Annotated[str | None, typer.Option(help="The text to train on; by default the recipe's.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of a batch; by default the recipe's, at most 16.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 20,
+    rounds: Annotated[int, typer.Option(help="How often each is measured, in turn.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("tricks.svg"),
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Turn each trick on and off: tokens per second, peak of memory, loss, and why it helped or did not."""
+    from glassgpt.files import write_text
+    from glassgpt.inspection.bars_picture import Bar, draw_bars
+    from glassgpt.tricks import measure_tricks, reading
+    from glassgpt.tricks.recipe import plain_setup
+
+    setup, prepared = plain_setup(recipe, data, set or [], rows, device)
+    typer.echo(prepared.note, err=True)
+    results = measure_tricks(
+        setup, prepared, steps=steps, rounds=rounds, progress=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    bars = [Bar(row.trick.name, row.speed, row.memory, row.missing) for row in results.rows]
+    write_text(out, draw_bars(bars, f"{Path(recipe).stem}: what each trick gives on {results.device}", results.noise))
+    if as_json:
+        rows_json = [{**row.to_dict(), "reading": reading(row, results)} for row in results.rows]
+        fields = {"recipe": recipe, "device": results.device, "parameters": results.n_params, "noise": results.noise}
+        typer.echo(json.dumps({**fields, "picture": str(out), "tricks": rows_json}))
+    else:
+        print_table(results)
+        typer.echo(f"noise    {results.noise:.1%}: two measurements of the same step differ by so much")
+        typer.echo(f"picture  {out}")
+
+
+def print_table(results: Results) -> None:
+    """A row for each trick: both sides, the ratio, and its reading below."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from glassgpt.tricks import reading
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+    tokens = f"{results.setup.rows} x {results.setup.model.block_size} tokens a step"
+    console.print(f"{results.n_params:,} parameters, {tokens}; {results.device}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("trick", no_wrap=True)
+    for name in ("tokens/s without", "with", "speed", "MiB without", "with", "loss without", "with", "first step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results.rows:
+        if row.without is None or row.with_it is None:
+            table.add_row(row.trick.name, *[""] * 8)
+        else:
+            table.add_row(
+                row.trick.name,
+                f"{row.without.tokens_per_second:,.0f}", f"{row.with_it.tokens_per_second:,.0f}", f"{row.speed:.2f} x",
+                f"{row.without.peak_memory / 2**20:,.0f}", f"{row.with_it.peak_memory / 2**20:,.0f}",
+                f"{row.without.loss:.4f}", f"{row.with_it.loss:.4f}", f"{row.with_it.first_step:.1f} s",
+            )  # fmt: skip
+    console.print(table)
+    for row in results.rows:
+        console.print(f"\n{row.trick.name} ({row.trick.idea}). {reading(row, results)}", markup=False)

@@ -1,0 +1,233 @@
+"""What each trick gives on this device: a training step with it and without it, everything else the same.
+
+Every variant runs in a process of its own, so that its peak of memory is its own, and all of them in turn, round after
+round, so that a machine that slows down slows down for all. The plain variant runs twice a round: how much its two
+figures differ is the noise, below which no trick has shown anything.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.data.loader import Loader
+from glassgpt.data.prepare import Prepared
+from glassgpt.data.shards import TokenArray
+from glassgpt.errors import UserError
+from glassgpt.models import build_model
+from glassgpt.models.attention import Attention
+from glassgpt.runtime import Runtime, build_runtime
+from glassgpt.training.fit import train_step
+from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.optimizers import build_optimizer
+from glassgpt.tricks.variants import TRICKS, Setup, Trick
+
+WARM_UP = 3  # steps that are not timed: caches fill, memory is taken, code is compiled
+LEAST_NOISE = 0.03  # no difference below it is called one, however well two measurements agree
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one variant did. Times in seconds, memory in bytes, the loss in nats per token."""
+
+    first_step: float
+    step: float  # the median, without the warm-up
+    tokens: int  # of a step
+    peak_memory: int
+    loss: float  # of the last step
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.step
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trick in figures: medians over the rounds, ratios pair by pair. `missing` says why it was not measured."""
+
+    trick: Trick
+    without: Measured | None = None
+    with_it: Measured | None = None
+    speed: float = 1.0  # times as many tokens per second
+    memory: float = 1.0  # times the peak
+    missing: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON has it."""
+        fields: dict[str, Any] = {"trick": self.trick.name, "idea": self.trick.idea, "missing": self.missing}
+        if self.without and self.with_it:
+            fields |= {"speed": self.speed, "memory": self.memory}
+            for side, measured in (("without", self.without), ("with", self.with_it)):
+                fields[side] = {**asdict(measured), "tokens_per_second": measured.tokens_per_second}
+        return fields
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows, and the noise: by what part two measurements of the same setup differed."""
+
+    setup: Setup
+    device: str  # in words
+    n_params: int
+    noise: float
+    rows: list[Row]
+
+
+def measure_tricks(
+    setup: Setup,
+    prepared: Prepared,
+    *,
+    steps: int = 20,
+    rounds: int = 3,
+    tricks: Sequence[Trick] = TRICKS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Results:
+    """Measures every trick that this device has, in `rounds` rounds of processes of `steps` steps each.
+
+    Raises UserError where the plain variant itself cannot run.
+    """
+    if steps <= WARM_UP or rounds < 1:
+        raise UserError(f"{steps} steps in {rounds} rounds measure nothing: at least {WARM_UP + 1} and 1")
+    runtime = build_runtime(setup.device, "float32")
+    missing = {trick.name: why for trick in tricks if (why := trick.needs(runtime))}
+    variants = {"plain": setup, "plain again": setup}
+    for trick in tricks:
+        if trick.name not in missing:
+            changed = trick.with_it(setup)
+            variants[trick.name] = changed if changed != setup else trick.without(setup)
+    found: dict[str, list[Measured]] = {name: [] for name in variants}
+    for number in range(rounds):
+        for name, variant in variants.items():
+            progress(f"round {number + 1}/{rounds}: {name}")
+            outcome = run_apart(variant, [str(path) for path in prepared.train.paths], steps)
+            if isinstance(outcome, Measured):
+                found[name].append(outcome)
+            elif name.startswith("plain"):
+                raise UserError(f"a step of the recipe itself does not run here: {outcome}; lower --rows, or the sizes")
+            else:
+                missing.setdefault(name, outcome)
+    n_params = sum(p.numel() for p in _on_meta(setup).parameters())
+    pairs = zip(found["plain"], found["plain again"], strict=True)
+    noise = statistics.median(abs(a.step / b.step - 1) for a, b in pairs)
+    rows = [_row(trick, setup, found, missing.get(trick.name)) for trick in tricks]
+    return Results(setup, runtime.describe(), n_params, max(noise, LEAST_NOISE), rows)
+
+
+def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: str | None) -> Row:
+    if missing is not None:
+        return Row(trick, missing=missing)
+    plain, changed = found["plain"], found[trick.name]
+    sides = (plain, changed) if trick.with_it(setup) != setup else (changed, plain)
+    pairs = list(zip(*sides, strict=True))
+    without, with_it = map(_median, sides)
+    speed = statistics.median(b.tokens_per_second / a.tokens_per_second for a, b in pairs)
+    memory = statistics.median(b.peak_memory / a.peak_memory for a, b in pairs)
+    return Row(trick, without, with_it, speed, memory)
+
+
+def _median(measured: Sequence[Measured]) -> Measured:
+    """The measurement whose step took the median time."""
+    return sorted(measured, key=lambda each: each.step)[len(measured) // 2]
+
+
+def run_apart(setup: Setup, shards: Sequence[str], steps: int) -> Measured | str:
+    """Measures one variant in a process of its own; in words why there is nothing, if so."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit this process's memory, and its peak
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(setup, shards, steps, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        outcome: Measured | str = receiver.recv()
+    except EOFError:
+        process.join()
+        outcome = f"its process ended with code {process.exitcode}, most likely for want of memory"
+    process.join()
+    return outcome
+
+
+def _report(setup: Setup, shards: Sequence[str], steps: int, sender: Any) -> None:
+    try:
+        sender.send(measure(setup, TokenArray([Path(shard) for shard in shards]), steps))
+    except (RuntimeError, UserError) as error:  # out of memory, no kernel for this precision
+        sender.send(str(error).strip().splitlines()[0])
+
+
+def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
+    """Trains for `steps` steps as the setup says, and says how that went."""
+    runtime = build_runtime(setup.device, setup.precision, setup.compile, activation_checkpointing=setup.recompute)
+    torch.manual_seed(setup.seed)
+    model = build_model(setup.architecture, setup.model).to(runtime.device)
+    if not setup.flash:
+        _spell_attention_out(model)
+    parallel = runtime.wrap(model)
+    optimizer = build_optimizer(model, setup.optimizer)
+    if not setup.fused:
+        for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time
+            group["fused"], group["foreach"] = False, runtime.device.type == "cuda"
+    scaler = runtime.build_scaler()
+    loader = Loader(tokens, setup.model.block_size, setup.rows, setup.seed)
+    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk)
+    seconds = []
+    for step in range(steps):
+        _synchronize(runtime)
+        started = time.perf_counter()
+        batches = [_batch(loader, step, number, setup, runtime) for number in range(setup.passes)]
+        update = train_step(
+            parallel, optimizer, scaler, batches, loss_function, runtime, grad_clip=1.0, seed=setup.seed, step=step
+        )
+        _synchronize(runtime)
+        seconds.append(time.perf_counter() - started)
+    return Measured(
+        first_step=seconds[0],
+        step=statistics.median(seconds[WARM_UP:]),
+        tokens=setup.rows * setup.model.block_size,
+        peak_memory=peak_memory(runtime),
+        loss=update.loss,
+    )
+
+
+def _batch(loader: Loader, step: int, number: int, setup: Setup, runtime: Runtime) -> Batch:
+    start, stop = (setup.rows * part // setup.passes for part in (number, number + 1))
+    inputs, targets = loader.rows(step, start, stop)
+    return Batch(inputs.to(runtime.device), targets.to(runtime.device))
+
+
+def _spell_attention_out(model: nn.Module) -> None:
+    """Attention that is watched runs step by step and holds its whole pattern."""
+
+    def watch(name: str, value: Tensor) -> None: ...
+
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.watcher = watch
+
+
+def _synchronize(runtime: Runtime) -> None:
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+
+
+def _on_meta(setup: Setup) -> nn.Module:
+    with torch.device("meta"):
+        return build_model(setup.architecture, setup.model)
+
+
+def peak_memory(runtime: Runtime) -> int:
+    """Bytes: on a GPU what torch had taken at most, on a CPU the largest size of this process, Python included."""
+    if runtime.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(runtime.device))
+    import resource  # Windows has none: the bench says so by failing there
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,40 @@
+"""From a recipe to the plain setup in which its tricks are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from glassgpt.data.prepare import prepare
+from glassgpt.data.prepared import Prepared
+from glassgpt.errors import UserError
+from glassgpt.runconfig import apply_overrides, load_recipe, parse_run_config
+from glassgpt.tricks.variants import Setup
+
+MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
+
+
+def plain_setup(
+    recipe: str, data: str | None, overrides: Sequence[str], rows: int | None, device: str
+) -> tuple[Setup, Prepared]:
+    """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
+    sections = apply_overrides(load_recipe(recipe), overrides)
+    if data is not None:
+        sections.setdefault("data", {})["source"] = data
+    sections.setdefault("model", {}).pop("vocab_size", None)  # without padding: that is one of the tricks
+    config = parse_run_config(sections)
+    if rows is not None and rows < 1:
+        raise UserError(f"--rows {rows} is out of range: it must be at least 1")
+    prepared = prepare(config.data, config.tokenizer)
+    n_ids = prepared.tokenizer.vocab_size
+    setup = Setup(
+        architecture=config.architecture,
+        model=replace(cast(Any, config.model), vocab_size=n_ids),
+        optimizer=config.optimizer,
+        rows=rows or min(config.batch_rows, MOST_ROWS),
+        n_ids=n_ids,
+        device=device,
+        seed=config.training.seed,
+    )
+    return setup, prepared

@@ -1,0 +1,83 @@
+"""The tricks, each as two setups of a training step that differ in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+from glassgpt.models import ModelConfig
+from glassgpt.runtime import Runtime, build_runtime
+from glassgpt.training.optimizers import OptimizerConfig
+
+PADDED_TO = 128  # ids: a multiple of what matrix units work on at once
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that decides a variant. The defaults are the plain one: float32, eager, all in one pass."""
+
+    architecture: str
+    model: ModelConfig  # its vocab_size is the tokenizer's
+    optimizer: OptimizerConfig
+    rows: int  # of the batch
+    n_ids: int  # of the tokenizer
+    device: str = "auto"
+    precision: str = "float32"
+    compile: bool = False
+    fused: bool = True  # one kernel for the whole update
+    flash: bool = True  # fused attention
+    passes: int = 1  # the batch is accumulated over
+    chunk: int = 0  # tokens whose logits are held at once; 0: all
+    recompute: bool = False  # blocks run again in the backward pass
+    seed: int = 1337
+
+
+@dataclass(frozen=True)
+class Trick:
+    """A name, what it is in a line, and the two setups that differ in nothing else."""
+
+    name: str
+    idea: str
+    with_it: Callable[[Setup], Setup]
+    without: Callable[[Setup], Setup] = lambda plain: plain
+    needs: Callable[[Runtime], str | None] = lambda _: None  # why it is not to be had here
+
+
+def _needs_cuda(runtime: Runtime) -> str | None:
+    return None if runtime.device.type == "cuda" else "a mode of NVIDIA's matrix units: this device has none"
+
+
+def _needs_compiler(runtime: Runtime) -> str | None:
+    tried = build_runtime(str(runtime.device), "float32", compile=True)
+    return None if tried.compile else tried.notes[-1]
+
+
+def _needs_precision(name: str, runtime: Runtime) -> str | None:
+    return f"no {name} on {runtime.device.type}" if runtime.device.type == "mps" and name == "bfloat16" else None
+
+
+TRICKS = (
+    Trick("tf32", "float32 products in TF32", lambda s: replace(s, precision="tf32"), needs=_needs_cuda),
+    Trick("bfloat16", "half the bits, float32's range", lambda s: replace(s, precision="bfloat16"),
+          needs=partial(_needs_precision, "bfloat16")),
+    Trick("float16", "half the bits, and a loss scale", lambda s: replace(s, precision="float16")),
+    Trick("compile", "torch.compile fuses what lies between products", lambda s: replace(s, compile=True),
+          needs=_needs_compiler),
+    Trick("fused AdamW", "one kernel for the whole update", lambda s: s, lambda s: replace(s, fused=False)),
+    Trick("flash attention", "never holds the pattern", lambda s: s, lambda s: replace(s, flash=False)),
+    Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: replace(s, model=_padded(s))),
+    Trick("chunked loss", "never holds all logits", lambda s: replace(s, chunk=_eighth(s))),
+    Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, recompute=True)),
+    Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
+    Trick("batch x 4", "four times the rows", lambda s: replace(s, rows=4 * s.rows)),
+)  # fmt: skip
+
+
+def _eighth(setup: Setup) -> int:
+    return max(1, setup.rows * setup.model.block_size // 8)
+
+
+def _padded(setup: Setup) -> ModelConfig:
+    return replace(cast(Any, setup.model), vocab_size=-(-setup.n_ids // PADDED_TO) * PADDED_TO)

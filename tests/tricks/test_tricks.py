@@ -1,0 +1,125 @@
+"""A trick's row compares what differs in nothing else, and its reading says what the figures say."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glassgpt.data.shards import dtype_for, write_shard
+from glassgpt.errors import UserError
+from glassgpt.inspection.bars_picture import Bar, draw_bars
+from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.training.optimizers import OptimizerConfig
+from glassgpt.tricks import TRICKS, Measured, Results, Row, Setup, reading
+from glassgpt.tricks import measure as module
+from glassgpt.tricks.measure import measure_tricks, run_apart
+
+SETUP = Setup("gpt2", GPT2Config(50, 16, 2, 2, 16), OptimizerConfig(), rows=4, n_ids=50, device="cpu")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class FakePrepared:
+    """Of prepared data, what measuring needs: the paths of its training shards."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "train.shard"
+        write_shard(path, np.random.default_rng(0).integers(50, size=2000), dtype_for(50))
+        self.train = type("Shards", (), {"paths": (path,)})()
+
+
+def measured(step: float = 1.0, peak: int = 100, loss: float = 3.0) -> Measured:
+    return Measured(first_step=2 * step, step=step, tokens=64, peak_memory=peak, loss=loss)
+
+
+def test_each_trick_differs_from_the_plain_setup_in_one_way() -> None:
+    for trick in TRICKS:
+        with_it, without = trick.with_it(SETUP), trick.without(SETUP)
+        assert with_it != without, trick.name
+        assert SETUP in (with_it, without), trick.name
+        changed = [name for name in vars(SETUP) if getattr(with_it, name) != getattr(without, name)]
+        assert len(changed) == 1, trick.name
+
+
+def test_a_padded_vocabulary_is_the_next_multiple() -> None:
+    padded = next(trick for trick in TRICKS if trick.name == "padded vocabulary")
+    gpt2 = replace(SETUP, model=GPT2Config(vocab_size=50257), n_ids=50257)
+    assert padded.with_it(gpt2).model.vocab_size == 50304
+    assert padded.with_it(gpt2).n_ids == 50257
+
+
+def test_ratios_are_of_with_to_without_whichever_is_the_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(setup: Setup, shards: object, steps: int) -> Measured | str:
+        if setup.recompute:
+            return measured(step=2.0, peak=50)
+        if not setup.fused:
+            return measured(step=4.0)
+        return "no memory" if setup.chunk else measured()
+
+    monkeypatch.setattr(module, "run_apart", run)
+    tricks = [trick for trick in TRICKS if trick.name in ("fused AdamW", "recomputed blocks", "chunked loss", "tf32")]
+    results = measure_tricks(SETUP, FakePrepared(tmp_path), tricks=tricks)  # type: ignore[arg-type]
+    rows = {row.trick.name: row for row in results.rows}
+    assert (rows["fused AdamW"].speed, rows["fused AdamW"].memory) == (4.0, 1.0)
+    assert (rows["recomputed blocks"].speed, rows["recomputed blocks"].memory) == (0.5, 0.5)
+    assert rows["chunked loss"].missing == "no memory"
+    assert "NVIDIA" in str(rows["tf32"].missing)
+    assert results.noise == module.LEAST_NOISE
+    assert "Faster: 4.00 times the speed." in reading(rows["fused AdamW"], results)
+    assert "Slower: 0.50 times the speed." in reading(rows["recomputed blocks"], results)
+    assert "Peak memory 0.50 times." in reading(rows["recomputed blocks"], results)
+    assert reading(rows["chunked loss"], results) == "Not measured: no memory."
+
+
+def test_a_recipe_that_cannot_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_apart", lambda *_: "not enough memory")
+    with pytest.raises(UserError, match="does not run here: not enough memory; lower --rows"):
+        measure_tricks(SETUP, FakePrepared(tmp_path), tricks=[])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="measure nothing"):
+        measure_tricks(SETUP, FakePrepared(tmp_path), steps=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.name)
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("device", ["cpu, 2 threads, float32", "NVIDIA A100, float32"])
+def test_every_outcome_has_a_reading(trick: object, speed: float, device: str) -> None:
+    row = Row(trick, measured(), measured(), speed, 1.0)  # type: ignore[arg-type]
+    said = reading(row, Results(SETUP, device, 10_000, 0.05, [row]))
+    verdict = {0.5: "Slower", 1.0: "No difference beyond the noise of 5%", 2.0: "Faster"}[speed]
+    assert said.startswith(verdict)
+    assert len(said) > len(verdict) + 20
+
+
+@pytest.mark.slow
+def test_the_same_training_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Tricks that only change how it is computed end at the same loss."""
+    shards = [str(path) for path in FakePrepared(tmp_path).train.paths]
+    plain = run_apart(SETUP, shards, 5)
+    assert isinstance(plain, Measured)
+    assert plain.tokens == 64
+    assert plain.peak_memory > 50 << 20  # Python and torch alone have more
+    for changed in (replace(SETUP, flash=False), replace(SETUP, passes=4), replace(SETUP, chunk=10)):
+        other = run_apart(changed, shards, 5)
+        assert isinstance(other, Measured)
+        assert other.loss == pytest.approx(plain.loss, rel=1e-5)
+
+
+def test_what_fails_in_there_comes_back_in_words(tmp_path: Path) -> None:
+    shards = [str(path) for path in FakePrepared(tmp_path).train.paths]
+    outcome = run_apart(replace(SETUP, model=GPT2Config(50, 5000, 2, 2, 16)), shards, 5)
+    assert "the text is too short" in str(outcome)
+
+
+def test_the_picture_has_a_bar_for_each_ratio() -> None:
+    bars = [Bar("one", 2.0, 0.5), Bar("two & more", 1.0, 1.0), Bar("three", missing="not here")]
+    root = ElementTree.fromstring(draw_bars(bars, "title", noise=0.05))
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"one", "two & more", "three", "2.00", "0.50", "not on this device"} <= set(texts)
+    colours = [bar.attrib["fill"] for bar in root.iter(f"{SVG}rect")][2:]
+    assert len(colours) == 4
+    assert colours[0] == colours[1] != colours[2] == colours[3]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepare import Prepared
+from glassgpt.data.prepared import Prepared
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
 from glassgpt.models import build_model
@@ -41,7 +41,7 @@ class Measured:
     """What one variant did. Times in seconds, memory in bytes, the loss in nats per token."""
 
     first_step: float
-    step: float  # the median, without the warm-up
+    step: float  # the fastest after the warm-up: what other processes take away is not its own
     tokens: int  # of a step
     peak_memory: int
     loss: float  # of the last step
@@ -190,7 +190,7 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
         seconds.append(time.perf_counter() - started)
     return Measured(
         first_step=seconds[0],
-        step=statistics.median(seconds[WARM_UP:]),
+        step=min(seconds[WARM_UP:]),
         tokens=setup.rows * setup.model.block_size,
         peak_memory=peak_memory(runtime),
         loss=update.loss,

@@ -9,7 +9,8 @@ from typing import Any, cast
 from glassgpt.data.prepare import prepare
 from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
-from glassgpt.runconfig import apply_overrides, load_recipe, parse_run_config
+from glassgpt.pretraining import Changes
+from glassgpt.runconfig import load_recipe
 from glassgpt.tricks.variants import Setup
 
 MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
@@ -19,11 +20,10 @@ def plain_setup(
     recipe: str, data: str | None, overrides: Sequence[str], rows: int | None, device: str
 ) -> tuple[Setup, Prepared]:
     """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
-    sections = apply_overrides(load_recipe(recipe), overrides)
-    if data is not None:
-        sections.setdefault("data", {})["source"] = data
+    sections = load_recipe(recipe)
     sections.setdefault("model", {}).pop("vocab_size", None)  # without padding: that is one of the tricks
-    config = parse_run_config(sections)
+    values = {} if data is None else {"data.source": data}
+    config = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None).apply(sections)
     if rows is not None and rows < 1:
         raise UserError(f"--rows {rows} is out of range: it must be at least 1")
     prepared = prepare(config.data, config.tokenizer)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from glassgpt.data.prepare import prepare
+from glassgpt.data.manifest import load_manifest
+from glassgpt.data.prepare import open_prepared, prepare
+from glassgpt.doctor.curve_checks import examine_curve, unigram_entropy, verdict
 from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
 from glassgpt.doctor.finding import Diagnosis, Finding
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
 from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
 from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.patient import Patient, patient_of
+from glassgpt.doctor.references import load_references
+from glassgpt.errors import UserError, unknown
+from glassgpt.files import write_text
+from glassgpt.inspection.diagnosis import DIAGNOSIS
+from glassgpt.inspection.record import read_record
+from glassgpt.inspection.report import write_report
 from glassgpt.pretraining import Changes
-from glassgpt.runconfig import load_recipe
+from glassgpt.run import RUNS, check_trained, find_run
+from glassgpt.runconfig import list_recipes, load_config, load_recipe
 from glassgpt.runtime import build_runtime
+from glassgpt.tokenizers import load_tokenizer
 
 Check = Callable[[Patient], Finding]
+DEVICE_SETTINGS = {"training.device", "training.dtype"}
 CHECKS: tuple[Check, ...] = (
     check_ids, check_targets, check_loader, check_overlap, check_initial_loss, check_no_future, check_gradients,
     check_precision, check_update_ratio, check_one_batch,
@@ -31,12 +46,46 @@ def diagnose(
     note: Callable[[str], None] = lambda line: None,
     on_finding: Callable[[Finding], None] = lambda finding: None,
 ) -> Diagnosis:
-    """Examines what `train` would do with a recipe and the same arguments. Raises UserError as it does."""
-    findings = []
-    for finding in examine(admit(target, overrides, settings or {}, note)):
-        findings.append(finding)
+    """Examines a recipe, as `train` would use it with the same arguments, or a run: its parts and then its curve.
+
+    A name that both have is the recipe's. What is found on a run is kept in its doctor.json, and its report shows it.
+    Raises UserError as `train` does, and for settings that are given for a run, which has its own.
+    """
+    settings = settings or {}
+    if target in list_recipes() or target.endswith(".toml"):
+        patient = admit(target, overrides, settings, note)
+        return Diagnosis(target, _heard(examine(patient), on_finding))
+    folder = _find(target)
+    if overrides or settings.keys() - DEVICE_SETTINGS:
+        raise UserError(f"{folder} is a run and has its settings and text: --set and --data are for a recipe")
+    check_trained(folder)
+    record = read_record(folder)
+    patient = readmit(folder, settings, note)
+    findings = _heard(examine(patient), on_finding)
+    countable = findings[0].status == "passed"  # every id is one of the tokenizer's
+    curve = examine_curve(record, load_references(), unigram_entropy(patient) if countable else None)
+    findings += _heard(curve, on_finding)
+    diagnosis = Diagnosis(str(folder), findings, verdict(curve), record.last_step)
+    write_text(folder / DIAGNOSIS, json.dumps(diagnosis.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_report(folder)
+    return diagnosis
+
+
+def _heard(findings: Iterable[Finding], on_finding: Callable[[Finding], None]) -> list[Finding]:
+    heard = []
+    for finding in findings:
         on_finding(finding)
-    return Diagnosis(target, findings)
+        heard.append(finding)
+    return heard
+
+
+def _find(target: str) -> Path:
+    """The run of that name or path. Raises UserError, with the nearest recipe or run, where there is none."""
+    with contextlib.suppress(OSError):  # a name too long for the file system
+        if Path(target).is_dir() or (RUNS / target).is_dir():
+            return find_run(target)
+    runs = (path.parent.name for path in RUNS.glob("*/config.toml"))
+    raise unknown("recipe or run", target, [*list_recipes(), *runs])
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -58,3 +107,18 @@ def admit(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], no
         note(line)
     sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
     return patient_of(changes.apply(sections), prepared, runtime)
+
+
+def readmit(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Patient:
+    """A run as it was before its first step, on the device asked for."""
+    config = load_config(folder / "config.toml")
+    training = replace(
+        config.training,
+        device=settings.get("training.device", "auto"),
+        dtype=settings.get("training.dtype", config.training.dtype),
+    )
+    runtime = build_runtime(training.device, training.dtype)
+    prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
+    for line in (*runtime.notes, prepared.note):
+        note(line)
+    return patient_of(replace(config, training=training), prepared, runtime)

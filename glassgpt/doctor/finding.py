@@ -33,11 +33,12 @@ def skip(name: str, reason: str, *, expected: str = "", figure: str = "not measu
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings on one recipe or run. `normal` answers "is this curve normal?", for a run, in one sentence."""
+    """All findings on a recipe, or on a run as it was at `step`, with the answer to "is this normal?" in a sentence."""
 
     target: str
     findings: Sequence[Finding]
     normal: str = ""
+    step: int | None = None
 
     @property
     def healthy(self) -> bool:
@@ -55,5 +56,6 @@ class Diagnosis:
             "healthy": self.healthy,
             **{status: self.count(status) for status in ("passed", "failed", "skipped")},
             "normal": self.normal,
+            "step": self.step,
             "findings": [asdict(finding) for finding in self.findings],
         }

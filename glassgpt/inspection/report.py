@@ -20,6 +20,7 @@ from glassgpt.files import write_text
 from glassgpt.inspection import page
 from glassgpt.inspection.curves import AXES, CHARTS, Axes, Chart, Drawing, column, drawings, reading_notes
 from glassgpt.inspection.daybook import Note, read_notes
+from glassgpt.inspection.diagnosis import diagnosis_html
 from glassgpt.inspection.figures import Figure, comparability, count, headline, is_finite, summary
 from glassgpt.inspection.record import Line, Record, read_record
 
@@ -37,6 +38,7 @@ def write_report(run_folder: Path) -> Path:
         figures_html(headline(record)),
         notes_html(read_notes(run_folder)),
         curves_html([record], charts),
+        diagnosis_html(run_folder),
         samples_html(record),
         settings_html(record),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command_line import glassgpt, settings
+from command_line import contents, glassgpt, settings
 
 NAMES = [
     "ids", "targets", "loader repeats", "overlap", "initial loss", "no view of the future", "gradients", "precision",
@@ -37,3 +37,27 @@ def test_bad_input_is_a_sentence(text_file: Path, elsewhere: Path) -> None:
     assert "unknown dtype 'float8'" in glassgpt("doctor", "char-tiny", "--data", text_file, "--dtype", "float8").error
     assert "too short" in glassgpt("doctor", "char-tiny", "--data", text_file, "--set", "model.block_size=30720",
                                    "--set", "training.batch_tokens=30720").error  # fmt: skip
+
+
+def test_a_run_keeps_its_diagnosis_and_its_report_shows_it(run: Path) -> None:
+    result = glassgpt("doctor", run, "--json")
+    assert result.code in (0, 1), result.err
+    diagnosis = json.loads(result.out)
+    assert json.loads((run / "doctor.json").read_text(encoding="utf-8")) == diagnosis
+    assert diagnosis["step"] == 40
+    assert diagnosis["normal"].startswith("Too early")
+    names = [finding["name"] for finding in diagnosis["findings"]]
+    assert names[:10] == NAMES
+    assert names[10:] == ["reference curve", "no divergence", "generalises", "beyond counting", "still learning"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Is this normal?</h2>" in page
+    assert "Too early to say whether this is normal" in page
+    (run / "doctor.json").write_text('{"findings": 3}')
+    assert "doctor.json is damaged" in glassgpt("report", run).error
+
+
+def test_a_run_has_its_own_settings_and_text(run: Path) -> None:
+    before = contents(run)
+    for option in (["--set", "optimizer.lr=1"], ["--data", "shakespeare"]):
+        assert "is a run and has its settings and text" in glassgpt("doctor", run, *option).error
+    assert contents(run) == before

@@ -1,0 +1,142 @@
+"""Reference curves: what the recipes of the package reach on a known text, with their spread over seeds.
+
+They are JSON files beside this one, made by bench/reference_curves.py. A run has a reference where its model's sizes,
+its tokenizer and its text are the same; all other settings may differ, and where the curve does, they are named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+from glassgpt.inspection.record import Line, Record
+
+SIZES = ("architecture", "block_size", "n_layer", "n_head", "n_embd")
+SETTINGS = {
+    "model": ("dropout",),
+    "optimizer": ("name", "lr", "beta1", "beta2", "weight_decay"),
+    "schedule": ("name", "warmup_steps", "decay_steps", "min_lr"),
+    "training": ("batch_tokens", "max_steps", "grad_clip"),
+}
+WINDOW = 50  # steps whose mean training loss is a point of a curve
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean and standard deviation over the seeds, after so many tokens."""
+
+    tokens: int
+    val: float
+    val_spread: float
+    train: float
+    train_spread: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The curve of a recipe on a text. `settings` may be other ones in a run that is compared with it."""
+
+    recipe: str
+    text: str
+    identity: dict[str, Any]
+    settings: dict[str, Any]
+    seeds: int
+    command: str
+    machine: str
+    points: tuple[Point, ...]
+
+    def at(self, tokens: int, curve: str) -> tuple[float, float]:
+        """The loss ("val" or "train") after so many tokens, and its spread, between two points by the log of tokens."""
+        i = bisect_left([point.tokens for point in self.points], tokens)
+        if i in (0, len(self.points)):
+            point = self.points[min(i, len(self.points) - 1)]
+            return getattr(point, curve), getattr(point, f"{curve}_spread")
+        before, after = self.points[i - 1], self.points[i]
+        part = math.log(tokens / before.tokens) / math.log(after.tokens / before.tokens)
+        mean, spread = (
+            getattr(before, name) + part * (getattr(after, name) - getattr(before, name))
+            for name in (curve, f"{curve}_spread")
+        )
+        return mean, spread
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference as its file holds it."""
+        return asdict(self)
+
+
+def load_references() -> list[Reference]:
+    """All that the package has."""
+    folder = resources.files("glassgpt.doctor") / "references"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    return [parse_reference(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def parse_reference(fields: dict[str, Any]) -> Reference:
+    """The inverse of `Reference.to_dict`."""
+    return Reference(**fields | {"points": tuple(Point(**point) for point in fields["points"])})
+
+
+def find_reference(record: Record, references: Sequence[Reference]) -> Reference | None:
+    """The one whose model, tokenizer and text are those of the run."""
+    return next((reference for reference in references if reference.identity == identity_of(record)), None)
+
+
+def identity_of(record: Record) -> dict[str, Any]:
+    """What decides which losses can be reached: sizes, tokenizer, text."""
+    model, tokenizer = record.config.get("model", {}), record.data.get("tokenizer", {})
+    return {
+        **{field: model.get(field) for field in SIZES},
+        "tokenizer": tokenizer.get("name"),
+        "ids": tokenizer.get("vocab_size"),
+        "text_sha256": record.data.get("text_sha256"),
+        "val_fraction": record.data.get("val_fraction"),
+    }
+
+
+def settings_of(record: Record) -> dict[str, Any]:
+    """What may be done otherwise with the same model and text."""
+    return {
+        f"{section}.{field}": record.config.get(section, {}).get(field)
+        for section, fields in SETTINGS.items()
+        for field in fields
+    }
+
+
+def differences(record: Record, reference: Reference) -> list[str]:
+    """The settings in which a run is not as its reference, in words."""
+    return [
+        f"{name} {value} (there {reference.settings.get(name)})"
+        for name, value in settings_of(record).items()
+        if value != reference.settings.get(name)
+    ]
+
+
+def build_reference(records: Sequence[Record], *, recipe: str, text: str, command: str, machine: str) -> Reference:
+    """The curve of several seeds of a recipe: a point at each validation after the first steps."""
+    points = []
+    for column in zip(*([line for line in record.validations if line["step"] > 0] for record in records), strict=True):
+        vals = [line["val/loss"] for line in column]
+        trains = [train_loss(record.train, line["step"]) for record, line in zip(records, column, strict=True)]
+        tokens = column[0]["step"] * records[0].config["training"]["batch_tokens"]
+        points.append(Point(tokens, *_mean_and_spread(vals), *_mean_and_spread(trains)))
+    first = records[0]
+    return Reference(
+        recipe, text, identity_of(first), settings_of(first), len(records), command, machine, tuple(points)
+    )
+
+
+def train_loss(lines: Sequence[Line], step: int) -> float:
+    """The mean loss of the WINDOW steps up to `step`."""
+    losses = [line["train/loss"] for line in lines if step - WINDOW < line["step"] <= step]
+    return statistics.fmean(losses) if losses else math.nan
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return round(statistics.fmean(values), 4), round(spread, 4)

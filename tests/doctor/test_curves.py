@@ -1,0 +1,188 @@
+"""Is this curve normal? Curves in good health, and one for each way in which a curve goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from glassgpt.doctor.curve_checks import (
+    check_divergence,
+    check_overfitting,
+    check_plateau,
+    check_reference,
+    check_unigram,
+    examine_curve,
+    unigram_entropy,
+    verdict,
+)
+from glassgpt.doctor.patient import Patient
+from glassgpt.doctor.references import (
+    Point,
+    Reference,
+    build_reference,
+    identity_of,
+    load_references,
+    parse_reference,
+    settings_of,
+)
+from glassgpt.inspection.record import Record
+from glassgpt.training.fit import OVERFLOW
+
+BATCH = 768
+ENTROPY = 3.3
+
+
+def falling(step: int) -> float:
+    return 1.5 + 2.7 * math.exp(-step / 300) + 0.05 * math.sin(step)
+
+
+def run(
+    train: Callable[[int], float] = falling,
+    val: Callable[[int], float] | None = None,
+    steps: int = 1000,
+    lr: float = 1e-3,
+    **training: Any,
+) -> Record:
+    val = val or train
+    return Record(
+        name="run",
+        config={
+            "model": {"architecture": "gpt2", "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128},
+            "optimizer": {"lr": lr},
+            "training": {"batch_tokens": BATCH, "overfit_batch": False, "init_from": ""} | training,
+        },
+        machine={},
+        data={"text_sha256": "ab12", "val_fraction": 0.1, "tokenizer": {"name": "char", "vocab_size": 65}},
+        train=[{"step": step, "train/loss": train(step)} for step in range(1, steps + 1)],
+        validations=[{"step": step, "val/loss": val(step)} for step in range(0, steps + 1, 100)],
+        skipped=[],
+        final=None,
+        samples=[],
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return build_reference(
+        [run(), run(val=lambda step: falling(step) + 0.02)], recipe="tiny", text="a text", command="", machine=""
+    )
+
+
+def test_a_healthy_curve_is_normal(reference: Reference) -> None:
+    findings = examine_curve(run(), [reference], ENTROPY)
+    assert [finding.status for finding in findings] == ["passed"] * 5
+    assert verdict(findings).startswith("This is normal: val loss 1.6")
+    unknown = examine_curve(run(), [], ENTROPY)
+    assert [finding.status for finding in unknown] == ["skipped"] + ["passed"] * 4
+    assert verdict(unknown).startswith("Normal in its shape")
+
+
+def test_a_reference_is_mean_and_spread_by_tokens(reference: Reference) -> None:
+    assert [point.tokens for point in reference.points] == [step * BATCH for step in range(100, 1001, 100)]
+    first = reference.points[0]
+    assert first.val == pytest.approx(falling(100) + 0.01, abs=1e-4)
+    assert first.val_spread == pytest.approx(0.02 / math.sqrt(2), abs=1e-4)
+    assert first.train == pytest.approx(sum(map(falling, range(51, 101))) / 50, abs=1e-4)
+    assert reference.at(first.tokens, "val") == (first.val, first.val_spread)
+    between, _ = reference.at(150 * BATCH, "val")
+    assert reference.points[1].val < between < first.val
+    assert reference.at(10**9, "val")[0] == reference.points[-1].val
+    assert parse_reference(json.loads(json.dumps(reference.to_dict()))) == reference
+
+
+def test_a_curve_far_above_its_reference_names_what_is_different(reference: Reference) -> None:
+    slow = run(lambda step: falling(step // 10), lr=1e-5)
+    finding = check_reference(slow, [reference])
+    assert finding.status == "failed"
+    assert "optimizer.lr 1e-05 (there 0.001)" in finding.reason
+    assert verdict(examine_curve(slow, [reference], ENTROPY)).startswith("Not normal: val loss 3.4")
+
+
+def test_a_curve_too_good_to_be_true(reference: Reference) -> None:
+    finding = check_reference(run(val=lambda step: 0.5 * falling(step)), [reference])
+    assert finding.status == "failed"
+    assert "validation text is in the training text" in finding.remedy
+
+
+def test_a_reference_is_of_the_same_model_tokenizer_and_text(reference: Reference) -> None:
+    other = run()
+    other.data["text_sha256"] = "cd34"
+    finding = check_reference(other, [reference])
+    assert finding.status == "skipped"
+    assert "tiny on a text" in finding.reason
+
+
+def test_more_tokens_a_step_are_compared_by_tokens(reference: Reference) -> None:
+    twice = run(lambda step: falling(2 * step), steps=500, batch_tokens=2 * BATCH)
+    finding = check_reference(twice, [reference])
+    assert finding.status == "passed"
+    assert f"{1000 * BATCH:,} tokens" in finding.figure
+
+
+def test_a_loss_that_rises_and_stays_up() -> None:
+    assert check_divergence(run(lambda step: falling(step) + (2.0 if step > 700 else 0.0))).status == "failed"
+
+
+def test_a_spike_that_heals_is_normal() -> None:
+    assert check_divergence(run(lambda step: falling(step) + (5.0 if 500 < step < 520 else 0.0))).status == "passed"
+
+
+def test_steps_without_a_finite_loss() -> None:
+    record = run()
+    record.skipped.append({"step": 7, "skipped": OVERFLOW, "train/loss": 2.0})
+    assert check_divergence(record).status == "passed"  # how float16 finds its scale
+    record.skipped.append({"step": 8, "skipped": "non-finite loss", "train/loss": math.nan})
+    assert check_divergence(record).status == "failed"
+
+
+def test_a_model_that_only_counts() -> None:
+    stuck = run(lambda step: 3.35 + math.exp(-step / 20))
+    assert check_unigram(stuck, ENTROPY).status == "failed"
+    assert check_plateau(stuck).status == "failed"
+    assert check_unigram(run(), ENTROPY).status == "passed"
+
+
+def test_a_model_that_learns_its_text_by_heart() -> None:
+    finding = check_overfitting(run(val=lambda step: 2.0 + ((step - 400) / 400) ** 2))
+    assert finding.status == "failed"
+    assert "stop at step 400" in finding.remedy
+
+
+def test_a_batch_learned_by_heart_is_no_plateau() -> None:
+    assert check_plateau(run(lambda step: 4.0 * math.exp(-step / 20))).status == "passed"
+
+
+def test_a_run_that_has_just_begun() -> None:
+    findings = examine_curve(run(steps=20), [], ENTROPY)
+    assert {finding.status for finding in findings} == {"skipped"}
+    assert verdict(findings).startswith("Too early")
+
+
+def test_one_batch_and_a_fine_tuned_model_are_asked_less(reference: Reference) -> None:
+    batch = examine_curve(run(overfit_batch=True), [reference], ENTROPY)
+    assert [finding.name for finding in batch] == ["no divergence"]
+    assert verdict(batch).startswith("Normal in its shape")
+    tuned = examine_curve(run(init_from="gpt2"), [reference], ENTROPY)
+    assert "reference curve" not in [finding.name for finding in tuned]
+
+
+def test_the_entropy_of_single_tokens(healthy: Patient) -> None:
+    train = healthy.train.slice(0, len(healthy.train)).tolist()
+    val = healthy.val.slice(0, len(healthy.val)).tolist()
+    size = healthy.tokenizer.vocab_size
+    expected = -sum(math.log((train.count(id) + 1) / (len(train) + size)) for id in val) / len(val)
+    assert unigram_entropy(healthy) == pytest.approx(expected)
+
+
+def test_the_references_of_the_package_are_whole() -> None:
+    references = load_references()
+    for reference in references:
+        assert reference.identity.keys() == identity_of(run()).keys()
+        assert reference.settings.keys() == settings_of(run()).keys()
+        assert len(reference.points) >= 10
+        assert all(0 < point.val < 10 and isinstance(point, Point) for point in reference.points)
+        assert [point.tokens for point in reference.points] == sorted({point.tokens for point in reference.points})

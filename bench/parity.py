@@ -94,10 +94,9 @@ def measure_in(size: str, tokenizer: Tokenizer, folder: Path) -> tuple[Figures, 
     if tokenizer.name == "char":  # a kind that is read from our own file alone
         tokenizer.save(folder / "theirs" / "glassgpt_tokenizer.json")
     run = gg.import_hf(folder / "theirs", run=folder / "run")
+    assert isinstance(run.model, GPT2)
     back = hf_tensors(run.model, tokenizer.vocab_size)  # under their names, in their layout
-    exact = all(
-        torch.equal(back[name], value) for name, value in theirs.state_dict().items() if name != "lm_head.weight"
-    )
+    exact = all(torch.equal(value, theirs.state_dict()[name]) for name, value in back.items())
     return compare(run.model, run.tokenizer, theirs, AutoTokenizer.from_pretrained(folder / "theirs")), exact
 
 

@@ -12,7 +12,7 @@ import glassgpt as gg
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.huggingface_export import write_hf_folder
-from glassgpt.models.gpt2 import GPT2
+from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
 from glassgpt.run import write
@@ -80,6 +80,24 @@ def test_an_import_gives_it_back_bit_for_bit(exported: tuple[GPT2, Tokenizer, Pa
     for file in folder.iterdir():
         if file.name != "README.md":
             assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.slow
+def test_124m_has_the_same_logits_and_comes_back(test_data, tmp_path: Path) -> None:
+    test_data("tiktoken")
+    tokenizer = PretrainedTokenizer.from_name("gpt2")
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(vocab_size=50304)).eval()
+    write_hf_folder(tmp_path, model, tokenizer, "card")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert theirs.num_parameters() == 124_439_808  # of the published model: the padding was cut off
+    tokens = torch.randint(50257, (1, 64), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, model(tokens)[..., :50257], atol=1e-4, rtol=0)
+    back = gg.load_hf(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # half a gigabyte, which pytest would keep
+    assert torch.equal(back.token_embedding.weight, model.token_embedding.weight[:50257])
+    assert torch.equal(back.blocks[11].mlp.down.weight, model.blocks[11].mlp.down.weight)
 
 
 def test_a_section_of_the_ladder_is_refused(tmp_path: Path) -> None:

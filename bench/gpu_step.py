@@ -31,7 +31,7 @@ from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime import Runtime, build_runtime, describe_machine
 from glassgpt.training.fit import train_step
 from glassgpt.training.flops import estimate_flops_per_token
-from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 N_IDS = 50257  # of GPT-2's tokenizer; the model's vocabulary is padded to 50304
@@ -56,7 +56,8 @@ def build_ours(config: GPT2Config, runtime: Runtime) -> Callable[[list[Batch]], 
     optimizer = build_optimizer(model, ADAMW)
     scaler = runtime.build_scaler()
     parallel = runtime.wrap(model)
-    loss = partial(next_token_loss, n_ids=min(N_IDS, config.vocab_size))
+    summed = runtime.compiled(sum_token_losses)
+    loss = partial(next_token_loss, n_ids=min(N_IDS, config.vocab_size), sum_losses=summed)
 
     def step(batches: list[Batch]) -> None:
         train_step(parallel, optimizer, scaler, batches, loss, runtime, grad_clip=1.0, seed=0, step=0)

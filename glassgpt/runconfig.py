@@ -40,6 +40,7 @@ class TrainingConfig:
     compile: bool = False
     parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp where torchrun has started several
     activation_checkpointing: bool = False  # run each block again for its gradient: less memory, more time
+    loss_chunk: int = 0  # tokens whose logits are held at once, computed twice then; 0: all of a pass
     overfit_batch: bool = False  # the first batch again and again, down to a loss near zero
     log_every: int = 10  # steps between lines of progress
     eval_every: int = 250  # steps between validations; 0: only at the end
@@ -57,9 +58,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "max_steps": 1, "batch_tokens": 1, "micro_batch": 0, "grad_clip": 0, "seed": 0, "log_every": 1,
-            "eval_every": 0, "eval_tokens": 1, "eval_suite_every": 0, "eval_suite_limit": 0, "sample_every": 0,
-            "sample_tokens": 1, "checkpoint_every": 0, "keep_last": 1, "snapshots": 0,
+            "max_steps": 1, "batch_tokens": 1, "micro_batch": 0, "grad_clip": 0, "seed": 0, "loss_chunk": 0,
+            "log_every": 1, "eval_every": 0, "eval_tokens": 1, "eval_suite_every": 0, "eval_suite_limit": 0,
+            "sample_every": 0, "sample_tokens": 1, "checkpoint_every": 0, "keep_last": 1, "snapshots": 0,
         }  # fmt: skip
         for field, minimum in least.items():
             value = getattr(self, field)
@@ -215,6 +216,8 @@ def check_ranks(config: RunConfig, ranks: Ranks) -> None:
             f"training.batch_tokens = {config.training.batch_tokens} is {rows} rows of model.block_size = {block},"
             f" which {world} ranks cannot share evenly: try {' or '.join(map(str, near))}"
         )
+    if ranks.several and config.training.loss_chunk:
+        raise UserError(f"training.loss_chunk is for one process, and there are {world}: leave it at 0")
     if ranks.several and config.data.source == STDIN:
         raise UserError(f"{world} ranks cannot all read stdin: write the text to a file, and give that with --data")
 

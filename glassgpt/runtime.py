@@ -10,13 +10,13 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassgpt.errors import UserError, unknown
 from glassgpt.parallel import compile_blocks, gradient_exchange, recompute_blocks, replicate, shard
@@ -64,11 +64,12 @@ class Runtime:
         """Loss scaling for float16, whose small gradients would vanish (Micikevicius et al. 2018); else idle."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, *, in_stages: bool = False) -> nn.Module:
         """Moves the model to the device and returns the module to call in training, which shares its weights.
 
         The layers, from the inside: activation checkpointing, compilation, ranks. FSDP changes the parameters in
-        place, so the optimizer is built after this.
+        place, so the optimizer is built after this. `in_stages` says that `features` and `head` will be called, and not
+        the model itself: what is compiled then are the blocks.
         """
         if self.activation_checkpointing:
             recompute_blocks(model)
@@ -79,8 +80,16 @@ class Runtime:
             shard(model, self.device, self.ranks, param_dtype)
             return model
         model.to(self.device)
+        if in_stages:
+            if self.compile:
+                compile_blocks(model)
+            return model
         called = cast(nn.Module, torch.compile(model)) if self.compile else model
         return replicate(called, self.device) if self.parallel == "ddp" else called
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The function, compiled where the model is: what lies between the head and the loss is fused too."""
+        return torch.compile(function) if self.compile else function
 
     def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Around a micro-step of what `wrap` returned: whether the ranks exchange their gradients at its end."""

@@ -28,7 +28,7 @@ from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.flops import count_parameters, estimate_flops_per_token
 from glassgpt.training.interrupt import Interrupt
 from glassgpt.training.keeping import Keeper, snapshot_steps
-from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.losses import Batch, LossFunction, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.runlog import RunLog
 from glassgpt.training.schedules import learning_rate
@@ -123,7 +123,7 @@ class Session:
             self.flops_per_token = estimate_flops_per_token(
                 self.model, n_embd=sizes.n_embd, block_size=sizes.block_size
             )
-            self.parallel = self.runtime.wrap(self.model)
+            self.parallel = self.runtime.wrap(self.model, in_stages=self.config.training.loss_chunk > 0)
         except RuntimeError as error:  # torch has no class of its own for a CPU without room
             if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -173,7 +173,7 @@ class Session:
                     self.parallel,
                     self.optimizer,
                     batches=self.batches,
-                    loss_function=partial(next_token_loss, n_ids=len(self.token_bytes), separator=self.separator),
+                    loss_function=self._loss_function(),
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
                     scaler=self.scaler,
@@ -194,6 +194,15 @@ class Session:
         finally:
             self.listener.stopped()
             self.log.close()
+
+    def _loss_function(self) -> LossFunction:
+        return partial(
+            next_token_loss,
+            n_ids=len(self.token_bytes),
+            separator=self.separator,
+            chunk=self.config.training.loss_chunk,
+            sum_losses=self.runtime.compiled(sum_token_losses),
+        )
 
     def batches(self, step: int) -> Sequence[Batch]:
         """This rank's micro-batches of a step, on the device: its rows are next to each other in the global batch."""

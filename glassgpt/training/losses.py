@@ -23,29 +23,37 @@ class Batch:
     mask: Tensor | None = None
 
 
+SumLosses = Callable[[Tensor, Tensor, Tensor | None, int | None], Tensor]
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, Tensor | float]]
 
 
 def next_token_loss(
-    model: nn.Module, batch: Batch, *, n_ids: int | None = None, separator: int | None = None, chunk: int = 0
+    model: nn.Module,
+    batch: Batch,
+    *,
+    n_ids: int | None = None,
+    separator: int | None = None,
+    chunk: int = 0,
+    sum_losses: SumLosses | None = None,
 ) -> tuple[Tensor, Tensor | float]:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
 
     Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `separator`, each
     document of a row, from one separator to the next, is predicted as if it stood alone. With a `chunk`, the logits of
     only so many tokens are held at a time: the backward pass computes them again, four products with the head instead
-    of three for not holding (B·T, V) numbers.
+    of three for not holding (B·T, V) numbers. `sum_losses` is `sum_token_losses`, or that compiled.
     """
+    sum_losses = sum_losses or sum_token_losses
     context = {} if separator is None else {"cache": Documents(batch.inputs, separator)}
     targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
     weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
     if not chunk:
-        return _sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight
+        return sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight
     stages = cast(Any, model)  # torch's types know no `features` and `head`, which every architecture has
     features = stages.features(batch.inputs, **context).flatten(0, 1)  # (B·T, C)
 
     def sum_chunk(features: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
-        return _sum_losses(stages.head(features), targets, mask, n_ids)
+        return sum_losses(stages.head(features), targets, mask, n_ids)
 
     total = features.new_zeros((), dtype=torch.float32)
     for start in range(0, len(targets), chunk):
@@ -55,7 +63,7 @@ def next_token_loss(
     return total, weight
 
 
-def _sum_losses(logits: Tensor, targets: Tensor, mask: Tensor | None, n_ids: int | None) -> Tensor:
+def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None, n_ids: int | None) -> Tensor:
     """logits (N, V) and targets (N,) to the sum of the losses where mask (N,) is not 0."""
     logits = logits[:, :n_ids].float()
     if mask is None:

@@ -28,7 +28,7 @@ from glassgpt.models import build_model
 from glassgpt.models.attention import Attention
 from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.training.fit import train_step
-from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.tricks.variants import TRICKS, Setup, Trick
 
@@ -170,14 +170,15 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
     model = build_model(setup.architecture, setup.model).to(runtime.device)
     if not setup.flash:
         _spell_attention_out(model)
-    parallel = runtime.wrap(model)
+    parallel = runtime.wrap(model, in_stages=setup.chunk > 0)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
         for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time
             group["fused"], group["foreach"] = False, runtime.device.type == "cuda"
     scaler = runtime.build_scaler()
     loader = Loader(tokens, setup.model.block_size, setup.rows, setup.seed)
-    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk)
+    summed = runtime.compiled(sum_token_losses)
+    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
     seconds = []
     for step in range(steps):
         _synchronize(runtime)

@@ -1,0 +1,43 @@
+"""Ways to compute the same training: each ends at the figures of the plain one, within rounding."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import figures, glassgpt, settings
+
+SHORT = {"training__max_steps": 6, "model__dropout": 0.0, "training__sample_every": 0, "training__eval_every": 3}
+WAYS = {
+    "accumulated": {"training__micro_batch": 3},
+    "without all logits": {"training__loss_chunk": 100},
+    "blocks recomputed": {"training__activation_checkpointing": "true"},
+    "compiled": {"training__compile": "true"},
+    "compiled in stages": {"training__compile": "true", "training__loss_chunk": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def losses(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    return train(text_file, tmp_path_factory.mktemp("plain") / "run")
+
+
+def train(text_file: Path, folder: Path, **changes: object) -> dict[str, float]:
+    """Every loss of the run, by its kind and step."""
+    done = glassgpt("train", "--data", text_file, "--run", folder, *settings(**SHORT, **changes))
+    assert done.code == 0, done.err
+    lines = [line for line in figures(folder) if "final" not in line]
+    return {
+        f"{kind} {line['step']}": line[kind] for line in lines for kind in ("train/loss", "val/loss") if kind in line
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
+def test_it_learns_the_same(way: str, text_file: Path, tmp_path: Path, losses: dict[str, float]) -> None:
+    if "compiled" in way and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("needs a C++ compiler on the PATH")
+    found = train(text_file, tmp_path / "run", **WAYS[way])
+    assert found == pytest.approx(losses, rel=2e-5)
+    assert len(found) == 6 + 3

@@ -21,7 +21,17 @@ from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
 from glassgpt.training.trackers import check_tracker
 
-FORMAT = 1
+FORMAT = 2
+# What each format has added to the one before, and the value by which an older run was made.
+ADDED: dict[int, dict[str, dict[str, Any]]] = {
+    2: {
+        "data": {"document_mask": False},
+        "training": {
+            "init_from": "", "parallel": "auto", "activation_checkpointing": False, "loss_chunk": 0, "eval_suites": [],
+            "eval_suite_every": 0, "eval_suite_limit": 0, "eval_suite_file": "", "track": [],
+        },
+    }
+}  # fmt: skip
 Sections = dict[str, dict[str, Any]]
 
 
@@ -164,12 +174,16 @@ def dump_config(config: RunConfig) -> str:
 
 
 def load_config(path: Path) -> RunConfig:
-    """Raises UserError for a config.toml that is damaged or of another version."""
+    """The config of a run, of this format or an older one. Raises UserError for one that is damaged or newer."""
     sections = read_toml(path)
     found = sections.pop("format", None)
-    if found != FORMAT:
-        raise UserError(f"{path} has format {found}, this version of glassgpt reads format {FORMAT}")
+    if found not in (*ADDED, FORMAT - len(ADDED)):
+        raise UserError(f"{path} has format {found}, this version of glassgpt reads formats up to {FORMAT}")
     try:
+        for number in range(found + 1, FORMAT + 1):
+            for section, fields in ADDED[number].items():
+                _check_section(section, sections.setdefault(section, {}))
+                sections[section] = fields | sections[section]
         config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

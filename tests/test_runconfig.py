@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassgpt.config import read_toml
+from glassgpt.config import dump_toml, read_toml
 from glassgpt.errors import UserError
 from glassgpt.runconfig import (
+    ADDED,
     CHANGEABLE,
     RunConfig,
     TrainingConfig,
@@ -187,18 +188,33 @@ def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 2\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 3\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
-    with pytest.raises(UserError, match=r"config\.toml has format (2|None), this version of glassgpt reads format 1"):
+    with pytest.raises(
+        UserError, match=r"config\.toml has format (3|0|None), this version of glassgpt reads formats up to 2"
+    ):
         load_config(path)
 
 
-@pytest.mark.parametrize("damage", ["[model]\nn_haed = 2", "model = 3", "[model", "[odd]\na = 1"])
+def test_a_config_of_the_format_before_means_what_it_meant(tmp_path: Path) -> None:
+    sections = config_sections(parse("training.seed=7"))
+    for section, fields in ADDED[2].items():
+        for field in fields:
+            del sections[section][field]
+    path = tmp_path / "config.toml"
+    path.write_text(dump_toml({"format": 1, **sections}))
+    assert load_config(path) == parse("training.seed=7")
+    path.write_text(dump_toml({"format": 2, **sections}))
+    with pytest.raises(UserError, match=r"damaged: it has no data\.document_mask"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("damage", ["training = 3", "[model]\nn_haed = 2", "model = 3", "[model", "[odd]\na = 1"])
 def test_a_damaged_config_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(f"format = 1\n{damage}\n")
+    path.write_text(f"format = 2\n{damage}\n")
     with pytest.raises(UserError, match=r"config\.toml"):
         load_config(path)
 

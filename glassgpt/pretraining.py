@@ -21,6 +21,7 @@ from glassgpt.interop.origin import ORIGIN
 from glassgpt.progress import PlainListener
 from glassgpt.publishing import Publisher, last_recorded_step
 from glassgpt.ranks import Ranks, join_ranks
+from glassgpt.room import with_micro_batch
 from glassgpt.run import Run, check_trained, find_run, load, named_run
 from glassgpt.runconfig import (
     RunConfig,
@@ -229,6 +230,7 @@ def _begin(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
             f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
         )
+    config = ranks.on_first(lambda: with_micro_batch(config, runtime, prepared.tokenizer.vocab_size, listener.note))
     weights = start.weights(config.model) if start is not None else None
     session = Session(folder, config, prepared, runtime, listener, weights)
     _create_folder(session, start)
@@ -287,6 +289,9 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     if ranks.store is None:  # how the ranks shared the work says nothing about one process
         training["parallel"] = "auto"
     config = changes.apply(sections)
+    if config.training.micro_batch == "auto":
+        same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
+        config = dataclasses.replace(config, training=same)
     check_resumable(stored, config)
     check_ranks(config, ranks)
     return config

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.corpora import STDIN
@@ -41,7 +41,7 @@ class TrainingConfig:
 
     max_steps: int = 2000
     batch_tokens: int = 768  # per optimizer step, over all ranks
-    micro_batch: int = 0  # rows per pass; 0: the whole batch in one
+    micro_batch: int | Literal["auto"] = 0  # rows per pass; 0: the whole batch in one; auto: the most that fit
     grad_clip: float = 1.0  # largest global gradient norm; 0: no clipping
     seed: int = 1337
     init_from: str = ""  # the run that the first weights, the sizes and the tokenizer came from; set by --init-from
@@ -74,6 +74,8 @@ class TrainingConfig:
         }  # fmt: skip
         for field, minimum in least.items():
             value = getattr(self, field)
+            if value == "auto":  # micro_batch alone may be so, by its type
+                continue
             if not minimum <= value < float("inf"):
                 raise UserError(f"training.{field} = {value} is out of range: it must be at least {minimum}")
         if self.seed >= 1 << 63:  # torch's generators take no more than 64 bits, and a step may be added
@@ -129,6 +131,12 @@ class RunConfig:
     def batch_rows(self) -> int:
         """Rows of block_size tokens in the global batch."""
         return self.training.batch_tokens // self.model.block_size
+
+    def rows_of_pass(self, rank_rows: int) -> int:
+        """Of the `rank_rows` rows of a rank. Raises UserError while `training.micro_batch` is "auto"."""
+        if self.training.micro_batch == "auto":  # `train` decides it as a run begins
+            raise UserError("training.micro_batch = auto: give a number of rows, or begin a run with glassgpt train")
+        return self.training.micro_batch or rank_rows
 
 
 def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:

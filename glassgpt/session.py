@@ -20,6 +20,7 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import build_model
+from glassgpt.room import out_of_memory_advice
 from glassgpt.run import document_separator, start_of_text, write
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
@@ -166,7 +167,8 @@ class Session:
             self._loss = ranks.on_first(lambda: next(iter(self.log.train_losses(1)), math.inf))
             ranks.on_first(lambda: self.listener.started(self, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            with Interrupt(self._announce_stop) as interrupt:
+            room = out_of_memory_advice(self.config, self.runtime, len(self.token_bytes))
+            with room, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
                 state = fit(
@@ -207,7 +209,7 @@ class Session:
     def batches(self, step: int) -> Sequence[Batch]:
         """This rank's micro-batches of a step, on the device: its rows are next to each other in the global batch."""
         first, last = self.runtime.ranks.share(self.config.batch_rows)
-        micro = self.config.training.micro_batch or last - first
+        micro = self.config.rows_of_pass(last - first)
         step = 0 if self.config.training.overfit_batch else step
         return [self._batch(step, start, min(start + micro, last)) for start in range(first, last, micro)]
 

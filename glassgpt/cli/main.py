@@ -17,6 +17,7 @@ from glassgpt.cli import (
     export,
     import_,
     ladder,
+    plan,
     recipes,
     report,
     runs,
@@ -45,6 +46,7 @@ app.command("runs")(runs.runs)
 app.command("note")(runs.note)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
+app.command("plan")(plan.plan)
 app.command("recipes")(recipes.recipes)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

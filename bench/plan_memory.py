@@ -1,0 +1,109 @@
+"""The memory that a plan predicts beside the memory that a training process takes.
+
+    python bench/plan_memory.py
+    python bench/plan_memory.py --cases gpt2-124m:1 gpt2-124m:2 char-tiny:12 --json
+
+A case is a recipe and a micro-batch, with a second `:2` for the micro-batches of a step. Each is measured in a process
+of its own, on the CPU, in float32: the session's own optimizer and step, three times, on random tokens; the highest
+resident set that the system saw (VmHWM). The largest case by default takes about 5 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+CASES = (
+    "char-tiny:12", "gpt2-mini:8", "gpt2-mini:8:4", "char-baby:8", "char-baby:32",
+    "gpt2-124m:1", "gpt2-124m:1:2", "gpt2-124m:2",
+)  # fmt: skip
+STEPS = 3
+
+
+def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
+    """Peak of this process's resident set in bytes, after some steps of a recipe."""
+    import torch
+
+    import glassgpt.session  # noqa: F401  what a training process has imported
+    from glassgpt.models import build_model
+    from glassgpt.planning import planned_config
+    from glassgpt.runtime import build_runtime
+    from glassgpt.training.fit import train_step
+    from glassgpt.training.losses import next_token_loss
+    from glassgpt.training.optimizers import build_optimizer
+    from glassgpt.training.speed import random_batches
+
+    config, n_ids, _ = planned_config(recipe)
+    runtime = build_runtime("cpu", "float32")
+    torch.manual_seed(0)
+    model = build_model(config.architecture, config.model)
+    optimizer = build_optimizer(model, config.optimizer)
+    loss = partial(next_token_loss, n_ids=n_ids)
+    for step in range(STEPS):
+        batches = random_batches(passes, micro_batch, config.model.block_size, n_ids, runtime.device)
+        train_step(model, optimizer, runtime.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def predict(recipe: str, micro_batch: int, passes: int) -> dict[str, int]:
+    """The plan's parts for the same process."""
+    from glassgpt.planning import planned_config
+    from glassgpt.room import estimate_memory
+    from glassgpt.training.hardware import find_hardware
+
+    config, n_ids, _ = planned_config(recipe)
+    memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")
+    return memory.at_peak(micro_batch, accumulates=passes > 1)
+
+
+def in_own_process(what: str, case: str) -> Any:
+    """What this script prints as `--only WHAT CASE`."""
+    done = subprocess.run([sys.executable, __file__, "--only", what, case], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def parse_case(case: str) -> tuple[str, int, int]:
+    """A case as (recipe, micro-batch, micro-batches of a step)."""
+    recipe, rows, *passes = case.split(":")
+    return recipe, int(rows), int(passes[0]) if passes else 1
+
+
+def measure(cases: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each case, printed as it comes."""
+    rows = []
+    for case in cases:
+        parts, measured = in_own_process("predict", case), in_own_process("measure", case)
+        predicted = sum(parts.values())
+        rows.append({"case": case, "predicted": predicted, "measured": measured, "parts": parts})
+        print(
+            f"{case:<16} predicted {predicted / 2**20:8.0f} MiB  measured {measured / 2**20:8.0f} MiB"
+            f"  {predicted / measured - 1:+6.1%}",
+            file=sys.stderr,
+        )
+    return rows
+
+
+def main() -> None:
+    """Prints the table on stderr, and one JSON object with --json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=CASES, metavar="RECIPE:ROWS[:PASSES]")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        what, case = options.only
+        print(json.dumps((run_steps if what == "measure" else predict)(*parse_case(case))))
+        return
+    rows = measure(options.cases)
+    if options.json:
+        print(json.dumps({"cases": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -131,6 +131,8 @@ def test_the_manual_is_long_prose() -> None:
     assert 300_000 < len(corpus.text) < 1_000_000
     assert 'The "assert" statement\n' in corpus.text
     assert corpus.text == load_text("python-manual").text
+    paragraphs = corpus.text.removesuffix("\n").split("\n\n")
+    assert len(paragraphs) == len(set(paragraphs))  # some topics of pydoc are parts of others
 
 
 def test_a_file_and_a_folder(tmp_path: Path) -> None:

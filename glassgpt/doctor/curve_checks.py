@@ -182,16 +182,18 @@ def examine_curve(record: Record, references: Sequence[Reference], entropy: floa
     return found
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Is this normal? One sentence."""
-    failed = [finding for finding in findings if finding.status == "failed"]
-    reference = next((finding for finding in findings if finding.name == "reference curve"), None)
-    if all(finding.status == "skipped" for finding in findings):
-        return f"Too early to say whether this is normal: fewer than {LEAST_STEPS} steps are measured."
+def verdict(curve: Sequence[Finding], others: Sequence[Finding] = ()) -> str:
+    """Is this normal? One sentence, from the findings on the curve, with those on the parts of the run."""
+    failed = [finding for finding in curve if finding.status == "failed"]
+    reference = next((finding for finding in curve if finding.name == "reference curve"), None)
     if failed:
-        worst = reference if reference in failed else failed[0]
-        assert worst is not None
+        worst = reference if reference is not None and reference in failed else failed[0]
         return f"Not normal: {worst.figure}; expected: {worst.expected}."
-    if reference is not None and reference.status == "passed":
-        return f"This is normal: {reference.figure}; expected: {reference.expected}."
-    return "Normal in its shape, as far as it was checked; there is no reference for this model and text."
+    if all(finding.status == "skipped" for finding in curve):
+        answer = f"Too early to say whether this is normal: fewer than {LEAST_STEPS} steps are measured"
+    elif reference is not None and reference.status == "passed":
+        answer = f"This is normal: {reference.figure}; expected: {reference.expected}"
+    else:
+        answer = "Normal in its shape, as far as it was checked; there is no reference for this model and text"
+    ill = [finding.name for finding in others if finding.status == "failed"]
+    return f"{answer}, but not all is well: {', '.join(ill)}." if ill else f"{answer}."

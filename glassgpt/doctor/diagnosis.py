@@ -64,8 +64,8 @@ def diagnose(
     findings = _heard(examine(patient), on_finding)
     countable = findings[0].status == "passed"  # every id is one of the tokenizer's
     curve = examine_curve(record, load_references(), unigram_entropy(patient) if countable else None)
-    findings += _heard(curve, on_finding)
-    diagnosis = Diagnosis(str(folder), findings, verdict(curve), record.last_step)
+    _heard(curve, on_finding)
+    diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, json.dumps(diagnosis.to_dict(), indent=1, ensure_ascii=False) + "\n")
     write_report(folder)
     return diagnosis

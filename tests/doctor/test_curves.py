@@ -19,6 +19,7 @@ from glassgpt.doctor.curve_checks import (
     unigram_entropy,
     verdict,
 )
+from glassgpt.doctor.finding import Finding
 from glassgpt.doctor.patient import Patient
 from glassgpt.doctor.references import (
     Point,
@@ -79,6 +80,8 @@ def test_a_healthy_curve_is_normal(reference: Reference) -> None:
     unknown = examine_curve(run(), [], ENTROPY)
     assert [finding.status for finding in unknown] == ["skipped"] + ["passed"] * 4
     assert verdict(unknown).startswith("Normal in its shape")
+    ill = Finding("update ratio", "failed", "", "", "")
+    assert verdict(unknown, [ill]).endswith("but not all is well: update ratio.")
 
 
 def test_a_reference_is_mean_and_spread_by_tokens(reference: Reference) -> None:

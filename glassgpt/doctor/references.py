@@ -22,7 +22,7 @@ SETTINGS = {
     "model": ("dropout",),
     "optimizer": ("name", "lr", "beta1", "beta2", "weight_decay"),
     "schedule": ("name", "warmup_steps", "decay_steps", "min_lr"),
-    "training": ("batch_tokens", "max_steps", "grad_clip"),
+    "training": ("batch_tokens", "grad_clip"),
 }
 WINDOW = 50  # steps whose mean training loss is a point of a curve
 

@@ -81,7 +81,7 @@ def train(
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
-) -> Run | None:
+) -> Run:
     """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
@@ -96,7 +96,8 @@ def train(
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
-    Under torchrun every rank calls it. The first one decides, prints and writes; the others return None.
+    Under torchrun every rank calls it. The first one decides, prints, writes and returns; for the others the program
+    ends here, by SystemExit, when the run does.
 
     Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
     """
@@ -129,7 +130,9 @@ def train(
 
         sent = ranks.on_first(lambda: last_recorded_step(folder) if resume else 0)
         device = _work(folder, start, sent, ranks, listener)
-        return load(folder, device=device) if ranks.first else None
+    if not ranks.first:
+        raise SystemExit(0)
+    return load(folder, device=device)
 
 
 def _work(

@@ -51,8 +51,6 @@ def train(
         )  # fmt: skip
     except Interrupted as interrupted:
         raise typer.Exit(128 + interrupted.signal) from None
-    if finished is None:  # this rank is not the first
-        return
     if as_json:
         typer.echo(json.dumps(finished.summary))
     else:

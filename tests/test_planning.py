@@ -33,6 +33,14 @@ def test_gpt2_124m_by_hand() -> None:
     assert [row.fits for row in plan.micro_batches] == [True] * 7 + [False]
 
 
+def test_gpt3_175b_is_planned_without_its_memory() -> None:
+    """Table D.1 of the paper: 3.14e23 FLOPs, of products with weights alone."""
+    plan = make_plan("gpt3-175b", device="h100", seconds=0)
+    assert plan.flops == pytest.approx(3.14e23, rel=0.04)
+    assert plan.largest_micro_batch is None and plan.own_micro_batch is None
+    assert plan.micro_batches[0].total > 2.5e12
+
+
 def test_utilisation_divides_the_time() -> None:
     slow, fast = (make_plan("char-tiny", device="t4", utilisation=u, seconds=0).seconds for u in (0.25, 1.0))
     assert slow is not None and fast is not None

@@ -10,6 +10,7 @@ from torch import nn
 
 from glassgpt.errors import unknown
 from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
 from glassgpt.models.sizes import ModelConfig
 
@@ -23,9 +24,10 @@ class Architecture:
     documents: bool = False
 
 
-ARCHITECTURES = {"gpt2": Architecture(GPT2Config, GPT2, documents=True)} | {
-    section.name: Architecture(LadderConfig, section.model) for section in SECTIONS
-}
+ARCHITECTURES = {
+    "gpt2": Architecture(GPT2Config, GPT2, documents=True),
+    "gpt3": Architecture(GPT3Config, GPT3, documents=True),
+} | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 
 def find_architecture(name: str) -> Architecture:

@@ -1,0 +1,166 @@
+"""GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners"): GPT-2 whose every second layer sees only a band.
+
+The layers alternate between dense attention and the locally banded pattern of the Sparse Transformer (Child et al.
+2019), in which a position looks at itself and the `band_width` - 1 positions before it. How wide the band is, GPT-3's
+paper does not say; 128 is the width that Child et al. used for text. All else is GPT-2: learned positions, pre-norm
+blocks, tanh GELU, biases, the head tied to the token embedding, the projections into the stream initialised smaller.
+
+The band saves no arithmetic here: it is a mask on the dense kernel, exact and slower than the block-sparse kernels
+that GPT-3 was trained with.
+
+Shapes: B batch, T queries, S keys, C = n_embd, H = n_head, D = C / H, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+from glassgpt.models.attention import Attention, causal_mask
+from glassgpt.models.cache import Context
+from glassgpt.models.gelu import gelu_tanh
+from glassgpt.models.sizes import check_sizes
+
+
+@dataclass(frozen=True)
+class GPT3Config:
+    """The sizes of GPT-3; the defaults are those of the smallest. Raises UserError for sizes that cannot be."""
+
+    vocab_size: int = 50257
+    block_size: int = 2048
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    band_width: int = 128  # positions that a banded layer sees, its own included
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.band_width < 1:
+            raise UserError(f"model.band_width = {self.band_width} is out of range: it must be at least 1")
+
+
+# Table 2.1 of the paper, in which two rows contradict themselves: 24 heads of 128 are no width of 2048, and 40 heads of
+# 128 no width of 5140. With 16 heads, and a width of 5120, the counts are those of its table D.1 (1,320M and 12,850M).
+GPT3_SIZES = {
+    "gpt3-125m": GPT3Config(n_layer=12, n_head=12, n_embd=768),
+    "gpt3-350m": GPT3Config(n_layer=24, n_head=16, n_embd=1024),
+    "gpt3-760m": GPT3Config(n_layer=24, n_head=16, n_embd=1536),
+    "gpt3-1.3b": GPT3Config(n_layer=24, n_head=16, n_embd=2048),
+    "gpt3-2.7b": GPT3Config(n_layer=32, n_head=32, n_embd=2560),
+    "gpt3-6.7b": GPT3Config(n_layer=32, n_head=32, n_embd=4096),
+    "gpt3-13b": GPT3Config(n_layer=40, n_head=40, n_embd=5120),
+    "gpt3-175b": GPT3Config(n_layer=96, n_head=96, n_embd=12288),
+}
+
+
+class SelfAttention(nn.Module):
+    """Attention over all positions so far, or, with a band, over the last of them."""
+
+    def __init__(self, config: GPT3Config, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.band = config.band_width if layer % 2 else None  # the first layer is dense
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.inner = Attention(config.dropout)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: Context | None) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> three of (B, H, T, D)
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        mask = self.mask(T, k.size(-2), x.device, None if cache is None else cache.mask)
+        out = self.inner(q, k, v, mask)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.dropout(self.proj(out))
+
+    def mask(self, T: int, S: int, device: torch.device, allowed: Tensor | None) -> Tensor | None:
+        """What `allowed` (B, 1, T, S) allows, within the band; None where causality alone decides."""
+        if self.band is None or self.band >= S:
+            return allowed
+        band = banded_mask(T, S, self.band, device)
+        return band.expand(1, 1, T, S) if allowed is None else band & allowed
+
+
+def banded_mask(T: int, S: int, width: int, device: torch.device) -> Tensor:
+    """(T, S) booleans, True where query t (position S - T + t) may look at key s: itself and width - 1 before it."""
+    return causal_mask(T, S, device).triu(diagonal=S - T - width + 1)
+
+
+class MLP(nn.Module):
+    """Two layers with 4C hidden units and tanh GELU between them, on each position alone."""
+
+    def __init__(self, config: GPT3Config) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(gelu_tanh(self.up(x))))
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+
+    def __init__(self, config: GPT3Config, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = SelfAttention(config, layer)
+        self.norm2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: Context | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), cache)
+        return x + self.mlp(self.norm2(x))
+
+
+class GPT3(nn.Module):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
+
+    def __init__(self, config: GPT3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """GPT-2's: normal with std 0.02, divided by √(2·n_layer) for the projections into the stream; zero biases."""
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("attn.proj.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=residual_std if into_residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def features(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
+        """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
+        T = tokens.size(1)
+        positions = torch.arange(T, device=tokens.device) if cache is None else cache.positions(T, tokens.device)
+        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x)
+
+    def head(self, features: Tensor) -> Tensor:
+        """(B, T, C) to logits (B, T, V), by the token embedding's own weights."""
+        return F.linear(features, self.token_embedding.weight)
+
+    def forward(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, cache=cache))

@@ -172,12 +172,12 @@ def smooth(train: Sequence[Line]) -> list[float]:
 def examine_curve(record: Record, references: Sequence[Reference], entropy: float | None) -> list[Finding]:
     """All checks of a curve that mean something for this run. `entropy` is that of single tokens, where it is known."""
     training = record.config["training"]
-    if training["overfit_batch"]:
+    if training.get("overfit_batch"):
         return [check_divergence(record)]
     found = [check_divergence(record), check_overfitting(record)]
     if entropy is not None:
         found.append(check_unigram(record, entropy))
-    if not training["init_from"]:  # a fine-tuned model has learned most before
+    if not training.get("init_from"):  # a fine-tuned model has learned most before
         found = [check_reference(record, references), *found, check_plateau(record)]
     return found
 

@@ -25,6 +25,7 @@ from glassgpt.inspection.diagnosis import DIAGNOSIS
 from glassgpt.inspection.record import read_record
 from glassgpt.inspection.report import write_report
 from glassgpt.pretraining import Changes
+from glassgpt.room import out_of_memory_advice
 from glassgpt.run import RUNS, check_trained, find_run
 from glassgpt.runconfig import list_recipes, load_config, load_recipe
 from glassgpt.runtime import build_runtime
@@ -89,9 +90,14 @@ def _find(target: str) -> Path:
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
-    """One check after the other. Where an id has no row in the model, those that run it are left out."""
+    """One check after the other. Where an id has no row in the model, those that run it are left out.
+
+    Raises UserError where the device has no room for the model.
+    """
     for check in CHECKS:
-        yield (finding := check(patient))
+        with out_of_memory_advice(patient.config, patient.runtime, patient.tokenizer.vocab_size):
+            finding = check(patient)
+        yield finding
         if check is check_ids and finding.status == "failed":
             return
 

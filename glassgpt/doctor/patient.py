@@ -73,7 +73,12 @@ def patient_of(config: RunConfig, prepared: Prepared, runtime: Runtime) -> Patie
         prepared.val,
         tokenizer,
         runtime,
-        partial(next_token_loss, n_ids=tokenizer.vocab_size, separator=document_separator(config, tokenizer)),
+        partial(
+            next_token_loss,
+            n_ids=tokenizer.vocab_size,
+            separator=document_separator(config, tokenizer),
+            chunk=config.training.loss_chunk,
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
 from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
 from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.patient import Patient
+from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES
 
 
@@ -52,6 +53,19 @@ def test_a_healthy_patient_passes_every_check(healthy: Patient) -> None:
     findings = list(examine(healthy))
     assert len(findings) == len(CHECKS)
     assert [finding for finding in findings if finding.status != "passed"] == []
+
+
+def test_a_loss_in_chunks_is_as_healthy(admit: Admit) -> None:
+    findings = list(examine(admit(training__loss_chunk=64)))
+    assert [finding for finding in findings if finding.status != "passed"] == []
+
+
+def test_a_model_without_room_is_a_sentence(healthy: Patient) -> None:
+    def fill(model: Any) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.raises(UserError, match="does not fit"):
+        list(examine(with_model(healthy, fill)))
 
 
 # --- the model --------------------------------------------------------------------------------------------------------

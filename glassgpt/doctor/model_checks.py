@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -50,17 +52,17 @@ def check_no_future(patient: Patient) -> Finding:
         for query, row in zip(queries, influence, strict=True)
     ]
     present = [float(row[query]) for query, row in zip(queries, influence, strict=True)]
-    blind = min(present) == 0
+    deaf = min(present) == 0
     return judge(
         "no view of the future",
-        max(future) == 0 and not blind,
+        max(future) == 0 and not deaf,
         figure="a logit has no gradient to its own token"
-        if blind
+        if deaf
         else f"largest gradient to a later token {max(future):.3g}",
         expected=f"exactly 0 (from {len(queries)} of {n_positions} positions)",
         reason="a position that sees later tokens copies its target, and writes nonsense when there is none to copy",
         remedy="a token that reaches no logit: look at the path from the embedding to the head"
-        if blind
+        if deaf
         else "mask attention to later positions, and mix positions nowhere else (no norm over a row or a batch)",
     )
 
@@ -133,7 +135,7 @@ def check_precision(patient: Patient) -> Finding:
         )  # fmt: skip
     patient = patient.without_dropout()
     batch = patient.batch(ROWS, POSITIONS)
-    with _full_matmuls():
+    with _full_products():
         exact, exact_gradient = _loss_and_gradient(
             replace(patient, runtime=replace(patient.runtime, precision="float32")), batch
         )
@@ -173,12 +175,12 @@ def _loss_and_gradient(patient: Patient, batch: Batch) -> tuple[float, Tensor]:
         scale /= 2
 
 
-class _full_matmuls:
+@contextmanager
+def _full_products() -> Iterator[None]:
     """Products of float32 in full, where the precision is tf32."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_float32_matmul_precision(self._before)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -17,7 +17,7 @@ from glassgpt.run import document_separator
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
 from glassgpt.tokenizers import Tokenizer
-from glassgpt.training.fit import Update, train_step
+from glassgpt.training.fit import OVERFLOW, Update, train_step
 from glassgpt.training.losses import Batch, LossFunction, next_token_loss
 from glassgpt.training.optimizers import build_optimizer
 
@@ -94,13 +94,18 @@ class Trainer:
         self.steps = 0
 
     def step(self, lr: float) -> Update:
-        """One step at this rate: the loss before it, the norm of the gradient, and why it was skipped, if it was."""
+        """One step at this rate: the loss before it, the norm of the gradient, and why it was skipped, if it was.
+
+        Overflows by which float16 finds its loss scale are no steps.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         training = self.patient.config.training
-        update = train_step(
-            self.model, self.optimizer, self.scaler, [self.batch], self.patient.loss_function, self.patient.runtime,
-            grad_clip=training.grad_clip, seed=training.seed, step=self.steps,
-        )  # fmt: skip
-        self.steps += 1
-        return update
+        while True:
+            update = train_step(
+                self.model, self.optimizer, self.scaler, [self.batch], self.patient.loss_function, self.patient.runtime,
+                grad_clip=training.grad_clip, seed=training.seed, step=self.steps,
+            )  # fmt: skip
+            if update.skipped != OVERFLOW:
+                self.steps += 1
+                return update

@@ -49,8 +49,9 @@ def tokens(folder: Path, ids: Any) -> TokenArray:
     return TokenArray([folder / "ids.shard"])
 
 
-def test_a_healthy_patient_passes_every_check(healthy: Patient) -> None:
-    findings = list(examine(healthy))
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_healthy_patient_passes_every_check(admit: Admit, precision: str) -> None:
+    findings = list(examine(admit(precision)))
     assert len(findings) == len(CHECKS)
     assert [finding for finding in findings if finding.status != "passed"] == []
 

@@ -274,7 +274,7 @@ class Session:
     def _save_once(self, state: TrainState) -> None:
         """Saves a step at which nothing was due, so that no work is lost."""
         saved = self.keeper.find(state.step)
-        if saved is None or not saved.resumable:
+        if not self.keeper.is_whole(state.step):
             self._save(state, saved.val_loss if saved else None, whole=True)
 
     def _save(self, state: TrainState, val_loss: float | None, *, whole: bool) -> None:

@@ -37,10 +37,20 @@ class Keeper:
         self._folder, self._model, self._optimizer, self._ranks = folder, model, optimizer, ranks
         self._keep_last, self.snapshots = keep_last, snapshots
         self._known: list[Checkpoint] = []
+        self._whole: set[int] = set()
 
     def look(self) -> None:
         """Reads what is there."""
-        self._known = self._ranks.on_first(lambda: list_checkpoints(self._folder))
+
+        def read() -> tuple[list[Checkpoint], set[int]]:
+            known = list_checkpoints(self._folder)
+            return known, {checkpoint.step for checkpoint in known if checkpoint.resumable}
+
+        self._known, self._whole = self._ranks.on_first(read)
+
+    def is_whole(self, step: int) -> bool:
+        """Whether training can go on from that step. `Checkpoint.resumable` would ask this rank's own disk."""
+        return step in self._whole
 
     def find(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step."""

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import figures, glassgpt, last_checkpoint, settings
@@ -26,11 +27,11 @@ LOSSES = ("train/loss", "val/loss", "grad_norm", "best/val/loss")
 class Job:
     """`torchrun … -m glassgpt …`; its stderr is read line by line, so that a test knows how far it has come."""
 
-    def __init__(self, *arguments: object, ranks: int = 2) -> None:
-        # The first "--" keeps torchrun from taking --run for an abbreviation of its own --run-path.
-        command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m", "glassgpt", "--"]
+    def __init__(self, *arguments: object, program: Sequence[object] = ("-m", "glassgpt")) -> None:
+        # The "--" keeps torchrun from taking --run for an abbreviation of its own --run-path.
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", 2, *program, "--", *arguments]
         self.process = subprocess.Popen(
-            [sys.executable, *command, *map(str, arguments)],
+            [sys.executable, *map(str, command)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
         )  # fmt: skip
@@ -62,8 +63,8 @@ def start() -> Iterator[type[Job]]:
     started: list[Job] = []
 
     class Started(Job):
-        def __init__(self, *arguments: object, ranks: int = 2) -> None:
-            super().__init__(*arguments, ranks=ranks)
+        def __init__(self, *arguments: object, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             started.append(self)
 
     yield Started
@@ -91,13 +92,10 @@ def assert_same_losses(run: Path, other: Path) -> None:
             assert line.get(name) == pytest.approx(expected.get(name), abs=1e-5), (line, name)
 
 
-@pytest.mark.parametrize(("parallel", "micro_batch"), [("ddp", 3), ("fsdp", 0), ("fsdp", 1)])
-def test_two_ranks_train_as_one(
-    start: type[Job], text_file: Path, tmp_path: Path, alone: Path, parallel: str, micro_batch: int
-) -> None:
-    """Whole or cut into micro-batches, the last one smaller: figures, files, and everything said once."""
+def test_two_ranks_train_as_one(start: type[Job], text_file: Path, tmp_path: Path, alone: Path) -> None:
+    """Cut into micro-batches, the last one smaller: figures, files, and everything said once."""
     run = tmp_path / "run"
-    way = ["--parallel", parallel, "--set", f"training.micro_batch={micro_batch}"]
+    way = ["--parallel", "ddp", "--set", "training.micro_batch=3"]
     code, out, err = start("train", "--data", text_file, "--run", run, *SETTINGS, *way, "--json").end()
     assert code == 0, err
     assert json.loads(out)["steps"] == STEPS
@@ -106,27 +104,104 @@ def test_two_ranks_train_as_one(
     assert shapes(run) == shapes(alone)
 
 
-def test_two_ranks_share_a_suite(start: type[Job], text_file: Path, tmp_path: Path) -> None:
-    """Three items are twelve rows for two ranks; the weights are sharded, so each must make every pass."""
-    items = tmp_path / "items.jsonl"
-    item = {"ctx": "The cat sat on a", "endings": ["mat", "dogs ran", "sleep and eat", "home"]}
-    items.write_text("".join(json.dumps(item | {"label": label}) + "\n" for label in (0, 2, 2)), encoding="utf-8")
-    suites = ("--set", 'training.eval_suites=["hellaswag"]', "--set", f"training.eval_suite_file={items}")
-    common = ("train", "--data", text_file, *SETTINGS, "--max-steps", 10, *suites)
-    assert glassgpt(*common, "--run", tmp_path / "alone").code == 0
-    code, _, err = start(*common, "--run", tmp_path / "run", "--parallel", "fsdp").end()
-    assert code == 0, err
-    found, expected = (
-        [line for line in figures(tmp_path / name) if "hellaswag/acc" in line] for name in ("run", "alone")
-    )
-    assert found == expected
-    assert len(found) == err.count("hellaswag, 3 items") == 2
-
-
 def shapes(run: Path) -> dict[str, object]:
     """Of every tensor in the last checkpoint."""
     files = last_checkpoint(run).glob("*.safetensors")
     return {name: tensor.shape for file in files for name, tensor in load_file(file).items()}
+
+
+# As on two nodes: a folder, a cache and a local rank 0 of its own for each rank.
+APART = """
+import os
+rank = os.environ["RANK"]
+os.environ.update(GROUP_RANK=rank, LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GLASSGPT_CACHE=f"{os.getcwd()}/cache-{rank}")
+os.mkdir(f"node-{rank}")
+os.chdir(f"node-{rank}")
+from glassgpt.cli.main import main
+main()
+"""
+
+
+def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path, alone: Path) -> None:
+    Path("apart.py").write_text(APART)
+    options = [
+        "--data",
+        text_file,
+        "--run",
+        "apart",
+        "--parallel",
+        "fsdp",
+        "--set",
+        "training.micro_batch=1",
+        *SETTINGS,
+    ]
+    code, _, err = start("train", *options, program=["apart.py"]).end()
+    assert code == 0, err
+    assert_same_losses(Path("node-0/runs/apart"), alone)
+    assert shapes(Path("node-0/runs/apart")) == shapes(alone)
+    assert list(Path("node-1").iterdir()) == []
+    assert list(Path("cache-1/prepared").iterdir())
+
+
+# Global batches whose masks leave some ranks and micro-batches much to learn, others nothing. Ends with all losses.
+MASKED = """
+import json, sys, torch
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.ranks import join_ranks
+from glassgpt.runtime import build_runtime
+from glassgpt.training.fit import TrainState, fit
+from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
+
+ROWS, BLOCK, VOCAB = 12, 16, 29
+ranks = join_ranks()
+first, last = ranks.share(ROWS)
+
+
+def batches(step):
+    draw = torch.Generator().manual_seed(step)
+    tokens = torch.randint(VOCAB, (ROWS, BLOCK), generator=draw)
+    mask = torch.rand(ROWS, BLOCK, generator=draw) < torch.rand(ROWS, 1, generator=draw)
+    mask[: (0, 3, 6)[step % 3]] = False  # at every third step nothing for the first of two ranks
+    rows = [slice(start, min(start + 4, last)) for start in range(first, last, 4)]
+    return [Batch(tokens[part], (3 * tokens[part] + 1) % VOCAB, mask[part]) for part in rows]
+
+
+def train(parallel, recompute):
+    runtime = build_runtime("cpu", ranks=ranks, parallel=parallel, activation_checkpointing=recompute)
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=32))
+    losses = []
+    fit(
+        runtime.wrap(model), build_optimizer(model, OptimizerConfig()), batches=batches,
+        loss_function=next_token_loss, lr_at=lambda step: 0.003, runtime=runtime, scaler=runtime.build_scaler(),
+        max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
+        on_step=lambda state, result: losses.append(result.loss),
+    )
+    return losses
+
+
+with ranks.together():
+    ranks.connect(torch.device("cpu"), compiling=False)
+    losses = {f"{way} {recompute}": train(way, recompute) for way in sys.argv[1:] for recompute in (False, True)}
+    if ranks.first:
+        print(json.dumps(losses))
+"""
+
+
+def test_uneven_masks_change_nothing(start: type[Job], tmp_path: Path) -> None:
+    """Nor does it to run the blocks again for their gradients."""
+    program = tmp_path / "masked.py"
+    program.write_text(MASKED)
+    alone = subprocess.run([sys.executable, program, "none"], capture_output=True, text=True, check=True)
+    expected = json.loads(alone.stdout)
+    code, out, err = start("ddp", "fsdp", program=[program]).end()
+    assert code == 0, err
+    found = json.loads(out)
+    assert list(found) == ["ddp False", "ddp True", "fsdp False", "fsdp True"]
+    for losses in [*found.values(), *expected.values()]:
+        assert losses == pytest.approx(expected["none False"], abs=1e-5)
+    assert expected["none False"][-1] < expected["none False"][0] - 0.01
 
 
 def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
@@ -138,9 +213,8 @@ def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
     assert code == 0, err
     result = glassgpt("train", "--run", run, "--resume", "--max-steps", 13)
     assert result.code == 0, result.err
-    for parallel, steps in (("fsdp", 16), ("ddp", STEPS)):
-        code, _, err = start("train", "--run", run, "--resume", "--parallel", parallel, "--max-steps", steps).end()
-        assert code == 0, err
+    code, _, err = start("train", "--run", run, "--resume", "--parallel", "ddp", "--max-steps", STEPS).end()
+    assert code == 0, err
     assert_same_losses(run, alone)
 
 

@@ -11,7 +11,7 @@ import torch
 from glassgpt.errors import UserError
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
-from glassgpt.training.hardware import CPU_FLOOR, GIB, Hardware, local_hardware, resident_bytes
+from glassgpt.training.hardware import CPU_FLOOR, CPU_KERNELS, GIB, Hardware, local_hardware, resident_bytes
 from glassgpt.training.memory import StepMemory, estimate_step_memory, largest_micro_batch
 
 
@@ -22,7 +22,7 @@ def estimate_memory(config: RunConfig, hardware: Hardware, *, n_ids: int, precis
         precision=precision, device_type=hardware.kind, n_ids=n_ids,
         recompute=config.training.activation_checkpointing, loss_chunk=config.training.loss_chunk,
     )  # fmt: skip
-    floor = resident_bytes() if hardware.floor is None else hardware.floor
+    floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
 
 

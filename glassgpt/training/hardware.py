@@ -18,6 +18,7 @@ GIB = 2**30
 RESERVE = 0.1  # of a device's memory that a plan leaves free: pieces too small to use, validation, samples
 CUDA_FLOOR = GIB // 2 + GIB // 8  # a CUDA context with torch's kernels, and cuBLAS's workspace; varies by driver
 CPU_FLOOR = 320 << 20  # torch's CPU build and what a step imports; only where it cannot be measured
+CPU_KERNELS = 16 << 20  # code and buffers that matrix products take in their first step
 LOCAL = ("this", "cpu")  # names of devices of this machine
 
 

@@ -32,10 +32,12 @@ LOSS = "logits and loss"
 # Beside the log-probabilities, which autograd keeps: their gradient, and the gradient of the logits; float32 each.
 LOSS_BYTES = 8
 
-# What a C library's heap keeps of freed memory, in pieces that nothing fits into, beside activations and logits: the
-# medians of bench/plan_memory.py. More where a step accumulates, as gradients come to lie between activations.
-HEAP_WASTE = 0.22
-HEAP_WASTE_ACCUMULATING = 0.65
+# What a C library's heap keeps of freed memory, in pieces that nothing fits into, beside activations and logits: fitted
+# to bench/plan_memory.py. More where a step accumulates, as gradients come to lie between activations. Blocks that are
+# larger than `runtime` lets the heap have are returned whole.
+HEAP_WASTE = 0.3
+HEAP_WASTE_ACCUMULATING = 0.75
+HEAP_BLOCK = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class StepMemory:
     activations: dict[str, int]  # by part of the model
     loss: int
     table_gradient: int  # a tied token table gets a gradient from each of its two uses
+    one_block: int = 0  # activations of a row in a block that is run again, after the logits are gone
     loss_limit: int | None = None  # of all rows together
     floor: int = 0  # the framework itself
     on_heap: bool = False  # a CPU's memory comes from the C library
@@ -61,13 +64,16 @@ class StepMemory:
         held = {"weights": self.weights, "optimizer": self.optimizer, "floor": self.floor}
         activations, loss = micro_batch * sum(self.activations.values()), micro_batch * self.loss
         loss = loss if self.loss_limit is None else min(loss, self.loss_limit)
+        again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's is there
+        if again > loss:
+            activations, loss = activations + again, 0
         waste = (HEAP_WASTE_ACCUMULATING if accumulates else HEAP_WASTE) * self.on_heap
         begin = held | {
             "gradients": self.gradients * accumulates,
             "low-precision weights": self.low_precision_weights,
             "activations": activations,
             LOSS: loss,
-            "unusable pieces": int(waste * (activations + loss)),
+            "unusable pieces": int(waste * (activations + loss * (loss < 3 * HEAP_BLOCK))),  # three tensors
         }
         end = held | {"gradients": self.gradients + self.table_gradient}
         return max(begin, end, key=lambda parts: sum(parts.values()))
@@ -104,10 +110,11 @@ def estimate_step_memory(
         one, two = (_kept_for_backward(model, rows, config.block_size, precision, n_ids) for rows in (1, 2))
         per_row = {part: two[part] - one[part] for part in two}
         weights = sum(parameter.nbytes for parameter in model.parameters())
+        one_block = 0
         activations = {part: count for part, count in per_row.items() if part != LOSS and count}
         if recompute:
-            inputs = 4 * config.block_size * config.n_embd * config.n_layer
-            activations = {"block inputs": inputs, "one block": sum(activations.values()) // config.n_layer}
+            one_block = sum(activations.values()) // config.n_layer
+            activations = {"block inputs": 4 * config.block_size * config.n_embd * config.n_layer}
         if loss_chunk:
             activations["head input"] = 8 * config.block_size * config.n_embd  # and its gradient
         logits = config.block_size * min(n_ids or config.vocab_size, config.vocab_size)
@@ -119,6 +126,7 @@ def estimate_step_memory(
             activations=activations,
             loss=per_row[LOSS] + LOSS_BYTES * logits,
             table_gradient=_tied_bytes(model),
+            one_block=one_block,
             loss_limit=12 * loss_chunk * config.vocab_size if loss_chunk else None,
         )
 

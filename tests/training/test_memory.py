@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -129,6 +131,27 @@ def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> 
             )
     predicted = estimate(config, architecture).peak(4, accumulates=passes > 1)
     assert predicted == pytest.approx(bytes_.peak, rel=0.05)
+
+
+@pytest.mark.parametrize("options", [{"recompute": True}, {"loss_chunk": 64}, {"recompute": True, "loss_chunk": 64}])
+def test_what_saves_memory_is_predicted_too(options: dict[str, Any]) -> None:
+    config = GPT2Config(vocab_size=2000, block_size=64, n_layer=6, n_head=4, n_embd=64)
+    runtime = replace(CPU, activation_checkpointing="recompute" in options)
+    chunk = options.get("loss_chunk", 0)
+    with LiveBytes() as bytes_:
+        torch.manual_seed(0)
+        model = build_model("gpt2", config)
+        parallel = runtime.wrap(model, in_stages=chunk > 0)
+        optimizer = build_optimizer(model, OptimizerConfig())
+        for step in range(2):
+            batches = random_batches(1, 8, config.block_size, config.vocab_size, CPU.device)
+            loss = partial(next_token_loss, chunk=chunk)
+            train_step(
+                parallel, optimizer, CPU.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step
+            )
+    predicted = estimate(config, **options).peak(8, accumulates=False)
+    assert predicted == pytest.approx(bytes_.peak, rel=0.1)
+    assert predicted < estimate(config).peak(8, accumulates=False)
 
 
 def test_the_peak_is_at_the_beginning_or_at_the_end_of_the_backward_pass() -> None:

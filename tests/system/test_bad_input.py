@@ -107,7 +107,7 @@ def test_a_device_is_no_text(elsewhere: Path, device: str) -> None:
         (["--set", "model.dropout=1.5"], ["dropout", "1.5"]),
         (["--set", "model.dropout=nan"], ["dropout", "nan"]),
         (["--set", "model.vocab_size=3"], ["vocab_size", "3", "tokenizer"]),
-        (["--set", "model.architecture=gpt9"], ["architecture", "gpt3", "'gpt2'"]),
+        (["--set", "model.architecture=gpt9"], ["architecture", "gpt9", "Known: "]),
         (["--set", "optimizer.lr=nan"], ["optimizer.lr", "nan"]),
         (["--set", "optimizer.lr=inf"], ["optimizer.lr", "inf"]),
         (["--set", "optimizer.lr=-1"], ["optimizer.lr", "-1"]),

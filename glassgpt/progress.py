@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,10 @@ class PlainListener(Listener):
     """Plain lines on stderr, for logs and pipes."""
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:  # its reader is gone, as `tee` is after Ctrl-C: no reason to end without saving
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
     def note(self, line: str) -> None:
         self.say(line)

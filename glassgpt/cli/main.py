@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -94,11 +95,25 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.stderr.write("glassgpt: stopped\n")
         sys.exit(130)
     except BrokenPipeError:
-        leave_quietly()
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # typer's own answer to it is exit code 1
+        if reader_left():
             leave_quietly()
         raise
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer's own answer is exit code 1
+            leave_quietly()
+        raise
+
+
+def reader_left() -> bool:
+    """Whether it is stdout that nobody reads any more."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # not a file of the system
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def leave_quietly() -> NoReturn:

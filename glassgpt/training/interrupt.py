@@ -34,6 +34,6 @@ class Interrupt:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
-        if self.signal is None:
+        first, self.signal = self.signal is None, number
+        if first:
             self._on_first()
-        self.signal = number

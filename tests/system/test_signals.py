@@ -85,6 +85,21 @@ def test_a_signal_finishes_the_step_saves_and_leaves(
         assert [line for line in figures(run) if "lr" in line] == [line for line in figures(trained) if "lr" in line]
 
 
+def test_a_signal_that_ends_the_reader_of_stderr_too_saves_all_the_same(
+    start: type[Command], text_file: Path, tmp_path: Path
+) -> None:
+    """As Ctrl-C does with `glassgpt train 2>&1 | tee log`."""
+    run = tmp_path / "run"
+    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(training__checkpoint_every=0))
+    command.wait_for("step     7/")
+    assert command.process.stderr is not None
+    command.process.stderr.close()
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(timeout=60) == 130
+    steps = [line["step"] for line in figures(run) if "lr" in line]
+    assert last_checkpoint(run).name == f"step-{steps[-1]:08d}"
+
+
 def test_a_second_interrupt_stops_at_once(start: type[Command], text_file: Path, tmp_path: Path) -> None:
     # One step of this run takes minutes: 2¹⁸ rows, one at a time.
     minutes = settings(training__batch_tokens=2**23, training__micro_batch=1, training__max_steps=2)

@@ -32,6 +32,14 @@ def test_a_sigint_after_another_signal_stops_at_once(first: int) -> None:
         send(SIGINT)
 
 
+def test_the_signal_is_noted_before_anything_is_done_about_it() -> None:
+    """What is done may take long, or fail."""
+    seen = []
+    with Interrupt(lambda: seen.append(interrupt.signal)) as interrupt:
+        send(SIGTERM)
+    assert seen == [SIGTERM]
+
+
 def test_a_second_sigterm_is_patient() -> None:
     with Interrupt() as interrupt:
         send(SIGTERM)

@@ -18,7 +18,7 @@ from glassgpt.ranks import Ranks
 from glassgpt.runtime import PARALLEL, PRECISIONS
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.optimizers import OptimizerConfig
-from glassgpt.training.schedules import ScheduleConfig
+from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
 from glassgpt.training.trackers import check_tracker
 
 FORMAT = 2
@@ -142,7 +142,7 @@ class RunConfig:
 def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     """Sections of plain values, as TOML gives them, to a checked config; missing fields take their defaults.
 
-    `schedule.decay_steps` becomes `training.max_steps` where it is 0.
+    `schedule.decay_steps` becomes `training.max_steps` where it is 0, and `schedule.cooldown_steps` its own default.
     """
     known = {"data": DataConfig, "tokenizer": TokenizerConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig,
              "training": TrainingConfig}  # fmt: skip
@@ -154,8 +154,9 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     architecture = model.pop("architecture", "gpt2")
     parsed: dict[str, Any] = {name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in known.items()}
     if parsed["schedule"].decay_steps == 0:
-        fields = {**sections.get("schedule", {}), "decay_steps": parsed["training"].max_steps}
-        parsed["schedule"] = from_dict(ScheduleConfig, fields, where="schedule")
+        parsed["schedule"] = replace(parsed["schedule"], decay_steps=parsed["training"].max_steps)
+    if parsed["schedule"].name == "wsd":
+        parsed["schedule"] = replace(parsed["schedule"], cooldown_steps=cooldown_steps(parsed["schedule"]))
     return RunConfig(
         architecture=architecture,
         model=from_dict(find_architecture(str(architecture)).config, model, where="model"),

@@ -124,6 +124,14 @@ def test_a_schedule_without_a_length_is_as_long_as_the_run() -> None:
     assert parse("training.max_steps=70", "schedule.decay_steps=50").schedule.decay_steps == 50
 
 
+def test_a_cooldown_without_a_length_is_a_fifth_of_the_schedule() -> None:
+    wsd = "schedule.name=wsd"
+    assert parse(wsd, "training.max_steps=70").schedule.cooldown_steps == 14
+    assert parse(wsd, "schedule.cooldown_steps=9").schedule.cooldown_steps == 9
+    assert parse(wsd, "training.max_steps=3").schedule.cooldown_steps == 1
+    assert parse().schedule.cooldown_steps == 0
+
+
 def test_overrides_are_put_into_a_copy() -> None:
     sections = {"model": {"n_head": 4}}
     assert apply_overrides(sections, ["model.n_head=2", "model.n_head=8", "training.seed=3"]) == {

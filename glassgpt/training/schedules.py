@@ -16,9 +16,10 @@ class ScheduleConfig:
     `cosine`    warm-up, then half a cosine from the peak to `min_lr` at `decay_steps` (Loshchilov & Hutter 2017).
     `constant`  warm-up, then the peak for ever.
     `wsd`       warm-up, stable at the peak, then a straight line to `min_lr` over the last `cooldown_steps` before
-                `decay_steps` (Hu et al. 2024, MiniCPM, section 4).
+                `decay_steps` (Hu et al. 2024, MiniCPM, section 4). 0 is a fifth of `decay_steps`: Hägele et al. 2024
+                ("Scaling laws and compute-optimal training beyond fixed training durations") find 10 to 20 % enough.
 
-    `decay_steps` is 0 for "as long as training.max_steps"; a run's own config.toml always holds the number, so that
+    `decay_steps` is 0 for "as long as training.max_steps"; a run's own config.toml always holds the numbers, so that
     a run made longer later keeps the schedule it began with.
     """
 
@@ -34,6 +35,11 @@ class ScheduleConfig:
                 raise UserError(f"schedule.{field} = {getattr(self, field)} is out of range: it must be at least 0")
 
 
+def cooldown_steps(config: ScheduleConfig) -> int:
+    """How many of the last steps of a `wsd` schedule decay: as the config says, or a fifth of all."""
+    return config.cooldown_steps or max(1, config.decay_steps // 5)
+
+
 def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
     """The rate for the update that follows `step` updates. Beyond `decay_steps` it stays at the floor."""
     if step < config.warmup_steps:
@@ -42,7 +48,7 @@ def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
         return peak
     if step >= config.decay_steps:
         return config.min_lr
-    stable_until = config.decay_steps - config.cooldown_steps if config.name == "wsd" else 0
+    stable_until = config.decay_steps - cooldown_steps(config) if config.name == "wsd" else 0
     begin = max(config.warmup_steps, stable_until)  # of the decay
     if step < begin:
         return peak

@@ -51,10 +51,10 @@ def test_wsd_is_stable_and_then_falls_in_a_straight_line() -> None:
     assert set(got[100:]) == {FLOOR}
 
 
-def test_wsd_without_a_cooldown_drops_at_its_end() -> None:
-    got = rates(31, name="wsd", warmup_steps=10, decay_steps=30, cooldown_steps=0)
-    assert set(got[10:30]) == {PEAK}
-    assert got[30] == FLOOR
+def test_wsd_without_a_cooldown_decays_over_the_last_fifth() -> None:
+    given = rates(60, name="wsd", warmup_steps=10, decay_steps=50, cooldown_steps=10)
+    assert rates(60, name="wsd", warmup_steps=10, decay_steps=50, cooldown_steps=0) == given
+    assert given[40] == PEAK > given[41] > given[49] > given[50] == FLOOR
 
 
 def test_cosine_equals_torch() -> None:

@@ -240,7 +240,11 @@ def named_run(run: str | Path) -> str:
 
 
 def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
-    """ "best" by validation loss (the last where none was evaluated), "last", or a step."""
+    """ "best", "last", or a step.
+
+    The best of a run that has ended is that of its last figures, taken over the whole validation split; before, the one
+    with the lowest loss so far, and the last where none was evaluated.
+    """
     checkpoints = list_checkpoints(folder / "checkpoints")
     if not checkpoints:
         raise UserError(
@@ -249,7 +253,9 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     if which == "last":
         return checkpoints[-1]
     if which == "best":
-        return best_checkpoint(checkpoints) or checkpoints[-1]
+        ended = [record for record in read_lines(folder / "metrics.jsonl") if record.get("final")]
+        found = [checkpoint for checkpoint in checkpoints if ended and checkpoint.step == ended[-1].get("best/step")]
+        return next(iter(found), None) or best_checkpoint(checkpoints) or checkpoints[-1]
     steps = [checkpoint.step for checkpoint in checkpoints]
     if not re.fullmatch("[0-9]+", str(which)) or int(which) not in steps:
         raise UserError(f"{folder} has no checkpoint '{which}': it has best, last, {', '.join(map(str, steps))}")

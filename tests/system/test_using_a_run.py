@@ -208,3 +208,14 @@ def test_a_run_from_stdin_without_the_cache_says_what_to_do(
     error = glassgpt("eval", tmp_path / "run").error
     assert "stdin" in error
     assert "prepare" in error
+
+
+def test_the_best_of_a_run_that_has_ended_is_that_of_its_last_figures(run: Path) -> None:
+    """A part of the validation split may prefer another one than the whole does."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert gg.load(run).step == lines[-1]["best/step"] == 40
+    lines[-1]["best/step"] = 30
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert gg.load(run).step == 30
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    assert gg.load(run).step == 40

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
 from glassgpt import runtime as module
-from glassgpt.errors import UserError
+from glassgpt.errors import SaidElsewhere, UserError
+from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.ranks import Ranks
 from glassgpt.runtime import Runtime, build_runtime, describe_machine
 
@@ -165,3 +168,112 @@ def test_a_machine_is_described_in_plain_values() -> None:
     assert described["processor"]
     assert {type(value) for value in described.values()} <= {str, int, bool}
     assert Runtime(CPU, "float32", ranks=Ranks(world_size=2), parallel="fsdp").describe().endswith("2 ranks with fsdp")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_what_a_gpu_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    old = build_runtime("cuda", "tf32")
+    assert old.precision == "float32"
+    assert old.notes == ("this GPU is older than TF32 (Ampere, 2020): it runs in float32",)
+    assert build_runtime("cuda", "bfloat16").notes == (
+        "this GPU emulates bfloat16, slower than float32; float16 is fast on it",
+    )
+    compiled = build_runtime("cuda", "float16", compile=True)
+    assert not compiled.compile
+    assert compiled.notes == (
+        "Triton, which torch.compile needs on a GPU, is not installed: the model runs uncompiled",
+    )
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_tf32_does_not_outlast_its_runtime() -> None:
+    build_runtime("cuda", "tf32")
+    assert torch.get_float32_matmul_precision() == "high"
+    build_runtime("cpu")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+# Ranks
+
+
+def ranks(rank: int = 0, world_size: int = 2, **fields: Any) -> Ranks:
+    """A place in a job; nobody else is there."""
+    return Ranks(rank, world_size, rank, world_size, store=HashStore(), **fields)
+
+
+def test_ranks_share_a_row_of_things_without_gap_or_overlap() -> None:
+    for n, world_size in itertools.product((0, 1, 5, 12), (1, 2, 3, 7)):
+        parts = [range(*Ranks(rank, world_size).share(n)) for rank in range(world_size)]
+        assert [number for part in parts for number in part] == list(range(n))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_several_ranks_take_ddp_where_nothing_is_said() -> None:
+    assert build_runtime("cpu", ranks=ranks()).parallel == "ddp"
+    assert build_runtime("cpu", ranks=ranks(world_size=1)).parallel == "none"
+    assert build_runtime("cpu", ranks=ranks(world_size=1), parallel="fsdp").parallel == "fsdp"
+    assert build_runtime("cpu").parallel == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"parallel": "none"}, "torchrun has started 2 ranks, and --parallel none is for one: use ddp or fsdp"),
+        ({"parallel": "dpp"}, r"unknown training\.parallel 'dpp': did you mean 'ddp'\?"),
+        ({"parallel": "fsdp", "precision": "float16"}, "--parallel fsdp has no loss scaling for float16"),
+    ],
+)
+def test_what_does_not_go_with_ranks_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_runtime("cpu", ranks=ranks(), **arguments)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_rank_of_a_node_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert build_runtime("cuda", ranks=ranks(1)).device == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"'cuda:0' is one GPU for 2 ranks: use --device cuda"):
+        build_runtime("cuda:0", ranks=ranks())
+    with pytest.raises(UserError, match=r"4 ranks on a machine on which torch sees 2 CUDA GPU\(s\)"):
+        build_runtime("cuda", ranks=ranks(2, 4))
+
+
+def test_an_idle_processor_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    (note,) = build_runtime("cpu", ranks=ranks()).notes
+    assert "set OMP_NUM_THREADS=8 before torchrun" in note
+    assert build_runtime("cpu").notes == ()
+
+
+def test_an_error_of_the_first_rank_is_raised_by_the_others_and_said_by_none_of_them() -> None:
+    store = HashStore()
+    first, second = (Ranks(rank, 2, store=store) for rank in range(2))
+
+    def fail() -> None:
+        raise UserError("no such file")
+
+    with pytest.raises(UserError, match="no such file"):
+        first.on_first(fail)
+    with pytest.raises(SaidElsewhere, match="no such file"):
+        second.on_first(fail)
+    assert first.on_first(lambda: [1, 2]) == second.on_first(lambda: [3]) == [1, 2]
+
+
+def test_recomputed_blocks_keep_their_names_and_their_dropout() -> None:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(13, 8, n_layer=2, n_head=2, n_embd=16, dropout=0.3))
+    names = list(model.state_dict())
+    tokens = torch.randint(13, (2, 8))
+    gradients = []
+    for recompute in (False, True):
+        called = Runtime(CPU, "float32", activation_checkpointing=recompute).wrap(model)
+        torch.manual_seed(1)
+        model.zero_grad()
+        called(tokens).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert list(model.state_dict()) == names
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))

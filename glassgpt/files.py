@@ -49,6 +49,35 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def recover_folder(path: Path) -> None:
+    """Ends what a kill left half done in `replacing_folder`: the old folder comes back where the new one is missing."""
+    replaced = path.with_name(f".tmp-replaced-{path.name}")
+    if not replaced.exists():
+        return
+    if path.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        replaced.rename(path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that are gone had not yet made a file of with `new_file`."""
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` in UTF-8; half a surrogate pair, which UTF-8 cannot say, as "?". Raises UserError if refused."""
     try:

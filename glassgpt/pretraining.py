@@ -45,10 +45,12 @@ from glassgpt.runfolder import (
     has_ended,
     named_folder,
     new_run_folder,
+    record_session,
 )
 from glassgpt.runtime import Runtime, build_runtime
 from glassgpt.session import Interrupted, Listener, Session
 from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
+from glassgpt.training.checkpoint import record_val_loss
 from glassgpt.training.fit import Diverged, TrainState
 from glassgpt.training.trackers import check_installed
 
@@ -267,8 +269,12 @@ def _resume(
     state = session.restore(last)
 
     def go_back() -> None:
+        every = load_config(folder / "config.toml").training.eval_every
+        if last.val_loss is not None and (not every or last.step % every):  # measured at a shorter run's end alone
+            record_val_loss(last, None)
         cut_back_to(folder, last.step)
         write_text(folder / "config.toml", dump_config(config))
+        record_session(folder, runtime, last.step)
 
     ranks.on_first(go_back)
     listener.note(f"resuming {folder} after step {last.step}")

@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 import glassgpt
 from glassgpt.errors import UserError
-from glassgpt.files import replacing_folder, write_text
+from glassgpt.files import read_json, recover_folder, remove_unfinished, replacing_folder, write_text
 from glassgpt.run import RUNS
 from glassgpt.runconfig import RunConfig, dump_config
 from glassgpt.runtime import Runtime, describe_machine
@@ -53,14 +54,18 @@ def check_free(folder: Path, overwrite: bool) -> None:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(f"another process is training {folder}: wait for it, or choose another --run") from None
+    except OSError as error:
+        raise UserError(f"cannot lock {folder} by {path}: {error.strerror}; another user may hold it") from None
     try:
+        with contextlib.suppress(OSError):  # what hinders it, the run itself will meet
+            recover_folder(folder)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -79,12 +84,26 @@ def new_run_folder(
         with replacing_folder(folder) as temporary:
             write_text(temporary / "config.toml", dump_config(config))
             tokenizer.save(temporary / "tokenizer.json")
-            begun = datetime.now().astimezone().isoformat(timespec="seconds")
-            machine = describe_machine(runtime) | {"parameters": n_parameters, "glassgpt": version(), "begun": begun}
-            write_text(temporary / "machine.json", json.dumps(machine, indent=1) + "\n")
+            _write_machine(temporary, _describe_session(runtime) | {"parameters": n_parameters})
             yield temporary
     except OSError as error:
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+
+
+def record_session(folder: Path, runtime: Runtime, step: int) -> None:
+    """Adds to machine.json where, when and by which version the run goes on after `step`; the first session stays."""
+    machine = read_json(folder / "machine.json") if (folder / "machine.json").exists() else {}
+    later = [*machine.get("later", []), {"after_step": step, **_describe_session(runtime)}]
+    _write_machine(folder, {**machine, "later": later})
+
+
+def _describe_session(runtime: Runtime) -> dict[str, Any]:
+    begun = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {**describe_machine(runtime), "glassgpt": version(), "begun": begun}
+
+
+def _write_machine(folder: Path, machine: dict[str, Any]) -> None:
+    write_text(folder / "machine.json", json.dumps(machine, indent=1) + "\n")
 
 
 def find_last(folder: Path, max_steps: int) -> Checkpoint:
@@ -104,6 +123,7 @@ def has_ended(folder: Path) -> bool:
 
 def cut_back_to(folder: Path, step: int) -> None:
     """Forgets what came after the checkpoint, and what only the end of a shorter run had added."""
+    remove_unfinished(folder)
     remove_leftovers(folder / "checkpoints")
     for checkpoint in list_checkpoints(folder / "checkpoints"):
         if checkpoint.step > step:

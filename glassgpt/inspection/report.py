@@ -160,7 +160,9 @@ def settings_html(record: Record) -> str:
     """Config by sections, data, machine and code version, each a small table."""
     top = {key: value for key, value in record.config.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in record.config.items() if isinstance(value, dict)}
-    parts = [("run", top), *sections.items(), ("data, as prepared", record.data), ("machine and code", record.machine)]
+    machine = {key: value for key, value in record.machine.items() if key != "later"}
+    later = [(f"after step {session.pop('after_step')}", session) for session in record.machine.get("later", [])]
+    parts = [("run", top), *sections.items(), ("data, as prepared", record.data), ("machine and code", machine), *later]
     tables = "\n".join(
         f"<section><h3>{escape(title)}</h3>{_settings_table(values)}</section>" for title, values in parts if values
     )

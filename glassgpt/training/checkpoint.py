@@ -8,12 +8,14 @@ checkpoints/step-00000500/
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import re
 import shutil
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -98,7 +100,7 @@ def _write(folder: Path, files: dict[str, dict[str, Tensor]], state: dict[str, A
         for path in (*temporary.iterdir(), temporary):
             flush(path)
         if target.exists():  # the same step saved before: the same weights, perhaps without the optimizer
-            discard(target)
+            _hide(target)
         temporary.rename(target)
         flush(folder)
     except (OSError, safetensors.SafetensorError) as error:
@@ -191,7 +193,8 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
         if checkpoint in whole[-keep_last:]:
             continue
         if checkpoint.step in snapshots or checkpoint is best:
-            (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
+            with _removing(checkpoint.path):
+                (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
         else:
             discard(checkpoint.path)
 
@@ -203,11 +206,27 @@ def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 
 
 def discard(path: Path) -> None:
-    """Removes a checkpoint: first from sight, by a rename that cannot be half done, then from the disk."""
+    """Removes a checkpoint. Raises UserError where the disk refuses."""
+    with _removing(path):
+        _hide(path)
+
+
+def _hide(path: Path) -> None:
+    """Removes a folder: first from sight, by a rename that cannot be half done, then from the disk."""
     hidden = path.with_name(f".tmp-discarded-{path.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _removing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot remove what is no longer kept in {path}: {_reason(error)}; once it can be, go on with --resume"
+        ) from None
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -235,8 +254,8 @@ def _load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     try:
         if _checksum(file) != checkpoint.state["checksums"].get(name):
             raise UserError(
-                f"{file} is damaged: its checksum is not the one in {STATE}; use another with --checkpoint STEP,"
-                f" or remove the folder {checkpoint.path} to go on without it"
+                f"{file} is damaged: its checksum is not the one in {STATE}; use another checkpoint, or"
+                f" remove the folder {checkpoint.path} to go on without it"
             )
         return load_file(file)
     except (OSError, safetensors.SafetensorError, KeyError) as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from command_line import contents, glassgpt, settings
 
 import glassgpt as gg
+from glassgpt.runfolder import alone
 
 TRAIN = ["train", "--run", "runs/new", *settings(training__max_steps=2)]
 
@@ -299,3 +301,23 @@ def test_documents_that_cannot_be_kept_apart(elsewhere: Path, text_file: Path, r
     Path("decoder.toml").write_text('[model]\narchitecture = "decoder"\n', encoding="utf-8")
     refused = glassgpt("train", recipe, "--data", text_file, *settings(data__document_mask="true"))
     assert sentence in refused.error
+
+
+def test_one_run_by_two_names_is_locked_once(elsewhere: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(elsewhere)
+    with (
+        alone(elsewhere / "run"),
+        pytest.raises(gg.UserError, match="another process is training"),
+        alone(tmp_path / "other" / "run"),
+    ):
+        pass
+
+
+def test_a_lock_that_cannot_be_taken(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere / "a-file"))
+    Path("a-file").write_text("in the way")
+    with (
+        pytest.raises(gg.UserError, match=r"cannot lock .*run by .*glassgpt-.*\.lock: "),
+        alone(elsewhere / "run"),
+    ):
+        pass

@@ -146,6 +146,22 @@ def test_a_tokenizer_of_another_run_is_noticed(run: Path) -> None:
         assert "tokenizer" in glassgpt(*command).error
 
 
+def test_what_a_kill_left_unfinished_is_removed(run: Path) -> None:
+    gone = 2**22 + 1  # no process has such a number
+    (run / f".config.toml.{gone}.tmp").write_text("half")
+    (run / f".report.html.{os.getppid()}.tmp").write_text("somebody's at work")
+    assert glassgpt("train", "--run", run, "--resume", "--max-steps", 41).code == 0
+    assert [path.name for path in run.glob(".*")] == [f".report.html.{os.getppid()}.tmp"]
+
+
+def test_a_run_that_a_killed_overwrite_had_put_aside_comes_back(run: Path) -> None:
+    before = contents(run)
+    run.rename(run.with_name(".tmp-replaced-run"))
+    assert "exists: go on with --resume" in glassgpt("train", "--run", run, *settings()).error
+    assert contents(run) == before
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
 def test_a_damaged_checkpoint_leaves_the_others_usable(run: Path) -> None:
     (last_checkpoint(run) / "model.safetensors").write_bytes(b"")
     assert glassgpt("sample", run, "--checkpoint", 0, "--max-new-tokens", 2).code == 0
@@ -181,7 +197,7 @@ def shards(run: Path) -> Path:
 def own_run(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run with a cache of its own, whose shards may be damaged, and whose text is gone."""
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "cache"))
-    options = ["--data", "-", "--run", tmp_path / "own", *settings(training__max_steps=2)]
+    options = ["--data", "-", "--run", tmp_path / "own", *settings(training__max_steps=2, training__eval_every=1)]
     assert glassgpt("train", *options, stdin=text.encode()).code == 0
     return tmp_path / "own"
 

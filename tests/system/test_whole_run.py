@@ -114,6 +114,29 @@ def test_resuming_a_finished_run_says_so_and_changes_no_figure(run: Path) -> Non
     assert contents(run) == before
 
 
+def test_what_only_the_end_of_a_shorter_run_measured_is_forgotten(
+    text_file: Path, tmp_path: Path, trained: Path
+) -> None:
+    run = tmp_path / "run"
+    assert glassgpt("train", "--data", text_file, "--run", run, *settings(), "--max-steps", 35).code == 0
+    state = last_checkpoint(run) / "state.json"
+    assert json.loads(state.read_text())["val_loss"] is not None
+    assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
+    assert json.loads(state.read_text())["val_loss"] is None
+    assert weights(run) == weights(trained)
+    assert figures(run) == figures(trained)
+
+
+def test_every_session_of_a_run_is_kept(run: Path) -> None:
+    first = json.loads((run / "machine.json").read_text())
+    for steps in (41, 42):
+        assert glassgpt("train", "--run", run, "--resume", "--max-steps", steps).code == 0
+    machine = json.loads((run / "machine.json").read_text())
+    assert [session["after_step"] for session in machine.pop("later")] == [40, 41]
+    assert machine == first
+    assert "after step 41" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_resume_begins_a_run_that_is_not_there_yet(text_file: Path, tmp_path: Path) -> None:
     options = ["--data", text_file, "--run", tmp_path / "new", "--resume", *settings(training__max_steps=2)]
     result = glassgpt("train", *options)
@@ -211,6 +234,20 @@ def test_a_run_from_stdin_resumes_without_it(text: str, tmp_path: Path) -> None:
     assert glassgpt("train", *options, stdin=text.encode()).code == 0
     assert glassgpt("train", "--run", tmp_path / "run", "--resume", "--max-steps", 3).code == 0
     assert last_checkpoint(tmp_path / "run").name == "step-00000003"
+
+
+def test_a_batch_learned_by_heart_needs_no_further_step(text_file: Path, elsewhere: Path) -> None:
+    """Killed between its last step and its last figures."""
+    small = settings(model__dropout=0.0, training__batch_tokens=64, model__n_embd=64)
+    run = Path("runs/heart")
+    options = ["--data", text_file, "--overfit-batch", *small, "--set", "training.max_steps=1000"]
+    assert glassgpt("train", "--run", "heart", *options, "--set", "optimizer.lr=0.01").code == 0
+    expected = figures(run)
+    assert expected[-1]["step"] < 1000
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
+    assert glassgpt("train", "--run", "heart", "--resume").code == 0
+    assert figures(run)[-1] == expected[-1]
 
 
 def test_overfit_batch_learns_its_batch_by_heart(text_file: Path, elsewhere: Path) -> None:

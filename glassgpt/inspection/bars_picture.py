@@ -30,9 +30,10 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
     The grey band is the noise: a bar that ends in it shows nothing.
     """
     height = TOP + ROW * len(bars) + BOTTOM
-    reach = max([2.0, *(max(r, 1 / r) for bar in bars for r in (bar.speed, bar.memory))])
+    reaches = (_reach([bar.speed for bar in bars]), _reach([bar.memory for bar in bars]))
     parts = [text(16, 24, title, size=16)]
-    for (left, right), label in zip(PANELS, ("tokens per second, times", "peak memory, times"), strict=True):
+    labels = ("tokens per second, times", "peak memory, times")
+    for (left, right), label, reach in zip(PANELS, labels, reaches, strict=True):
         parts.append(text(left, 50, label))
         x = _axis(left, right, reach)
         if label.startswith("tokens"):
@@ -50,13 +51,18 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
             parts.append(text(PANELS[0][0], y + 15, "not on this device", colour="#5d6675"))
             continue
         colours = (_colour(bar.speed, 1.0, noise), _colour(1 / bar.memory, 1.0, noise))
-        for (left, right), ratio, colour in zip(PANELS, (bar.speed, bar.memory), colours, strict=True):
+        for (left, right), reach, ratio, colour in zip(PANELS, reaches, (bar.speed, bar.memory), colours, strict=True):
             x = _axis(left, right, reach)
             start, end = sorted((x(1.0), x(ratio)))
             parts.append(rectangle(start, y + 3, max(end - start, 1.5), 15, colour))
             beside = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
             parts.append(text(beside[0], y + 15, f"{ratio:.2f}", anchor=beside[1], size=12))
     return document(WIDTH, height, parts)
+
+
+def _reach(ratios: Sequence[float]) -> float:
+    """How far the axis goes to both sides of 1."""
+    return max([2.0, *(max(ratio, 1 / ratio) for ratio in ratios)])
 
 
 def _axis(left: float, right: float, reach: float) -> Callable[[float], float]:

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One trick in figures: medians over the rounds, ratios pair by pair. `missing` says why it was not measured."""
+    """One trick in figures: the best of the rounds; speeds pair by pair. `missing` says why it was not measured."""
 
     trick: Trick
     without: Measured | None = None
@@ -129,15 +129,15 @@ def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: 
     plain, changed = found["plain"], found[trick.name]
     sides = (plain, changed) if trick.with_it(setup) != setup else (changed, plain)
     pairs = list(zip(*sides, strict=True))
-    without, with_it = map(_median, sides)
+    without, with_it = map(_best, sides)
     speed = statistics.median(b.tokens_per_second / a.tokens_per_second for a, b in pairs)
-    memory = statistics.median(b.peak_memory / a.peak_memory for a, b in pairs)
-    return Row(trick, without, with_it, speed, memory)
+    return Row(trick, without, with_it, speed, memory=with_it.peak_memory / without.peak_memory)
 
 
-def _median(measured: Sequence[Measured]) -> Measured:
-    """The measurement whose step took the median time."""
-    return sorted(measured, key=lambda each: each.step)[len(measured) // 2]
+def _best(measured: Sequence[Measured]) -> Measured:
+    """The fastest of the measurements, with the least memory of all: neither can be less than the trick needs."""
+    fastest = min(measured, key=lambda each: each.step)
+    return replace(fastest, peak_memory=min(each.peak_memory for each in measured))
 
 
 def run_apart(setup: Setup, shards: Sequence[str], steps: int) -> Measured | str:

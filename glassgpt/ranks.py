@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 JOIN_SECONDS = 120.0  # from the first rank that is there to the last
-LOST_SECONDS = 60.0  # without an answer a rank is lost; most losses show at once, as a closed connection
+LOST_SECONDS = 50.0  # without an answer a rank is lost; most losses show at once, as a closed connection
 COMPILING_SECONDS = 600.0  # the same where ranks compile, some for minutes longer than others
 SAYING_SECONDS = 1.0  # for the first rank to come to the same error
 POLL_SECONDS = 0.02

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from glassgpt.data.manifest import Manifest
 from glassgpt.data.prepare import open_prepared
 from glassgpt.data.prepared import Prepared
 from glassgpt.ranks import Ranks
-from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.build import build_again
 
 
 def share_data(ranks: Ranks, make: Callable[[], Prepared]) -> Prepared:
     """`make` on the first rank. On each other node one rank makes the same in its own cache; all open it."""
     made: list[Prepared] = []
 
-    def describe() -> tuple[Manifest, Tokenizer]:
+    def describe() -> tuple[Manifest, dict[str, Any]]:
         made.append(make())
-        return made[0].manifest, made[0].tokenizer
+        return made[0].manifest, made[0].tokenizer.to_dict()
 
     manifest, tokenizer = ranks.on_first(describe)
-    return ranks.first_of_node_first(lambda: made[0] if made else open_prepared(manifest, tokenizer))
+    return ranks.first_of_node_first(lambda: made[0] if made else open_prepared(manifest, build_again(tokenizer)))

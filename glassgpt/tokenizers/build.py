@@ -78,6 +78,11 @@ def open_tokenizer(name: str) -> Tokenizer:
     return load_tokenizer(name)
 
 
+def build_again(data: dict[str, Any]) -> Tokenizer:
+    """The tokenizer whose `to_dict` gave the data."""
+    return LOADERS[data["type"]](data)
+
+
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer saved in the JSON file `path`, or that of a SentencePiece .model file.
 

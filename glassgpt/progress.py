@@ -72,7 +72,7 @@ class PlainListener(Listener):
 
     def _validation_share(self) -> float:
         spent = time.perf_counter() - self._began
-        return self._session.validation_seconds / max(spent, 1e-9)
+        return self._session.observer.seconds / max(spent, 1e-9)
 
     def _eta(self, state: TrainState) -> str:
         done = state.step - self._first_step

@@ -15,13 +15,11 @@ from torch import Tensor
 from glassgpt.data.loader import Loader
 from glassgpt.data.prepared import Prepared
 from glassgpt.errors import UserError
-from glassgpt.evaluation.hellaswag import HellaSwag
-from glassgpt.evaluation.suites import open_suite
-from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
-from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.evaluation.validation import Evaluation
 from glassgpt.models import build_model
+from glassgpt.observing import Observer
 from glassgpt.room import out_of_memory_advice
-from glassgpt.run import document_separator, start_of_text, write
+from glassgpt.run import document_separator
 from glassgpt.runconfig import RunConfig
 from glassgpt.runtime import Runtime
 from glassgpt.training.checkpoint import Checkpoint, save_checkpoint
@@ -102,11 +100,8 @@ class Session:
             keep_last=config.training.keep_last,
             snapshots=snapshot_steps(config.training.max_steps, config.training.snapshots),
         )  # fmt: skip
-        self.token_bytes = bytes_per_token(self.tokenizer)
-        self.separator = document_separator(config, self.tokenizer)
-        self.suites = {name: self._open_suite(name) for name in config.training.eval_suites}
+        self.observer = Observer(self.model, config, prepared, runtime)
         self.seconds = 0.0  # spent in training so far, interruptions not counted
-        self.validation_seconds = 0.0
         self._clock = time.perf_counter()
 
     def _build_model(self, weights: Mapping[str, Tensor] | None) -> None:
@@ -167,7 +162,7 @@ class Session:
             self._loss = ranks.on_first(lambda: next(iter(self.log.train_losses(1)), math.inf))
             ranks.on_first(lambda: self.listener.started(self, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            room = out_of_memory_advice(self.config, self.runtime, len(self.token_bytes))
+            room = out_of_memory_advice(self.config, self.runtime, self.tokenizer.vocab_size)
             with room, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
@@ -200,8 +195,8 @@ class Session:
     def _loss_function(self) -> LossFunction:
         return partial(
             next_token_loss,
-            n_ids=len(self.token_bytes),
-            separator=self.separator,
+            n_ids=self.tokenizer.vocab_size,
+            separator=document_separator(self.config, self.tokenizer),
             chunk=self.config.training.loss_chunk,
             sum_losses=self.runtime.compiled(sum_token_losses),
         )
@@ -216,10 +211,10 @@ class Session:
     def _batch(self, step: int, start: int, stop: int) -> Batch:
         inputs, targets = self.loader.rows(step, start, stop)
         largest = int(max(inputs.max(), targets.max()))
-        if largest >= len(self.token_bytes):
+        if largest >= self.tokenizer.vocab_size:
             raise UserError(
                 f"token id {largest} in the training data is outside the tokenizer's vocabulary of"
-                f" {len(self.token_bytes)}: the shards in {self.prepared.folder} are damaged or of another"
+                f" {self.tokenizer.vocab_size}: the shards in {self.prepared.folder} are damaged or of another"
                 " tokenizer; see glassgpt data verify"
             )
         device = self.runtime.device
@@ -283,51 +278,20 @@ class Session:
         self.keeper.save(self._facts(state, val_loss), whole=whole)
 
     def _evaluate(self, step: int, *, record: bool) -> float:
-        evaluation, seconds = self._measure(self.config.training.eval_tokens)
+        evaluation, seconds = self.observer.validate(self.config.training.eval_tokens)
         if record:
             self.log.add({"step": step, **_val_figures(evaluation), "val/seconds": seconds})
             self.listener.evaluated(step, evaluation, False)
         return evaluation.loss
 
-    def _measure(self, max_tokens: int | None) -> tuple[Evaluation, float]:
-        started = time.perf_counter()
-        evaluation = evaluate(
-            self.model,
-            self.prepared.val,
-            self.token_bytes,
-            self.runtime,
-            block_size=self.config.model.block_size,
-            max_tokens=max_tokens,
-            separator=self.separator,
-        )
-        seconds = time.perf_counter() - started
-        self.validation_seconds += seconds
-        return evaluation, seconds
-
-    def _open_suite(self, name: str) -> HellaSwag:
-        file, limit = self.config.training.eval_suite_file or None, self.config.training.eval_suite_limit or None
-        # One rank of a node may have to download it for all.
-        return self.runtime.ranks.first_of_node_first(lambda: open_suite(name, self.tokenizer, file=file, limit=limit))
-
     def _run_suites(self, step: int) -> None:
-        started = time.perf_counter()
-        for name, suite in self.suites.items():
-            result = suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size)
-            figures = result.figures()
+        for name, figures in self.observer.run_suites():
             self.log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
             self.listener.measured(step, name, figures)
-        self.validation_seconds += time.perf_counter() - started
 
     def _sample(self, step: int) -> None:
-        """Writes a little, drawn by a generator of its own, so that looking never changes training."""
-        generator = torch.Generator().manual_seed(self.config.training.seed + step)
-        ids = start_of_text(self.tokenizer)
-        pieces = write(
-            self.model, self.tokenizer, ids, SamplingConfig(temperature=0.8, top_k=200),
-            self.config.model.block_size, self.config.training.sample_tokens, generator,
-        )  # fmt: skip
         try:
-            prompt, text = self.tokenizer.decode(ids), "".join(pieces)
+            prompt, text = self.observer.sample(step)
         except UserError as error:  # weights that diverge are the loop's to judge
             self.listener.note(f"step {step}: no sample, {error}")
             return
@@ -336,12 +300,12 @@ class Session:
 
     def _finish(self, state: TrainState) -> None:
         """The last figures: the whole validation split, for the last weights and for the best."""
-        evaluation, _ = self._measure(None)
+        evaluation, _ = self.observer.validate(None)
         best_step, best_loss = state.step, evaluation.loss
         best = self.keeper.best
         if best is not None and best.step != state.step:
             self.keeper.load_weights(best)  # the loop is over: nothing needs the last weights any more
-            other, _ = self._measure(None)
+            other, _ = self.observer.validate(None)
             if other.loss < best_loss:
                 best_step, best_loss = best.step, other.loss
         # One batch again and again has no noise to average away.
@@ -356,7 +320,7 @@ class Session:
                 "best/step": best_step,
                 "best/val/loss": best_loss,
                 "seconds": self._elapsed(),
-                "validation_seconds": self.validation_seconds,
+                "validation_seconds": self.observer.seconds,
             }
         )
         self.listener.evaluated(state.step, evaluation, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -31,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Tiny models gain nothing from a second thread, and on a busy machine its threads wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.addaudithook(refuse_network)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_worker(config: pytest.Config) -> bool:

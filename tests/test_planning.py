@@ -132,6 +132,7 @@ def test_auto_divides_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_with_no_room_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config, n_ids, _ = planned_config("char-tiny", ["training.micro_batch=auto"])
     monkeypatch.setattr(room, "local_hardware", lambda runtime: Hardware("small", 10, None, "cpu", "float32"))
+    monkeypatch.setattr(room, "resident_bytes", lambda: 300 << 20)  # other tests may have left this process large
     with pytest.raises(UserError, match=r"this model does not fit on small: one row needs about 0\.[3-9] GiB"):
         with_micro_batch(config, build_runtime("cpu"), n_ids, lambda line: None)
 

@@ -221,6 +221,9 @@ def _read_number(name: str, least: int, most: int) -> int:
     return int(text)
 
 
+# Pickles, as in torch's own exchange of objects: the ranks of a job trust each other, and so whoever reaches its port.
+
+
 def _tell(store: Store, key: str, value: Any) -> None:
     store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # bytes too
 

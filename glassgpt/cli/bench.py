@@ -31,11 +31,14 @@ def tricks(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Turn each trick on and off: tokens per second, peak of memory, loss, and why it helped or did not."""
+    from glassgpt.errors import UserError
     from glassgpt.files import write_text
     from glassgpt.inspection.bars_picture import Bar, draw_bars
     from glassgpt.tricks import measure_tricks, reading
     from glassgpt.tricks.recipe import plain_setup
 
+    if out.is_dir():  # said before minutes of measuring, not after
+        raise UserError(f"--out {out} is a folder: name the file of the picture")
     setup, prepared = plain_setup(recipe, data, set or [], rows, device)
     typer.echo(prepared.note, err=True)
     results = measure_tricks(

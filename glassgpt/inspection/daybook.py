@@ -16,6 +16,7 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.files import write_text
 from glassgpt.inspection.figures import is_finite, parameters
 from glassgpt.inspection.record import Line, Record, read_record
+from glassgpt.tokenizers.base import to_utf8
 
 NOTES = "notes.jsonl"
 
@@ -60,9 +61,11 @@ SORTS = ("begun", "run", "data", "model", "parameters", "steps", "train_loss", "
 
 
 def add_note(folder: Path, text: str, time: datetime | None = None) -> Note:
-    """Adds a remark to a run. Raises UserError for an empty one, and where the folder cannot be written to."""
+    """Adds a remark to a run. Raises UserError for an empty one, one that is no UTF-8, and where
+    the folder cannot be written to."""
     if not text.strip():
         raise UserError("the note is empty: say what you have seen")
+    to_utf8(text)
     note = Note((time or datetime.now().astimezone()).replace(microsecond=0), text.strip())
     notes = [*read_notes(folder), note]
     lines = (json.dumps({"time": each.time.isoformat(), "text": each.text}, ensure_ascii=False) for each in notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -32,7 +33,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` at the end, in place of what was there; after an error nothing changes."""
+    """A folder to fill, which becomes `path` at the end, in place of what was there; after an error nothing changes.
+
+    Raises FileExistsError for what comes to be at `path` only meanwhile: nobody has agreed to replace that.
+    """
+    agreed = path.exists()  # "new/../old" is nowhere until "new" is made
     temporary = path.with_name(f".tmp-{path.name}")
     replaced = path.with_name(f".tmp-replaced-{path.name}")
     try:
@@ -40,6 +45,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         if path.exists():
+            if not agreed:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
         temporary.rename(path)

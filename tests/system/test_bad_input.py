@@ -321,3 +321,22 @@ def test_a_lock_that_cannot_be_taken(elsewhere: Path, monkeypatch: pytest.Monkey
         alone(elsewhere / "run"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["nowhere/../mine", "mine/nowhere/../../mine"])
+def test_a_path_through_a_folder_that_is_not_there_replaces_nothing(elsewhere: Path, trained: Path, name: str) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work", encoding="utf-8")
+    for arguments in (["train", "--data", "mine/thesis.txt", *settings(), "--run"], ["export", trained, "--out"]):
+        assert glassgpt(*arguments, name).code == 2
+        assert contents(Path("mine")).keys() >= {"thesis.txt"}
+
+
+def test_a_note_that_is_no_text_is_refused(run: Path) -> None:
+    assert "lone surrogate" in glassgpt("note", run, "\udcff bad").error
+    assert not (run / "notes.jsonl").exists()
+
+
+def test_a_picture_in_the_place_of_a_folder_is_refused_before_measuring(elsewhere: Path) -> None:
+    Path("pictures").mkdir()
+    assert "is a folder" in glassgpt("bench", "tricks", "--out", "pictures").error

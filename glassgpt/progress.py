@@ -21,6 +21,8 @@ class PlainListener(Listener):
             print(line, file=sys.stderr, flush=True)
         except OSError:  # its reader is gone, as `tee` is after Ctrl-C: no reason to end without saving
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        except RuntimeError:  # a signal came while a line was being written, and Python lets no second one in between
+            pass
 
     def note(self, line: str) -> None:
         self.say(line)

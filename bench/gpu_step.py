@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassgpt.costs.flops import estimate_flops_per_token
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime, build_runtime, describe_machine
+from glassgpt.runtime.device import Runtime, build_runtime, describe_machine
 from glassgpt.training.fit import train_step
-from glassgpt.training.flops import estimate_flops_per_token
 from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 

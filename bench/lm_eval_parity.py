@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import glassgpt as gg
-from glassgpt.exporting import export_hf
-from glassgpt.session import Listener
+from glassgpt.runs.exporting import export_hf
+from glassgpt.runs.listener import Listener
 
 MODEL = {"model.n_layer": 2, "model.n_head": 2, "model.n_embd": 64, "model.block_size": 256}
 TRAINING = {"training.batch_tokens": 2048, "training.sample_every": 0, "training.eval_tokens": 2048}

@@ -30,14 +30,14 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     """Peak of this process's resident set in bytes, after some steps of a recipe."""
     import torch
 
-    import glassgpt.session  # noqa: F401  what a training process has imported
+    import glassgpt.runs.session  # noqa: F401  what a training process has imported
+    from glassgpt.costs.speed import random_batches
     from glassgpt.models import build_model
-    from glassgpt.planning import planned_config
-    from glassgpt.runtime import build_runtime
+    from glassgpt.planning.plan import planned_config
+    from glassgpt.runtime.device import build_runtime
     from glassgpt.training.fit import train_step
     from glassgpt.training.losses import next_token_loss
     from glassgpt.training.optimizers import build_optimizer
-    from glassgpt.training.speed import random_batches
 
     config, n_ids, _ = planned_config(recipe)
     runtime = build_runtime("cpu", "float32")
@@ -53,9 +53,9 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
 
 def predict(recipe: str, micro_batch: int, passes: int) -> dict[str, int]:
     """The plan's parts for the same process."""
-    from glassgpt.planning import planned_config
-    from glassgpt.room import estimate_memory
-    from glassgpt.training.hardware import find_hardware
+    from glassgpt.costs.hardware import find_hardware
+    from glassgpt.planning.plan import planned_config
+    from glassgpt.runs.micro_batch import estimate_memory
 
     config, n_ids, _ = planned_config(recipe)
     memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import tiktoken
 
-from glassgpt.data.preparation import ShardingConfig
-from glassgpt.data.sharding import prepare_shards
+from glassgpt.data.corpus_to_shards import prepare_shards
+from glassgpt.data.sharding_state import ShardingConfig
 from glassgpt.data.sources import find_files
 from glassgpt.tokenizers.words import available_cores
 
@@ -99,10 +99,10 @@ def measure_memory(folder: Path, size: int, workers: int) -> None:
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     parent, everything = Peak(), Peak()
-    watcher = threading.Thread(target=watch, args=(process, parent, everything))
-    watcher.start()
+    hook = threading.Thread(target=watch, args=(process, parent, everything))
+    hook.start()
     process.wait()
-    watcher.join()
+    hook.join()
     seconds = time.perf_counter() - began
     print(
         f"{path.stat().st_size / 1e9:.2f} GB in {seconds:.0f} s: peak {everything.bytes / 1e6:.0f} MB, "

@@ -16,15 +16,15 @@ import glassgpt
 from glassgpt.doctor import references
 from glassgpt.doctor.references import build_reference
 from glassgpt.files import write_text
-from glassgpt.inspection.record import Record, read_record
-from glassgpt.runconfig import load_recipe, parse_run_config
-from glassgpt.session import Listener
+from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.runs.config import load_recipe, parse_run_config
+from glassgpt.runs.listener import Listener
 
 POINTS = 20  # validations on the way
 SHORT = 0.1  # of the recipe's steps, without --write
 
 
-def train(recipe: str, data: str, seed: int, folder: Path, short: bool) -> Record:
+def train(recipe: str, data: str, seed: int, folder: Path, short: bool) -> RunRecord:
     """One run, validated POINTS times."""
     max_steps = parse_run_config(load_recipe(recipe)).training.max_steps
     settings = {

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
-    from glassgpt.exporting import export_hf
-    from glassgpt.importing import import_hf
     from glassgpt.inspection.capture import capture
     from glassgpt.interop.huggingface import load_hf
-    from glassgpt.pretraining import train
-    from glassgpt.run import Run, load
+    from glassgpt.runs.exporting import export_hf
+    from glassgpt.runs.importing import import_hf
+    from glassgpt.runs.run import Run, load
+    from glassgpt.runs.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Run": "glassgpt.run",
+    "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
-    "export_hf": "glassgpt.exporting",
-    "import_hf": "glassgpt.importing",
-    "load": "glassgpt.run",
+    "export_hf": "glassgpt.runs.exporting",
+    "import_hf": "glassgpt.runs.importing",
+    "load": "glassgpt.runs.run",
     "load_hf": "glassgpt.interop.huggingface",
-    "train": "glassgpt.pretraining",
+    "train": "glassgpt.runs.train",
 }
 
 __all__ = ["Run", "UserError", "__version__", "capture", "export_hf", "import_hf", "load", "load_hf", "train"]

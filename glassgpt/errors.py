@@ -14,7 +14,7 @@ class UserError(Exception):
     """
 
 
-class SaidElsewhere(UserError):
+class ReportedByFirstRank(UserError):
     """The error of another process of the same job, which says it; this one only ends."""
 
 

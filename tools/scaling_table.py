@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
 from glassgpt.models.gpt2 import GPT2, GPT2_SIZES
-from glassgpt.training.flops import count_parameters, estimate_flops_per_token
 
 GPUS_PER_NODE = 8
 NVLINK = 450e9  # bytes/s that an H100 sends, and receives at the same time (NVIDIA H100 data sheet: 900e9 in all)

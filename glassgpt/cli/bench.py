@@ -33,8 +33,8 @@ def tricks(
     """Turn each trick on and off: tokens per second, peak of memory, loss, and why it helped or did not."""
     from glassgpt.errors import UserError
     from glassgpt.files import write_text
-    from glassgpt.inspection.bars_picture import Bar, draw_bars
-    from glassgpt.tricks import measure_tricks, reading
+    from glassgpt.report.bars_picture import Bar, draw_bars
+    from glassgpt.tricks import explanation, measure_tricks
     from glassgpt.tricks.recipe import plain_setup
 
     if out.is_dir():  # said before minutes of measuring, not after
@@ -47,7 +47,7 @@ def tricks(
     bars = [Bar(row.trick.name, row.speed, row.memory, row.missing) for row in results.rows]
     write_text(out, draw_bars(bars, f"{Path(recipe).stem}: what each trick gives on {results.device}", results.noise))
     if as_json:
-        rows_json = [{**row.to_dict(), "reading": reading(row, results)} for row in results.rows]
+        rows_json = [{**row.to_dict(), "explanation": explanation(row, results)} for row in results.rows]
         fields = {"recipe": recipe, "device": results.device, "parameters": results.n_params, "noise": results.noise}
         typer.echo(json.dumps({**fields, "picture": str(out), "tricks": rows_json}))
     else:
@@ -57,11 +57,11 @@ def tricks(
 
 
 def print_table(results: Results) -> None:
-    """A row for each trick: both sides, the ratio, and its reading below."""
+    """A row for each trick: both sides, the ratio, and its explanation below."""
     from rich.console import Console
     from rich.table import Table
 
-    from glassgpt.tricks import reading
+    from glassgpt.tricks import explanation
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -84,4 +84,4 @@ def print_table(results: Results) -> None:
             )  # fmt: skip
     console.print(table)
     for row in results.rows:
-        console.print(f"\n{row.trick.name} ({row.trick.idea}). {reading(row, results)}", markup=False)
+        console.print(f"\n{row.trick.name} ({row.trick.idea}). {explanation(row, results)}", markup=False)

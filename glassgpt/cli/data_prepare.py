@@ -15,8 +15,8 @@ from glassgpt.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glassgpt.data.prepared import Prepared
-    from glassgpt.data.sharding import Progress
+    from glassgpt.data.corpus_to_shards import ShardingProgress
+    from glassgpt.data.dataset import Dataset
     from glassgpt.data.sources import Source
     from glassgpt.tokenizers import TokenizerConfig
 
@@ -78,9 +78,9 @@ def prepare(
     print_fields(describe_prepared(prepared.folder, prepared.manifest), as_json)
 
 
-def _into_cache(names: list[str], tokenizer: TokenizerConfig, val_fraction: float) -> Prepared:
-    from glassgpt.data.prepare import DataConfig
-    from glassgpt.data.prepare import prepare as prepare_data
+def _into_cache(names: list[str], tokenizer: TokenizerConfig, val_fraction: float) -> Dataset:
+    from glassgpt.data.dataset_cache import DataConfig
+    from glassgpt.data.dataset_cache import prepare as prepare_data
 
     if len(names) > 1:
         raise UserError(
@@ -98,9 +98,9 @@ def _into_folder(
     shard_tokens: int | None,
     train_tokenizer_on: int | None,
     workers: int | None,
-) -> Prepared:
-    from glassgpt.data.preparation import ShardingConfig
-    from glassgpt.data.sharding import prepare_shards
+) -> Dataset:
+    from glassgpt.data.corpus_to_shards import prepare_shards
+    from glassgpt.data.sharding_state import ShardingConfig
 
     given = {
         "shard_tokens": shard_tokens,
@@ -161,7 +161,7 @@ class ProgressLine:
         """A line that stays."""
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: ShardingProgress) -> None:
         """Shows the newest figures."""
         if self._status:
             self._status.update(describe_progress(progress))
@@ -170,7 +170,7 @@ class ProgressLine:
             self.say(describe_progress(progress))
 
 
-def describe_progress(progress: Progress) -> str:
+def describe_progress(progress: ShardingProgress) -> str:
     """Tokens so far, how fast they come, and how long it will take."""
     rate = progress.new_tokens / max(progress.seconds, 1e-9)
     parts = [f"{progress.tokens:,} tokens", f"{rate:,.0f} tokens/s"]

@@ -11,7 +11,7 @@ from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
-    from glassgpt.run import Run
+    from glassgpt.runs.run import Run
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """The loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy at a suite."""
-    from glassgpt.run import load
+    from glassgpt.runs.run import load
 
     if suite is None and (file is not None or limit is not None):
         raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")

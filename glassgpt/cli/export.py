@@ -20,7 +20,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write a run so that other programs load it without any code of ours."""
-    from glassgpt.exporting import find_exporter
+    from glassgpt.runs.exporting import find_exporter
 
     folder = find_exporter(format)(run, out, checkpoint=checkpoint, overwrite=overwrite)
     typer.echo(json.dumps({"run": run, "format": format, "out": str(folder)}) if as_json else str(folder))

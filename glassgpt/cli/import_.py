@@ -19,8 +19,8 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Make a run of a GPT-2 that transformers saved: its weights and its tokenizer, exactly."""
-    from glassgpt.importing import import_hf
-    from glassgpt.training.flops import count_parameters
+    from glassgpt.costs.flops import count_parameters
+    from glassgpt.runs.importing import import_hf
 
     imported = import_hf(source, run=run, revision=revision, overwrite=overwrite)
     parameters = count_parameters(imported.model)

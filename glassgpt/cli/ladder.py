@@ -22,9 +22,9 @@ def ladder(
     The table fills on stderr as it goes. The results folder holds ladder.json and ladder.svg, the ten curves.
     """
     from glassgpt.cli.ladder_table import LadderTable
-    from glassgpt.data.prepare import DataConfig, prepare
-    from glassgpt.ladder import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results
-    from glassgpt.runtime import build_runtime
+    from glassgpt.course.climb import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results
+    from glassgpt.data.dataset_cache import DataConfig, prepare
+    from glassgpt.runtime.device import build_runtime
     from glassgpt.tokenizers import TokenizerConfig
 
     sections = find_sections(section)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from glassgpt.ladder import LadderListener, LadderTraining, Row
+from glassgpt.course.climb import LadderListener, LadderTraining, SectionRow
 from glassgpt.models.ladder import Section
 
 WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
@@ -21,10 +21,10 @@ class LadderTable(LadderListener):
     """Shows on stderr how far each section is; `save` is called with all rows whenever one is added."""
 
     def __init__(
-        self, sections: Sequence[Section], training: LadderTraining, *, save: Callable[[Sequence[Row]], None]
+        self, sections: Sequence[Section], training: LadderTraining, *, save: Callable[[Sequence[SectionRow]], None]
     ) -> None:
         self._sections, self._training, self._save = sections, training, save
-        self._rows: list[Row] = []
+        self._rows: list[SectionRow] = []
         self._now: tuple[Section, int, int, float] | None = None  # section, seed, step, validation loss
         self._console = Console(stderr=True, highlight=False)
         # The live table goes when it is done: what stays is the result, on stdout.
@@ -48,7 +48,7 @@ class LadderTable(LadderListener):
         self._now = (section, seed, step, val_loss)
         self._refresh()
 
-    def reached(self, row: Row) -> None:
+    def reached(self, row: SectionRow) -> None:
         self._rows.append(row)
         self._now = None
         self._save(self._rows)
@@ -96,6 +96,6 @@ class LadderTable(LadderListener):
         return f"{val_loss:.3f}", "", f"seed {seed + 1}/{self._training.seeds}, step {step}/{self._training.steps}"
 
 
-def describe_loss(row: Row) -> str:
+def describe_loss(row: SectionRow) -> str:
     """The mean, and half of the distance between the best and the worst seed where there are several."""
     return f"{row.val_loss:.4f}" + (f" ± {row.spread:.4f}" if len(row.climbs) > 1 else "")

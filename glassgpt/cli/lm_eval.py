@@ -31,7 +31,7 @@ def evaluate_run(
 ) -> None:
     """Evaluate a run by tasks of lm-eval. Their data sets come from the Hugging Face hub, or are local files."""
     from glassgpt.files import write_text
-    from glassgpt.run import load
+    from glassgpt.runs.run import load
 
     opened = load(run, checkpoint=checkpoint, device=device)
     results = opened.evaluate_tasks(

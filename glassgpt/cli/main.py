@@ -26,7 +26,7 @@ from glassgpt.cli import (
     tokenizer,
     train,
 )
-from glassgpt.errors import RankLost, SaidElsewhere, UserError
+from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
 
@@ -80,7 +80,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         code = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code or 0)
-    except SaidElsewhere:
+    except ReportedByFirstRank:
         sys.exit(2)
     except RankLost as error:
         sys.stderr.write(f"glassgpt: {error}\n")

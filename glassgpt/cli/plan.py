@@ -22,7 +22,7 @@ def plan(
 ) -> None:
     """Parameters, arithmetic, memory by micro-batch, time and cost of a recipe."""
     from glassgpt.cli.plan_table import print_plan
-    from glassgpt.planning import make_plan
+    from glassgpt.planning.plan import make_plan
 
     made = make_plan(
         recipe, set or [], device=device, utilisation=utilisation, price_per_hour=price_per_hour,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from glassgpt.planning import CHINCHILLA_RATIO, Plan
-from glassgpt.training.hardware import RESERVE
-from glassgpt.training.memory import LOSS
+from glassgpt.costs.hardware import RESERVE
+from glassgpt.costs.memory import LOSS
+from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
 
 COLUMNS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim", "low-precision weights": "16-bit",

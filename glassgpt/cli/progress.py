@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from glassgpt.progress import PlainListener, indent
-from glassgpt.run import Run
-from glassgpt.session import Session
+from glassgpt.runs.console import PlainListener, indent
+from glassgpt.runs.listener import RunInfo
+from glassgpt.runs.run import Run
 from glassgpt.training.fit import TrainState
-from glassgpt.training.tracking import Record
+from glassgpt.training.metrics import Line
 
 
 def build_listener() -> PlainListener:
@@ -35,12 +35,12 @@ class RichListener(PlainListener):
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def started(self, session: Session, state: TrainState) -> None:
-        super().started(session, state)
-        self._task = self._bar.add_task("", total=session.config.training.max_steps, completed=state.step)
+    def started(self, info: RunInfo, state: TrainState) -> None:
+        super().started(info, state)
+        self._task = self._bar.add_task("", total=info.config.training.max_steps, completed=state.step)
         self._live.start()
 
-    def stepped(self, state: TrainState, record: Record) -> None:
+    def stepped(self, state: TrainState, record: Line) -> None:
         if "skipped" in record:
             self.say(f"step {state.step}: skipped, {record['skipped']}")
         assert self._task is not None  # started() came first

@@ -11,7 +11,7 @@ import typer
 def recipes(as_json: Annotated[bool, typer.Option("--json", help="The whole recipes as JSON.")] = False) -> None:
     """List the recipes."""
     from glassgpt.config import read_toml
-    from glassgpt.runconfig import list_recipes
+    from glassgpt.runs.config import list_recipes
 
     found = {name: read_toml(path) for name, path in list_recipes().items()}
     if as_json:

@@ -20,8 +20,8 @@ def report(
 ) -> None:
     """Write report.html into a run's folder, or one page on several runs, or on those of some days; prints its path."""
     from glassgpt.errors import UserError
-    from glassgpt.inspection.report import write_comparison, write_report
-    from glassgpt.run import check_trained, find_run
+    from glassgpt.report.run_page import write_comparison, write_report
+    from glassgpt.runs.folder import check_trained, find_run
 
     if since is not None or until is not None:
         if runs:
@@ -42,9 +42,9 @@ def report(
 def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, list[Path]]:
     """The page of the runs and notes of a period, and the runs that are on it."""
     from glassgpt.errors import UserError
-    from glassgpt.inspection.daybook import list_entries, parse_day, within
-    from glassgpt.inspection.daybook_page import write_daybook
-    from glassgpt.run import RUNS
+    from glassgpt.report.daybook import list_entries, parse_day, within
+    from glassgpt.report.daybook_page import write_daybook
+    from glassgpt.runs.folder import RUNS
 
     first = None if since is None else parse_day(since, "--since")
     last = None if until is None else parse_day(until, "--until")

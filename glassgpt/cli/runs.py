@@ -11,7 +11,7 @@ import typer
 from glassgpt.cli.sample import RUN_HELP
 
 if TYPE_CHECKING:
-    from glassgpt.inspection.daybook import Entry
+    from glassgpt.report.daybook import Entry
 
 WIDTH_OF_A_FILE = 200  # columns of the table where stdout is no terminal
 
@@ -24,7 +24,7 @@ def runs(
 ) -> None:
     """List all runs with date, data, model, losses, time and notes; the newest first."""
     from glassgpt.errors import UserError
-    from glassgpt.inspection.daybook import list_entries
+    from glassgpt.report.daybook import list_entries
 
     if not folder.is_dir() and folder != Path("runs"):
         raise UserError(f"there is no folder {folder}: name the one that holds the runs")
@@ -43,8 +43,8 @@ def note(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write a note beside a run; glassgpt runs and glassgpt report show it."""
-    from glassgpt.inspection.daybook import add_note
-    from glassgpt.run import find_run
+    from glassgpt.report.daybook import add_note
+    from glassgpt.runs.folder import find_run
 
     folder = find_run(run)
     added = add_note(folder, text)
@@ -58,7 +58,7 @@ def print_table(entries: list[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from glassgpt.inspection.figures import count, duration
+    from glassgpt.report.figures import count, duration
 
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -26,7 +26,7 @@ def sample(
     """Write text from a run's weights, as it is chosen."""
     from glassgpt.errors import UserError
     from glassgpt.generation.sampling import SamplingConfig
-    from glassgpt.run import load
+    from glassgpt.runs.run import load
 
     config = SamplingConfig(temperature, top_k, top_p)
     if num_samples < 1:

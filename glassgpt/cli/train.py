@@ -38,8 +38,8 @@ def train(
 ) -> None:
     """Train a recipe on a text. Progress goes to stderr; everything is kept in the run's folder."""
     from glassgpt.cli.progress import build_listener, print_result
-    from glassgpt.pretraining import train as train_run
-    from glassgpt.session import Interrupted
+    from glassgpt.runs.session import Interrupted
+    from glassgpt.runs.train import train as train_run
 
     given = {"seed": seed, "device": device, "dtype": dtype, "compile": compile, "parallel": parallel}
     settings: dict[str, Any] = {f"training.{name}": value for name, value in given.items() if value is not None}

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassgpt.data.documents import Piece
-from glassgpt.data.sources import Batch
+from glassgpt.data.sources import DocumentBatch
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.words import worker_environment
 
-END_OF_TEXT = "<|endoftext|>"
 _HEADER = struct.Struct("<IQ")
 _IDS, _REFUSED = 0, 1  # kinds of answer
 _AHEAD = 2  # batches in flight for each worker: one at work, one waiting
@@ -47,7 +47,9 @@ def end_of_text(tokenizer: Tokenizer) -> int:
         ) from None
 
 
-def encode_batches(batches: Iterator[Batch], tokenizer_file: Path, workers: int) -> Generator[tuple[Batch, Ids]]:
+def encode_batches(
+    batches: Iterator[DocumentBatch], tokenizer_file: Path, workers: int
+) -> Generator[tuple[DocumentBatch, Ids]]:
     """Each batch with its ids, in the order of the batches; as many are held in memory as keep the workers busy."""
     pool: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
     processes = [_start_worker(tokenizer_file) for _ in range(workers)]
@@ -63,7 +65,7 @@ def encode_batches(batches: Iterator[Batch], tokenizer_file: Path, workers: int)
 
     threads = ThreadPoolExecutor(workers)
     try:
-        waiting: deque[tuple[Batch, Future[Ids]]] = deque()
+        waiting: deque[tuple[DocumentBatch, Future[Ids]]] = deque()
         for batch in batches:
             waiting.append((batch, threads.submit(encode, batch.pieces)))
             if len(waiting) >= _AHEAD * workers:

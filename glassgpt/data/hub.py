@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.data.documents import Piece
-from glassgpt.data.sources import BATCH, Batch, Position
+from glassgpt.data.sources import BATCH, DocumentBatch, Position
 from glassgpt.errors import UserError, unknown
 
 FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
@@ -57,7 +57,7 @@ class HubDataset:
 
             return replace(self, revision=HfApi().dataset_info(self.id, timeout=20).sha)
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[Batch]:
+    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters, each document whole."""
         with _reaching(self.id):
             stream = self._stream()
@@ -71,10 +71,10 @@ class HubDataset:
                 pieces.append(self._piece(record, number))
                 size += len(pieces[-1].text)
                 if size >= BATCH:
-                    yield Batch(position, pieces, min(number / total, 1.0) if total else None)
+                    yield DocumentBatch(position, pieces, min(number / total, 1.0) if total else None)
                     position, pieces, size = [number, stream.state_dict()], [], 0
             if pieces:
-                yield Batch(position, pieces, 1.0)
+                yield DocumentBatch(position, pieces, 1.0)
 
     def _stream(self) -> Any:
         try:

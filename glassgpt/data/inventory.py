@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.data.corpora import Corpus, load_text, shakespeare_path, verify_shakespeare
-from glassgpt.data.foreign import LLMC
-from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
-from glassgpt.data.preparation import load_preparation
-from glassgpt.data.prepare import prepared_folder
-from glassgpt.data.prepared import (
+from glassgpt.data.dataset import (
     MANIFEST_NAME,
     PREPARATION_NAME,
     TOKENIZER_NAME,
@@ -21,6 +17,10 @@ from glassgpt.data.prepared import (
     sha256_of,
     tokenizer_sha256,
 )
+from glassgpt.data.dataset_cache import prepared_folder
+from glassgpt.data.foreign import LLMC
+from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
+from glassgpt.data.sharding_state import load_preparation
 from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
 from glassgpt.errors import UserError

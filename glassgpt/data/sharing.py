@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import open_prepared
 from glassgpt.data.manifest import Manifest
-from glassgpt.data.prepare import open_prepared
-from glassgpt.data.prepared import Prepared
-from glassgpt.ranks import Ranks
+from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers.build import build_again
 
 
-def share_data(ranks: Ranks, make: Callable[[], Prepared]) -> Prepared:
+def share_data(ranks: Ranks, make: Callable[[], Dataset]) -> Dataset:
     """`make` on the first rank. On each other node one rank makes the same in its own cache; all open it."""
-    made: list[Prepared] = []
+    made: list[Dataset] = []
 
     def describe() -> tuple[Manifest, dict[str, Any]]:
         made.append(make())

@@ -25,7 +25,7 @@ BATCH = 1 << 20  # characters, about, in a batch
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
-class Batch(NamedTuple):
+class DocumentBatch(NamedTuple):
     """Some pieces of documents, and the place from which the source gives them again."""
 
     position: Position
@@ -46,7 +46,7 @@ class Source(Protocol):
     def settings(self) -> dict[str, Any]:
         """What decides the documents and their order, ready for JSON: equal where these are equal."""
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[Batch]:
+    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
         """The documents from `start`, the position of an earlier batch, or from the first."""
 
 
@@ -68,7 +68,7 @@ class LocalFiles:
         only_text = all(kind_of(path) == TEXT for path in self.files)
         return {"files": files, **({} if only_text else {"column": self.column})}
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[Batch]:
+    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters."""
         sizes = [path.stat().st_size for path in self.files]
         total = max(sum(sizes), 1)
@@ -82,11 +82,11 @@ class LocalFiles:
                 pieces.append(piece)
                 size += len(piece.text)
                 if size >= BATCH:
-                    yield Batch(position, pieces, (before + piece.bytes_read) / total)
+                    yield DocumentBatch(position, pieces, (before + piece.bytes_read) / total)
                     position, pieces, size = None, [], 0
             before += sizes[number]
         if pieces:
-            yield Batch(position, pieces, 1.0)
+            yield DocumentBatch(position, pieces, 1.0)
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class OneText:
     def settings(self) -> dict[str, Any]:
         return {"text_sha256": hashlib.sha256(self.corpus.text.encode()).hexdigest()}
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[Batch]:
+    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
         text = self.corpus.text
         pieces = list(safe_slices(text, BATCH)) if in_pieces else [text]
         for number, piece in enumerate(pieces[start or 0 :], start or 0):
-            yield Batch(number, [Piece(piece, number == 0, self.name, 0)], (number + 1) / len(pieces))
+            yield DocumentBatch(number, [Piece(piece, number == 0, self.name, 0)], (number + 1) / len(pieces))
 
 
 def find_files(names: Sequence[str], column: str) -> LocalFiles:

@@ -10,10 +10,11 @@ import numpy as np
 
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.parts import iter_parts
-from glassgpt.doctor.patient import Patient
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
-from glassgpt.inspection.record import Line, Record
+from glassgpt.doctor.subject import Subject
+from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
+from glassgpt.training.metrics import Line
 
 LEAST_STEPS = 50  # before them a curve has no shape yet
 BLOCKS = 20  # of a training curve; the median of each is free of single steps
@@ -25,7 +26,7 @@ OVERFITTING = 0.02  # rise of the validation loss from its best
 PLATEAU = 0.005  # share of the training loss that the second half of a run should bring at least
 
 
-def check_reference(record: Record, references: Sequence[Reference]) -> Finding:
+def check_reference(record: RunRecord, references: Sequence[Reference]) -> Finding:
     """The newest loss against that of runs of the same sizes on the same text, after as many tokens."""
     name, expected = "reference curve", "as the reference, within its spread"
     reference = find_reference(record, references)
@@ -52,7 +53,7 @@ def check_reference(record: Record, references: Sequence[Reference]) -> Finding:
     )
 
 
-def newest(record: Record) -> tuple[str, int, float] | None:
+def newest(record: RunRecord) -> tuple[str, int, float] | None:
     """The last validation, else the last training loss: which curve, after how many tokens, the loss."""
     measured = [
         line
@@ -68,12 +69,12 @@ def newest(record: Record) -> tuple[str, int, float] | None:
     return None
 
 
-def tokens_at(record: Record, step: int) -> int:
+def tokens_at(record: RunRecord, step: int) -> int:
     """What the run had read after `step` steps."""
     return int(step * record.config["training"]["batch_tokens"])
 
 
-def check_unigram(record: Record, entropy: float) -> Finding:
+def check_unigram(record: RunRecord, entropy: float) -> Finding:
     """The loss against that of a model which knows only how often each token occurs."""
     name, expected = "beyond counting", f"below {entropy:.3f}"
     found = newest(record)
@@ -91,18 +92,18 @@ def check_unigram(record: Record, entropy: float) -> Finding:
     )
 
 
-def unigram_entropy(patient: Patient) -> float:
+def unigram_entropy(subject: Subject) -> float:
     """The loss on validation text of the frequencies in the training text, each count one higher; nats per token."""
-    size = patient.tokenizer.vocab_size
+    size = subject.tokenizer.vocab_size
     train, val = (
         sum((np.bincount(ids, minlength=size) for ids in iter_parts(split)), np.zeros(size, np.int64))
-        for split in (patient.train, patient.val)
+        for split in (subject.train, subject.val)
     )
     probabilities = (train + 1) / (train.sum() + size)
     return float(-(val * np.log(probabilities)).sum() / val.sum())
 
 
-def check_divergence(record: Record) -> Finding:
+def check_divergence(record: RunRecord) -> Finding:
     """No step without a finite loss, and no training loss that rises and stays up."""
     name, expected = "no divergence", f"the end within {RISE:.0%} of the lowest, no step skipped"
     skipped = [line for line in record.skipped if line["skipped"] != OVERFLOW]
@@ -124,7 +125,7 @@ def check_divergence(record: Record) -> Finding:
     )
 
 
-def check_overfitting(record: Record) -> Finding:
+def check_overfitting(record: RunRecord) -> Finding:
     """The validation loss does not rise again while the training loss falls on."""
     name, expected = "generalises", f"the last validation loss within {OVERFITTING:.0%} of the best"
     losses = [line["val/loss"] for line in record.validations if math.isfinite(line["val/loss"])]
@@ -143,7 +144,7 @@ def check_overfitting(record: Record) -> Finding:
     )
 
 
-def check_plateau(record: Record) -> Finding:
+def check_plateau(record: RunRecord) -> Finding:
     """The second half of the run still brings something."""
     name, expected = "still learning", f"at least {PLATEAU:.1%} lower in the second half"
     blocks = smooth(record.train)
@@ -169,7 +170,7 @@ def smooth(train: Sequence[Line]) -> list[float]:
     return [statistics.median(block) for block in np.array_split(np.array(losses), min(BLOCKS, len(losses) // 10))]
 
 
-def examine_curve(record: Record, references: Sequence[Reference], entropy: float | None) -> list[Finding]:
+def examine_curve(record: RunRecord, references: Sequence[Reference], entropy: float | None) -> list[Finding]:
     """All checks of a curve that mean something for this run. `entropy` is that of single tokens, where it is known."""
     training = record.config["training"]
     if training.get("overfit_batch"):

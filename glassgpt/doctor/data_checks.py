@@ -10,14 +10,14 @@ import torch
 from glassgpt.data.loader import Loader
 from glassgpt.doctor.finding import Finding, judge
 from glassgpt.doctor.parts import iter_parts, share
-from glassgpt.doctor.patient import Patient
+from glassgpt.doctor.subject import Subject
 
 LOADER_STEPS = (5, 0, 1, 5)  # not in order, and one of them twice
 
 
-def check_loader(patient: Patient) -> Finding:
+def check_loader(subject: Subject) -> Finding:
     """The rows of a step: again, from a new loader, in another order of steps, and cut into ranks and micro-batches."""
-    loader, new = patient.open_loader(), patient.open_loader()
+    loader, new = subject.open_loader(), subject.open_loader()
     differing: list[str] = []
     for step in LOADER_STEPS:
         _disturb_global_state(step)
@@ -58,9 +58,9 @@ def _disturb_global_state(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_targets(patient: Patient) -> Finding:
+def check_targets(subject: Subject) -> Finding:
     """Each target is the token that follows its input."""
-    inputs, targets = patient.open_loader().rows(0)
+    inputs, targets = subject.open_loader().rows(0)
     wrong = int((inputs[:, 1:] != targets[:, :-1]).sum())
     return judge(
         "targets",
@@ -72,16 +72,16 @@ def check_targets(patient: Patient) -> Finding:
     )
 
 
-def check_ids(patient: Patient) -> Finding:
+def check_ids(subject: Subject) -> Finding:
     """Every id of both splits is one of the tokenizer's, and the model has a row for each."""
-    vocab_size = patient.tokenizer.vocab_size
+    vocab_size = subject.tokenizer.vocab_size
     least, largest, parts = vocab_size, 0, []
-    for name, tokens in (("train", patient.train), ("val", patient.val)):
+    for name, tokens in (("train", subject.train), ("val", subject.val)):
         seen = 0
         for ids in iter_parts(tokens):
             least, largest, seen = min(least, int(ids.min())), max(largest, int(ids.max())), seen + len(ids)
         parts.append(f"{name} {share(seen, len(tokens))}")
-    rows = patient.config.model.vocab_size
+    rows = subject.config.model.vocab_size
     return judge(
         "ids",
         least >= 0 and largest < vocab_size <= rows,

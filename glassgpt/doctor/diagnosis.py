@@ -9,29 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from glassgpt.data.dataset_cache import open_prepared, prepare
 from glassgpt.data.manifest import load_manifest
-from glassgpt.data.prepare import open_prepared, prepare
 from glassgpt.doctor.curve_checks import examine_curve, unigram_entropy, verdict
 from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
 from glassgpt.doctor.finding import Diagnosis, Finding
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
 from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
 from glassgpt.doctor.overlap import check_overlap
-from glassgpt.doctor.patient import Patient, patient_of
 from glassgpt.doctor.references import load_references
+from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.errors import UserError, unknown
 from glassgpt.files import write_text
-from glassgpt.inspection.diagnosis import DIAGNOSIS
-from glassgpt.inspection.record import read_record
-from glassgpt.inspection.report import write_report
-from glassgpt.pretraining import Changes
-from glassgpt.room import out_of_memory_advice
-from glassgpt.run import RUNS, check_trained, find_run
-from glassgpt.runconfig import list_recipes, load_config, load_recipe
-from glassgpt.runtime import build_runtime
+from glassgpt.report.diagnosis import DIAGNOSIS
+from glassgpt.report.run_page import write_report
+from glassgpt.report.run_record import read_record
+from glassgpt.runs.config import list_recipes, load_config, load_recipe
+from glassgpt.runs.folder import RUNS, check_trained, find_run
+from glassgpt.runs.micro_batch import out_of_memory_advice
+from glassgpt.runs.train import Changes
+from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
 
-Check = Callable[[Patient], Finding]
+Check = Callable[[Subject], Finding]
 DEVICE_SETTINGS = {"training.device", "training.dtype"}
 CHECKS: tuple[Check, ...] = (
     check_ids, check_targets, check_loader, check_overlap, check_initial_loss, check_no_future, check_gradients,
@@ -54,17 +54,17 @@ def diagnose(
     """
     settings = settings or {}
     if target in list_recipes() or target.endswith(".toml"):
-        patient = admit(target, overrides, settings, note)
-        return Diagnosis(target, _heard(examine(patient), on_finding))
+        subject = from_recipe(target, overrides, settings, note)
+        return Diagnosis(target, _heard(examine(subject), on_finding))
     folder = _find(target)
     if overrides or settings.keys() - DEVICE_SETTINGS:
         raise UserError(f"{folder} is a run and has its settings and text: --set and --data are for a recipe")
     check_trained(folder)
     record = read_record(folder)
-    patient = readmit(folder, settings, note)
-    findings = _heard(examine(patient), on_finding)
+    subject = from_run(folder, settings, note)
+    findings = _heard(examine(subject), on_finding)
     countable = findings[0].status == "passed"  # every id is one of the tokenizer's
-    curve = examine_curve(record, load_references(), unigram_entropy(patient) if countable else None)
+    curve = examine_curve(record, load_references(), unigram_entropy(subject) if countable else None)
     _heard(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, json.dumps(diagnosis.to_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -89,20 +89,22 @@ def _find(target: str) -> Path:
     raise unknown("recipe or run", target, [*list_recipes(), *runs])
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(subject: Subject) -> Iterator[Finding]:
     """One check after the other. Where an id has no row in the model, those that run it are left out.
 
     Raises UserError where the device has no room for the model.
     """
     for check in CHECKS:
-        with out_of_memory_advice(patient.config, patient.runtime, patient.tokenizer.vocab_size):
-            finding = check(patient)
+        with out_of_memory_advice(subject.config, subject.runtime, subject.tokenizer.vocab_size):
+            finding = check(subject)
         yield finding
         if check is check_ids and finding.status == "failed":
             return
 
 
-def admit(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], note: Callable[[str], None]) -> Patient:
+def from_recipe(
+    recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], note: Callable[[str], None]
+) -> Subject:
     """A recipe with its text prepared and its device found."""
     changes = Changes(False, overrides, settings, None)
     sections = load_recipe(recipe)
@@ -112,10 +114,10 @@ def admit(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], no
     for line in (*runtime.notes, prepared.note):
         note(line)
     sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    return patient_of(changes.apply(sections), prepared, runtime)
+    return build_subject(changes.apply(sections), prepared, runtime)
 
 
-def readmit(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Patient:
+def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:
     """A run as it was before its first step, on the device asked for."""
     config = load_config(folder / "config.toml")
     training = replace(
@@ -127,4 +129,4 @@ def readmit(folder: Path, settings: Mapping[str, Any], note: Callable[[str], Non
     prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
     for line in (*runtime.notes, prepared.note):
         note(line)
-    return patient_of(replace(config, training=training), prepared, runtime)
+    return build_subject(replace(config, training=training), prepared, runtime)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.model_checks import measure_influence
-from glassgpt.doctor.patient import Patient, Trainer
+from glassgpt.doctor.subject import Subject, Trainer
 
 ROWS, POSITIONS = 2, 16  # of the batch to learn
 BY_HEART = 0.1  # nats: every target has a probability of about 0.9
@@ -21,14 +21,14 @@ RATIO_STEPS = 10  # enough for Adam's two means to settle from the first step, w
 RATIOS = (1e-3, 0.3)  # a step's size against that of the fresh matrix which it changes
 
 
-def check_one_batch(patient: Patient, seconds: float = 30.0) -> Finding:
+def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
     """A few rows again and again, at the recipe's rate and without dropout or decay, down to a loss near zero."""
     name, expected = "one batch by heart", f"below {BY_HEART} within {MAX_STEPS} steps"
-    if not _sees_the_past(patient):
+    if not _sees_the_past(subject):
         return skip(name, "each position of this model sees its own token alone: it cannot tell the places apart",
                     expected=expected)  # fmt: skip
-    trainer = Trainer(patient.without_dropout(), patient.batch(ROWS, POSITIONS))
-    lr = patient.config.optimizer.lr
+    trainer = Trainer(subject.without_dropout(), subject.batch(ROWS, POSITIONS))
+    lr = subject.config.optimizer.lr
     deadline = time.perf_counter() + seconds
     first, loss, skipped = math.nan, math.inf, None
     while trainer.steps < MAX_STEPS and loss >= BY_HEART and skipped != "non-finite loss":
@@ -51,21 +51,21 @@ def check_one_batch(patient: Patient, seconds: float = 30.0) -> Finding:
     )
 
 
-def _sees_the_past(patient: Patient) -> bool:
+def _sees_the_past(subject: Subject) -> bool:
     """Whether the logits at the last position depend on any token before it."""
-    n_positions = min(patient.config.model.block_size, POSITIONS)
-    influence = measure_influence(patient, [n_positions - 1], n_positions)
+    n_positions = min(subject.config.model.block_size, POSITIONS)
+    influence = measure_influence(subject, [n_positions - 1], n_positions)
     return influence is None or bool(influence[0, :-1].any())
 
 
-def check_update_ratio(patient: Patient) -> Finding:
+def check_update_ratio(subject: Subject) -> Finding:
     """The size of a step against that of the fresh matrix it changes, |Δw| / |w|, at the recipe's peak rate.
 
     Under Adam no weight moves by much more than the learning rate (Kingma & Ba 2015, section 2.1), so the ratio is
     about the rate over the standard deviation of the weights. 1e-3 and more is what Karpathy's lectures look for.
     """
-    trainer = Trainer(patient, patient.batch(*RATIO_BATCH))
-    lr = patient.config.optimizer.lr
+    trainer = Trainer(subject, subject.batch(*RATIO_BATCH))
+    lr = subject.config.optimizer.lr
     sizes = {name: float(p.detach().norm()) for name, p in _matrices(trainer)}  # before a wrong rate changes them
     before: dict[str, Tensor] = {}
     for _ in range(RATIO_STEPS):

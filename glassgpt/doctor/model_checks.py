@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.doctor.finding import Finding, judge, skip
-from glassgpt.doctor.patient import Patient, Trainer
+from glassgpt.doctor.subject import Subject, Trainer
 from glassgpt.training.losses import Batch
 
 ROWS, POSITIONS = 4, 128  # of a batch to look at: 512 targets give a mean loss within about 0.03
@@ -23,16 +23,16 @@ GRADIENT_STEPS = 3  # a projection that begins as zeros lets gradient through fr
 SIMILAR = 0.99  # cosine of the gradients of two precisions
 
 
-def check_initial_loss(patient: Patient) -> Finding:
+def check_initial_loss(subject: Subject) -> Finding:
     """The first loss against that of a blind guess, ln V; V counts the tokenizer's ids, not those of the padding."""
-    blind = math.log(patient.tokenizer.vocab_size)
-    batch = patient.batch(ROWS, POSITIONS)
-    loss = _loss(patient, patient.build().eval(), batch)
+    blind = math.log(subject.tokenizer.vocab_size)
+    batch = subject.batch(ROWS, POSITIONS)
+    loss = _loss(subject, subject.build().eval(), batch)
     return judge(
         "initial loss",
         abs(loss - blind) <= BLIND,
         figure=f"{loss:.3f}",
-        expected=f"{blind:.3f} ± {BLIND} (ln of {patient.tokenizer.vocab_size:,} ids)",
+        expected=f"{blind:.3f} ± {BLIND} (ln of {subject.tokenizer.vocab_size:,} ids)",
         reason="fresh weights know nothing, so every id should be about equally likely; logits of standard deviation"
         " s cost about s²/2 more",
         remedy="above: the first logits are too large, lower the scale of the first weights (0.02 in GPT-2);"
@@ -40,11 +40,11 @@ def check_initial_loss(patient: Patient) -> Finding:
     )
 
 
-def check_no_future(patient: Patient) -> Finding:
+def check_no_future(subject: Subject) -> Finding:
     """The gradient of the logits at t with respect to the embedded tokens after t: exactly zero."""
-    n_positions = min(patient.config.model.block_size, SEEN_POSITIONS)
+    n_positions = min(subject.config.model.block_size, SEEN_POSITIONS)
     queries = sorted({i * (n_positions - 1) // QUERIES for i in range(QUERIES)})
-    influence = measure_influence(patient, queries, n_positions)
+    influence = measure_influence(subject, queries, n_positions)
     if influence is None:
         return skip("no view of the future", "the model embeds its tokens in a way of its own: no nn.Embedding of them")
     future = [
@@ -67,15 +67,15 @@ def check_no_future(patient: Patient) -> Finding:
     )
 
 
-def measure_influence(patient: Patient, queries: list[int], n_positions: int) -> Tensor | None:
+def measure_influence(subject: Subject, queries: list[int], n_positions: int) -> Tensor | None:
     """How much each embedded token moves the logits at a query, (queries, positions): the largest |gradient|.
 
     None where no embedding of the tokens is found. The model is in training mode, as some leaks are only there.
     """
-    model = patient.build().train()
-    generator = torch.Generator().manual_seed(patient.config.training.seed)
-    tokens = torch.randint(patient.tokenizer.vocab_size, (len(queries), n_positions), generator=generator)
-    tokens = tokens.to(patient.runtime.device)
+    model = subject.build().train()
+    generator = torch.Generator().manual_seed(subject.config.training.seed)
+    tokens = torch.randint(subject.tokenizer.vocab_size, (len(queries), n_positions), generator=generator)
+    tokens = tokens.to(subject.runtime.device)
     embedded: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -98,13 +98,13 @@ def measure_influence(patient: Patient, queries: list[int], n_positions: int) ->
     return torch.stack([gradient.abs().amax(dim=-1) for gradient in gradients]).amax(dim=0).cpu()
 
 
-def check_gradients(patient: Patient) -> Finding:
+def check_gradients(subject: Subject) -> Finding:
     """Every parameter gets a gradient, finite and not all zeros, within the first steps."""
-    trainer = Trainer(patient, patient.batch(ROWS, POSITIONS))
+    trainer = Trainer(subject, subject.batch(ROWS, POSITIONS))
     parameters = dict(trainer.model.named_parameters())
     silent, broken = set(parameters), set[str]()
     for _ in range(GRADIENT_STEPS):
-        trainer.step(patient.config.optimizer.lr)
+        trainer.step(subject.config.optimizer.lr)
         for name, parameter in parameters.items():
             if parameter.grad is not None:
                 if not bool(parameter.grad.isfinite().all()):
@@ -124,22 +124,22 @@ def check_gradients(patient: Patient) -> Finding:
     )
 
 
-def check_precision(patient: Patient) -> Finding:
+def check_precision(subject: Subject) -> Finding:
     """Loss and gradient in the chosen precision against those in float32, from the same weights and batch."""
-    precision = patient.runtime.precision
+    precision = subject.runtime.precision
     expected = f"loss within 1%, cosine of the gradients above {SIMILAR}"
     if precision == "float32":
         return judge(
             "precision", True, figure="float32", expected=expected,
             reason="float32 is what the others are measured against", remedy="",
         )  # fmt: skip
-    patient = patient.without_dropout()
-    batch = patient.batch(ROWS, POSITIONS)
+    subject = subject.without_dropout()
+    batch = subject.batch(ROWS, POSITIONS)
     with _full_products():
         exact, exact_gradient = _loss_and_gradient(
-            replace(patient, runtime=replace(patient.runtime, precision="float32")), batch
+            replace(subject, runtime=replace(subject.runtime, precision="float32")), batch
         )
-    loss, gradient = _loss_and_gradient(patient, batch)
+    loss, gradient = _loss_and_gradient(subject, batch)
     cosine = float(torch.nn.functional.cosine_similarity(gradient, exact_gradient, dim=0))
     difference = abs(loss - exact) / exact
     return judge(
@@ -152,20 +152,20 @@ def check_precision(patient: Patient) -> Finding:
     )
 
 
-def _loss(patient: Patient, model: nn.Module, batch: Batch) -> float:
-    with torch.no_grad(), patient.runtime.autocast():
-        total, weight = patient.loss_function(model, batch)
+def _loss(subject: Subject, model: nn.Module, batch: Batch) -> float:
+    with torch.no_grad(), subject.runtime.autocast():
+        total, weight = subject.loss_function(model, batch)
     return float(total) / float(weight)
 
 
-def _loss_and_gradient(patient: Patient, batch: Batch) -> tuple[float, Tensor]:
+def _loss_and_gradient(subject: Subject, batch: Batch) -> tuple[float, Tensor]:
     """The mean loss, and the gradient of all parameters as one vector, its loss scaled down until nothing overflows."""
-    model = patient.build().train()
-    scale = patient.runtime.build_scaler().get_scale() if patient.runtime.precision == "float16" else 1.0
+    model = subject.build().train()
+    scale = subject.runtime.build_scaler().get_scale() if subject.runtime.precision == "float16" else 1.0
     while True:
         model.zero_grad()
-        with patient.runtime.autocast():
-            total, weight = patient.loss_function(model, batch)
+        with subject.runtime.autocast():
+            total, weight = subject.loss_function(model, batch)
         loss = total / weight
         (loss * scale).backward()
         gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]

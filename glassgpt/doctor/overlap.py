@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.parts import MOST, iter_parts, share
-from glassgpt.doctor.patient import Patient
+from glassgpt.doctor.subject import Subject
 
 WINDOW_BYTES = 50  # of text, as in GPT-4's report (2023, appendix C): rarely in two places by chance
 WINDOW_TOKENS = 13  # and at least so many tokens; GPT-3's paper (2020, appendix C) looks for 13 words
@@ -19,11 +19,11 @@ _FILTER_BITS = 25  # a table of 32 MB that lets one hash in 16 through where two
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it vanishes modulo 2^64
 
 
-def check_overlap(patient: Patient) -> Finding:
+def check_overlap(subject: Subject) -> Finding:
     """How much of the validation text stands in the training text word for word."""
     expected = f"at most {HARMLESS:.0%}"
-    train, val = patient.train, patient.val
-    width = window_width(patient)
+    train, val = subject.train, subject.val
+    width = window_width(subject)
     if min(len(train), len(val)) < width:
         return skip("overlap", f"a split is shorter than a window of {width} tokens", expected=expected)
     found = find_repeated(iter_parts(val, MOST_WINDOWS, overlap=width - 1), iter_parts(train, overlap=width - 1), width)
@@ -39,10 +39,10 @@ def check_overlap(patient: Patient) -> Finding:
     )
 
 
-def window_width(patient: Patient) -> int:
+def window_width(subject: Subject) -> int:
     """How many tokens of the validation text stand for WINDOW_BYTES."""
-    ids, counts = np.unique(patient.val.slice(0, min(len(patient.val), 100_000)), return_counts=True)
-    n_bytes = sum(len(patient.tokenizer.token_bytes(int(id))) * int(n) for id, n in zip(ids, counts, strict=True))
+    ids, counts = np.unique(subject.val.slice(0, min(len(subject.val), 100_000)), return_counts=True)
+    n_bytes = sum(len(subject.tokenizer.token_bytes(int(id))) * int(n) for id, n in zip(ids, counts, strict=True))
     return max(WINDOW_TOKENS, round(WINDOW_BYTES * int(counts.sum()) / max(1, n_bytes)))
 
 

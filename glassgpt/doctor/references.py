@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-from glassgpt.inspection.record import Line, Record
+from glassgpt.report.run_record import RunRecord
+from glassgpt.training.metrics import Line
 
 SIZES = ("architecture", "block_size", "n_layer", "n_head", "n_embd")
 SETTINGS = {
@@ -82,12 +83,12 @@ def parse_reference(fields: dict[str, Any]) -> Reference:
     return Reference(**fields | {"points": tuple(Point(**point) for point in fields["points"])})
 
 
-def find_reference(record: Record, references: Sequence[Reference]) -> Reference | None:
+def find_reference(record: RunRecord, references: Sequence[Reference]) -> Reference | None:
     """The one whose model, tokenizer and text are those of the run."""
     return next((reference for reference in references if reference.identity == identity_of(record)), None)
 
 
-def identity_of(record: Record) -> dict[str, Any]:
+def identity_of(record: RunRecord) -> dict[str, Any]:
     """What decides which losses can be reached: sizes, tokenizer, text."""
     model, tokenizer = record.config.get("model", {}), record.data.get("tokenizer", {})
     return {
@@ -99,7 +100,7 @@ def identity_of(record: Record) -> dict[str, Any]:
     }
 
 
-def settings_of(record: Record) -> dict[str, Any]:
+def settings_of(record: RunRecord) -> dict[str, Any]:
     """What may be done otherwise with the same model and text."""
     return {
         f"{section}.{field}": record.config.get(section, {}).get(field)
@@ -108,7 +109,7 @@ def settings_of(record: Record) -> dict[str, Any]:
     }
 
 
-def differences(record: Record, reference: Reference) -> list[str]:
+def differences(record: RunRecord, reference: Reference) -> list[str]:
     """The settings in which a run is not as its reference, in words."""
     return [
         f"{name} {value} (there {reference.settings.get(name)})"
@@ -117,7 +118,7 @@ def differences(record: Record, reference: Reference) -> list[str]:
     ]
 
 
-def build_reference(records: Sequence[Record], *, recipe: str, text: str, command: str, machine: str) -> Reference:
+def build_reference(records: Sequence[RunRecord], *, recipe: str, text: str, command: str, machine: str) -> Reference:
     """The curve of several seeds of a recipe: a point at each validation after the first steps."""
     points = []
     for column in zip(*([line for line in record.validations if line["step"] > 0] for record in records), strict=True):

@@ -16,9 +16,9 @@ from torch import nn
 from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.download import DownloadError, fetch
 from glassgpt.errors import UserError
-from glassgpt.evaluation.scoring import Progress, encode_pair, score
+from glassgpt.evaluation.scoring import ScoringProgress, encode_pair, score
 from glassgpt.files import new_file
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
 URL = "https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"
@@ -83,7 +83,7 @@ class HellaSwag:
         self.lengths = {"acc": np.ones_like(tokens), "acc_norm": characters, "acc_norm_tokens": tokens}  # (n, 4) each
 
     def evaluate(
-        self, model: nn.Module, runtime: Runtime, *, block_size: int, progress: Progress | None = None
+        self, model: nn.Module, runtime: Runtime, *, block_size: int, progress: ScoringProgress | None = None
     ) -> Accuracies:
         """How often the right ending has the highest log-likelihood; `progress` hears of rows, four for each item."""
         logprobs = score(

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from glassgpt.errors import UserError
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
 MAX_ROWS = 64
 MAX_LOGITS = 1 << 25  # held at a time: 128 MiB in float32
 
-Progress = Callable[[int, int], None]  # rows done, rows in all
+ScoringProgress = Callable[[int, int], None]  # rows done, rows in all
 
 
 class Pair(NamedTuple):
@@ -61,7 +61,7 @@ def score(
     *,
     block_size: int,
     vocab_size: int,
-    progress: Progress | None = None,
+    progress: ScoringProgress | None = None,
 ) -> Scores:
     """The log-likelihood of each continuation given its context; only the first `vocab_size` logits take part.
 
@@ -79,7 +79,7 @@ def score(
         done = 0
         for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size, ranks.world_size):
             # Every rank makes as many passes, as in validation: one without a row of its own takes another's.
-            mine = batch[slice(*ranks.share(len(batch)))]
+            mine = batch[slice(*ranks.rank_slice(len(batch)))]
             scored = _score_rows(model, [rows[i] for i in mine or batch[:1]], runtime, vocab_size)
             if mine:
                 logprobs[mine], hits[mine] = scored

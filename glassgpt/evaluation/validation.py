@@ -13,9 +13,9 @@ from torch import nn
 
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
-from glassgpt.models.documents import Documents
-from glassgpt.ranks import Ranks
-from glassgpt.runtime import Runtime
+from glassgpt.models.context import Documents
+from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers.base import Tokenizer
 
 MAX_LOGITS = 1 << 27  # held at a time: half a GiB in float32, where 64 rows of GPT-2 would take 13
@@ -53,7 +53,7 @@ def evaluate(
     block_size: int,
     max_tokens: int | None = None,
     stride: int | None = None,
-    separator: int | None = None,
+    eot_id: int | None = None,
     rows: int = 64,
 ) -> Evaluation:
     """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
@@ -63,7 +63,7 @@ def evaluate(
     "Perplexity of fixed-length models"). The loss is lower, as no target but the first ones lacks context; it costs
     `block_size / stride` times as much.
 
-    Only the logits of ids that `token_bytes` has take part. With a `separator`, documents are predicted each alone.
+    Only the logits of ids that `token_bytes` has take part. With a `eot_id`, documents are predicted each alone.
 
     With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
     through the model at a time, fewer where their logits would fill the memory. Several ranks deal the windows out;
@@ -84,7 +84,7 @@ def evaluate(
         for starts, counted in _share(_batches(len(tokens), width, step, max_tokens, rows * ranks.world_size), ranks):
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
-            losses = _token_losses(model, windows, len(token_bytes), separator, runtime)  # (rows, T)
+            losses = _token_losses(model, windows, len(token_bytes), eot_id, runtime)  # (rows, T)
             new = counted & _new_targets(starts, losses.shape[1], width - step - 1)
             losses, sizes = losses[new], token_bytes[windows[:, 1:]][new]
             nats += float(losses.sum())
@@ -121,7 +121,7 @@ def _share(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray
     fewer windows than ranks, it takes the first once more and counts nothing.
     """
     for starts in batches:
-        mine = starts[slice(*ranks.share(len(starts)))]
+        mine = starts[slice(*ranks.rank_slice(len(starts)))]
         yield (mine, True) if len(mine) else (starts[:1], False)
 
 
@@ -134,12 +134,12 @@ def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
 
 
 def _token_losses(
-    model: nn.Module, windows: np.ndarray, n_ids: int, separator: int | None, runtime: Runtime
+    model: nn.Module, windows: np.ndarray, n_ids: int, eot_id: int | None, runtime: Runtime
 ) -> np.ndarray:
     """windows (rows, T + 1) to the loss of each target, (rows, T), in float64."""
     block = torch.from_numpy(windows).to(runtime.device)
     inputs, targets = block[:, :-1], block[:, 1:]
-    context = {} if separator is None else {"cache": Documents(inputs, separator)}
+    context = {} if eot_id is None else {"cache": Documents(inputs, eot_id)}
     with runtime.autocast():
         logits = model(inputs, **context)[..., :n_ids]
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.models.cache import KVCache
-from glassgpt.runtime import one_thread_for_small
+from glassgpt.models.context import KVCache
+from glassgpt.runtime.device import one_thread_for_small
 
 MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; it is greedy long before
 

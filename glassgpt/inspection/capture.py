@@ -106,7 +106,7 @@ def _evaluate(model: nn.Module, undo: ExitStack) -> None:
 
 
 def _watch(model: nn.Module, wanted: Sequence[str], keep: Keep, undo: ExitStack) -> None:
-    """Has the blocks hand what is wanted to `keep` as they compute it; `undo` removes every hook and watcher again."""
+    """Has the blocks hand what is wanted to `keep` as they compute it; `undo` removes every hook and hook again."""
     for n, block in enumerate(blocks_of(model)):
         if n == 0:
             before = block.register_forward_pre_hook(lambda _, inputs: keep("embed", inputs[0]))
@@ -116,5 +116,5 @@ def _watch(model: nn.Module, wanted: Sequence[str], keep: Keep, undo: ExitStack)
         attention = attention_of(block)
         # Attention that nobody asked for stays fused.
         if attention is not None and any(name.startswith(f"blocks.{n}.attn.") for name in wanted):
-            undo.callback(setattr, attention, "watcher", attention.watcher)
-            attention.watcher = lambda name, value, n=n: keep(f"blocks.{n}.attn.{name}", value)
+            undo.callback(setattr, attention, "hook", attention.hook)
+            attention.hook = lambda name, value, n=n: keep(f"blocks.{n}.attn.{name}", value)

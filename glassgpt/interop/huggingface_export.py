@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.interop.huggingface import SIZES, names
-from glassgpt.interop.tokenizer_export import END_OF_TEXT, special_tokens_map, tokenizer_config, tokenizer_json
+from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
 
 
 def write_hf_folder(folder: Path, model: nn.Module, tokenizer: Tokenizer, card: str) -> None:

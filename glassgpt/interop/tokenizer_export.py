@@ -11,6 +11,7 @@ from typing import Any
 
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer, Merge, apply_merges
 from glassgpt.tokenizers.char import CharTokenizer
 from glassgpt.tokenizers.patterns import PATTERNS
@@ -18,7 +19,6 @@ from glassgpt.tokenizers.pretrained import PretrainedTokenizer
 from glassgpt.tokenizers.printable import to_printable
 
 Json = dict[str, Any]
-END_OF_TEXT = "<|endoftext|>"
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:

@@ -14,8 +14,9 @@ from typing import Any
 
 from glassgpt.errors import UserError
 from glassgpt.files import read_json
-from glassgpt.interop.tokenizer_export import END_OF_TEXT, oniguruma
+from glassgpt.interop.tokenizer_export import oniguruma
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.patterns import PATTERNS
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.cache import Context
+from glassgpt.models.context import Context
 from glassgpt.models.gelu import gelu_tanh
 from glassgpt.models.sizes import check_sizes
 

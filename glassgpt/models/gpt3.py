@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention, causal_mask
-from glassgpt.models.cache import Context
+from glassgpt.models.context import Context
 from glassgpt.models.gelu import gelu_tanh
 from glassgpt.models.sizes import check_sizes
 

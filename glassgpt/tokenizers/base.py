@@ -16,6 +16,7 @@ from glassgpt.files import write_text
 
 FORMAT = "glassgpt-tokenizer"
 VERSION = 1
+END_OF_TEXT = "<|endoftext|>"  # the special token with which every document begins
 
 AllowedSpecial = Literal["all"] | AbstractSet[str]
 T = TypeVar("T", bound="Tokenizer")

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.files import flush, write_text
-from glassgpt.parallel import gather, spread
-from glassgpt.ranks import ALONE, Ranks
+from glassgpt.runtime.distributed import ALONE, Ranks
+from glassgpt.runtime.parallel import distribute, full_tensor
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -79,7 +79,7 @@ def _gather(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """Whole tensors, by name, on the first rank; nothing on the others."""
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        value = gather(tensor)
+        value = full_tensor(tensor)
         if ranks.first:
             whole[name] = value.cpu() if ranks.several else value
     return whole
@@ -135,7 +135,7 @@ def load_model_weights(checkpoint: Checkpoint, model: nn.Module, ranks: Ranks = 
     ranks.on_first(lambda: tensors.update(_load_fitting(checkpoint, expected)))
     for name, target in expected.items():
         tensor = tensors[name] if ranks.first else torch.empty(target.shape, dtype=target.dtype)
-        target.copy_(spread(tensor.to(target.dtype), target, ranks))
+        target.copy_(distribute(tensor.to(target.dtype), target, ranks))
 
 
 def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -172,7 +172,7 @@ def load_optimizer_state(
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         tensor = tensors[name] if ranks.first else torch.empty(shape, dtype=dtype)
-        optimizer.state[parameter][key] = spread(tensor, parameter, ranks)
+        optimizer.state[parameter][key] = distribute(tensor, parameter, ranks)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.parallel import gather
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.parallel import full_tensor
 from glassgpt.training.losses import Batch, LossFunction
 
 MAX_SKIPPED = 5  # steps in a row that may have a non-finite loss or gradient
@@ -153,7 +153,7 @@ def train_step(
     expected *= runtime.ranks.world_size  # the exchange has averaged over the ranks
     if weight != expected:
         torch._foreach_mul_(gradients, expected / weight)
-    norm = gather(torch.nn.utils.get_total_norm(gradients))
+    norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
     loss, grad_norm = nats / weight, float(norm)
 
     skipped = "non-finite loss" if not math.isfinite(loss) else None

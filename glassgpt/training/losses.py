@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from glassgpt.models.documents import Documents
+from glassgpt.models.context import Documents
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ def next_token_loss(
     batch: Batch,
     *,
     n_ids: int | None = None,
-    separator: int | None = None,
+    eot_id: int | None = None,
     chunk: int = 0,
     sum_losses: SumLosses | None = None,
 ) -> tuple[Tensor, Tensor | float]:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
 
-    Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `separator`, each
-    document of a row, from one separator to the next, is predicted as if it stood alone. With a `chunk`, the logits of
+    Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `eot_id`, each
+    document of a row, from one eot_id to the next, is predicted as if it stood alone. With a `chunk`, the logits of
     only so many tokens are held at a time: the backward pass computes them again, four products with the head instead
     of three for not holding (B·T, V) numbers. `sum_losses` is `sum_token_losses`, or that compiled.
     """
     sum_losses = sum_losses or sum_token_losses
-    context = {} if separator is None else {"cache": Documents(batch.inputs, separator)}
+    context = {} if eot_id is None else {"cache": Documents(batch.inputs, eot_id)}
     targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
     weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
     if not chunk:

@@ -25,7 +25,7 @@ INIT_SECONDS = 30.0  # to reach a server; the library itself would wait three ti
 
 
 @dataclass(frozen=True)
-class Start:
+class TrackedRun:
     """What a tracker is told at the start."""
 
     name: str  # of the run
@@ -64,7 +64,7 @@ def check_installed(name: str) -> None:
         raise UserError(f"the tracker {name} is not installed: pip install {name}, or pip install 'glassgpt[track]'")
 
 
-def open_tracker(name: str, start: Start) -> Tracker:
+def open_tracker(name: str, start: TrackedRun) -> Tracker:
     """Begins a record, or goes on with the one that `start` knows. Raises whatever the library does."""
     return TensorBoard(start) if name == "tensorboard" else InitLogFinish(DIALECTS[name], start)
 
@@ -96,7 +96,7 @@ DIALECTS = {
 class InitLogFinish:
     """SwanLab, Trackio and Weights & Biases. Whether they are online is for their own variables, as WANDB_MODE."""
 
-    def __init__(self, dialect: Dialect, start: Start) -> None:
+    def __init__(self, dialect: Dialect, start: TrackedRun) -> None:
         self._dialect = dialect
         with stdout_as_stderr():
             self._library = importlib.import_module(dialect.library)
@@ -136,7 +136,7 @@ class TensorBoard:
 
     id = "tensorboard"  # the folder's name
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # What it has of later steps is forgotten; at step 0 everything comes again.

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepared import Prepared
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
 from glassgpt.models import build_model
 from glassgpt.models.attention import Attention
-from glassgpt.runtime import Runtime, build_runtime
+from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import build_optimizer
@@ -52,7 +52,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrickRow:
     """One trick in figures: the best of the rounds; speeds pair by pair. `missing` says why it was not measured."""
 
     trick: Trick
@@ -80,12 +80,12 @@ class Results:
     device: str  # in words
     n_params: int
     noise: float
-    rows: list[Row]
+    rows: list[TrickRow]
 
 
 def measure_tricks(
     setup: Setup,
-    prepared: Prepared,
+    prepared: Dataset,
     *,
     steps: int = 20,
     rounds: int = 3,
@@ -123,15 +123,15 @@ def measure_tricks(
     return Results(setup, runtime.describe(), n_params, max(noise, LEAST_NOISE), rows)
 
 
-def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: str | None) -> Row:
+def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: str | None) -> TrickRow:
     if missing is not None:
-        return Row(trick, missing=missing)
+        return TrickRow(trick, missing=missing)
     plain, changed = found["plain"], found[trick.name]
     sides = (plain, changed) if trick.with_it(setup) != setup else (changed, plain)
     pairs = list(zip(*sides, strict=True))
     without, with_it = map(_best, sides)
     speed = statistics.median(b.tokens_per_second / a.tokens_per_second for a, b in pairs)
-    return Row(trick, without, with_it, speed, memory=with_it.peak_memory / without.peak_memory)
+    return TrickRow(trick, without, with_it, speed, memory=with_it.peak_memory / without.peak_memory)
 
 
 def _best(measured: Sequence[Measured]) -> Measured:
@@ -211,7 +211,7 @@ def _spell_attention_out(model: nn.Module) -> None:
 
     for module in model.modules():
         if isinstance(module, Attention):
-            module.watcher = watch
+            module.hook = watch
 
 
 def _synchronize(runtime: Runtime) -> None:

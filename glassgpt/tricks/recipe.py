@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from glassgpt.data.prepare import prepare
-from glassgpt.data.prepared import Prepared
+from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import prepare
 from glassgpt.errors import UserError
-from glassgpt.pretraining import Changes
-from glassgpt.runconfig import load_recipe
+from glassgpt.runs.config import load_recipe
+from glassgpt.runs.train import Changes
 from glassgpt.tricks.variants import Setup
 
 MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
@@ -18,7 +18,7 @@ MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
 
 def plain_setup(
     recipe: str, data: str | None, overrides: Sequence[str], rows: int | None, device: str
-) -> tuple[Setup, Prepared]:
+) -> tuple[Setup, Dataset]:
     """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
     sections = load_recipe(recipe)
     sections.setdefault("model", {}).pop("vocab_size", None)  # without padding: that is one of the tricks

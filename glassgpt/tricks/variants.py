@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, cast
 
 from glassgpt.models import ModelConfig
-from glassgpt.runtime import Runtime, build_runtime
+from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.optimizers import OptimizerConfig
 
 PADDED_TO = 128  # ids: a multiple of what matrix units work on at once

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from glassgpt.cli.data import app
 from glassgpt.data.corpora import shakespeare_path
-from glassgpt.data.prepare import DataConfig, prepare
+from glassgpt.data.dataset_cache import DataConfig, prepare
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig
 

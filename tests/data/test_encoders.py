@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from glassgpt.data import encoders
 from glassgpt.data.documents import Piece
-from glassgpt.data.encoders import END_OF_TEXT, encode_batches, encode_pieces
-from glassgpt.data.sources import Batch
+from glassgpt.data.encoders import encode_batches, encode_pieces
+from glassgpt.data.sources import DocumentBatch
 from glassgpt.errors import UserError
+from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.char import CharTokenizer
 
 TEXTS = [f"text number {number} " * (1 + number % 7) for number in range(60)]
@@ -30,9 +31,9 @@ def file(tokenizer: CharTokenizer, tmp_path: Path) -> Path:
     return tmp_path / "tokenizer.json"
 
 
-def batches(texts: list[str]) -> Iterator[Batch]:
+def batches(texts: list[str]) -> Iterator[DocumentBatch]:
     for number, text in enumerate(texts):
-        yield Batch(number, [Piece(text, True, f"line {number + 1}", 0), Piece(text, False, "", 0)], None)
+        yield DocumentBatch(number, [Piece(text, True, f"line {number + 1}", 0), Piece(text, False, "", 0)], None)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -46,7 +47,7 @@ def test_ids_come_in_the_order_of_the_batches(tokenizer: CharTokenizer, file: Pa
 def test_no_more_is_read_than_keeps_the_workers_busy(file: Path) -> None:
     read: list[int] = []
 
-    def reading() -> Iterator[Batch]:
+    def reading() -> Iterator[DocumentBatch]:
         for batch in batches(TEXTS):
             read.append(batch.position)
             yield batch

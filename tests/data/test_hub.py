@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from glassgpt.data import hub
+from glassgpt.data.corpus_to_shards import ShardingProgress, prepare_shards
 from glassgpt.data.hub import HubDataset, fineweb_edu
-from glassgpt.data.preparation import ShardingConfig
-from glassgpt.data.sharding import Progress, prepare_shards
+from glassgpt.data.sharding_state import ShardingConfig
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -103,7 +103,7 @@ def test_a_stopped_preparation_goes_on_in_the_middle_of_the_stream(dataset: HubD
     whole = prepare_shards(dataset, tmp_path / "whole", config)
     calls = iter(range(12))
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: ShardingProgress) -> None:
         if next(calls, None) is None:
             raise Killed
 

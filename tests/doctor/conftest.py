@@ -1,4 +1,4 @@
-"""A small patient in good health: a GPT-2 of 30,000 parameters on sentences of few words."""
+"""A small subject in good health: a GPT-2 of 30,000 parameters on sentences of few words."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import random
 from typing import Any
 
 import pytest
-from patients import Admit, small_config
+from subjects import Admit, small_config
 
 from glassgpt.data.corpora import text_corpus
-from glassgpt.data.prepare import prepare
-from glassgpt.data.prepared import Prepared
-from glassgpt.doctor.patient import Patient, patient_of
-from glassgpt.runtime import build_runtime
+from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import prepare
+from glassgpt.doctor.subject import Subject, build_subject
+from glassgpt.runtime.device import build_runtime
 
 
 @pytest.fixture(scope="session")
@@ -23,22 +23,22 @@ def text() -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared(text: str) -> Prepared:
+def prepared(text: str) -> Dataset:
     config = small_config()
     return prepare(config.data, config.tokenizer, corpus=text_corpus(text))
 
 
 @pytest.fixture(scope="session")
-def admit(prepared: Prepared) -> Admit:
-    """`admit(optimizer__lr=0.1)`: a patient in good health but for what is changed."""
+def from_recipe(prepared: Dataset) -> Admit:
+    """`from_recipe(optimizer__lr=0.1)`: a subject in good health but for what is changed."""
 
-    def admit(precision: str = "float32", **changes: Any) -> Patient:
+    def from_recipe(precision: str = "float32", **changes: Any) -> Subject:
         config = small_config(**{"model__vocab_size": prepared.tokenizer.vocab_size} | changes)
-        return patient_of(config, prepared, build_runtime("cpu", precision))
+        return build_subject(config, prepared, build_runtime("cpu", precision))
 
-    return admit
+    return from_recipe
 
 
 @pytest.fixture
-def healthy(admit: Admit) -> Patient:
-    return admit()
+def healthy(from_recipe: Admit) -> Subject:
+    return from_recipe()

@@ -20,7 +20,6 @@ from glassgpt.doctor.curve_checks import (
     verdict,
 )
 from glassgpt.doctor.finding import Finding
-from glassgpt.doctor.patient import Patient
 from glassgpt.doctor.references import (
     Point,
     Reference,
@@ -30,7 +29,8 @@ from glassgpt.doctor.references import (
     parse_reference,
     settings_of,
 )
-from glassgpt.inspection.record import Record
+from glassgpt.doctor.subject import Subject
+from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 
 BATCH = 768
@@ -47,9 +47,9 @@ def run(
     steps: int = 1000,
     lr: float = 1e-3,
     **training: Any,
-) -> Record:
+) -> RunRecord:
     val = val or train
-    return Record(
+    return RunRecord(
         name="run",
         config={
             "model": {"architecture": "gpt2", "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128},
@@ -173,7 +173,7 @@ def test_one_batch_and_a_fine_tuned_model_are_asked_less(reference: Reference) -
     assert "reference curve" not in [finding.name for finding in tuned]
 
 
-def test_the_entropy_of_single_tokens(healthy: Patient) -> None:
+def test_the_entropy_of_single_tokens(healthy: Subject) -> None:
     train = healthy.train.slice(0, len(healthy.train)).tolist()
     val = healthy.val.slice(0, len(healthy.val)).tolist()
     size = healthy.tokenizer.vocab_size

@@ -1,4 +1,4 @@
-"""Each check passes on a healthy patient and finds the fault that it is there for, planted by swapping one part."""
+"""Each check passes on a healthy subject and finds the fault that it is there for, planted by swapping one part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from patients import Admit
+from subjects import Admit
 from torch import Tensor, nn
 
 from glassgpt.data.loader import Loader
@@ -21,26 +21,26 @@ from glassgpt.doctor.diagnosis import CHECKS, examine
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
 from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
 from glassgpt.doctor.overlap import check_overlap
-from glassgpt.doctor.patient import Patient
+from glassgpt.doctor.subject import Subject
 from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES
 
 
-def with_model(patient: Patient, change: Callable[[Any], None]) -> Patient:
-    """The same patient, but `change` is done to each fresh model."""
+def with_model(subject: Subject, change: Callable[[Any], None]) -> Subject:
+    """The same subject, but `change` is done to each fresh model."""
 
     def build() -> nn.Module:
-        model = patient.build()
+        model = subject.build()
         change(model)
         return model
 
-    return replace(patient, build=build)
+    return replace(subject, build=build)
 
 
-def with_loader(patient: Patient, loader: type[Loader]) -> Patient:
-    config = patient.config
+def with_loader(subject: Subject, loader: type[Loader]) -> Subject:
+    config = subject.config
     return replace(
-        patient, open_loader=lambda: loader(patient.train, config.model.block_size, config.batch_rows, seed=1)
+        subject, open_loader=lambda: loader(subject.train, config.model.block_size, config.batch_rows, seed=1)
     )
 
 
@@ -50,18 +50,18 @@ def tokens(folder: Path, ids: Any) -> TokenArray:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_healthy_patient_passes_every_check(admit: Admit, precision: str) -> None:
-    findings = list(examine(admit(precision)))
+def test_a_healthy_patient_passes_every_check(from_recipe: Admit, precision: str) -> None:
+    findings = list(examine(from_recipe(precision)))
     assert len(findings) == len(CHECKS)
     assert [finding for finding in findings if finding.status != "passed"] == []
 
 
-def test_a_loss_in_chunks_is_as_healthy(admit: Admit) -> None:
-    findings = list(examine(admit(training__loss_chunk=64)))
+def test_a_loss_in_chunks_is_as_healthy(from_recipe: Admit) -> None:
+    findings = list(examine(from_recipe(training__loss_chunk=64)))
     assert [finding for finding in findings if finding.status != "passed"] == []
 
 
-def test_a_model_without_room_is_a_sentence(healthy: Patient) -> None:
+def test_a_model_without_room_is_a_sentence(healthy: Subject) -> None:
     def fill(model: Any) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
@@ -72,7 +72,7 @@ def test_a_model_without_room_is_a_sentence(healthy: Patient) -> None:
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def test_first_weights_that_are_too_large(healthy: Patient) -> None:
+def test_first_weights_that_are_too_large(healthy: Subject) -> None:
     def blow_up(model: Any) -> None:
         nn.init.normal_(model.token_embedding.weight, std=1.0)
 
@@ -81,9 +81,9 @@ def test_first_weights_that_are_too_large(healthy: Patient) -> None:
     assert "lower the scale" in finding.remedy
 
 
-def test_padding_takes_no_part_in_the_first_loss(healthy: Patient, admit: Admit) -> None:
+def test_padding_takes_no_part_in_the_first_loss(healthy: Subject, from_recipe: Admit) -> None:
     """All ids of the padding would make ln V larger by two nats."""
-    padded = admit(model__vocab_size=8 * healthy.tokenizer.vocab_size)
+    padded = from_recipe(model__vocab_size=8 * healthy.tokenizer.vocab_size)
     assert check_initial_loss(padded).status == "passed"
     assert check_initial_loss(padded).expected == check_initial_loss(healthy).expected
 
@@ -93,7 +93,7 @@ class AttentionWithoutMask(nn.Module):
         return F.scaled_dot_product_attention(q, k, v)
 
 
-def test_attention_without_a_mask(healthy: Patient) -> None:
+def test_attention_without_a_mask(healthy: Subject) -> None:
     def unmask(model: Any) -> None:
         model.blocks[1].attn.inner = AttentionWithoutMask()
 
@@ -102,7 +102,7 @@ def test_attention_without_a_mask(healthy: Patient) -> None:
     assert "mask attention" in finding.remedy
 
 
-def test_a_norm_over_the_rows_of_a_batch(healthy: Patient) -> None:
+def test_a_norm_over_the_rows_of_a_batch(healthy: Subject) -> None:
     """Batch norm looks into the future only while it trains."""
 
     class NormOverPositions(nn.Module):
@@ -115,7 +115,7 @@ def test_a_norm_over_the_rows_of_a_batch(healthy: Patient) -> None:
     assert check_no_future(with_model(healthy, swap)).status == "failed"
 
 
-def test_a_model_that_hears_nothing(healthy: Patient) -> None:
+def test_a_model_that_hears_nothing(healthy: Subject) -> None:
     def deafen(model: Any) -> None:
         model.features = lambda tokens, cache=None: 0.0 * model.token_embedding(tokens)
 
@@ -125,14 +125,14 @@ def test_a_model_that_hears_nothing(healthy: Patient) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_no_architecture_sees_the_future(admit: Admit, architecture: str) -> None:
-    patient = admit(model__architecture=architecture)
-    assert check_no_future(patient).status == "passed"
-    assert check_initial_loss(patient).status == "passed"
-    assert check_gradients(patient).status == "passed"
+def test_no_architecture_sees_the_future(from_recipe: Admit, architecture: str) -> None:
+    subject = from_recipe(model__architecture=architecture)
+    assert check_no_future(subject).status == "passed"
+    assert check_initial_loss(subject).status == "passed"
+    assert check_gradients(subject).status == "passed"
 
 
-def test_a_frozen_parameter(healthy: Patient) -> None:
+def test_a_frozen_parameter(healthy: Subject) -> None:
     def freeze(model: Any) -> None:
         model.blocks[0].mlp.up.weight.requires_grad_(False)
 
@@ -141,7 +141,7 @@ def test_a_frozen_parameter(healthy: Patient) -> None:
     assert "blocks.0.mlp.up.weight none" in finding.figure
 
 
-def test_an_unused_parameter(healthy: Patient) -> None:
+def test_an_unused_parameter(healthy: Subject) -> None:
     def add(model: Any) -> None:
         model.forgotten = nn.Parameter(torch.ones(3, 3))
 
@@ -150,7 +150,7 @@ def test_an_unused_parameter(healthy: Patient) -> None:
     assert "forgotten none" in finding.figure
 
 
-def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: Patient) -> None:
+def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: Subject) -> None:
     """At the first step nothing flows through it."""
 
     def zero(model: Any) -> None:
@@ -161,7 +161,7 @@ def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: Patient) -> None
     assert check_gradients(with_model(healthy, zero)).status == "passed"
 
 
-def test_a_gradient_that_is_not_finite(healthy: Patient) -> None:
+def test_a_gradient_that_is_not_finite(healthy: Subject) -> None:
     def poison(model: Any) -> None:
         model.blocks[0].mlp.up.weight.register_hook(lambda gradient: gradient * float("nan"))
 
@@ -185,24 +185,26 @@ class Amplified(nn.Module):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_agrees_with_float32(admit: Admit, precision: str) -> None:
-    assert check_precision(admit(precision)).status == "passed"
+def test_half_precision_agrees_with_float32(from_recipe: Admit, precision: str) -> None:
+    assert check_precision(from_recipe(precision)).status == "passed"
 
 
-def test_an_overflow_in_float16(admit: Admit) -> None:
+def test_an_overflow_in_float16(from_recipe: Admit) -> None:
     def amplify(model: Any) -> None:
         model.blocks[0].mlp = Amplified(model.blocks[0].mlp, 1e7)
 
-    finding = check_precision(with_model(admit("float16"), amplify))
+    finding = check_precision(with_model(from_recipe("float16"), amplify))
     assert finding.status == "failed"
     assert "float32" in finding.remedy
-    assert check_precision(with_model(admit("bfloat16"), amplify)).status == "passed"  # it has the range of float32
+    assert (
+        check_precision(with_model(from_recipe("bfloat16"), amplify)).status == "passed"
+    )  # it has the range of float32
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_loader_that_draws_from_a_global_generator(healthy: Patient) -> None:
+def test_a_loader_that_draws_from_a_global_generator(healthy: Subject) -> None:
     class Global(Loader):
         def _positions(self, first: int, last: int) -> list[int]:
             return torch.randint(len(self.tokens) - self.block_size, (last - first,)).tolist()
@@ -210,7 +212,7 @@ def test_a_loader_that_draws_from_a_global_generator(healthy: Patient) -> None:
     assert check_loader(with_loader(healthy, Global)).status == "failed"
 
 
-def test_a_loader_that_remembers_where_it_was(healthy: Patient) -> None:
+def test_a_loader_that_remembers_where_it_was(healthy: Subject) -> None:
     class Stateful(Loader):
         position = 0
 
@@ -221,7 +223,7 @@ def test_a_loader_that_remembers_where_it_was(healthy: Patient) -> None:
     assert check_loader(with_loader(healthy, Stateful)).status == "failed"
 
 
-def test_a_loader_that_gives_every_rank_the_same_rows(healthy: Patient) -> None:
+def test_a_loader_that_gives_every_rank_the_same_rows(healthy: Subject) -> None:
     class Same(Loader):
         def rows(self, step: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
             return super().rows(step, 0, (self.batch_rows if stop is None else stop) - start)
@@ -232,7 +234,7 @@ def test_a_loader_that_gives_every_rank_the_same_rows(healthy: Patient) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 2])
-def test_targets_that_are_not_the_next_token(healthy: Patient, offset: int) -> None:
+def test_targets_that_are_not_the_next_token(healthy: Subject, offset: int) -> None:
     class Shifted(Loader):
         def rows(self, step: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
             inputs, targets = super().rows(step, start, stop)
@@ -242,21 +244,21 @@ def test_targets_that_are_not_the_next_token(healthy: Patient, offset: int) -> N
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_ids_beyond_the_vocabulary(healthy: Patient, tmp_path: Path, split: str) -> None:
+def test_ids_beyond_the_vocabulary(healthy: Subject, tmp_path: Path, split: str) -> None:
     whole = getattr(healthy, split)
     ids = whole.slice(0, len(whole))
     ids[-1] = healthy.tokenizer.vocab_size
-    patient = replace(healthy, **{split: tokens(tmp_path, ids)})
-    assert check_ids(patient).status == "failed"
-    assert len(list(examine(patient))) == 1  # no model can be asked
+    subject = replace(healthy, **{split: tokens(tmp_path, ids)})
+    assert check_ids(subject).status == "failed"
+    assert len(list(examine(subject))) == 1  # no model can be asked
 
 
-def test_a_model_with_fewer_rows_than_the_tokenizer(healthy: Patient) -> None:
+def test_a_model_with_fewer_rows_than_the_tokenizer(healthy: Subject) -> None:
     model = replace(healthy.config.model, vocab_size=healthy.tokenizer.vocab_size - 1)  # type: ignore[type-var]
     assert check_ids(replace(healthy, config=replace(healthy.config, model=model))).status == "failed"
 
 
-def test_validation_text_copied_from_the_training_text(healthy: Patient, tmp_path: Path) -> None:
+def test_validation_text_copied_from_the_training_text(healthy: Subject, tmp_path: Path) -> None:
     val = healthy.val.slice(0, len(healthy.val))
     copied = healthy.train.slice(1000, 1000 + len(val) // 10)
     finding = check_overlap(replace(healthy, val=tokens(tmp_path, np.concatenate([val, copied]))))
@@ -268,13 +270,13 @@ def test_validation_text_copied_from_the_training_text(healthy: Patient, tmp_pat
 
 
 @pytest.mark.parametrize(("lr", "advice"), [(1e-1, "lower"), (1e-5, "raise")])
-def test_a_learning_rate_a_hundred_times_off(admit: Admit, lr: float, advice: str) -> None:
-    finding = check_update_ratio(admit(optimizer__lr=lr))
+def test_a_learning_rate_a_hundred_times_off(from_recipe: Admit, lr: float, advice: str) -> None:
+    finding = check_update_ratio(from_recipe(optimizer__lr=lr))
     assert finding.status == "failed"
     assert finding.remedy.startswith(advice)
 
 
-def test_a_model_too_narrow_for_its_batch(healthy: Patient) -> None:
+def test_a_model_too_narrow_for_its_batch(healthy: Subject) -> None:
     """One number is left of all that a position knows."""
 
     def narrow(model: Any) -> None:
@@ -286,7 +288,7 @@ def test_a_model_too_narrow_for_its_batch(healthy: Patient) -> None:
     assert check_one_batch(with_model(healthy, narrow)).status == "failed"
 
 
-def test_targets_at_random_every_step_cannot_be_learned(healthy: Patient) -> None:
+def test_targets_at_random_every_step_cannot_be_learned(healthy: Subject) -> None:
     def random_targets(model: nn.Module, batch: Any) -> tuple[Tensor, float]:
         drawn = torch.randint_like(batch.targets, healthy.tokenizer.vocab_size)
         return F.cross_entropy(model(batch.inputs).flatten(0, 1), drawn.flatten(), reduction="sum"), drawn.numel()
@@ -294,11 +296,11 @@ def test_targets_at_random_every_step_cannot_be_learned(healthy: Patient) -> Non
     assert check_one_batch(replace(healthy, loss_function=random_targets)).status == "failed"
 
 
-def test_a_table_of_pairs_is_not_asked_to_learn_a_batch(admit: Admit) -> None:
-    assert check_one_batch(admit(model__architecture="bigram")).status == "skipped"
+def test_a_table_of_pairs_is_not_asked_to_learn_a_batch(from_recipe: Admit) -> None:
+    assert check_one_batch(from_recipe(model__architecture="bigram")).status == "skipped"
 
 
-def test_no_time_is_no_failure(healthy: Patient) -> None:
+def test_no_time_is_no_failure(healthy: Subject) -> None:
     finding = check_one_batch(healthy, seconds=0.0)
     assert finding.status == "skipped"
     assert "had time for 0 steps" in finding.reason

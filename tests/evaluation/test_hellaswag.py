@@ -18,7 +18,7 @@ from glassgpt.evaluation import hellaswag
 from glassgpt.evaluation.hellaswag import Accuracies, HellaSwag, Item, clean, load_items, parse_items
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
 

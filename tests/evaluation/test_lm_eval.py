@@ -16,7 +16,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation.hellaswag import HellaSwag, load_items
 from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.bpe import BPETokenizer
 
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'glassgpt[eval]'")

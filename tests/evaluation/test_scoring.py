@@ -13,7 +13,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation import scoring
 from glassgpt.evaluation.scoring import Pair, Scores, encode_pair, score
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.char import CharTokenizer
 
 CPU = Runtime(torch.device("cpu"), "float32")

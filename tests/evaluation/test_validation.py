@@ -17,7 +17,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation import validation
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.char import CharTokenizer
 
 CPU = Runtime(torch.device("cpu"), "float32")

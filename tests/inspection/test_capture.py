@@ -85,7 +85,7 @@ def test_patterns_are_causal_distributions(model: GPT2, tokens: Tensor) -> None:
 
 def test_only_what_is_named_is_captured(model: GPT2, tokens: Tensor) -> None:
     watched: list[bool] = []
-    model.blocks[0].attn.inner.register_forward_hook(lambda module, *_: watched.append(module.watcher is not None))
+    model.blocks[0].attn.inner.register_forward_hook(lambda module, *_: watched.append(module.hook is not None))
     _, activations = capture(model, tokens, ["final", "blocks.2.attn.k", "final"])
     assert list(activations) == ["final", "blocks.2.attn.k"]
     assert watched == [False]
@@ -106,7 +106,7 @@ def test_no_dropout_and_no_gradients(tokens: Tensor) -> None:
 
 def state(model: GPT2) -> list[tuple[bool, int, int, object]]:
     return [
-        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks), getattr(module, "watcher", None))
+        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks), getattr(module, "hook", None))
         for module in model.modules()
     ]
 
@@ -129,7 +129,7 @@ def test_the_model_is_as_it_was_even_after_an_error(model: GPT2) -> None:
 
 def test_a_watcher_of_the_caller_is_put_back(model: GPT2, tokens: Tensor) -> None:
     seen: list[str] = []
-    model.blocks[0].attn.inner.watcher = lambda name, value: seen.append(name)
+    model.blocks[0].attn.inner.hook = lambda name, value: seen.append(name)
     capture(model, tokens)
     assert seen == []
     model(tokens)

@@ -11,11 +11,11 @@ from toys import toy_model
 import glassgpt as gg
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.generation.text import write
 from glassgpt.interop.huggingface_export import write_hf_folder
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
-from glassgpt.run import write
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer

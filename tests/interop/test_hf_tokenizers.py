@@ -164,8 +164,9 @@ def test_the_files_of_gpt2_give_gpt2(test_data, tmp_path: Path) -> None:
     """OpenAI's encoder.json and vocab.bpe, which the hub has as vocab.json and merges.txt."""
     cache = test_data("tiktoken")
     for file in cache.iterdir():
-        name = "vocab.json" if file.read_bytes()[:1] == b"{" else "merges.txt"
-        (tmp_path / name).write_bytes(file.read_bytes())
+        data = file.read_bytes()  # the other encodings of the cache begin with neither
+        if data.startswith((b"{", b"#version")):
+            (tmp_path / ("vocab.json" if data.startswith(b"{") else "merges.txt")).write_bytes(data)
     ours = load_hf_tokenizer(tmp_path)
     assert ours.to_dict() == PretrainedTokenizer.from_name("gpt2").to_dict()
     (tmp_path / "added_tokens.json").write_text('{"<pad>": 50257}')

@@ -36,7 +36,7 @@ def by_loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def ignore(name: str, value: Tensor) -> None:
-    """A watcher that only makes attention compute step by step."""
+    """A hook that only makes attention compute step by step."""
 
 
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 5), st.integers(0, 4), st.integers(1, 4))
@@ -46,7 +46,7 @@ def test_both_paths_are_the_formula(B: int, H: int, T: int, before: int, D: int)
     attention = Attention()
     expected = by_loops(q, k, v)
     torch.testing.assert_close(attention(q, k, v), expected, atol=1e-5, rtol=0)
-    attention.watcher = ignore
+    attention.hook = ignore
     torch.testing.assert_close(attention(q, k, v), expected, atol=1e-5, rtol=0)
 
 
@@ -54,8 +54,8 @@ def test_both_paths_are_the_formula(B: int, H: int, T: int, before: int, D: int)
 def test_both_paths_have_the_same_gradients(before: int) -> None:
     attention = Attention()
     gradients = []
-    for watcher in (None, ignore):
-        attention.watcher = watcher
+    for hook in (None, ignore):
+        attention.hook = hook
         inputs = [part.requires_grad_() for part in random_qkv(2, 3, 8, 8 + before, 4)]
         attention(*inputs).square().sum().backward()
         gradients.append([part.grad for part in inputs])
@@ -63,11 +63,11 @@ def test_both_paths_have_the_same_gradients(before: int) -> None:
         torch.testing.assert_close(fused, watched, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("watcher", [None, ignore], ids=["fused", "watched"])
-def test_the_last_queries_with_all_keys_are_the_end_of_the_whole(watcher: object) -> None:
+@pytest.mark.parametrize("hook", [None, ignore], ids=["fused", "watched"])
+def test_the_last_queries_with_all_keys_are_the_end_of_the_whole(hook: object) -> None:
     q, k, v = random_qkv(2, 2, 9, 9, 4)
     attention = Attention()
-    attention.watcher = watcher  # type: ignore[assignment]
+    attention.hook = hook  # type: ignore[assignment]
     whole = attention(q, k, v)
     for T in (1, 4, 9):
         torch.testing.assert_close(attention(q[:, :, -T:], k, v), whole[:, :, -T:], atol=1e-6, rtol=1e-5)
@@ -77,7 +77,7 @@ def test_the_watcher_sees_every_step_by_name() -> None:
     q, k, v = random_qkv(1, 2, 3, 5, 4)
     seen: dict[str, Tensor] = {}
     attention = Attention()
-    attention.watcher = seen.__setitem__
+    attention.hook = seen.__setitem__
     out = attention(q, k, v)
     assert list(seen) == ["q", "k", "v", "scores", "pattern", "out"]
     assert seen["q"] is q
@@ -98,8 +98,8 @@ def test_dropout_acts_in_training_only() -> None:
     plain = Attention()(q, k, v)
     assert torch.equal(attention.eval()(q, k, v), plain)
     attention.train()
-    for watcher in (None, ignore):
-        attention.watcher = watcher
+    for hook in (None, ignore):
+        attention.hook = hook
         torch.manual_seed(0)
         assert not torch.allclose(attention(q, k, v), plain)
 

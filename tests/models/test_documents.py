@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from glassgpt.models.documents import Documents
+from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.training.losses import Batch, next_token_loss
 
@@ -24,7 +24,7 @@ def build_model() -> GPT2:
 
 
 def pack(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """One row: a separator before each document, and one at the end as the last target."""
+    """One row: a eot_id before each document, and one at the end as the last target."""
     ids = [id for text in texts for id in (SEPARATOR, *text)] + [SEPARATOR]
     row = torch.tensor([ids])
     return row[:, :-1], row[:, 1:]
@@ -48,7 +48,7 @@ def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: 
         model = build_model()
         total = torch.zeros(())
         for row in rows:
-            total = total + next_token_loss(model, Batch(*pack(row)), separator=SEPARATOR)[0]
+            total = total + next_token_loss(model, Batch(*pack(row)), eot_id=SEPARATOR)[0]
         total.backward()
         results.append((total.detach(), [parameter.grad for parameter in model.parameters()]))
     (one, gradients), (other, expected) = results
@@ -79,6 +79,6 @@ def test_what_is_watched_is_masked_too() -> None:
     fused = model(inputs, cache=cache)
     patterns: list[Tensor] = []
     for block in model.blocks:
-        block.attn.inner.watcher = lambda name, value: patterns.append(value) if name == "pattern" else None
+        block.attn.inner.hook = lambda name, value: patterns.append(value) if name == "pattern" else None
     torch.testing.assert_close(model(inputs, cache=cache), fused, atol=1e-5, rtol=1e-5)
     assert all(torch.equal(pattern > 0, cache.mask.expand_as(pattern)) for pattern in patterns)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glassgpt.errors import UserError
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.gpt2 import GPT2, GPT2_SIZES, GPT2Config
 
 SMALL = GPT2Config(vocab_size=53, block_size=16, n_layer=3, n_head=2, n_embd=12)
@@ -89,7 +89,7 @@ def test_the_watched_path_equals_the_fused() -> None:
     model, tokens = awake(), some_tokens()
     fused = model(tokens)
     for block in model.blocks:
-        block.attn.inner.watcher = lambda name, value: None
+        block.attn.inner.hook = lambda name, value: None
     torch.testing.assert_close(model(tokens), fused, atol=1e-5, rtol=0)
 
 

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.models.attention import causal_mask
-from glassgpt.models.cache import KVCache
-from glassgpt.models.documents import Documents
+from glassgpt.models.context import Documents, KVCache
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3_SIZES, GPT3Config, banded_mask
-from glassgpt.runconfig import load_recipe, parse_run_config
+from glassgpt.runs.config import load_recipe, parse_run_config
 from glassgpt.training.losses import Batch, next_token_loss
 
 SMALL = GPT3Config(vocab_size=53, block_size=16, n_layer=4, n_head=2, n_embd=12, band_width=4)
@@ -105,7 +104,7 @@ def test_cached_logits_equal_those_of_one_pass(chunks: list[int]) -> None:
 
 def test_documents_of_a_row_do_not_see_each_other() -> None:
     """Each gets the logits of a row of its own, bands included."""
-    model, tokens = awake(), some_tokens(B=1) % 52  # 52 is the separator
+    model, tokens = awake(), some_tokens(B=1) % 52  # 52 is the eot_id
     tokens[0, [0, 7]] = 52
     together = model(tokens, cache=Documents(tokens, 52))
     for part in (slice(0, 7), slice(7, 16)):
@@ -116,7 +115,7 @@ def test_the_watched_path_equals_the_fused() -> None:
     model, tokens = awake(), some_tokens()
     fused = model(tokens)
     for block in model.blocks:
-        block.attn.inner.watcher = lambda name, value: None
+        block.attn.inner.hook = lambda name, value: None
     torch.testing.assert_close(model(tokens), fused, atol=1e-5, rtol=0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
 from glassgpt.models.ladder.s03_averaging import average_by_loop, average_by_matrix, average_by_softmax
 from glassgpt.models.ladder.s04_head import HeadModel, SelfAttentionHead, attention_scores

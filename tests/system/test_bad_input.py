@@ -10,7 +10,7 @@ import pytest
 from command_line import contents, glassgpt, settings
 
 import glassgpt as gg
-from glassgpt.runfolder import alone
+from glassgpt.runs.folder import alone
 
 TRAIN = ["train", "--run", "runs/new", *settings(training__max_steps=2)]
 

@@ -16,7 +16,7 @@ import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
-from glassgpt.data.prepare import prepared_folder
+from glassgpt.data.dataset_cache import prepared_folder
 from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.training import checkpoint as checkpoint_module
 

@@ -147,15 +147,15 @@ def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path,
 MASKED = """
 import json, sys, torch
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.ranks import join_ranks
-from glassgpt.runtime import build_runtime
+from glassgpt.runtime.distributed import join_ranks
+from glassgpt.runtime.device import build_runtime
 from glassgpt.training.fit import TrainState, fit
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 ROWS, BLOCK, VOCAB = 12, 16, 29
 ranks = join_ranks()
-first, last = ranks.share(ROWS)
+first, last = ranks.rank_slice(ROWS)
 
 
 def batches(step):

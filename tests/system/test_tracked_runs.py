@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from command_line import contents, figures, glassgpt, settings
 
-from glassgpt import publishing
+from glassgpt.runs import publisher as publishing
 from glassgpt.training import trackers
-from glassgpt.training.trackers import TRACKERS, Start
+from glassgpt.training.trackers import TRACKERS, TrackedRun
 
 
 @dataclass
 class Fake:
     """A tracker that keeps what it is sent; it may fail from a step on."""
 
-    start: Start
+    start: TrackedRun
     fails_at: float = float("inf")
     figures: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
@@ -51,7 +51,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Stand-ins for all trackers: by name, those that were opened one after another."""
     made: Opened = {}
 
-    def open_tracker(name: str, start: Start) -> Fake:
+    def open_tracker(name: str, start: TrackedRun) -> Fake:
         made.setdefault(name, []).append(Fake(start))
         return made[name][-1]
 
@@ -106,7 +106,7 @@ def test_a_resumed_run_goes_on_in_its_record(opened: Opened, text_file: Path, tm
 def test_a_tracker_that_fails_never_stops_a_run(
     opened: Opened, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_tracker(name: str, start: Start) -> Fake:
+    def open_tracker(name: str, start: TrackedRun) -> Fake:
         if name == "swanlab":
             raise RuntimeError("no API key.")
         opened[name] = [Fake(start, fails_at=7)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.training.fit import MAX_SKIPPED, OVERFLOW, Diverged, StepResult, TrainState, fit, train_step
 from glassgpt.training.losses import Batch, LossFunction, next_token_loss
 

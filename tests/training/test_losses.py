@@ -99,7 +99,7 @@ def test_in_chunks_it_has_the_same_sum_and_gradients(B: int, T: int, chunk: int,
     for held in (0, chunk):
         torch.manual_seed(0)
         model = GPT2(GPT2Config(vocab_size=16, block_size=8, n_layer=1, n_head=2, n_embd=8))
-        total, weight = next_token_loss(model, batch, n_ids=11, separator=0, chunk=held)
+        total, weight = next_token_loss(model, batch, n_ids=11, eot_id=0, chunk=held)
         total.backward()
         results.append((total.detach(), float(weight), [parameter.grad for parameter in model.parameters()]))
     (whole, weight, gradients), (chunked, weight_too, gradients_too) = results

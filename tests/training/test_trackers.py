@@ -12,7 +12,7 @@ import pytest
 from glassgpt.errors import UserError
 from glassgpt.training import trackers
 from glassgpt.training.trackers import (
-    Start,
+    TrackedRun,
     check_installed,
     check_tracker,
     finite_figures,
@@ -45,8 +45,8 @@ class Library:
         self.told.append(("finish",))
 
 
-def start(folder: Path, step: int = 0, known_id: str | None = None) -> Start:
-    return Start("first", folder, CONFIG, step, known_id)
+def start(folder: Path, step: int = 0, known_id: str | None = None) -> TrackedRun:
+    return TrackedRun("first", folder, CONFIG, step, known_id)
 
 
 @pytest.mark.parametrize(

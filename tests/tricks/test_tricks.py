@@ -1,4 +1,4 @@
-"""A trick's row compares what differs in nothing else, and its reading says what the figures say."""
+"""A trick's row compares what differs in nothing else, and its explanation says what the figures say."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from glassgpt.data.shards import dtype_for, write_shard
 from glassgpt.errors import UserError
-from glassgpt.inspection.bars_picture import Bar, draw_bars
 from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.report.bars_picture import Bar, draw_bars
 from glassgpt.training.optimizers import OptimizerConfig
-from glassgpt.tricks import TRICKS, Measured, Results, Row, Setup, reading
+from glassgpt.tricks import TRICKS, Measured, Results, Setup, TrickRow, explanation
 from glassgpt.tricks import measure as module
 from glassgpt.tricks.measure import measure_tricks, run_apart
 
@@ -70,10 +70,10 @@ def test_ratios_are_of_with_to_without_whichever_is_the_plain_one(
     assert rows["chunked loss"].missing == "no memory"
     assert "NVIDIA" in str(rows["tf32"].missing)
     assert results.noise == module.LEAST_NOISE
-    assert "Faster: 4.00 times the speed." in reading(rows["fused AdamW"], results)
-    assert "Slower: 0.50 times the speed." in reading(rows["recomputed blocks"], results)
-    assert "Peak memory 0.50 times." in reading(rows["recomputed blocks"], results)
-    assert reading(rows["chunked loss"], results) == "Not measured: no memory."
+    assert "Faster: 4.00 times the speed." in explanation(rows["fused AdamW"], results)
+    assert "Slower: 0.50 times the speed." in explanation(rows["recomputed blocks"], results)
+    assert "Peak memory 0.50 times." in explanation(rows["recomputed blocks"], results)
+    assert explanation(rows["chunked loss"], results) == "Not measured: no memory."
 
 
 def test_a_recipe_that_cannot_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,8 @@ def test_a_recipe_that_cannot_run_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("device", ["cpu, 2 threads, float32", "NVIDIA A100, float32"])
 def test_every_outcome_has_a_reading(trick: object, speed: float, device: str) -> None:
-    row = Row(trick, measured(), measured(), speed, 1.0)  # type: ignore[arg-type]
-    said = reading(row, Results(SETUP, device, 10_000, 0.05, [row]))
+    row = TrickRow(trick, measured(), measured(), speed, 1.0)  # type: ignore[arg-type]
+    said = explanation(row, Results(SETUP, device, 10_000, 0.05, [row]))
     verdict = {0.5: "Slower", 1.0: "No difference beyond the noise of 5%", 2.0: "Faster"}[speed]
     assert said.startswith(verdict)
     assert len(said) > len(verdict) + 20

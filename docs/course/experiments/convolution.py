@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lab import adamw, n_parameters, open_text, row, train, validation_loss
 from torch import Tensor, nn
 
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s08_residual import ResidualModel
 

@@ -10,9 +10,9 @@ from typing import Any
 import glassgpt
 from glassgpt.data.corpora import load_text
 from glassgpt.doctor.diagnosis import diagnose
-from glassgpt.inspection.ladder_picture import Curve, draw_ladder
-from glassgpt.inspection.record import read_record
-from glassgpt.session import Listener
+from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
+from glassgpt.report.run_record import read_record
+from glassgpt.runs.listener import Listener
 
 LITTLE = 4_000  # characters
 SETTINGS: dict[str, Any] = {
@@ -49,7 +49,7 @@ def main() -> None:
                 if finding.status == "failed":
                     print(f"    {finding.name}: {finding.figure} (expected: {finding.expected})")
             steps, losses = zip(*((line["step"], line["val/loss"]) for line in record.validations), strict=True)
-            curves.append(Curve(number, name, steps, losses, losses[-1]))
+            curves.append(LadderCurve(number, name, steps, losses, losses[-1]))
     if options.out:
         options.out.write_text(draw_ladder(curves, "Five curves of one small model"), encoding="utf-8")
 

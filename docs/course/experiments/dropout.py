@@ -7,7 +7,7 @@ import statistics
 import torch
 from lab import adamw, open_text, row, train, validation_loss
 
-from glassgpt.data.prepared import Prepared
+from glassgpt.data.dataset import Dataset
 from glassgpt.data.shards import TokenArray
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
@@ -26,7 +26,7 @@ class Beginning(TokenArray):
         return self.length
 
 
-def learn(prepared: Prepared, share: float, dropout: float) -> list[float]:
+def learn(prepared: Dataset, share: float, dropout: float) -> list[float]:
     """Validation losses on the way, and the mean training loss of the last 100 steps."""
     tokens = Beginning(prepared.train, round(share * len(prepared.train)))
     torch.manual_seed(0)

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import DataConfig, prepare
 from glassgpt.data.loader import Loader
-from glassgpt.data.prepare import DataConfig, prepare
-from glassgpt.data.prepared import Prepared
 from glassgpt.data.shards import TokenArray
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.runtime import build_runtime
+from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig
 
 CPU = build_runtime("cpu", "float32")
 
 
-def open_text(description: str) -> Prepared:
+def open_text(description: str) -> Dataset:
     """The characters of the text that the script's `--data` names, split into training and validation."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
@@ -61,7 +61,7 @@ def train(
         after_step(step + 1, loss.item())
 
 
-def validation_loss(model: nn.Module, prepared: Prepared, block_size: int = 32, max_tokens: int = 20_000) -> float:
+def validation_loss(model: nn.Module, prepared: Dataset, block_size: int = 32, max_tokens: int = 20_000) -> float:
     """Nats per token on that many tokens of the validation split."""
     token_bytes = bytes_per_token(prepared.tokenizer)
     return evaluate(model, prepared.val, token_bytes, CPU, block_size=block_size, max_tokens=max_tokens).loss

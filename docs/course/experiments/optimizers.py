@@ -11,7 +11,7 @@ import torch
 from lab import open_text, row, train, validation_loss
 from torch import nn
 
-from glassgpt.data.prepared import Prepared
+from glassgpt.data.dataset import Dataset
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
 
@@ -35,7 +35,7 @@ def build_optimizer(name: str, model: nn.Module, lr: float, decay: float) -> tor
     return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=decay)
 
 
-def losses(prepared: Prepared, name: str, rates: tuple[float, ...], decay: float) -> list[float]:
+def losses(prepared: Dataset, name: str, rates: tuple[float, ...], decay: float) -> list[float]:
     """The validation loss at each learning rate."""
     found = []
     for lr in rates:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from glassgpt.errors import UserError
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
 

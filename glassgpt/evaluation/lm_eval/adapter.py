@@ -15,7 +15,7 @@ from torch import Generator, nn
 from glassgpt.errors import UserError
 from glassgpt.evaluation.scoring import Pair, score
 from glassgpt.generation.sampling import SamplingConfig, generate
-from glassgpt.runtime import Runtime
+from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 from glassgpt.tokenizers.stream import StreamDecoder
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.ladder.config import LadderConfig
 
 

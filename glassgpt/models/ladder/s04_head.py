@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.ladder.config import LadderConfig
 
 

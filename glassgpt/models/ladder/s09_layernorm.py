@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.cache import KVCache
+from glassgpt.models.context import KVCache
 from glassgpt.models.ladder.config import LadderConfig
 
 

@@ -1,0 +1,1 @@
+"""Estimates made before anything runs: FLOPs, memory, speed."""

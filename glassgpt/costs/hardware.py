@@ -1,0 +1,120 @@
+"""The devices that a run can be planned for: their memory and their rate, and what this machine has."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.runtime.device import PEAK_FLOPS, Runtime, build_runtime, describe_device
+
+GIB = 2**30
+RESERVE = 0.1  # of a device's memory that a plan leaves free: pieces too small to use, validation, samples
+CUDA_FLOOR = GIB // 2 + GIB // 8  # a CUDA context with torch's kernels, and cuBLAS's workspace; varies by driver
+CPU_FLOOR = 320 << 20  # torch's CPU build and what a step imports; only where it cannot be measured
+CPU_KERNELS = 16 << 20  # code and buffers that matrix products take in their first step
+LOCAL = ("this", "cpu")  # names of devices of this machine
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device: bytes that a process can use, and the dense 16-bit matrix rate in FLOP/s where it is known."""
+
+    name: str
+    memory: int
+    peak_flops: float | None
+    kind: str  # cuda, mps or cpu
+    precision: str  # what a run on it computes in when it may choose
+    floor: int | None = None  # bytes that the framework itself takes; None: what this process takes
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a plan gives out."""
+        return int(self.memory * (1 - RESERVE))
+
+
+# GiB as torch reports them, somewhat less than the label says; the rates are `PEAK_FLOPS`.
+_GPUS = {
+    "h200": (139.0, "H200"),
+    "h100": (79.0, "H100"),
+    "h100-pcie": (79.0, "H100 PCIe"),
+    "a100": (79.0, "A100"),
+    "a100-40gb": (39.4, "A100"),
+    "l40s": (44.4, "L40S"),
+    "4090": (23.5, "RTX 4090"),
+    "3090": (23.5, "RTX 3090"),
+    "v100": (31.7, "V100"),
+    "v100-16gb": (15.7, "V100"),
+    "t4": (14.6, "T4"),
+}
+_FLOAT16_ONLY = ("V100", "T4")  # no bfloat16 in their matrix units
+KNOWN = (*LOCAL, *_GPUS)
+
+
+def find_hardware(name: str) -> Hardware:
+    """The device of that name. Raises UserError for one that is not known, or "this" where it cannot be measured."""
+    if name in _GPUS:
+        gib, word = _GPUS[name]
+        precision = "float16" if word in _FLOAT16_ONLY else "bfloat16"
+        return Hardware(name, int(gib * GIB), PEAK_FLOPS[word], "cuda", precision, CUDA_FLOOR)
+    if name in LOCAL:
+        return local_hardware(build_runtime("cpu" if name == "cpu" else "auto"))
+    raise unknown("device", name, KNOWN)
+
+
+def local_hardware(runtime: Runtime) -> Hardware:
+    """The device of `runtime` as it is now: what other programs hold does not count as its memory."""
+    name, kind = describe_device(runtime.device), runtime.device.type
+    if kind == "cuda":
+        free, _ = torch.cuda.mem_get_info(runtime.device)
+        own = torch.cuda.memory_reserved(runtime.device)
+        return Hardware(name, free + own, runtime.peak_flops, kind, runtime.precision, floor=0)
+    if kind == "mps":
+        return Hardware(name, torch.mps.recommended_max_memory(), None, kind, runtime.precision, floor=0)
+    return Hardware(name, _free_memory() + resident_bytes(), None, kind, runtime.precision)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now: the floor on which a step on the CPU stands."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _free_memory() -> int:
+    """Bytes that the system, and the control group of this process, would still give."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        free = int(found[1]) * 1024 if found else None
+    except OSError:
+        free = None
+    if free is None:
+        try:
+            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        except (ValueError, OSError):
+            raise UserError("cannot tell how much memory this machine has: name a device with --device") from None
+    return min(free, *_group_limits())
+
+
+def _group_limits() -> list[int]:
+    """What control groups (v2, then v1) leave: containers have less than the machine."""
+    left = [sys.maxsize]
+    for folder, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            bound, taken = (int((Path(folder) / file).read_text(encoding="ascii")) for file in (limit, used))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        left.append(max(0, bound - taken))
+    return left

@@ -1,0 +1,248 @@
+"""How much memory a training step takes, part by part, without taking it.
+
+A step is highest at one of two moments. As the backward pass begins, everything that it needs from the forward pass is
+held, and the losses' logits with their gradients. As it ends, all gradients are held and nothing else. The optimizer
+works in place. What the backward pass needs is not derived by hand: autograd says it, tensor by tensor
+(`torch.autograd.graph.saved_tensors_hooks`), for a pass of the real model over tensors that have a shape and no memory.
+For GPT-2 in float32 that is 80·B·T·C bytes per layer, see docs/planning.md; Korthikanti et al. 2022 (section 4.1) count
+34·B·T·C in 16 bits, dropout masks included.
+
+Shapes: B rows of a micro-batch, T positions, C = n_embd, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from glassgpt.models import ModelConfig, build_model
+from glassgpt.models.attention import Attention
+from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
+
+LOSS = "logits and loss"
+# Beside the log-probabilities, which autograd keeps: their gradient, and the gradient of the logits; float32 each.
+LOSS_BYTES = 8
+
+# What a C library's heap keeps of freed memory, in pieces that nothing fits into, beside activations and logits: fitted
+# to bench/plan_memory.py. More where a step accumulates, as gradients come to lie between activations. Blocks that are
+# larger than `runtime` lets the heap have are returned whole.
+HEAP_WASTE = 0.3
+HEAP_WASTE_ACCUMULATING = 0.75
+HEAP_BLOCK = 32 << 20
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes by part. `activations` and `loss` are of one row of a micro-batch, the others of the whole model."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    low_precision_weights: int  # autocast's copies, which the backward pass needs
+    activations: dict[str, int]  # by part of the model
+    loss: int
+    table_gradient: int  # a tied token table gets a gradient from each of its two uses
+    one_block: int = 0  # activations of a row in a block that is run again, after the logits are gone
+    loss_limit: int | None = None  # of all rows together
+    floor: int = 0  # the framework itself
+    on_heap: bool = False  # a CPU's memory comes from the C library
+
+    def at_peak(self, micro_batch: int, *, accumulates: bool) -> dict[str, int]:
+        """Bytes by part at the highest moment of a step over micro-batches of `micro_batch` rows.
+
+        A step that `accumulates` holds the gradients of the micro-batches before while it runs the next one.
+        """
+        held = {"weights": self.weights, "optimizer": self.optimizer, "floor": self.floor}
+        activations, loss = micro_batch * sum(self.activations.values()), micro_batch * self.loss
+        loss = loss if self.loss_limit is None else min(loss, self.loss_limit)
+        again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's is there
+        if again > loss:
+            activations, loss = activations + again, 0
+        waste = (HEAP_WASTE_ACCUMULATING if accumulates else HEAP_WASTE) * self.on_heap
+        begin = held | {
+            "gradients": self.gradients * accumulates,
+            "low-precision weights": self.low_precision_weights,
+            "activations": activations,
+            LOSS: loss,
+            "unusable pieces": int(waste * (activations + loss * (loss < 3 * HEAP_BLOCK))),  # three tensors
+        }
+        end = held | {"gradients": self.gradients + self.table_gradient}
+        return max(begin, end, key=lambda parts: sum(parts.values()))
+
+    def peak(self, micro_batch: int, *, accumulates: bool) -> int:
+        """Bytes at the highest moment."""
+        return sum(self.at_peak(micro_batch, accumulates=accumulates).values())
+
+    def with_floor(self, floor: int, *, on_heap: bool) -> StepMemory:
+        """The same step on a device whose framework takes `floor` bytes."""
+        return replace(self, floor=floor, on_heap=on_heap)
+
+
+def estimate_step_memory(
+    architecture: str,
+    config: ModelConfig,
+    optimizer: OptimizerConfig,
+    *,
+    precision: str,
+    device_type: str = "cpu",
+    n_ids: int | None = None,
+    activation_checkpointing: bool = False,
+    loss_chunk: int = 0,
+) -> StepMemory:
+    """What a step of this model takes, without its floor. `precision` is a `Runtime`'s, `n_ids` as in the loss.
+
+    With `activation_checkpointing`: each block's input, and one block's activations at a time.
+    With a `loss_chunk`, as `training.loss_chunk`: the logits of so many tokens at a time.
+    """
+    with FakeTensorMode():
+        model = build_model(architecture, config)
+        if device_type != "cpu":
+            _fuse_dropout(model)
+        one, two = (_kept_for_backward(model, rows, config.block_size, precision, n_ids) for rows in (1, 2))
+        per_row = {part: two[part] - one[part] for part in two}
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        one_block = 0
+        activations = {part: count for part, count in per_row.items() if part != LOSS and count}
+        if activation_checkpointing:
+            one_block = sum(activations.values()) // config.n_layer
+            activations = {"block inputs": 4 * config.block_size * config.n_embd * config.n_layer}
+        if loss_chunk:
+            activations["head input"] = 8 * config.block_size * config.n_embd  # and its gradient
+        logits = config.block_size * min(n_ids or config.vocab_size, config.vocab_size)
+        return StepMemory(
+            weights=weights,
+            gradients=weights,
+            optimizer=_optimizer_bytes(model, optimizer),
+            low_precision_weights=sum(one.values()) - sum(per_row.values()),
+            activations=activations,
+            loss=per_row[LOSS] + LOSS_BYTES * logits,
+            table_gradient=_tied_bytes(model),
+            one_block=one_block,
+            loss_limit=12 * loss_chunk * config.vocab_size if loss_chunk else None,
+        )
+
+
+def largest_micro_batch(memory: StepMemory, rows: int, usable: int, *, most: int | None = None) -> int | None:
+    """The most rows of a pass that fit into `usable` bytes and divide `rows`, those of a step; None where one does not.
+
+    With a divisor all passes are alike, and none is compiled for a rest. It is no more than `most`.
+    """
+    for micro_batch in reversed(_divisors(rows)):
+        allowed = most is None or micro_batch <= most
+        if allowed and memory.peak(micro_batch, accumulates=micro_batch < rows) <= usable:
+            return micro_batch
+    return None
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def count_parameters_by_part(model: nn.Module) -> dict[str, int]:
+    """The model's parameters by part, as the parts come in it."""
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        counts[part_of(name)] += parameter.numel()
+    return dict(counts)
+
+
+def part_of(name: str) -> str:
+    """The part of a model to which a module or parameter of this name belongs, the same for every architecture."""
+    names = name.split(".")
+    if names[0] in ("token_embedding", "table"):
+        return "token table"
+    if names[0] == "position_embedding":
+        return "positions"
+    if any(word.startswith("norm") for word in names):
+        return "norms"
+    for word in ("attn", "mlp"):
+        if word in names:
+            return {"attn": "attention", "mlp": "MLP"}[word]
+    return "head" if names[0] == "head" else "rest"
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether the token table is the head too."""
+    return hasattr(model, "token_embedding") and not isinstance(getattr(model, "head", None), nn.Module)
+
+
+def _tied_bytes(model: nn.Module) -> int:
+    table = getattr(model, "token_embedding", None)
+    return int(table.weight.nbytes) if isinstance(table, nn.Embedding) and is_tied(model) else 0
+
+
+def _fuse_dropout(model: nn.Module) -> None:
+    """A GPU's fused attention drops out without the pattern; a CPU's cannot, and goes step by step."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.dropout = 0.0
+
+
+def _optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> int:
+    """What the optimizer keeps after a step, as it says itself."""
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = build_optimizer(model, config)
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.nbytes for value in states if isinstance(value, Tensor))
+
+
+def _kept_for_backward(model: nn.Module, rows: int, block_size: int, precision: str, n_ids: int | None) -> Counter[str]:
+    """Bytes that autograd keeps of a forward pass over `rows` rows, by the part of the model that asks for them."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, tuple[str, Tensor]] = {}  # by storage: two parts may keep the same one
+    where = [""]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept.setdefault(storage, (part_of(where[-1]) if where[-1] else LOSS, tensor))
+        return tensor
+
+    tokens = torch.zeros(rows, block_size, dtype=torch.int64)
+    loss = partial(next_token_loss, n_ids=n_ids)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with _follow(model, where), hooks, _autocast(precision):
+        loss(model, Batch(tokens, tokens))
+    counts = Counter({LOSS: 0})
+    for part, tensor in kept.values():
+        counts[LOSS if part == "head" else part] += tensor.untyped_storage().nbytes()
+    return counts
+
+
+@contextmanager
+def _follow(model: nn.Module, where: list[str]) -> Iterator[None]:
+    """Keeps the name of the submodule that is running at the end of `where`."""
+
+    def leave(*_: object) -> None:
+        where.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles += [
+            module.register_forward_pre_hook(lambda *_, name=name: where.append(name)),
+            module.register_forward_hook(leave),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _autocast(precision: str) -> AbstractContextManager[object]:
+    """The CPU's autocast keeps as much as a GPU's, and is here wherever a plan is made."""
+    if precision in ("float32", "tf32"):
+        return nullcontext()
+    return torch.autocast("cpu", getattr(torch, precision))

@@ -1,0 +1,1 @@
+"""The climb of the ladder: ten sections, trained on the same tokens."""

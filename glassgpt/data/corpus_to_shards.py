@@ -1,0 +1,237 @@
+"""A corpus of any size to a folder of shards, which a killed process goes on with as if it had not been killed.
+
+The corpus is one stream of ids, each document begun by end-of-text, cut into shards of the same length; the first is
+for validation. What is done is noted after each shard in `preparation.json`, with the place in the corpus at which the
+next one begins. Nothing else outlives the process, so a shard that was not finished is begun again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from glassgpt.data.dataset import (
+    MANIFEST_NAME,
+    PREPARATION_NAME,
+    TOKENIZER_NAME,
+    Dataset,
+    open_folder,
+    tokenizer_sha256,
+)
+from glassgpt.data.dataset_cache import SLICEABLE
+from glassgpt.data.encoders import Ids, encode_batches, end_of_text
+from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
+from glassgpt.data.sharding_state import Preparation, Shard, ShardingConfig, begin, put_tokenizer
+from glassgpt.data.shards import dtype_for, shard_writer
+from glassgpt.data.sources import DocumentBatch, Position, Source
+from glassgpt.data.token_files import shards_key
+from glassgpt.errors import UserError
+from glassgpt.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class ShardingProgress:
+    """How far a preparation has come."""
+
+    tokens: int  # in all
+    new_tokens: int  # since this process began
+    seconds: float  # since this process began
+    fraction: float | None  # of the corpus; None where its size is not known
+    eta: float | None  # seconds
+
+
+def prepare_shards(
+    source: Source,
+    folder: Path,
+    config: ShardingConfig,
+    *,
+    on_progress: Callable[[ShardingProgress], None] = lambda progress: None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """The shards of `source` in `folder`: found there, finished there, or made now.
+
+    Raises UserError for a folder that holds anything else, or the shards of other settings, and for bad documents.
+    """
+    folder = folder.absolute()
+    with _alone(folder), _writing(folder):
+        _remove_leftovers(folder)
+        state, source = begin(folder, source, config)
+        if (folder / MANIFEST_NAME).is_file():
+            note(f"{folder} is finished already")
+            return open_folder(folder)
+        if state.shards:
+            note(f"going on in {folder} after {len(state.shards)} shards")
+        tokenizer = put_tokenizer(folder, source, config, note)
+        state = _write_shards(folder, state, source, tokenizer, config, on_progress)
+        _finish(folder, state, source, tokenizer)
+    return open_folder(folder)
+
+
+def _write_shards(
+    folder: Path,
+    state: Preparation,
+    source: Source,
+    tokenizer: Tokenizer,
+    config: ShardingConfig,
+    on_progress: Callable[[ShardingProgress], None],
+) -> Preparation:
+    """Writes what is missing; after each shard, `preparation.json` knows it."""
+    batches = source.batches(state.position, in_pieces=tokenizer.name in SLICEABLE)
+    dtype = dtype_for(tokenizer.vocab_size)
+    counter = _Counter(tokenizer)
+    meter = _Meter(state.tokens, on_progress)
+    with contextlib.closing(encode_batches(batches, folder / TOKENIZER_NAME, config.workers)) as encoded:
+        stream = _Stream(encoded, state.offset)
+        while not stream.at_end():
+            number = len(state.shards)
+            name = f"{'train' if number else 'val'}_{number:06d}.shard"
+            counts = np.zeros(3, np.int64)
+            with shard_writer(folder / name, dtype) as writer:
+                for ids in stream.take(config.shard_tokens):
+                    writer.append(ids)
+                    counts += counter.count(ids)
+                    meter.add(len(ids), stream.fraction)
+            shard = Shard(name, *counts.tolist())
+            state = replace(state, shards=(*state.shards, shard), position=stream.position, offset=stream.offset)
+            state.save(folder)
+    return state
+
+
+class _Stream:
+    """Encoded batches as one row of ids, of which is known where in the corpus the next one lies."""
+
+    def __init__(self, encoded: Iterator[tuple[DocumentBatch, Ids]], offset: int) -> None:
+        self._encoded = encoded
+        self._ids = np.empty(0, np.uint32)
+        self._skip = offset
+        self.position: Position = None
+        self.offset = 0
+        self.fraction: float | None = None
+
+    def at_end(self) -> bool:
+        """Whether no id is left; reads on until that is known."""
+        while self.offset >= len(self._ids):
+            batch, ids = next(self._encoded, (None, None))
+            if batch is None or ids is None:
+                return True
+            self._ids, self.position, self.fraction = ids, batch.position, batch.fraction
+            self.offset = min(self._skip, len(ids))
+            self._skip -= self.offset
+        return False
+
+    def take(self, count: int) -> Iterator[Ids]:
+        """The next `count` ids in parts, or those that are left."""
+        while count > 0 and not self.at_end():
+            part = self._ids[self.offset : self.offset + count]
+            self.offset += len(part)
+            count -= len(part)
+            yield part
+
+
+class _Counter:
+    """What ids stand for."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], np.int64)
+        self._end_of_text = end_of_text(tokenizer)
+
+    def count(self, ids: Ids) -> np.ndarray:
+        """Tokens, documents begun, and bytes of text: (3,) int64."""
+        return np.array([len(ids), np.count_nonzero(ids == self._end_of_text), self._sizes[ids].sum()])
+
+
+class _Meter:
+    """Tells how far the work has come, how fast it is, and when it will end."""
+
+    def __init__(self, tokens: int, tell: Callable[[ShardingProgress], None]) -> None:
+        self._before = self._tokens = tokens
+        self._tell = tell
+        self._began = time.monotonic()
+        self._first: float | None = None
+
+    def add(self, tokens: int, fraction: float | None) -> None:
+        self._tokens += tokens
+        seconds = time.monotonic() - self._began
+        self._first = fraction if self._first is None else self._first
+        eta = None
+        if fraction is not None and self._first is not None and fraction > self._first:
+            eta = seconds * (1 - fraction) / (fraction - self._first)
+        self._tell(ShardingProgress(self._tokens, self._tokens - self._before, seconds, fraction, eta))
+
+
+def _finish(folder: Path, state: Preparation, source: Source, tokenizer: Tokenizer) -> None:
+    """Writes the manifest, with which the folder is finished."""
+    if len(state.shards) < 2:
+        for name in (PREPARATION_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
+            (folder / name).unlink()
+        if not state.tokens:
+            raise UserError(f"{source.name} has no documents, or empty ones alone: there is nothing to prepare")
+        raise UserError(
+            f"{source.name} has {state.tokens:,} tokens, no more than the first shard, which is for validation: give a "
+            f"smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or leave --out out"
+        )
+    val, *train = state.shards
+    documents = sum(shard.documents for shard in state.shards)
+    Manifest(
+        key=shards_key(folder / shard.name for shard in state.shards),
+        name=source.name,
+        source=source.name,
+        note=f"{source.name}: {documents:,} documents in {len(state.shards)} shards",
+        text_sha256=None,
+        val_fraction=val.tokens / state.tokens,
+        tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+        train=_split(train),
+        val=_split([val]),
+    ).save(folder / MANIFEST_NAME)
+
+
+def _split(shards: list[Shard]) -> Split:
+    return Split(
+        characters=None,
+        bytes=sum(shard.bytes for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+        shards=tuple(shard.name for shard in shards),
+        documents=sum(shard.documents for shard in shards),
+    )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of a process that was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a lock on the folder, which ends with the process, however that ends."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"another process is preparing {folder}: wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # an empty one is left after an error at the very beginning
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or folder, error.strerror or error
+        raise UserError(
+            f"cannot write {where}: {reason}; mend that, and give the same command again: it goes on where it stopped"
+        ) from error

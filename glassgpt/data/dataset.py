@@ -1,0 +1,147 @@
+"""Prepared data as it is opened: a text's shards in the cache, a corpus in shards, or token files of other programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from glassgpt.data.manifest import Manifest, Split, TokenizerRecord, is_manifest, load_manifest
+from glassgpt.data.shards import TokenArray
+from glassgpt.data.token_files import TokenFiles, find_token_files, local_path, shards_key
+from glassgpt.errors import UserError
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
+
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+PREPARATION_NAME = "preparation.json"  # of a corpus in shards: how far it has come, see preparation.py
+TRAINED = ("char", "bpe")  # tokenizers that are made from the text
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Text ready for training."""
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: Tokenizer
+    train: TokenArray
+    val: TokenArray
+    note: str  # one line: which text, why, and whether the shards were there already
+
+
+def open_folder(folder: Path) -> Dataset:
+    """A prepared folder, of the cache or of a corpus in shards. Raises UserError, naming file and reason, if "
+    "damaged."""
+    manifest = load_manifest(folder / MANIFEST_NAME)
+    prepared = Dataset(
+        folder=folder,
+        manifest=manifest,
+        tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
+        train=_open_split(folder, manifest.train),
+        val=_open_split(folder, manifest.val),
+        note=manifest.note,
+    )
+    if manifest.text_sha256 is None:
+        if shards_key(prepared.val.paths + prepared.train.paths) != manifest.key:
+            raise UserError(f"the shards in {folder} are not those of which its {MANIFEST_NAME} speaks: restore them")
+        return replace(prepared, manifest=replace(manifest, path=str(folder.absolute())))
+    return prepared
+
+
+def tokenizer_of(source: str) -> Path | None:
+    """The tokenizer file of a prepared folder that is named as a source of text; None for any other source."""
+    folder = local_path(source)
+    return folder / TOKENIZER_NAME if folder and is_manifest(folder / MANIFEST_NAME) else None
+
+
+def sha256_of(text: str) -> str:
+    """The sha256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    """The sha256 of all that a tokenizer's file says, whatever its layout: equal for equal tokenizers."""
+    return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
+
+
+def open_shards(source: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset | None:
+    """A corpus in shards, ours or foreign, where the source means one."""
+    if own := tokenizer_of(source):
+        prepared = open_folder(own.parent)
+        _check_tokenizer(prepared, tokenizer)
+        return prepared
+    path = local_path(source)
+    if path and (path / PREPARATION_NAME).is_file():
+        raise UserError(
+            f"{source} is unfinished: give its `data prepare` command again, which goes on where it stopped"
+        )
+    if files := find_token_files(source):
+        return _open_foreign(files, val_fraction, tokenizer)
+    return None
+
+
+def _check_tokenizer(prepared: Dataset, tokenizer: TokenizerConfig | Tokenizer) -> None:
+    """Raises UserError where another tokenizer is asked for than the one whose ids the folder holds."""
+    record = prepared.manifest.tokenizer
+    if isinstance(tokenizer, TokenizerConfig):
+        same, name = tokenizer.name == record.name and tokenizer.name not in TRAINED, tokenizer.name
+    else:
+        same, name = tokenizer_sha256(tokenizer) == record.sha256, tokenizer.name
+    if not same:
+        raise UserError(
+            f"{prepared.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, and '{name}' "
+            f"is another: take {prepared.folder / TOKENIZER_NAME}, or prepare the text again"
+        )
+
+
+def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset:
+    """The splits of foreign token files, with a tokenizer that must be told."""
+    if isinstance(tokenizer, TokenizerConfig):
+        if tokenizer.name in TRAINED:
+            raise UserError(
+                f"{files.path} holds token ids and not their tokenizer, which cannot be '{tokenizer.name}': say whose "
+                "ids they are, for example with --set tokenizer.name=gpt2"
+            )
+        tokenizer = open_tokenizer(tokenizer.name)
+    train, val = files.open(val_fraction, tokenizer.vocab_size)
+    kind, dtype = files.check()
+    note = (
+        f"{files.path}: {kind} of {dtype.name}, {len(train):,} + {len(val):,} tokens, read as ids of {tokenizer.name}"
+    )
+    manifest = Manifest(
+        key=shards_key(files.files),
+        name=files.path.name,
+        source=str(files.path),
+        note=note,
+        text_sha256=None,
+        val_fraction=val_fraction,
+        tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+        train=Split(None, None, len(train), tuple(path.name for path in files.train)),
+        val=Split(None, None, len(val), tuple(path.name for path in files.val or files.train[-1:])),
+        path=str(files.path),
+    )
+    return Dataset(files.path, manifest, tokenizer, train, val, note)
+
+
+def open_shards_again(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
+    """The shards of a run, where they were. Raises UserError where they are gone, or others."""
+    if manifest.path is None:
+        raise UserError("the run's data.json does not say where its shards are: it is damaged, or of a prepared folder")
+    there = Path(manifest.path).exists()
+    prepared = open_shards(manifest.path, manifest.val_fraction, tokenizer) if there else None
+    if prepared is None:
+        raise UserError(f"the shards of this run were in {manifest.path}, and are there no longer: put them back")
+    if prepared.manifest.key != manifest.key:
+        raise UserError(f"the shards in {manifest.path} are not those that this run was trained on: put them back")
+    return prepared
+
+
+def _open_split(folder: Path, split: Split) -> TokenArray:
+    tokens = TokenArray([folder / shard for shard in split.shards])
+    if len(tokens) != split.tokens:
+        raise UserError(
+            f"{folder}: {', '.join(split.shards)} hold {len(tokens)} tokens, the manifest says {split.tokens}"
+        )
+    return tokens

@@ -1,0 +1,209 @@
+"""Text to shards, once: split, tokenise, and keep the ids in the user's cache under a key of their content."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from glassgpt.data.cache import cache_folder, new_folder, writing
+from glassgpt.data.corpora import IN_MEMORY, STDIN, Corpus, load_text
+from glassgpt.data.dataset import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    Dataset,
+    open_folder,
+    open_shards,
+    open_shards_again,
+    sha256_of,
+    tokenizer_sha256,
+)
+from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
+from glassgpt.data.shards import dtype_for, shard_writer
+from glassgpt.errors import UserError
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
+from glassgpt.tokenizers.build import NAMES
+from glassgpt.tokenizers.patterns import safe_slices
+
+_PIECE = 1 << 20  # characters tokenised at once: bounds the memory beside the text itself
+# Tokenizers whose ids of a text are those of its slices. SentencePiece looks across spaces.
+SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, and how much of its end is kept for validation."""
+
+    source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
+    val_fraction: float = 0.1  # of the characters; of the tokens in a foreign folder without a validation file
+    document_mask: bool = False  # no token attends across an end-of-text
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise UserError("data.source is empty; give a name, a file, a folder or '-'")
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
+
+
+def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Dataset:
+    """The shards of `data`: those in the cache, else made now. `corpus` stands in for the text of `data.source`.
+
+    The text is split first and tokenised then. A tokenizer given as a config is trained, where it needs that, on the
+    training split; `char` has the alphabet of the whole text. In memory: the text, its halves and a piece of ids.
+    Raises UserError for bad text, a tokenizer that cannot be had, and a cache that cannot be written.
+    """
+    if isinstance(tokenizer, TokenizerConfig) and tokenizer.name not in NAMES:
+        tokenizer = open_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
+    if corpus is None and (found := open_shards(data.source, data.val_fraction, tokenizer)):
+        return found
+    corpus = corpus or load_text(data.source)
+    text_sha256 = sha256_of(corpus.text)
+    folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
+    remark = ""
+    if folder.exists():
+        try:
+            return _from_corpus(open_folder(folder), corpus, "; tokenised before, in the cache")
+        except UserError as error:
+            remark = f"; tokenised again, since the cache was damaged: {error}"
+            _discard(folder)
+    _write_folder(folder, corpus, text_sha256, data.val_fraction, tokenizer)
+    return _from_corpus(open_folder(folder), corpus, remark)
+
+
+def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
+    """The shards of a run, from the manifest and tokenizer in its folder: found in the cache, or made again.
+
+    Raises UserError where they must be made again but the source no longer gives the same text.
+    """
+    if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
+        raise UserError(
+            f"the tokenizer is not the one whose ids the data manifest describes ({manifest.tokenizer.name}, "
+            f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
+        )
+    if manifest.text_sha256 is None:
+        return open_shards_again(manifest, tokenizer)
+    # The second is that of the same text prepared with the run's tokenizer.json, where the first named its training.
+    for key in (manifest.key, _key(manifest.text_sha256, manifest.val_fraction, tokenizer)):
+        with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
+            found = open_folder(prepared_folder(key))
+            if _same_ids(found.manifest, manifest):
+                return replace(found, manifest=manifest)
+    corpus = replace(_text_again(manifest), name=manifest.name)
+    data = DataConfig(manifest.source, manifest.val_fraction)
+    return prepare(data, tokenizer, corpus=corpus)
+
+
+def prepared_folder(key: str) -> Path:
+    """Where the cache keeps the shards of `key`."""
+    return cache_folder() / "prepared" / key
+
+
+def split_text(text: str, val_fraction: float) -> tuple[str, str]:
+    """The training text, the first 1 - val_fraction of the characters, and the validation text after it."""
+    n_train = int((1 - val_fraction) * len(text))
+    if n_train == 0 or n_train == len(text):
+        raise UserError(
+            f"a text of {len(text)} characters cannot be split into training and validation "
+            f"({val_fraction:.0%} at its end); give a longer text"
+        )
+    return text[:n_train], text[n_train:]
+
+
+def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[str]:
+    """Slices of `text`, of about `size` characters, whose ids one after the other are those of the whole text.
+
+    SentencePiece looks across spaces, so it gets the whole text at once.
+    """
+    return safe_slices(text, size) if tokenizer_name in SLICEABLE else iter([text])
+
+
+def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
+    """A name for the ids that these inputs give: known before any tokenizer is trained."""
+    inputs = [VERSION, text_sha256, val_fraction, _tokenizer_identity(tokenizer)]
+    return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
+
+
+def _tokenizer_identity(tokenizer: TokenizerConfig | Tokenizer) -> dict[str, Any]:
+    if isinstance(tokenizer, TokenizerConfig):
+        return asdict(tokenizer)
+    return {"sha256": tokenizer_sha256(tokenizer)}
+
+
+def _write_folder(
+    folder: Path, corpus: Corpus, text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer
+) -> None:
+    train_text, val_text = split_text(corpus.text, val_fraction)
+    if isinstance(tokenizer, TokenizerConfig):
+        tokenizer = build_tokenizer(tokenizer, whole_text=corpus.text, train_text=train_text)
+    with writing(folder), new_folder(folder) as temporary:
+        manifest = Manifest(
+            key=folder.name,
+            name=corpus.name,
+            source=corpus.source,
+            note=corpus.note,
+            text_sha256=text_sha256,
+            val_fraction=val_fraction,
+            tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+            train=_write_split(temporary, "train", train_text, tokenizer),
+            val=_write_split(temporary, "val", val_text, tokenizer),
+        )
+        tokenizer.save(temporary / TOKENIZER_NAME)
+        manifest.save(temporary / MANIFEST_NAME)
+
+
+def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Split:
+    shard = f"{name}.shard"
+    n_bytes = 0
+    with shard_writer(folder / shard, dtype_for(tokenizer.vocab_size)) as writer:
+        for piece in iter_pieces(text, tokenizer.name):
+            writer.append(tokenizer.encode_to_numpy(piece))
+            n_bytes += len(piece.encode())
+        n_tokens = writer.header().count
+    return Split(len(text), n_bytes, n_tokens, (shard,))
+
+
+def _discard(folder: Path) -> None:
+    """Removes a damaged folder: moved aside at once, so that nobody meets it half deleted."""
+    with (
+        writing(folder),
+        tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as aside,
+        contextlib.suppress(FileNotFoundError),  # another process was first
+    ):
+        folder.rename(Path(aside) / folder.name)
+
+
+def _from_corpus(prepared: Dataset, corpus: Corpus, remark: str) -> Dataset:
+    """Says where the text is from this time: the same text may have been prepared from another source before."""
+    manifest = replace(prepared.manifest, name=corpus.name, source=corpus.source, note=corpus.note)
+    return replace(prepared, manifest=manifest, note=corpus.note + remark)
+
+
+def _same_ids(one: Manifest, other: Manifest) -> bool:
+    return (one.text_sha256, one.val_fraction, one.tokenizer) == (
+        other.text_sha256,
+        other.val_fraction,
+        other.tokenizer,
+    )
+
+
+def _text_again(manifest: Manifest) -> Corpus:
+    """The text that the manifest describes, from its source, checked by its sha256."""
+    if manifest.source in (STDIN, IN_MEMORY):
+        origin = "stdin" if manifest.source == STDIN else "memory"
+        raise UserError(
+            f"the shards of this run are no longer in the cache ({prepared_folder(manifest.key)}), and its text came "
+            f"from {origin}: prepare the same text again, with `glassgpt data prepare --val-fraction "
+            f"{manifest.val_fraction} --tokenizer` and the run's tokenizer.json"
+        )
+    corpus = load_text(manifest.source)
+    found, expected = sha256_of(corpus.text), manifest.text_sha256 or ""
+    if found != expected:
+        raise UserError(
+            f"the text {manifest.source} has changed since this run was made: its sha256 is {found[:12]}…, "
+            f"the run was trained on {expected[:12]}…; restore the text, or start a new run"
+        )
+    return corpus

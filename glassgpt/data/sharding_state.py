@@ -1,0 +1,165 @@
+"""What a folder of shards is made of, and how far that has come: `preparation.json`, by which a stopped one goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glassgpt.data.dataset import PREPARATION_NAME, TOKENIZER_NAME, tokenizer_sha256
+from glassgpt.data.encoders import end_of_text
+from glassgpt.data.sources import Position, Source
+from glassgpt.errors import UserError
+from glassgpt.files import write_text
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
+from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.words import available_cores
+
+SHARD_TOKENS = 100_000_000
+TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus
+_FORMAT, _VERSION = "glassgpt-preparation", 1
+_NAMES = {  # of settings, as an error says them
+    "source": "the documents (files, sizes, times)",
+    "tokenizer": "the tokenizer",
+    "shard_tokens": "--shard-tokens",
+}
+
+
+@dataclass(frozen=True)
+class ShardingConfig:
+    """How a corpus becomes shards. The number of workers decides how soon, and nothing else."""
+
+    tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig("gpt2"))
+    train_tokenizer_on: int = TRAIN_TOKENIZER_ON  # characters at the start of the corpus from which `bpe` learns
+    shard_tokens: int = SHARD_TOKENS
+    workers: int = field(default_factory=available_cores)
+
+    def __post_init__(self) -> None:
+        for name in ("train_tokenizer_on", "shard_tokens", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, and must be 1 or more")
+        if self.tokenizer.name == "char":
+            raise UserError(
+                "a char tokenizer needs the alphabet of the whole corpus: train one with `glassgpt tokenizer train "
+                f"--type char --special '{END_OF_TEXT}'` and give its file, or take gpt2 or bpe"
+            )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard, with what is counted in it."""
+
+    name: str
+    tokens: int
+    documents: int  # that begin in it
+    bytes: int  # of text
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The settings, and how far they were carried out."""
+
+    settings: dict[str, Any]
+    shards: tuple[Shard, ...] = ()
+    position: Position = None  # of the batch with the next shard's first id
+    offset: int = 0  # of that id among those of the batch
+
+    @property
+    def tokens(self) -> int:
+        """In all shards."""
+        return sum(shard.tokens for shard in self.shards)
+
+    def save(self, folder: Path) -> None:
+        """Writes the file, whole or not at all."""
+        fields = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        write_text(folder / PREPARATION_NAME, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_preparation(folder: Path) -> Preparation:
+    """What `folder` says of its preparation. Raises UserError where that is missing or damaged."""
+    path = folder / PREPARATION_NAME
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != _FORMAT or fields.pop("version") != _VERSION:
+            raise ValueError("it is of another format or version")
+        return Preparation(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove {folder} and begin again") from error
+
+
+def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Preparation, Source]:
+    """The preparation in `folder`, or a new one, and the source as it was read before.
+
+    Raises UserError, and changes nothing, where the folder holds anything else, or shards of other settings.
+    """
+    state = None
+    if (folder / PREPARATION_NAME).is_file():
+        state = load_preparation(folder)
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"{folder} exists and holds something else: choose another --out; nothing was changed")
+    source = source.pinned(state.settings["source"] if state else None)
+    settings = {
+        "source": source.settings(),
+        "tokenizer": _tokenizer_settings(config),
+        "shard_tokens": config.shard_tokens,
+    }
+    if state is not None and state.settings == settings:
+        return state, source
+    if state is not None and state.shards:
+        different = " and ".join(text for name, text in _NAMES.items() if state.settings.get(name) != settings[name])
+        raise UserError(
+            f"{folder} was begun with other settings: {different} differ; choose another --out, or remove the folder "
+            "to begin again; nothing was changed"
+        )
+    (folder / TOKENIZER_NAME).unlink(missing_ok=True)
+    state = Preparation(settings)
+    state.save(folder)
+    return state, source
+
+
+def put_tokenizer(folder: Path, source: Source, config: ShardingConfig, note: Callable[[str], None]) -> Tokenizer:
+    """The tokenizer in the folder, made or copied there first where it is missing."""
+    path = folder / TOKENIZER_NAME
+    if path.is_file():
+        return load_tokenizer(path)
+    if config.tokenizer.name == "bpe":
+        note(f"training a tokenizer on the first {config.train_tokenizer_on:,} characters")
+        tokenizer = _train(source, config)
+    else:
+        tokenizer = open_tokenizer(config.tokenizer.name)
+    tokenizer.save(path)
+    return tokenizer
+
+
+def _tokenizer_settings(config: ShardingConfig) -> dict[str, Any]:
+    if config.tokenizer.name == "bpe":
+        special_tokens = list(_special_tokens(config))
+        return {**asdict(config.tokenizer), "special_tokens": special_tokens, "train_on": config.train_tokenizer_on}
+    tokenizer = open_tokenizer(config.tokenizer.name)
+    end_of_text(tokenizer)  # raises where it has none
+    return {"name": tokenizer.name, "sha256": tokenizer_sha256(tokenizer)}
+
+
+def _special_tokens(config: ShardingConfig) -> tuple[str, ...]:
+    names = config.tokenizer.special_tokens
+    return names if END_OF_TEXT in names else (*names, END_OF_TEXT)
+
+
+def _train(source: Source, config: ShardingConfig) -> Tokenizer:
+    texts = _first_texts(source, config.train_tokenizer_on)
+    chosen = config.tokenizer
+    return BPETokenizer.train(texts, chosen.vocab_size, _special_tokens(config), chosen.pattern, config.workers)
+
+
+def _first_texts(source: Source, characters: int) -> Iterator[str]:
+    for batch in source.batches():
+        for piece in batch.pieces:
+            yield piece.text[:characters]
+            characters -= len(piece.text)
+            if characters <= 0:
+                return

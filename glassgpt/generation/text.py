@@ -1,0 +1,44 @@
+"""Token ids to text, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from glassgpt.errors import UserError
+from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer
+from glassgpt.tokenizers.stream import StreamDecoder
+
+
+def start_of_text(tokenizer: Tokenizer) -> list[int]:
+    """What an empty prompt begins with: end-of-text where the tokenizer has it, else a new line, else id 0."""
+    if END_OF_TEXT in tokenizer.special_tokens:
+        return [tokenizer.special_tokens[END_OF_TEXT]]
+    try:
+        return tokenizer.encode("\n") or [0]
+    except UserError:
+        return [0]
+
+
+def write(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    config: SamplingConfig,
+    block_size: int,
+    max_new_tokens: int,
+    generator: torch.Generator,
+) -> Iterator[str]:
+    """ids to the pieces of text that follow them."""
+    decoder = StreamDecoder(tokenizer)
+    for id in generate(
+        model, ids, config,
+        block_size=block_size, vocab_size=tokenizer.vocab_size, max_new_tokens=max_new_tokens, generator=generator,
+    ):  # fmt: skip
+        if piece := decoder.feed(id):
+            yield piece
+    if rest := decoder.flush():
+        yield rest

@@ -1,0 +1,1 @@
+"""What a user asks before a run: how large, how much memory, how long."""

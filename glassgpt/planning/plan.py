@@ -1,0 +1,260 @@
+"""Before a run: how large, how much memory, how long, how much money."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
+from glassgpt.costs.hardware import GIB, Hardware, find_hardware, local_hardware
+from glassgpt.costs.memory import (
+    StepMemory,
+    count_parameters_by_part,
+    is_tied,
+    largest_micro_batch,
+)
+from glassgpt.costs.speed import measure_tokens_per_second
+from glassgpt.errors import UserError
+from glassgpt.models import build_model
+from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config
+from glassgpt.runs.micro_batch import estimate_memory
+from glassgpt.runtime.device import build_runtime
+from glassgpt.tokenizers import TokenizerConfig, open_tokenizer
+
+UTILISATION = 0.4  # of the peak; table 3 of Chowdhery et al. 2022 has 0.21 (GPT-3), 0.33, 0.30 and 0.46 (PaLM)
+SHAKESPEARE_CHARACTERS = 65
+PUBLISHED_VOCABULARIES = {"gpt2": 50257, "cl100k_base": 100277, "o200k_base": 200019}  # special tokens included
+CHINCHILLA_RATIO = 20  # tokens per parameter that make the best of an amount of compute (Hoffmann et al. 2022)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One row of the memory table: bytes by part at the highest moment of a step."""
+
+    rows: int
+    parts: dict[str, int]
+    fits: bool
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before it is begun. Bytes, seconds, FLOPs; a time is None where nothing tells it."""
+
+    recipe: str
+    config: RunConfig
+    n_ids: int
+    tied: bool
+    parameters: dict[str, int]
+    n_parameters: int
+    flops_per_token: float
+    hardware: Hardware
+    precision: str
+    activations: dict[str, int]  # bytes of one row, by part of the model
+    micro_batches: list[MicroBatch]
+    largest_micro_batch: int | None
+    own_micro_batch: int | None  # the recipe's, or the largest where it says auto
+    utilisation: float
+    seconds: float | None  # on the named device, by its rate and the utilisation
+    measured: Measurement | None  # on this one
+    price_per_hour: float | None
+    notes: list[str]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.config.training.max_steps * self.config.training.batch_tokens
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the whole run."""
+        return self.flops_per_token * self.tokens
+
+    @property
+    def hours(self) -> float | None:
+        """Hours on the named device, estimated or else measured."""
+        seconds = self.seconds
+        if seconds is None and self.measured is not None and self.measured.device == self.hardware.name:
+            seconds = self.measured.seconds
+        return None if seconds is None else seconds / 3600
+
+    @property
+    def cost(self) -> float | None:
+        """The price of these hours."""
+        return None if self.price_per_hour is None or self.hours is None else self.price_per_hour * self.hours
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as one JSON object."""
+        training = self.config.training
+        return {
+            "recipe": self.recipe,
+            "architecture": self.config.architecture,
+            "model": dataclasses.asdict(self.config.model),  # type: ignore[call-overload]
+            "parameters": {"total": self.n_parameters, "head_tied": self.tied, **self.parameters},
+            "flops_per_token": self.flops_per_token,
+            "steps": training.max_steps,
+            "batch_tokens": training.batch_tokens,
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "tokens_per_parameter": self.tokens / self.n_parameters,
+            "device": self.hardware.name,
+            "precision": self.precision,
+            "device_memory": self.hardware.memory,
+            "usable_memory": self.hardware.usable,
+            "activations_per_row": self.activations,
+            "memory": [
+                {"micro_batch": row.rows, "total": row.total, "fits": row.fits, **row.parts}
+                for row in self.micro_batches
+            ],
+            "largest_micro_batch": self.largest_micro_batch,
+            "micro_batch": self.own_micro_batch,
+            "peak_flops": self.hardware.peak_flops,
+            "utilisation": self.utilisation,
+            "seconds": self.seconds,
+            "measured": None if self.measured is None else dataclasses.asdict(self.measured),
+            "price_per_hour": self.price_per_hour,
+            "cost": self.cost,
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Steps of the run on this machine's device, and what they say of the whole run."""
+
+    device: str
+    micro_batch: int
+    tokens_per_second: float
+    seconds: float
+
+
+def make_plan(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "this",
+    utilisation: float = UTILISATION,
+    price_per_hour: float | None = None,
+    seconds: float = 10.0,
+    note: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """Plans a recipe for a device. `seconds` is how long to measure on this one; 0 does not.
+
+    Raises UserError for a recipe, setting or device that is not known, or a number out of range.
+    """
+    if not 0.0 < utilisation <= 1.0:
+        raise UserError(f"utilisation {utilisation} is out of range: it must be above 0 and at most 1")
+    if price_per_hour is not None and not 0.0 < price_per_hour < math.inf:
+        raise UserError(f"price-per-hour {price_per_hour} is out of range: it must be above 0")
+    config, n_ids, notes = planned_config(recipe, overrides)
+    hardware = find_hardware(device)
+    precision = planned_precision(config, hardware)
+    with torch.device("meta"):
+        model = build_model(config.architecture, config.model)
+    flops = estimate_flops_per_token(model, n_embd=config.model.n_embd, block_size=config.model.block_size)
+    memory = estimate_memory(config, hardware, n_ids=n_ids, precision=precision)
+    largest = largest_micro_batch(memory, config.batch_rows, hardware.usable)
+    own = largest if config.training.micro_batch == "auto" else config.rows_of_pass(config.batch_rows)
+    tokens = config.training.max_steps * config.training.batch_tokens
+    estimated = None
+    if hardware.peak_flops is not None and precision in ("bfloat16", "float16"):
+        estimated = flops * tokens / (hardware.peak_flops * utilisation)
+    measured = _measure(config, n_ids, tokens, seconds, notes, note) if seconds else None
+    return Plan(
+        recipe=recipe,
+        config=config,
+        n_ids=n_ids,
+        tied=is_tied(model),
+        parameters=count_parameters_by_part(model),
+        n_parameters=count_parameters(model),
+        flops_per_token=flops,
+        hardware=hardware,
+        precision=precision,
+        activations=memory.activations,
+        micro_batches=_memory_table(memory, config.batch_rows, own, hardware.usable),
+        largest_micro_batch=largest,
+        own_micro_batch=own,
+        utilisation=utilisation,
+        seconds=estimated,
+        measured=measured,
+        price_per_hour=price_per_hour,
+        notes=notes,
+    )
+
+
+def planned_config(recipe: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, int, list[str]]:
+    """The config of a recipe, how many ids its tokenizer has, and notes on what had to be assumed."""
+    sections = apply_overrides(load_recipe(recipe), overrides)
+    config = parse_run_config(sections)
+    n_ids, note = _count_ids(config.tokenizer)
+    notes = [note] if note else []
+    if "vocab_size" not in sections.get("model", {}):
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=n_ids))  # type: ignore[type-var]
+    return config, min(n_ids, config.model.vocab_size), notes
+
+
+def _count_ids(config: TokenizerConfig) -> tuple[int, str | None]:
+    """How many ids the tokenizer has, and a note where only the text will tell."""
+    if config.name == "char":
+        count = SHAKESPEARE_CHARACTERS + len(config.special_tokens)
+        return count, f"the text decides the vocabulary: {count} characters are assumed, as in Tiny Shakespeare"
+    if config.name == "bpe":
+        return config.vocab_size, None
+    if config.name in PUBLISHED_VOCABULARIES:
+        return PUBLISHED_VOCABULARIES[config.name], None
+    return open_tokenizer(config.name).vocab_size, None
+
+
+def planned_precision(config: RunConfig, hardware: Hardware) -> str:
+    """What the run computes in on that device."""
+    dtype = config.training.dtype
+    if dtype == "auto":
+        return hardware.precision
+    return "float32" if dtype == "tf32" and hardware.kind != "cuda" else dtype
+
+
+def _memory_table(memory: StepMemory, batch_rows: int, own: int | None, usable: int) -> list[MicroBatch]:
+    """1, 2, 4, … rows up to the whole batch, and the run's own; no more than one of those that do not fit."""
+    sizes = sorted({2**n for n in range(batch_rows.bit_length())} | {own or 1})
+    table: list[MicroBatch] = []
+    for rows in sizes:
+        parts = memory.at_peak(rows, accumulates=rows < batch_rows)
+        fits = sum(parts.values()) <= usable
+        if fits or rows == own or not table or table[-1].fits:
+            table.append(MicroBatch(rows, parts, fits))
+    return table
+
+
+def _measure(
+    config: RunConfig, n_ids: int, tokens: int, seconds: float, notes: list[str], note: Callable[[str], None]
+) -> Measurement | None:
+    """The run's own step on this machine's device; None, and a note that says why, where the model does not fit."""
+    training = config.training
+    device = "auto" if training.device.startswith("cuda") else training.device
+    runtime = build_runtime(device, training.dtype, training.compile)
+    here = local_hardware(runtime)
+    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    largest = largest_micro_batch(memory, config.batch_rows, here.usable)
+    if largest is None:
+        need = memory.peak(1, accumulates=config.batch_rows > 1)
+        notes.append(
+            f"not measured on this device: a single row needs {need / GIB:,.1f} GiB, and {here.name} has"
+            f" {here.usable / GIB:,.1f} GiB to give"
+        )
+        return None
+    rows = largest if training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)
+    note(f"measuring steps on {here.name} for about {seconds:.0f} seconds")
+    model = build_model(config.architecture, config.model).to(runtime.device)
+    rate, rows = measure_tokens_per_second(
+        model, config.optimizer, runtime,
+        block_size=config.model.block_size, n_ids=n_ids, micro_batch=rows, seconds=seconds,
+    )  # fmt: skip
+    return Measurement(here.name, rows, rate, tokens / rate)

@@ -1,0 +1,84 @@
+"""Ratios as bars in one SVG: how many times the speed, and the memory, something has with a change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from glassgpt.report.svg import document, rectangle, text
+
+ROW, TOP, BOTTOM = 30, 76, 34
+NAME_RIGHT, WIDTH = 170, 900
+PANELS = ((190, 520), (560, 890))  # left and right of the two groups of bars
+BETTER, WORSE, EVEN = "#1b7f5c", "#b3432b", "#9aa4b3"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One change: its ratios, or why there are none."""
+
+    name: str
+    speed: float = 1.0
+    memory: float = 1.0
+    missing: str | None = None
+
+
+def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
+    """The text of an SVG file: speed to the left, peak memory to the right, both on a logarithmic axis around 1.
+
+    The grey band is the noise: a bar that ends in it shows nothing.
+    """
+    height = TOP + ROW * len(bars) + BOTTOM
+    reaches = (_reach([bar.speed for bar in bars]), _reach([bar.memory for bar in bars]))
+    parts = [text(16, 24, title, size=16)]
+    labels = ("tokens per second, times", "peak memory, times")
+    for (left, right), label, reach in zip(PANELS, labels, reaches, strict=True):
+        parts.append(text(left, 50, label))
+        x = _axis(left, right, reach)
+        if label.startswith("tokens"):
+            start, end = x(1 - noise), x(1 + noise)
+            parts.append(rectangle(start, TOP - 8, end - start, ROW * len(bars) + 8, "#eceff3"))
+        for tick in _ticks(reach):
+            parts.append(
+                f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP - 8}" y2="{height - BOTTOM}" stroke="#dfe2e7"/>'
+            )
+            parts.append(text(x(tick), height - BOTTOM + 18, f"{tick:g}", anchor="middle", size=12))
+    for number, bar in enumerate(bars):
+        y = TOP + ROW * number
+        parts.append(text(NAME_RIGHT, y + 15, bar.name, anchor="end"))
+        if bar.missing is not None:
+            parts.append(text(PANELS[0][0], y + 15, "not on this device", colour="#5d6675"))
+            continue
+        colours = (_colour(bar.speed, 1.0, noise), _colour(1 / bar.memory, 1.0, noise))
+        for (left, right), reach, ratio, colour in zip(PANELS, reaches, (bar.speed, bar.memory), colours, strict=True):
+            x = _axis(left, right, reach)
+            start, end = sorted((x(1.0), x(ratio)))
+            parts.append(rectangle(start, y + 3, max(end - start, 1.5), 15, colour))
+            beside = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
+            parts.append(text(beside[0], y + 15, f"{ratio:.2f}", anchor=beside[1], size=12))
+    return document(WIDTH, height, parts)
+
+
+def _reach(ratios: Sequence[float]) -> float:
+    """How far the axis goes to both sides of 1."""
+    return max([2.0, *(max(ratio, 1 / ratio) for ratio in ratios)])
+
+
+def _axis(left: float, right: float, reach: float) -> Callable[[float], float]:
+    """Where a ratio is drawn: 1 in the middle, twice as far to the right as half is to the left."""
+    middle, half = (left + right) / 2, (right - left) / 2 - 34  # room for a figure beside the longest bar
+    return lambda ratio: middle + half * math.log(ratio) / math.log(reach)
+
+
+def _ticks(reach: float) -> list[float]:
+    """Powers of two within reach, few enough to read."""
+    top = math.floor(math.log2(reach))
+    step = max(1, -(-top // 3))
+    return [2.0**power for power in range(-top // step * step, top + 1, step) if 1 / reach <= 2.0**power <= reach]
+
+
+def _colour(ratio: float, even: float, noise: float) -> str:
+    if abs(ratio - even) <= noise:
+        return EVEN
+    return BETTER if ratio > even else WORSE

@@ -1,0 +1,178 @@
+"""The daily log of training: every run in a line, and the notes that people keep beside them.
+
+A note is a line of notes.jsonl in the run folder: {"time": "2026-11-21T09:30:00+01:00", "text": "…"}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.files import write_text
+from glassgpt.report.figures import is_finite, parameters
+from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.tokenizers.base import to_utf8
+from glassgpt.training.metrics import Line
+
+NOTES = "notes.jsonl"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark on a run, and when it was made."""
+
+    time: datetime
+    text: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in figures; None for what it does not have. Losses are nats per token, times seconds."""
+
+    run: str
+    folder: str
+    begun: datetime
+    data: str
+    model: str
+    parameters: int | None
+    steps: int | None
+    finished: bool
+    train_loss: float | None
+    val_loss: float | None
+    best_val_loss: float | None
+    bits_per_byte: float | None
+    seconds: float | None
+    validation_share: float | None  # of the seconds
+    notes: tuple[Note, ...]
+    problem: str | None = None  # why a damaged run has no figures
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as JSON has it, times in ISO 8601."""
+        notes = [{"time": note.time.isoformat(), "text": note.text} for note in self.notes]
+        return {**asdict(self), "begun": self.begun.isoformat(), "notes": notes}
+
+
+SORTS = ("begun", "run", "data", "model", "parameters", "steps", "train_loss", "val_loss", "best_val_loss",
+         "bits_per_byte", "seconds", "validation_share")  # fmt: skip
+
+
+def add_note(folder: Path, text: str, time: datetime | None = None) -> Note:
+    """Adds a remark to a run. Raises UserError for an empty one, one that is no UTF-8, and where
+    the folder cannot be written to."""
+    if not text.strip():
+        raise UserError("the note is empty: say what you have seen")
+    to_utf8(text)
+    note = Note((time or datetime.now().astimezone()).replace(microsecond=0), text.strip())
+    notes = [*read_notes(folder), note]
+    lines = (json.dumps({"time": each.time.isoformat(), "text": each.text}, ensure_ascii=False) for each in notes)
+    write_text(folder / NOTES, "".join(f"{line}\n" for line in lines))
+    return note
+
+
+def read_notes(folder: Path) -> list[Note]:
+    """The notes of a run, oldest first. Raises UserError, with the line, for a damaged file."""
+    path = folder / NOTES
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    notes = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            notes.append(Note(datetime.fromisoformat(fields["time"]).astimezone(), str(fields["text"])))
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path}, line {number} is not a note: {error}") from None
+    return notes
+
+
+def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> list[Entry]:
+    """An entry for each run under `runs`: the newest first, or by another figure, smallest first.
+
+    A run that cannot be read is listed with its `problem`. Runs without the figure come last. Raises UserError for an
+    unknown figure.
+    """
+    if sort not in SORTS:
+        raise unknown("figure to sort by", sort, SORTS)
+    entries = [read_entry(path.parent) for path in sorted(runs.glob("*/config.toml"))]
+    known = [entry for entry in entries if getattr(entry, sort) is not None]
+    known.sort(key=lambda entry: getattr(entry, sort), reverse=reverse != (sort == "begun"))
+    return [*known, *(entry for entry in entries if getattr(entry, sort) is None)]
+
+
+def read_entry(folder: Path) -> Entry:
+    """A run folder as one entry; one that cannot be read as an entry with its `problem`."""
+    begun = datetime.fromtimestamp((folder / "config.toml").stat().st_mtime).astimezone().replace(microsecond=0)
+    try:
+        return describe(folder, read_record(folder), read_notes(folder), begun)
+    except UserError as error:
+        nothing = dict.fromkeys(("parameters", "steps", "train_loss", "val_loss", "best_val_loss", "bits_per_byte",
+                                 "seconds", "validation_share"))  # fmt: skip
+        return Entry(folder.name, str(folder), begun, data="", model="", finished=False, notes=(),
+                     problem=str(error), **nothing)  # fmt: skip
+
+
+def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: datetime) -> Entry:
+    """What a record says, as an entry. A run that does not say when it was begun has the time of its last change."""
+    final, losses = record.final or {}, [line["val/loss"] for line in record.validations]
+    newest = final or next(reversed(record.validations), {})
+    seconds = record.last("seconds")
+    begun = record.machine.get("begun")
+    return Entry(
+        run=record.name,
+        folder=str(folder),
+        begun=datetime.fromisoformat(begun).astimezone() if isinstance(begun, str) else changed,
+        data=str(record.data.get("name", "")),
+        model=_model(record.config.get("model", {})),
+        parameters=parameters(record),
+        steps=record.last_step,
+        finished=record.final is not None,
+        train_loss=_finite(final.get("train/loss", record.last("train/loss"))),
+        val_loss=_finite(newest.get("val/loss")),
+        best_val_loss=_finite(final.get("best/val/loss", min(filter(is_finite, losses), default=None))),
+        bits_per_byte=_finite(newest.get("val/bits_per_byte")),
+        seconds=seconds,
+        validation_share=_validation_seconds(record, final) / seconds if seconds else None,
+        notes=tuple(notes),
+    )
+
+
+def within(entries: Iterable[Entry], since: date | None, until: date | None) -> list[Entry]:
+    """The runs that were begun, or noted on, from the day `since` to the end of the day `until`; oldest first."""
+
+    def inside(time: datetime) -> bool:
+        return (since is None or time.date() >= since) and (until is None or time.date() <= until)
+
+    chosen = [entry for entry in entries if any(inside(t) for t in (entry.begun, *(n.time for n in entry.notes)))]
+    return sorted(chosen, key=lambda entry: entry.begun)
+
+
+def parse_day(text: str, option: str) -> date:
+    """A day such as 2026-11-21. Raises UserError, naming the option, for anything else."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{option} '{text}' is no day: write it as 2026-11-21") from None
+
+
+def _model(sizes: dict[str, Any]) -> str:
+    """Architecture, layers x width, and window: "gpt2 4 x 128, block 64"."""
+    shape = [str(sizes[name]) for name in ("n_layer", "n_embd") if name in sizes]
+    window = f", block {sizes['block_size']}" if "block_size" in sizes else ""
+    return f"{sizes.get('architecture', '')} {' x '.join(shape)}{window}".strip()
+
+
+def _validation_seconds(record: RunRecord, final: Line) -> float:
+    measured = _finite(final.get("validation_seconds"))
+    return measured or sum(line.get("val/seconds") or 0.0 for line in record.validations)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if is_finite(value) else None

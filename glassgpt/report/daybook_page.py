@@ -1,0 +1,72 @@
+"""The log of some days as one page: what was trained and noted, hour by hour, then all curves on the same axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from glassgpt.report.curves import drawings
+from glassgpt.report.daybook import Entry
+from glassgpt.report.figures import count, duration
+from glassgpt.report.run_page import curves_html, distinctly_named, last_samples_html, overview_html, write_page
+from glassgpt.report.run_record import read_record
+
+
+def write_daybook(entries: Sequence[Entry], since: date | None, until: date | None, out: Path) -> Path:
+    """Writes one page on the runs `entries`, with what happened in the days `since` to `until`; returns `out`."""
+    whole = [entry for entry in entries if entry.problem is None]
+    folders = [Path(entry.folder) for entry in whole]
+    records = distinctly_named([read_record(folder) for folder in folders], folders)
+    charts = drawings(records)
+    events = _events(entries, since, until)
+    title = f"Training log, {_period([time.date() for time, _ in events])}"
+    n_notes = sum(len(entry.notes) for entry in entries)
+    lead = f"{len(entries)} run{'s' * (len(entries) != 1)}, {n_notes} note{'s' * (n_notes != 1)}."
+    sections = [
+        f'<h1>{title}</h1>\n<p class="lead">{lead}</p>',
+        *(_day_html(day, list(group)) for day, group in groupby(events, key=lambda event: event[0].date())),
+    ]
+    if records:
+        sections += [overview_html(records), curves_html(records, charts), last_samples_html(records)]
+    return write_page(out, title, sections, charts, records)
+
+
+def _events(entries: Sequence[Entry], since: date | None, until: date | None) -> list[tuple[datetime, str]]:
+    """What happened, as HTML, in the order of time."""
+    events = [(entry.begun, _begun_html(entry)) for entry in entries]
+    events += [(note.time, f"{_run(entry)}: {escape(note.text)}") for entry in entries for note in entry.notes]
+    inside = [
+        (time, text)
+        for time, text in events
+        if (since is None or time.date() >= since) and (until is None or time.date() <= until)
+    ]
+    return sorted(inside, key=lambda event: event[0])
+
+
+def _run(entry: Entry) -> str:
+    return f"<strong>{escape(entry.run)}</strong>"
+
+
+def _begun_html(entry: Entry) -> str:
+    """One sentence on a run: what it is, and how far it came."""
+    if entry.problem:
+        return f'{_run(entry)} <span class="alarm">{escape(entry.problem)}</span>'
+    size = f", {count(entry.parameters)} parameters" if entry.parameters else ""
+    came = [] if entry.steps is None else [f"{count(entry.steps)} steps{'' if entry.finished else ', not finished'}"]
+    came += [] if entry.val_loss is None else [f"validation loss {entry.val_loss:.4f}"]
+    came += [] if entry.seconds is None else [duration(entry.seconds)]
+    what = escape(f"{entry.model}{size}, on {entry.data or 'no data'}")
+    return f"{_run(entry)} begun: {what}. {escape(', '.join(came) or 'Nothing measured yet')}."
+
+
+def _day_html(day: date, events: Sequence[tuple[datetime, str]]) -> str:
+    items = "\n".join(f"<li><b>{time:%H:%M}</b> {text}</li>" for time, text in events)
+    return f'<h2>{day:%A, %Y-%m-%d}</h2>\n<ul class="log">\n{items}\n</ul>'
+
+
+def _period(days: Sequence[date]) -> str:
+    first, last = min(days), max(days)
+    return f"{first}" if first == last else f"{first} to {last}"

@@ -1,0 +1,118 @@
+"""The figures of a run that one asks for first, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from glassgpt.report.run_record import RunRecord
+from glassgpt.training.metrics import Line
+
+
+class Figure(NamedTuple):
+    """A figure as it is shown; the note says what it was measured on."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def summary(record: RunRecord) -> str:
+    """One sentence: how far the run is."""
+    if record.last_step is None:
+        return "This run has measured nothing yet."
+    if record.final:
+        return f"Finished after {count(record.last_step)} steps."
+    planned = record.config.get("training", {}).get("max_steps")
+    length = f" of {count(planned)}" if isinstance(planned, int) else ""
+    return f"At step {count(record.last_step)}{length}; in progress, or stopped before its end."
+
+
+def headline(record: RunRecord) -> list[Figure]:
+    """The figures that one asks for first. A figure that the run does not have yet is a dash that says so."""
+    seconds, tokens, n_params = record.last("seconds"), record.last("tokens_seen"), parameters(record)
+    figures = [
+        Figure("Validation loss", *_validation(record)),
+        Figure("Best while training", *_best(record)),
+        Figure("Bits per byte", _number(_newest(record).get("val/bits_per_byte")), "validation"),
+        Figure("Steps", "–" if record.last_step is None else count(record.last_step)),
+        Figure("Tokens seen", "–" if tokens is None else count(tokens)),
+        Figure("Time", "–" if seconds is None else duration(seconds)),
+    ]
+    return [*figures, Figure("Parameters", count(n_params))] if n_params else figures
+
+
+def parameters(record: RunRecord) -> int | None:
+    """The size of the model, where the run says it."""
+    found = record.machine.get("parameters")
+    return found if isinstance(found, int) else None
+
+
+def _newest(record: RunRecord) -> Line:
+    """The validation that speaks for the run: the final one, on the whole split, or else the latest."""
+    return record.final or next(reversed(record.validations), {})
+
+
+def _validation(record: RunRecord) -> tuple[str, str]:
+    line = _newest(record)
+    if not is_finite(line.get("val/loss")):
+        return "–", "not validated yet"
+    tokens = line.get("val/tokens")
+    on = f"{count(tokens)} tokens" if tokens else "nats per token"
+    return _number(line["val/loss"]), f"final, on {on}" if record.final else f"at step {count(line['step'])}, on {on}"
+
+
+def _best(record: RunRecord) -> tuple[str, str]:
+    measured = [line for line in record.validations if is_finite(line["val/loss"])]
+    best = min(measured, key=lambda line: line["val/loss"], default=None)
+    return (_number(best["val/loss"]), f"at step {count(best['step'])}") if best else ("–", "not validated yet")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a figure is there, and is a number to show."""
+    return value is not None and bool(np.isfinite(value))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if is_finite(value) else "–"
+
+
+def comparability(records: Sequence[RunRecord]) -> str:
+    """One sentence on what may be compared: a loss per token means something only among equal tokens."""
+    if len({_tokens_read(record) for record in records}) == 1:
+        return "All read the same text with the same tokenizer."
+    if len({_tokenizer(record) for record in records}) == 1:
+        return "They read different texts: their losses are not comparable."
+    return "They use different tokenizers: compare bits per byte, not the loss per token."
+
+
+def _tokenizer(record: RunRecord) -> str:
+    """What identifies the tokenizer: its digest in the manifest, or before there is one, its settings."""
+    return json.dumps(record.data.get("tokenizer") or record.config.get("tokenizer"))
+
+
+def _tokens_read(record: RunRecord) -> str:
+    text = record.data.get("text_sha256") or record.config.get("data")
+    return json.dumps([text, record.data.get("val_fraction"), _tokenizer(record)])
+
+
+def count(n: float) -> str:
+    """12,345 in full, and from ten millions on short: 124.4 M."""
+    if n < 10e6:
+        return f"{n:,.0f}"
+    size, letter = (1e9, "B") if n >= 1e9 else (1e6, "M")
+    return f"{n / size:.4g} {letter}"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units of a time: 41.7 s, 2 min 27 s, 3 h 5 min, 4 d 2 h."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.3g} s"
+    seconds = round(seconds)
+    for unit, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name} {int(seconds % unit // part)} {part_name}"
+    raise AssertionError("a minute or more has a unit")

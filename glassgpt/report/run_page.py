@@ -1,0 +1,229 @@
+"""A run, or several side by side, as one HTML file that opens anywhere, without a network.
+
+The page carries everything in it: figures, curves, samples and the plotly library that draws them. Of plotly only its
+JavaScript is used: the curves are plain JSON, so that writing a report costs little more than reading the run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from glassgpt.errors import UserError
+from glassgpt.files import write_text
+from glassgpt.report import page
+from glassgpt.report.curves import AXES, CHARTS, Axes, Chart, Drawing, column, drawings, reading_notes
+from glassgpt.report.daybook import Note, read_notes
+from glassgpt.report.diagnosis import diagnosis_html
+from glassgpt.report.figures import Figure, comparability, count, headline, is_finite, summary
+from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.training.metrics import Line
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes `report.html` into the run folder and returns its path.
+
+    Works while the run goes on, and says what is missing. Raises UserError for a folder that holds no run, a damaged
+    file in it, and a folder that cannot be written to.
+    """
+    record = read_record(run_folder)
+    charts = drawings([record])
+    sections = [
+        f'<h1>{escape(record.name)}</h1>\n<p class="lead">{escape(summary(record))}</p>',
+        figures_html(headline(record)),
+        notes_html(read_notes(run_folder)),
+        curves_html([record], charts),
+        diagnosis_html(run_folder),
+        samples_html(record),
+        settings_html(record),
+    ]
+    return write_page(run_folder / "report.html", record.name, sections, charts, [record])
+
+
+def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
+    """Writes one page with the curves of several runs on the same axes, and where their configs differ; returns `out`.
+
+    Raises UserError as `write_report` does.
+    """
+    if not run_folders:
+        raise UserError("nothing to compare: name at least one run")
+    records = distinctly_named([read_record(folder) for folder in run_folders], run_folders)
+    charts = drawings(records)
+    sections = [
+        f'<h1>{len(records)} runs compared</h1>\n<p class="lead">{escape(comparability(records))}</p>',
+        overview_html(records),
+        curves_html(records, charts),
+        differences_html(records),
+        last_samples_html(records),
+    ]
+    return write_page(out, f"{len(records)} runs", sections, charts, records)
+
+
+def write_page(
+    out: Path, title: str, sections: Sequence[str], charts: Sequence[Drawing], records: Sequence[RunRecord]
+) -> Path:
+    """Writes one HTML file around `sections`, with the curves' script and data in it; returns `out`."""
+    body = "\n".join([*sections, '<footer class="quiet">Written by glassgpt. This file needs no network.</footer>'])
+    alone = records[0] if len(records) == 1 else None
+    data = {
+        "runs": [record.name for record in records],
+        "axes": AXES,
+        "charts": [chart for chart in charts if chart["curves"]],
+        "sample_at": Axes(alone)(column(alone.samples, "step")) if alone else None,
+    }
+    write_text(out, page.render(title=f"{title} · GlassGPT", body=body, data=data, library=get_plotlyjs()))
+    return out
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def figures_html(figures: Sequence[Figure]) -> str:
+    """The headline figures as a row of cells."""
+    cells = (
+        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for label, value, note in figures
+    )
+    return '<dl class="figures">\n' + "\n".join(cells) + "\n</dl>"
+
+
+def notes_html(notes: Sequence[Note]) -> str:
+    """What people have noted on the run; nothing where they have not."""
+    items = "\n".join(f"<li><b>{note.time:%Y-%m-%d %H:%M}</b> {escape(note.text)}</li>" for note in notes)
+    return f'<h2>Notes</h2>\n<ul class="log">\n{items}\n</ul>' if notes else ""
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
+    """The places that the script draws into, with what one must know to read the curves."""
+    if not any(drawing["curves"] for drawing in charts):
+        return '<h2>Curves</h2>\n<p class="missing">No curves yet: metrics.jsonl holds no figures.</p>'
+    places = "\n".join(
+        f'<div class="chart"><h3>{escape(chart.title)}</h3>'
+        + (f'<div class="plot" id="{chart.id}"></div>' if drawing["curves"] else _missing(chart))
+        + "</div>"
+        for chart, drawing in zip(CHARTS, charts, strict=True)
+    )
+    options = "".join(f'<option value="{axis}">{label}</option>' for axis, label in AXES.items())
+    controls = (
+        f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
+        '<label><input type="checkbox" id="log-x"> logarithmic x</label>'
+        '<label><input type="checkbox" id="log-y"> logarithmic loss</label></div>'
+    )
+    notes = " ".join(reading_notes(records))
+    return f'<h2>Curves</h2>\n{controls}\n<div class="charts">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
+
+
+def _missing(chart: Chart) -> str:
+    return f'<p class="missing">No “{escape(chart.metric)}” in metrics.jsonl yet.</p>'
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def samples_html(record: RunRecord) -> str:
+    """What the model wrote as it learned: one sample at a time, with a slider over the steps."""
+    if not record.samples:
+        return '<h2>Samples</h2>\n<p class="missing">No samples yet.</p>'
+    player = (
+        '<div class="player" id="player" hidden><button id="earlier">Earlier</button>'
+        '<input type="range" id="slider" min="0" value="0" aria-label="Sample"><button id="later">Later</button>'
+        '<label><input type="checkbox" id="all-samples"> all</label></div>'
+    )
+    articles = "\n".join(sample_html(line, record) for line in record.samples)
+    return f'<h2>What it wrote as it learned</h2>\n{player}\n<div class="film">\n{articles}\n</div>'
+
+
+def sample_html(line: Line, record: RunRecord, title: str = "") -> str:
+    """One sample, its prompt in another colour, with the validation loss that the model had by then."""
+    before = [check for check in record.validations if check["step"] <= line["step"] and is_finite(check["val/loss"])]
+    loss = f"<span>validation loss {before[-1]['val/loss']:.3f}</span>" if before else ""
+    prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
+    written = text.removeprefix(prompt)
+    heading = f"{title}<b>step {count(line['step'])}</b>{loss}"
+    # HTML drops a newline that directly follows <pre>: this one, so that none of the sample's is lost.
+    quoted = f'<pre>\n<span class="prompt">{escape(prompt)}</span>{escape(written)}</pre>'
+    return f'<article class="sample"><header>{heading}</header>{quoted}</article>'
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings_html(record: RunRecord) -> str:
+    """Config by sections, data, machine and code version, each a small table."""
+    top = {key: value for key, value in record.config.items() if not isinstance(value, dict)}
+    sections = {key: value for key, value in record.config.items() if isinstance(value, dict)}
+    machine = {key: value for key, value in record.machine.items() if key != "later"}
+    later = [(f"after step {session.pop('after_step')}", session) for session in record.machine.get("later", [])]
+    parts = [("run", top), *sections.items(), ("data, as prepared", record.data), ("machine and code", machine), *later]
+    tables = "\n".join(
+        f"<section><h3>{escape(title)}</h3>{_settings_table(values)}</section>" for title, values in parts if values
+    )
+    missing = [name for name, part in (("config.toml", record.config), ("machine.json", record.machine)) if not part]
+    note = f'<p class="missing">The run folder has no {escape(" and no ".join(missing))}.</p>' if missing else ""
+    return f'<h2>Settings</h2>\n{note}\n<div class="tables">\n{tables}\n</div>'
+
+
+def _settings_table(values: dict[str, Any]) -> str:
+    return page.table([(escape(key), escape(value)) for key, value in page.flattened(values).items()])
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+
+
+def distinctly_named(records: Sequence[RunRecord], folders: Sequence[Path]) -> list[RunRecord]:
+    """The records, with their whole path for a name where two folders have the same."""
+    times = Counter(record.name for record in records)
+    return [
+        record if times[record.name] == 1 else replace(record, name=str(folder))
+        for record, folder in zip(records, folders, strict=True)
+    ]
+
+
+def overview_html(records: Sequence[RunRecord]) -> str:
+    """A row for each run with its headline figures."""
+    columns = [headline(record) for record in records]
+    labels = list(dict.fromkeys(figure.label for figures in columns for figure in figures))
+    rows = []
+    for run, (record, figures) in enumerate(zip(records, columns, strict=True)):
+        by_label = {figure.label: figure.value for figure in figures}
+        state = "" if record.final else " (not finished)"
+        rows.append((_name(run, record) + state, *(escape(by_label.get(label, "–")) for label in labels)))
+    return "<h2>Figures</h2>\n" + page.table(rows, ("Run", *map(escape, labels)), kind="wide")
+
+
+def _name(run: int, record: RunRecord) -> str:
+    return f'<span class="swatch" data-run="{run}"></span>{escape(record.name)}'
+
+
+def differences_html(records: Sequence[RunRecord]) -> str:
+    """The settings that are not the same in every run, a column for each run."""
+    flat = [page.flattened(record.config) for record in records]
+    keys = sorted({key for settings in flat for key in settings})
+    rows = [(key, *(settings.get(key, "–") for settings in flat)) for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    if not rows:
+        return '<h2>Where they differ</h2>\n<p class="missing">Their configs are the same.</p>'
+    header = ("Setting", *(record.name for record in records))
+    cells = [tuple(map(escape, row)) for row in rows]
+    return "<h2>Where they differ</h2>\n" + page.table(cells, tuple(map(escape, header)), kind="wide")
+
+
+def last_samples_html(records: Sequence[RunRecord]) -> str:
+    """The last text of each run."""
+    articles = [
+        sample_html(record.samples[-1], record, f"<b>{_name(run, record)}</b>")
+        for run, record in enumerate(records)
+        if record.samples
+    ]
+    if not articles:
+        return '<h2>Last samples</h2>\n<p class="missing">No samples yet.</p>'
+    return '<h2>Last samples</h2>\n<div class="side-by-side">\n' + "\n".join(articles) + "\n</div>"

@@ -1,0 +1,96 @@
+"""What a run folder tells about its run: settings, machine, measurements and samples, read for a report."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glassgpt.config import read_toml
+from glassgpt.errors import UserError
+from glassgpt.files import read_json
+from glassgpt.training.metrics import Line, read_lines
+
+FIGURES = (
+    "train/loss",
+    "val/loss",
+    "val/bits_per_byte",
+    "lr",
+    "grad_norm",
+    "tokens_per_second",
+    "tokens_seen",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it. Of a run that has just begun, or stopped early, most parts are empty."""
+
+    name: str
+    config: dict[str, Any]  # sections of config.toml
+    machine: dict[str, Any]
+    data: dict[str, Any]  # the manifest of the training data
+    train: list[Line]  # one line per logged step that was taken
+    validations: list[Line]  # those while training; on a part of the validation split
+    skipped: list[Line]  # steps that were not applied, with the reason
+    final: Line | None  # the last line of a run that is finished; on the whole validation split
+    samples: list[Line]
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that any line speaks of; None before the first."""
+        lines = [*self.train, *self.validations, *self.skipped, *([self.final] if self.final else [])]
+        return max((line["step"] for line in lines), default=None)
+
+    def last(self, name: str) -> Any:
+        """The newest value of a figure, such as "tokens_seen"; None where no line has it."""
+        lines = [*self.train, *([self.final] if self.final else [])]
+        return next((line[name] for line in reversed(lines) if name in line), None)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Reads a run folder, complete or not. Raises UserError for a folder that holds no run, or a damaged file."""
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}")
+    if not (folder / "config.toml").exists() and not (folder / "metrics.jsonl").exists():
+        raise UserError(f"{folder} is not a run folder: it has neither config.toml nor metrics.jsonl")
+    lines = read_measurements(folder / "metrics.jsonl")
+    config = folder / "config.toml"
+    return RunRecord(
+        name=folder.resolve().name,
+        config=read_toml(config) if config.exists() else {},
+        machine=_read_if_there(folder / "machine.json"),
+        data=_read_if_there(folder / "data.json"),
+        train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
+        validations=[line for line in lines if "val/loss" in line and not line.get("final")],
+        skipped=[line for line in lines if "skipped" in line],
+        final=next((line for line in reversed(lines) if line.get("final")), None),
+        samples=read_measurements(folder / "samples.jsonl"),
+    )
+
+
+def read_measurements(path: Path) -> list[Line]:
+    """The lines of a metrics file, none where there is no file; null, where a figure was not finite, is NaN.
+
+    Raises UserError for a figure that is not a number.
+    """
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        for name in FIGURES:
+            if name in line and line[name] is None:
+                line[name] = math.nan
+        for name in ("step", *FIGURES):
+            if not _is_number(line.get(name, 0)):
+                raise UserError(f'{path}, line {number}: "{name}" is {json.dumps(line[name])}, not a number')
+    return lines
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

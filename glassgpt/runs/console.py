@@ -1,0 +1,91 @@
+"""Progress of training as plain lines on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from glassgpt.evaluation.validation import Evaluation
+from glassgpt.runs.listener import Listener, RunInfo
+from glassgpt.training.fit import TrainState
+from glassgpt.training.metrics import Line
+
+
+class PlainListener(Listener):
+    """Plain lines on stderr, for logs and pipes."""
+
+    def say(self, line: str) -> None:
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:  # its reader is gone, as `tee` is after Ctrl-C: no reason to end without saving
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        except RuntimeError:  # a signal came while a line was being written, and Python lets no second one in between
+            pass
+
+    def note(self, line: str) -> None:
+        self.say(line)
+
+    def started(self, info: RunInfo, state: TrainState) -> None:
+        self._training = info.config.training
+        self._validating = 0.0  # seconds
+        self._first_step, self._began = state.step, time.perf_counter()
+        self._val_loss: float | None = None
+        for line in info.description:
+            self.say(line)
+
+    def stepped(self, state: TrainState, record: Line) -> None:
+        if "skipped" in record:
+            self.say(f"step {state.step}: skipped, {record['skipped']}")
+        elif state.step % self._training.log_every == 0 or state.step == 1:
+            self.say(f"step {state.step:>5}/{self._training.max_steps}  {self.figures(state, record)}")
+
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float, final: bool) -> None:
+        self._validating += seconds
+        self._val_loss = evaluation.loss
+        over = "whole validation split" if final else "validation"
+        self.say(
+            f"step {step}: {over}, {evaluation.tokens:,} tokens: loss {evaluation.loss:.4f} nats per token,"
+            f" {evaluation.bits_per_byte:.4f} bits per byte"
+        )
+
+    def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
+        self._validating += seconds
+        found = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
+        self.say(f"step {step}: {suite}, {figures['items']:,} items: {found}")
+
+    def sampled(self, step: int, prompt: str, text: str) -> None:
+        self.say(f"step {step} writes:\n" + indent(prompt + text))
+
+    def figures(self, state: TrainState, record: Line) -> str:
+        """The figures of one step in one line."""
+        parts = [f"loss {record['train/loss']:.4f}"]
+        if self._val_loss is not None:
+            parts.append(f"val {self._val_loss:.4f}")
+        parts += [
+            f"lr {record['lr']:.2e}",
+            f"grad {record['grad_norm']:.2f}",
+            f"{record['tokens_per_second']:,.0f} tok/s",
+        ]
+        if "mfu" in record:
+            parts.append(f"mfu {record['mfu']:.1%}")
+        parts.append(f"val time {self._validation_share():.0%}")
+        parts.append(f"eta {self._eta(state)}")
+        return "  ".join(parts)
+
+    def _validation_share(self) -> float:
+        spent = time.perf_counter() - self._began
+        return self._validating / max(spent, 1e-9)
+
+    def _eta(self, state: TrainState) -> str:
+        done = state.step - self._first_step
+        left = self._training.max_steps - state.step
+        seconds = round((time.perf_counter() - self._began) / max(done, 1) * left)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+
+
+def indent(text: str, first: str = "    ") -> str:
+    """Text set in by four columns, so that a sample cannot be taken for a message."""
+    return first + text.strip("\n").replace("\n", "\n    ")

@@ -1,0 +1,96 @@
+"""Run → a folder for other programs: `export_hf`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glassgpt.config import dump_toml
+from glassgpt.costs.flops import count_parameters
+from glassgpt.errors import UserError, unknown
+from glassgpt.files import replacing_folder
+from glassgpt.interop.huggingface_export import write_hf_folder
+from glassgpt.interop.model_card import model_card
+from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
+from glassgpt.runs.config import Sections, config_sections
+from glassgpt.runs.origin import ORIGIN, load_origin
+from glassgpt.runs.run import Run, load
+
+
+def export_hf(
+    run: Run | str | Path, folder: str | Path, *, checkpoint: str | int = "best", overwrite: bool = False
+) -> Path:
+    """A folder that `transformers` loads without code of ours: the same ids, logits and greedy text. Returns it.
+
+    `checkpoint` says which weights of a run that is given by name or path. Raises UserError for an architecture or a
+    tokenizer that has no exact equal there, and for a folder that is in use.
+    """
+    folder = Path(folder)
+    _check_free(folder, overwrite)
+    opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
+    try:
+        with replacing_folder(folder) as temporary:
+            write_hf_folder(temporary, opened.model, opened.tokenizer, _card(opened, folder.absolute().name))
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from None
+    return folder
+
+
+EXPORTERS: Mapping[str, Callable[..., Path]] = {"hf": export_hf}
+
+
+def find_exporter(name: str) -> Callable[..., Path]:
+    """The function that writes a format. Raises UserError for a format that is not known."""
+    if name not in EXPORTERS:
+        raise unknown("format", name, EXPORTERS)
+    return EXPORTERS[name]
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not all((folder / name).exists() for name in ("config.json", OUR_TOKENIZER)):
+        raise UserError(f"{folder} exists and is not an export: choose another --out; nothing was changed")
+    if not overwrite:
+        raise UserError(f"{folder} exists: replace it with --overwrite, or choose another --out")
+
+
+def _card(run: Run, name: str) -> str:
+    facts: dict[str, list[str]] = {}
+    sections = config_sections(run.config)
+    if (run.folder / ORIGIN).exists():
+        origin = load_origin(run.folder / ORIGIN)
+        facts["First weights"] = [f"{_public(origin.source)} {origin.revision}".strip()]
+    if run.imported:
+        sections = {name: sections[name] for name in ("model", "tokenizer")}
+    else:
+        data = run.manifest
+        sections["data"]["source"] = data.name
+        facts["Data"] = [
+            f"{data.name} ({data.train.tokens:,} tokens for training, {data.val.tokens:,} for validation)",
+            f"SHA-256 of the text: {data.text_sha256}",
+        ]
+        facts["Evaluation"] = _losses(run)
+    return model_card(name, count_parameters(run.model), facts, dump_toml(_without_paths(sections)))
+
+
+def _losses(run: Run) -> list[str]:
+    """What is known of these very weights."""
+    lines = [f"step {run.step}, {run.checkpoint.state['tokens_seen']:,} tokens seen"]
+    final = next((record for record in run.metrics if record.get("final") and record["best/step"] == run.step), None)
+    if final is not None:
+        lines.append(f"validation loss {final['best/val/loss']:.4f} nats per token, on the whole validation split")
+    elif run.checkpoint.val_loss is not None:
+        tokens = min(run.config.training.eval_tokens, run.manifest.val.tokens)
+        lines.append(f"validation loss {run.checkpoint.val_loss:.4f} nats per token, on {tokens:,} tokens")
+    return lines
+
+
+def _without_paths(sections: Sections) -> Sections:
+    return {name: {field: _public(value) for field, value in fields.items()} for name, fields in sections.items()}
+
+
+def _public(value: Any) -> Any:
+    """A path of this machine is nobody's business: of an absolute one only the last part."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

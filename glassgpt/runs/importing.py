@@ -1,0 +1,100 @@
+"""A GPT-2 from elsewhere → run folder: `import_hf`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from glassgpt.costs.flops import count_parameters
+from glassgpt.data.dataset import tokenizer_sha256
+from glassgpt.data.dataset_cache import DataConfig
+from glassgpt.errors import UserError
+from glassgpt.interop.hub import download_model, model_files
+from glassgpt.interop.huggingface import load_hf
+from glassgpt.interop.tokenizer_import import load_hf_tokenizer
+from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.runs.config import RunConfig, TrainingConfig
+from glassgpt.runs.folder import alone, check_free, named_folder, new_run_folder
+from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
+from glassgpt.runs.run import Run, load
+from glassgpt.runtime.device import build_runtime
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig
+from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.training.checkpoint import save_checkpoint
+from glassgpt.training.optimizers import OptimizerConfig
+from glassgpt.training.schedules import ScheduleConfig
+
+NO_DATA = "none"  # the data.source of a run that was not trained here
+# What a checkpoint of training would say of itself, before its first step.
+UNTRAINED: dict[str, Any] = {
+    "step": 0,
+    "tokens_seen": 0,
+    "skipped_in_row": 0,
+    "seconds": 0.0,
+    "val_loss": None,
+    "scaler": {},
+}
+
+
+def import_hf(source: str | Path, *, run: str | Path, revision: str | None = None, overwrite: bool = False) -> Run:
+    """A run with the weights and the tokenizer of a GPT-2 that `transformers` saved, ready to use and to fine-tune.
+
+    `source` is a folder, else a repository of the Hugging Face hub (gpt2, distilgpt2, owner/name), of which
+    `revision` names a branch, a tag or a commit. All is read and checked before the run's folder is touched.
+    Raises UserError for whatever is not exactly a GPT-2 with a tokenizer of a kind that we have, naming it.
+    """
+    folder = named_folder(run)
+    check_free(folder, overwrite)
+    found, commit = _find_source(source, revision)
+    model = load_hf(found)
+    tokenizer = load_hf_tokenizer(found)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{found}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}:"
+            " they do not belong together"
+        )
+    files = {path.name: sha256_of_file(path) for path in model_files(found)}
+    config, runtime = _describe(model.config, tokenizer), build_runtime("cpu", "float32")
+    with alone(folder), new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
+        Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
+        save_checkpoint(new / "checkpoints", model, None, UNTRAINED)
+    return load(folder)
+
+
+def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
+    """The folder to read, and the commit that it holds if it is of the hub."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise UserError(f"{source} is a folder here, which has no revisions: leave --revision out")
+        return path, ""
+    if path.exists():
+        raise UserError(f"{source} is a file: give the folder that it is in")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(source)):
+        raise UserError(f"there is no folder {source}")
+    downloaded = download_model(str(source), revision)
+    return downloaded, downloaded.name
+
+
+def _describe(model: GPT2Config, tokenizer: Tokenizer) -> RunConfig:
+    """Sizes and tokenizer as they are; what only training needs has its defaults."""
+    return RunConfig(
+        architecture="gpt2",
+        model=model,
+        data=DataConfig(NO_DATA),
+        tokenizer=_describe_tokenizer(tokenizer),
+        optimizer=OptimizerConfig(),
+        schedule=ScheduleConfig(),
+        training=TrainingConfig(batch_tokens=model.block_size),
+    )
+
+
+def _describe_tokenizer(tokenizer: Tokenizer) -> TokenizerConfig:
+    specials = tuple(tokenizer.special_tokens)
+    if isinstance(tokenizer, BPETokenizer):
+        pattern: Any = tokenizer.pattern  # one of the names that a BPETokenizer accepts
+        return TokenizerConfig("bpe", tokenizer.vocab_size, pattern, specials)
+    if tokenizer.name == "char":
+        return TokenizerConfig("char", special_tokens=specials)
+    return TokenizerConfig(tokenizer.name)

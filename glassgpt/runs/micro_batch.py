@@ -1,0 +1,75 @@
+"""Which micro-batch a device has room for: chosen before a run, advised where there was none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from glassgpt.costs.hardware import CPU_FLOOR, CPU_KERNELS, GIB, Hardware, local_hardware, resident_bytes
+from glassgpt.costs.memory import StepMemory, estimate_step_memory, largest_micro_batch
+from glassgpt.errors import UserError
+from glassgpt.runs.config import RunConfig
+from glassgpt.runtime.device import Runtime
+
+
+def estimate_memory(config: RunConfig, hardware: Hardware, *, n_ids: int, precision: str) -> StepMemory:
+    """What a step of the run takes on a device, the framework included."""
+    memory = estimate_step_memory(
+        config.architecture, config.model, config.optimizer,
+        precision=precision, device_type=hardware.kind, n_ids=n_ids,
+        activation_checkpointing=config.training.activation_checkpointing, loss_chunk=config.training.loss_chunk,
+    )  # fmt: skip
+    floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
+    return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
+
+
+def with_micro_batch(config: RunConfig, runtime: Runtime, n_ids: int, note: Callable[[str], None]) -> RunConfig:
+    """The config of a run that is to begin, with `training.micro_batch = auto` decided for the rows of one rank."""
+    if config.training.micro_batch != "auto":
+        return config
+    here, rows = local_hardware(runtime), config.batch_rows // runtime.ranks.world_size
+    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    micro_batch = largest_micro_batch(memory, rows, here.usable)
+    if micro_batch is None:
+        raise UserError(_no_room(memory, here, rows))
+    need = memory.peak(micro_batch, accumulates=micro_batch < rows)
+    note(f"training.micro_batch = {micro_batch}: by the estimate {need / GIB:.1f} of {here.usable / GIB:.1f} GiB")
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, micro_batch=micro_batch))
+
+
+@contextmanager
+def out_of_memory_advice(config: RunConfig, runtime: Runtime, n_ids: int) -> Iterator[None]:
+    """Turns an error of torch's for want of memory into a UserError that says what would fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch has no class of its own for a CPU without room
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(_advice(config, runtime, n_ids)) from None
+
+
+def _advice(config: RunConfig, runtime: Runtime, n_ids: int) -> str:
+    rows = config.batch_rows // runtime.ranks.world_size
+    tried, here = config.rows_of_pass(rows), local_hardware(runtime)
+    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    memory = memory.with_floor(min(memory.floor, CPU_FLOOR), on_heap=memory.on_heap)  # not what the failed step holds
+    fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
+    if fitting is None:
+        return _no_room(memory, here, rows)
+    need, failed = (memory.peak(n, accumulates=n < rows) / GIB for n in (fitting, tried))
+    return (
+        f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; begin again with"
+        f" --set training.micro_batch={fitting}: about {need:.1f} of {here.usable / GIB:.1f} GiB for the same batch"
+    )
+
+
+def _no_room(memory: StepMemory, here: Hardware, rows: int) -> str:
+    need = memory.peak(1, accumulates=rows > 1)
+    return (
+        f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB, of {here.usable / GIB:.1f};"
+        " try --set training.activation_checkpointing=true, or lower model.n_layer, model.n_embd or model.block_size"
+    )

@@ -1,0 +1,114 @@
+"""A run's config, figures and samples on their way to trackers. One that fails is left behind; training goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glassgpt.errors import UserError
+from glassgpt.evaluation.validation import Evaluation
+from glassgpt.files import write_text
+from glassgpt.runs.config import config_sections
+from glassgpt.runs.listener import Listener, RunInfo
+from glassgpt.training.fit import TrainState
+from glassgpt.training.metrics import Line, read_lines
+from glassgpt.training.trackers import TrackedRun, Tracker, finite_figures, open_tracker
+
+FILE = "trackers.json"
+
+
+class Publisher(Listener):
+    """Passes on to another listener what it hears, and sends it to trackers.
+
+    `sent` is the last step that the trackers of an interrupted run may have: what comes again up to there is not sent
+    again. The ids of the records are kept in the run's folder, so that a resumed run goes on in them.
+    """
+
+    def __init__(self, listener: Listener, names: tuple[str, ...], sent: int = 0) -> None:
+        self._listener, self._names, self._sent = listener, dict.fromkeys(names), sent
+        self._trackers: dict[str, Tracker] = {}
+        self._resumed: set[str] = set()
+
+    def note(self, line: str) -> None:
+        self._listener.note(line)
+
+    def started(self, info: RunInfo, state: TrainState) -> None:
+        self._log_every = info.config.training.log_every
+        known = load_ids(info.folder)
+        config: Mapping[str, Any] = config_sections(info.config) | {"run": {"parameters": info.n_parameters}}
+        for name in self._names:
+            start = TrackedRun(info.folder.name, info.folder, config, state.step, known.get(name))
+            try:
+                self._trackers[name] = open_tracker(name, start)
+            except Exception as error:
+                self.note(f"tracker {name} is off: {first_line(error)}; the run goes on without it")
+        self._resumed = known.keys() & self._trackers.keys()
+        save_ids(info.folder, known | {name: tracker.id for name, tracker in self._trackers.items()})
+        self._listener.started(info, state)
+
+    def stepped(self, state: TrainState, record: Line) -> None:
+        if state.step % self._log_every == 0 or state.step == 1:
+            self._send(state.step, lambda tracker: tracker.log(finite_figures(record), state.step))
+        self._listener.stepped(state, record)
+
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float, final: bool) -> None:
+        name = "final/val" if final else "val"
+        figures = {f"{name}/loss": evaluation.loss, f"{name}/bits_per_byte": evaluation.bits_per_byte}
+        self._send(step, lambda tracker: tracker.log(finite_figures(figures), step))
+        self._listener.evaluated(step, evaluation, seconds, final)
+
+    def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
+        named = {f"{suite}/{name}": value for name, value in figures.items()}
+        self._send(step, lambda tracker: tracker.log(finite_figures(named), step))
+        self._listener.measured(step, suite, figures, seconds)
+
+    def sampled(self, step: int, prompt: str, text: str) -> None:
+        self._send(step, lambda tracker: tracker.log_text("sample", prompt + text, step))
+        self._listener.sampled(step, prompt, text)
+
+    def stopped(self) -> None:
+        self._listener.stopped()
+        self._sent = 0
+        self._send(0, lambda tracker: tracker.finish())
+
+    def _send(self, step: int, send: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            if step < self._sent and name in self._resumed and name != "tensorboard":  # which forgets, and begins again
+                continue
+            try:
+                send(tracker)
+            except Exception as error:
+                del self._trackers[name]
+                self.note(f"tracker {name} is off from here: {first_line(error)}; the run goes on without it")
+
+
+def last_recorded_step(folder: Path) -> int:
+    """The last step in metrics.jsonl, 0 where there is none."""
+    lines = read_lines(folder / "metrics.jsonl")
+    return int(lines[-1]["step"]) if lines else 0
+
+
+def load_ids(folder: Path) -> dict[str, str]:
+    """The trackers of a run and the ids of their records, {} where there are none."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return {str(name): str(id) for name, id in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / FILE} is damaged ({error}): remove it, and the trackers begin new records"
+        ) from None
+
+
+def save_ids(folder: Path, ids: Mapping[str, str]) -> None:
+    """The inverse of `load_ids`."""
+    write_text(folder / FILE, json.dumps(ids, indent=1) + "\n")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "…"

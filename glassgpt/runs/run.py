@@ -1,0 +1,205 @@
+"""A run: its folder, and what is in it as objects. `load` opens one; `pretraining.train` makes one.
+
+runs/NAME/
+    config.toml      every setting          tokenizer.json  text ⇄ ids
+    data.json        which text, as shards  machine.json    where it was made, by which version
+    metrics.jsonl    every figure           samples.jsonl   what it wrote as it learned
+    origin.json      whose weights it began with, if they were not random
+    report.html      all of it as a page    checkpoints/    weights, see training/checkpoint.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from glassgpt.data.corpora import Corpus, text_corpus
+from glassgpt.data.dataset import Dataset, tokenizer_sha256
+from glassgpt.data.dataset_cache import DataConfig, open_prepared, prepare
+from glassgpt.data.manifest import Manifest, load_manifest
+from glassgpt.errors import UserError
+from glassgpt.evaluation.hellaswag import Accuracies
+from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.evaluation.scoring import ScoringProgress
+from glassgpt.evaluation.suites import open_suite
+from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
+from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.generation.text import start_of_text, write
+from glassgpt.models import build_model
+from glassgpt.runs.config import RunConfig, document_eot_id, load_config
+from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_imported
+from glassgpt.runs.origin import ORIGIN, load_origin
+from glassgpt.runtime.device import Runtime, build_runtime
+from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.training.checkpoint import Checkpoint, load_model_weights
+from glassgpt.training.metrics import Line, read_lines
+
+
+@dataclass
+class Run:
+    """A trained, or half-trained, model with everything that is needed to use it.
+
+    `config`, `tokenizer` and `model` (the raw module, in eval mode) are the run's own; `checkpoint` says at which step.
+    """
+
+    folder: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: nn.Module
+    checkpoint: Checkpoint
+    runtime: Runtime
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that the weights have seen."""
+        return self.checkpoint.step
+
+    @property
+    def imported(self) -> bool:
+        """Whether the run came from elsewhere and has not been trained here: it has no text and no figures."""
+        return is_imported(self.folder)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Which text the run was trained on. Raises UserError for one that was imported."""
+        check_trained(self.folder)
+        return load_manifest(self.folder / "data.json")
+
+    @property
+    def summary(self) -> Line | None:
+        """How training ended, as `glassgpt train --json` prints it; None while it has not."""
+        final = [record for record in self.metrics if record.get("final")]
+        if not final:
+            return None
+        record = final[-1]
+        return {
+            "run": str(self.folder),
+            "steps": record["step"],
+            "tokens_seen": record["tokens_seen"],
+            "train_loss": record["train/loss"],
+            "val_loss": record["val/loss"],
+            "best_val_loss": record["best/val/loss"],
+            "seconds": record["seconds"],
+        }
+
+    @property
+    def metrics(self) -> list[Line]:
+        """Every figure of the training, as in metrics.jsonl."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The prompt and what the model writes after it. The same seed writes the same text."""
+        config = SamplingConfig(temperature, top_k, top_p)
+        return prompt + "".join(self.stream(prompt, config, max_new_tokens=max_new_tokens, seed=seed))
+
+    def stream(
+        self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
+    ) -> Iterator[str]:
+        """Yields the text after the prompt as it is written, whole characters only."""
+        if max_new_tokens < 1:
+            raise UserError(f"max-new-tokens {max_new_tokens} is out of range: it must be at least 1")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
+        return write(self.model, self.tokenizer, ids, config, self.config.model.block_size, max_new_tokens, generator)
+
+    def evaluate(
+        self,
+        data: str | None = None,
+        *,
+        text: str | None = None,
+        split: Literal["train", "val"] = "val",
+        stride: int | None = None,
+    ) -> Evaluation:
+        """The loss on a whole split: of the run's own text, of another source as `--data` names it, or of a string.
+
+        A `stride` lets the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
+        """
+        prepared = self._prepare(data, text_corpus(text) if text is not None else None)
+        return evaluate(
+            self.model,
+            prepared.train if split == "train" else prepared.val,
+            bytes_per_token(self.tokenizer),
+            self.runtime,
+            block_size=self.config.model.block_size,
+            stride=stride,
+            eot_id=document_eot_id(self.config, self.tokenizer),
+        )
+
+    def evaluate_suite(
+        self,
+        name: str,
+        *,
+        file: str | Path | None = None,
+        limit: int | None = None,
+        progress: ScoringProgress | None = None,
+    ) -> Accuracies:
+        """How the model does at a test known by name, "hellaswag"; `file` and `limit` choose its items."""
+        suite = open_suite(name, self.tokenizer, file=file, limit=limit)
+        return suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size, progress=progress)
+
+    def evaluate_tasks(
+        self,
+        tasks: Sequence[str],
+        *,
+        include_path: str | Path | None = None,
+        limit: int | None = None,
+        num_fewshot: int | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """What EleutherAI's lm-eval reports for its `tasks`, see `glassgpt.evaluation.lm_eval`."""
+        return evaluate_tasks(
+            self.model, self.tokenizer, tasks, self.runtime,
+            block_size=self.config.model.block_size, prefix_id=start_of_text(self.tokenizer)[0],
+            include_path=include_path, limit=limit, num_fewshot=num_fewshot,
+        )  # fmt: skip
+
+    def _prepare(self, data: str | None, corpus: Corpus | None) -> Dataset:
+        if data is None and corpus is None:
+            return open_prepared(self.manifest, self.tokenizer)
+        config = DataConfig(data or "text", self.config.data.val_fraction)
+        return prepare(config, self.tokenizer, corpus=corpus)
+
+
+def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto") -> Run:
+    """Opens a run by its name under runs/ or its path. `checkpoint` is "best", "last" or a step.
+
+    Raises UserError, naming the file, for anything missing, damaged or of another version.
+    """
+    folder = find_run(run)
+    config = load_config(folder / "config.toml")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    if tokenizer_sha256(tokenizer) != _recorded_tokenizer(folder):
+        raise UserError(f"{folder / 'tokenizer.json'} is not the tokenizer that the run was trained with: restore it")
+    runtime = build_runtime(device, "float32")
+    model = build_model(config.architecture, config.model)
+    chosen = find_checkpoint(folder, checkpoint)
+    load_model_weights(chosen, model)
+    model.to(runtime.device).eval()
+    return Run(folder, config, tokenizer, model, chosen, runtime)
+
+
+def _recorded_tokenizer(folder: Path) -> str:
+    """The sha256 of the tokenizer that the weights belong to."""
+    if is_imported(folder):
+        return load_origin(folder / ORIGIN).tokenizer_sha256
+    return load_manifest(folder / "data.json").tokenizer.sha256

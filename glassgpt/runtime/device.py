@@ -1,0 +1,319 @@
+"""Where and how a model runs: device, precision, compilation, ranks, in one value."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError, unknown
+from glassgpt.runtime.distributed import ALONE, Ranks
+from glassgpt.runtime.parallel import checkpoint_activations, compile_blocks, gradient_exchange, replicate, shard
+
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
+PARALLEL = ("auto", "none", "ddp", "fsdp")
+
+# Peak dense bfloat16/float16 rate in FLOP/s by a word of the name torch reports (NVIDIA data sheets, without sparsity).
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device, the precision, whether to compile, this process's place among the ranks and how they share the work.
+
+    `notes` says, one line each, what was asked for and could not be had.
+    """
+
+    device: torch.device
+    precision: str  # one of PRECISIONS, never "auto"
+    compile: bool = False
+    ranks: Ranks = ALONE
+    parallel: str = "none"  # one of PARALLEL, never "auto"
+    activation_checkpointing: bool = False
+    notes: tuple[str, ...] = ()
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which a forward pass runs in the chosen precision; weights stay float32."""
+        if self.precision in ("float32", "tf32"):
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+    def build_scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling for float16, whose small gradients would vanish (Micikevicius et al. 2018); else idle."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+
+    def wrap(self, model: nn.Module, *, in_stages: bool = False) -> nn.Module:
+        """Moves the model to the device and returns the module to call in training, which shares its weights.
+
+        The layers, from the inside: activation checkpointing, compilation, ranks. FSDP changes the parameters in
+        place, so the optimizer is built after this. `in_stages` says that `features` and `head` will be called, and not
+        the model itself: what is compiled then are the blocks.
+        """
+        if self.activation_checkpointing:
+            checkpoint_activations(model)
+        if self.parallel == "fsdp":  # it moves the parts that it keeps: the whole model may not fit
+            if self.compile:
+                compile_blocks(model)
+            param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
+            shard(model, self.device, self.ranks, param_dtype)
+            return model
+        model.to(self.device)
+        if in_stages:
+            if self.compile:
+                compile_blocks(model)
+            return model
+        called = cast(nn.Module, torch.compile(model)) if self.compile else model
+        return replicate(called, self.device) if self.parallel == "ddp" else called
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The function, compiled where the model is: what lies between the head and the loss is fused too."""
+        return torch.compile(function) if self.compile else function
+
+    def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a micro-step of what `wrap` returned: whether the ranks exchange their gradients at its end."""
+        return gradient_exchange(parallel, wanted)
+
+    def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
+        """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
+        torch.manual_seed(_mix(seed, step, micro_step, self.ranks.rank))
+
+    @property
+    def peak_flops(self) -> float | None:
+        """FLOP/s that the device could reach in its matrix units at this precision, where it is known."""
+        if self.device.type != "cuda" or self.precision not in ("bfloat16", "float16"):
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+
+    def describe(self) -> str:
+        """One phrase: device, precision, compilation, ranks."""
+        parts = [describe_device(self.device), self.precision, "compiled" if self.compile else "not compiled"]
+        if self.activation_checkpointing:
+            parts.append("blocks recomputed")
+        if self.parallel != "none":
+            parts.append(f"{self.ranks.world_size} rank{'s' * self.ranks.several} with {self.parallel}")
+        return ", ".join(parts)
+
+
+def build_runtime(
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    *,
+    ranks: Ranks = ALONE,
+    parallel: str = "auto",
+    activation_checkpointing: bool = False,
+) -> Runtime:
+    """Resolves the names a user gives. Raises UserError for what is unknown, not here, or does not go together."""
+    place = _find_device(device, ranks)
+    if precision not in PRECISIONS:
+        raise unknown("dtype", precision, PRECISIONS)
+    notes: list[str] = []
+    precision = _choose_precision(precision, place, notes)
+    parallel = _choose_parallel(parallel, place, precision, ranks)
+    if compile and (lacking := _lacks_compiler(place)):
+        compile = False
+        notes.append(f"{lacking}: the model runs uncompiled")
+    if place.type == "cpu":
+        _keep_freed_memory()
+        _count_threads(ranks, notes)
+    if place.type == "cuda" and ranks.store is not None:
+        torch.cuda.set_device(place)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    return Runtime(place, precision, compile, ranks, parallel, activation_checkpointing, tuple(notes))
+
+
+def _find_device(name: str, ranks: Ranks) -> torch.device:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (index.isdigit() and kind == "cuda")):
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device '{name}' is not available: torch {torch.__version__} sees no CUDA GPU; use --device cpu"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not available: torch sees no Apple GPU; use --device cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA GPU(s)")
+    if kind == "cuda" and ranks.store is not None:
+        index = _gpu_of_rank(index, ranks)
+    return torch.device(f"{kind}:{index}" if index else kind)
+
+
+def _gpu_of_rank(index: str, ranks: Ranks) -> str:
+    """Each rank of a node takes a GPU of its own."""
+    if index and ranks.several:
+        raise UserError(f"device 'cuda:{index}' is one GPU for {ranks.world_size} ranks: use --device cuda")
+    if ranks.local_rank >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"torchrun has started {ranks.local_world_size} ranks on a machine on which torch sees {count} CUDA GPU(s):"
+            f" use --nproc-per-node {count}, or --device cpu"
+        )
+    return index or str(ranks.local_rank)
+
+
+def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
+    """One of PARALLEL that is not auto. Raises UserError for ranks without a way to share, and the other way round."""
+    if name not in PARALLEL:
+        raise unknown("training.parallel", name, PARALLEL)
+    if name == "auto":
+        name = "ddp" if ranks.several else "none"
+    if name == "none" and ranks.several:
+        raise UserError(
+            f"torchrun has started {ranks.world_size} ranks, and --parallel none is for one: use ddp or fsdp"
+        )
+    if name != "none" and ranks.store is None:
+        raise UserError(
+            f"--parallel {name} needs the ranks that torchrun starts:"
+            f" torchrun --nproc-per-node 2 -m glassgpt -- train … --parallel {name}"
+        )
+    if name != "none" and device.type == "mps":
+        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without torchrun")
+    if name == "fsdp" and precision == "float16":
+        raise UserError("--parallel fsdp has no loss scaling for float16: use --dtype bfloat16 or float32")
+    return name
+
+
+def _lacks_compiler(device: torch.device) -> str | None:
+    """What torch.compile would miss on this machine."""
+    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "no C++ compiler (g++ or clang++) is on the PATH"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton, which torch.compile needs on a GPU, is not installed"
+    return None
+
+
+def _count_threads(ranks: Ranks, notes: list[str]) -> None:
+    """torchrun gives each of several ranks one thread; which number is right is the user's to say."""
+    fair = (os.cpu_count() or 1) // ranks.local_world_size
+    if ranks.local_world_size > 1 and torch.get_num_threads() < fair:
+        notes.append(
+            f"each rank runs {torch.get_num_threads()} of the {fair} threads that are its share of the processor: set"
+            f" OMP_NUM_THREADS={fair} before torchrun for more"
+        )
+
+
+def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
+    if name == "auto":
+        if device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if name == "tf32" and device.type != "cuda":
+        notes.append(f"tf32 exists on CUDA GPUs only: {device.type} runs in float32")
+        return "float32"
+    if name == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
+        notes.append("this GPU is older than TF32 (Ampere, 2020): it runs in float32")
+        return "float32"
+    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        notes.append("this GPU emulates bfloat16, slower than float32; float16 is fast on it")
+    if name == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
+        notes.append("this processor emulates bfloat16 products, tens of times slower than float32")
+    if name == "float16" and device.type == "cpu":
+        notes.append("float16 on a CPU is slow and meant for checking; float32 is faster")
+    return name
+
+
+def _keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees, where the C library is glibc.
+
+    A training step frees megabytes and takes them again at the next one. By default glibc hands them back to the
+    system in between, and each page that comes anew costs a fault.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest: no mapping of its own for a block below 32 MB
+
+
+@contextlib.contextmanager
+def one_thread_for_small(model: nn.Module) -> Iterator[None]:
+    """Runs a pass of few rows on one CPU thread, where the model has fewer than 10M parameters.
+
+    Such a pass is over before a second thread has woken up, and on a busy machine the first waits for it.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or sum(parameter.numel() for parameter in model.parameters()) >= 10_000_000:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; without, every product is emulated."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _mix(*parts: int) -> int:
+    """Folds integers into one 63-bit seed; SplitMix64's finaliser (Steele et al. 2014) spreads neighbours apart."""
+    state = 0
+    for part in parts:
+        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+def describe_device(device: torch.device) -> str:
+    """A GPU's name, or how many threads the processor lends."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    n_threads = torch.get_num_threads()
+    return f"cpu, {n_threads} thread{'s' * (n_threads > 1)}" if device.type == "cpu" else device.type
+
+
+def describe_machine(runtime: Runtime) -> dict[str, Any]:
+    """What a reader of a run needs to know about where it was made."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": describe_device(runtime.device),
+        "precision": runtime.precision,
+        "compile": runtime.compile,
+        "world_size": runtime.ranks.world_size,
+        "parallel": runtime.parallel,
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

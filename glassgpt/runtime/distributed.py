@@ -1,0 +1,248 @@
+"""Ranks: the processes of one job, each with its share of every batch, as torchrun starts them.
+
+They agree in two ways. What one rank decides for all, and waits however long, goes through the job's store, a small
+table of keys that torchrun keeps. What all of them add up goes through the process group, which notices when one is
+gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
+
+T = TypeVar("T")
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+JOIN_SECONDS = 120.0  # from the first rank that is there to the last
+LOST_SECONDS = 50.0  # without an answer a rank is lost; most losses show at once, as a closed connection
+COMPILING_SECONDS = 600.0  # the same where ranks compile, some for minutes longer than others
+SAYING_SECONDS = 1.0  # for the first rank to come to the same error
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: `rank` of `world_size` in the job, `local_rank` of `local_world_size` on its node.
+
+    Without a `store` it is alone, and everything below is done at once, by itself.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    node: int = 0
+    store: Store | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that decides, prints and writes."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        return self.world_size > 1
+
+    def rank_slice(self, n: int) -> tuple[int, int]:
+        """Of `n` things in a row, this rank's part, as even as may be: from the first number up to the second."""
+        return n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """What `work` gives on the first rank, everywhere; the others wait for it.
+
+        A UserError is raised everywhere too, as ReportedByFirstRank where another rank says it.
+        """
+        if not self.several:
+            return work()
+        store, key = self._next_key("first")
+        if not self.first:
+            result, error = _hear(store, key)
+            if error is not None:
+                raise ReportedByFirstRank(error)
+            return result
+        try:
+            result = work()
+        except UserError as error:
+            _tell(store, key, (None, str(error)))
+            raise
+        _tell(store, key, (result, None))
+        return result
+
+    def first_of_node_first(self, work: Callable[[], T]) -> T:
+        """Does `work` on every rank, but on a node's others only once its first has done it: they find it done."""
+        if not self.several:
+            return work()
+        store, key = self._next_key(f"node {self.node}")
+        if self.local_rank != 0:
+            _hear(store, key)
+            return work()
+        result = work()
+        _tell(store, key, None)
+        return result
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Each value summed over the ranks."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        return int(self._reduce([value], dist.ReduceOp.MAX)[0])
+
+    def _reduce(self, values: list[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
+        if not self.several:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation)
+        return tensor.tolist()
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Overwrites the tensor with the first rank's."""
+        if self.several:
+            dist.broadcast(tensor, 0)
+
+    def connect(self, device: torch.device, *, compiling: bool) -> None:
+        """From here on ranks can exchange tensors: by NCCL between GPUs, by gloo between CPUs. See `together`."""
+        if self.store is None:
+            return
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("tensors", self.store),
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(seconds=COMPILING_SECONDS if compiling else LOST_SECONDS),
+        )
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What the ranks do as one: the connection ends with the block, and errors are worded for several.
+
+        A UserError to which all come is said by the first, and is ReportedByFirstRank for the others. Raises RankLost,
+        in the place of the library's own error, where another rank is gone.
+        """
+        if self.store is None:
+            yield
+            return
+        try:
+            yield
+        except RuntimeError as error:
+            if not (self.several and _is_of_exchange(error)):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise RankLost(
+                f"rank {self.rank} has lost the other ranks: one of them ended, or the network failed ({reason});"
+                " see what it said, then give the same command with --resume"
+            ) from None
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what is left of the model's wrapper
+            _disconnect()
+            if self.several and isinstance(error, UserError) and not isinstance(error, ReportedByFirstRank):
+                self._say_once(error)
+            raise
+        _disconnect()
+
+    def _say_once(self, error: UserError) -> None:
+        assert self.store is not None  # torchrun's ranks have one
+        if self.first:
+            self.store.set("error", str(error))
+            return
+        ends = time.monotonic() + SAYING_SECONDS
+        with contextlib.suppress(RuntimeError):  # the first rank may be gone, and the store with it
+            while time.monotonic() < ends:
+                if self.store.check(["error"]) and self.store.get("error").decode() == str(error):
+                    raise ReportedByFirstRank(str(error)) from None
+                time.sleep(POLL_SECONDS)
+        raise UserError(f"rank {self.rank}: {error}") from None
+
+    def _next_key(self, kind: str) -> tuple[Store, str]:
+        """The key of the next exchange: every rank comes to the same ones in the same order."""
+        assert self.store is not None  # torchrun's ranks have one
+        return self.store, f"{kind} {self.store.add(f'{kind} seen by {self.rank}', 1)}"
+
+
+ALONE = Ranks()
+
+
+def join_ranks() -> Ranks:
+    """This process's place in the job that torchrun has started; ALONE where nothing of torchrun's is set.
+
+    Raises UserError for variables that are not whole, and where the other ranks cannot be reached.
+    """
+    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} & os.environ.keys():
+        return ALONE
+    if missing := [name for name in VARIABLES if name not in os.environ]:
+        found = next(name for name in VARIABLES if name in os.environ)
+        raise UserError(
+            f"{found} is set in the environment and {missing[0]} is not: all of {', '.join(VARIABLES)} come from"
+            " torchrun; start with torchrun --nproc-per-node N -m glassgpt -- train …, or unset them"
+        )
+    world_size = _read_number("WORLD_SIZE", 1, 1 << 20)
+    place = Ranks(
+        rank=_read_number("RANK", 0, world_size - 1),
+        world_size=world_size,
+        local_rank=_read_number("LOCAL_RANK", 0, world_size - 1),
+        local_world_size=_read_number("LOCAL_WORLD_SIZE", 1, world_size) if "LOCAL_WORLD_SIZE" in os.environ else 1,
+        node=_read_number("GROUP_RANK", 0, world_size - 1) if "GROUP_RANK" in os.environ else 0,
+    )
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"rank {place.rank} of {world_size} cannot reach the others at {address}: {str(error).splitlines()[0]};"
+            " start all of them with torchrun, or unset RANK and WORLD_SIZE to train alone"
+        ) from None
+    times = store.add(f"joins of {place.rank}", 1)  # a program may train twice, each time with keys of its own
+    return Ranks(**{**place.__dict__, "store": PrefixStore(f"glassgpt {times}", store)})
+
+
+def _read_number(name: str, least: int, most: int) -> int:
+    text = os.environ[name]
+    if not re.fullmatch("[0-9]+", text) or not least <= int(text) <= most:
+        raise UserError(
+            f"{name} = '{text}' in the environment is not a number from {least} to {most}: torchrun sets it"
+        )
+    return int(text)
+
+
+# Pickles, as in torch's own exchange of objects: the ranks of a job trust each other, and so whoever reaches its port.
+
+
+def _tell(store: Store, key: str, value: Any) -> None:
+    store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # bytes too
+
+
+def _hear(store: Store, key: str) -> Any:
+    """The value of a key, once it is there. Signals are handled meanwhile, as in a blocking call they would not be."""
+    while not store.check([key]):
+        time.sleep(POLL_SECONDS)
+    return pickle.loads(store.get(key))
+
+
+def _disconnect() -> None:
+    """Ends the process group, and its threads with it: one that is alive when Python ends would abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()  # a model's wrapper, which holds the group too, is part of a circle
+
+
+def _is_of_exchange(error: RuntimeError) -> bool:
+    """Whether the error is the network's: gloo raises plain RuntimeErrors, which only their words tell apart."""
+    words = r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out waiting"
+    return isinstance(error, dist.DistError) or re.search(words, str(error)) is not None

@@ -1,0 +1,154 @@
+"""The trained ladder: one order of the data for all sections, figures that are those of the models, results on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from glassgpt.course.climb import (
+    Climb,
+    LadderListener,
+    LadderTraining,
+    SectionRow,
+    climb,
+    climb_ladder,
+    find_sections,
+    new_results_folder,
+    save_results,
+)
+from glassgpt.data.corpora import text_corpus
+from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import DataConfig, prepare
+from glassgpt.data.loader import Loader
+from glassgpt.errors import UserError
+from glassgpt.evaluation.validation import bytes_per_token, evaluate
+from glassgpt.models.ladder import SECTIONS, Section
+from glassgpt.runtime.device import build_runtime
+from glassgpt.tokenizers import TokenizerConfig
+
+TINY = LadderTraining(steps=4, seeds=2, batch_rows=2, block_size=8, n_head=2, n_embd=8)
+CPU = build_runtime("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Dataset:
+    text = "".join(f"{n} bottles of ink on the wall, take one down.\n" for n in range(200))
+    return prepare(DataConfig("text"), TokenizerConfig("char"), corpus=text_corpus(text))
+
+
+class Recorder(LadderListener):
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int, int]] = []
+        self.rows: list[str] = []
+
+    def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
+        self.steps.append((section.name, seed, step))
+
+    def reached(self, row: SectionRow) -> None:
+        self.rows.append(row.section.name)
+
+
+def test_all_ten_sections_climb_with_every_seed(prepared: Dataset) -> None:
+    recorder = Recorder()
+    rows = climb_ladder(prepared, SECTIONS, TINY, CPU, recorder)
+    assert [row.section for row in rows] == list(SECTIONS)
+    assert recorder.rows == [section.name for section in SECTIONS]
+    assert recorder.steps[:10] == [("bigram", seed, step) for seed in (0, 1) for step in range(5)]
+    for row in rows:
+        assert len(row.climbs) == 2
+        assert (
+            min(climb.val_loss for climb in row.climbs) <= row.val_loss <= max(climb.val_loss for climb in row.climbs)
+        )
+        assert row.curve.steps == [0, 1, 2, 3, 4]
+        assert row.seconds > 0 and row.sample and "\n" not in row.sample
+
+
+def test_the_loss_of_a_row_is_that_of_its_model_on_the_whole_split(prepared: Dataset) -> None:
+    model, result = climb(SECTIONS[3], 0, prepared, TINY, CPU, LadderListener())
+    token_bytes = bytes_per_token(prepared.tokenizer)
+    again = evaluate(model, prepared.val, token_bytes, CPU, block_size=TINY.block_size)
+    assert again.loss == result.val_loss
+    assert again.tokens == len(prepared.val) - 1
+    assert result.losses[-1] < result.losses[0]
+
+
+def test_a_seed_decides_everything(prepared: Dataset) -> None:
+    decoder = SECTIONS[9]
+    training = LadderTraining(steps=3, batch_rows=2, block_size=8, n_head=2, n_embd=8, dropout=0.2)
+    first, again, other = (climb(decoder, seed, prepared, training, CPU, LadderListener())[1] for seed in (0, 0, 1))
+    assert first == again
+    assert first.val_loss != other.val_loss
+
+
+def test_all_sections_see_the_same_tokens_in_the_same_order(prepared: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    rows = Loader.rows
+
+    def recording(self: Loader, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = rows(self, step)
+        seen.setdefault(section.name, []).append(batch[0])
+        return batch
+
+    monkeypatch.setattr(Loader, "rows", recording)
+    for section in (SECTIONS[0], SECTIONS[9]):
+        climb(section, 0, prepared, TINY, CPU, LadderListener())
+    assert torch.equal(torch.stack(seen["bigram"]), torch.stack(seen["decoder"]))
+
+
+def test_only_the_depth_differs_and_in_the_last_section_the_width() -> None:
+    sizes = [TINY.sizes(section, 30) for section in SECTIONS]
+    assert [size.n_layer for size in sizes] == [1, 1, 1, 1, 1, 1, 3, 3, 3, 6]
+    assert [size.n_embd for size in sizes] == [8] * 9 + [16]
+    assert len({(size.vocab_size, size.block_size, size.n_head, size.dropout) for size in sizes}) == 1
+
+
+def test_the_learning_rate_warms_up_falls_to_a_tenth_and_is_halved_at_twice_the_width() -> None:
+    training = LadderTraining(steps=1000, warmup_steps=100, lr=1e-2)
+    rates = [training.lr_at(SECTIONS[0], step) for step in range(1001)]
+    assert rates.index(max(rates)) in (99, 100) and max(rates) == pytest.approx(1e-2)
+    assert rates[1000] == pytest.approx(1e-3)
+    assert training.lr_at(SECTIONS[9], 500) == pytest.approx(rates[500] / 2)
+
+
+def test_mean_and_spread_are_over_the_seeds() -> None:
+    row = SectionRow(
+        SECTIONS[0], 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0]), Climb(1, 2.5, [0, 1], [4.0, 2.0])], 1.0, "to be"
+    )
+    assert (row.val_loss, row.spread) == (2.25, 0.25)
+    assert list(row.curve.losses) == [4.0, 2.5]
+    assert row.to_dict().keys() >= {"section", "name", "n_params", "val_loss", "seconds"}
+
+
+def test_results_are_kept_and_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = SectionRow(SECTIONS[0], 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0])], 1.0, "to be")
+    monkeypatch.chdir(tmp_path)
+    folder = new_results_folder(None)
+    save_results(folder, [row])
+    assert folder == Path("runs/ladder")
+    assert new_results_folder(None) == Path("runs/ladder-2")
+    (line,) = json.loads((folder / "ladder.json").read_text())
+    assert line["val_loss"] == 2.0 and line["losses"] == [4.0, 3.0]
+    assert (folder / "ladder.svg").read_text().startswith("<svg")
+    with pytest.raises(UserError, match="earlier ladder"):
+        new_results_folder(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write .*ladder\.json"):
+        save_results(tmp_path / "file" / "results", [])
+
+
+@pytest.mark.parametrize("number", [0, 11, -1])
+def test_a_section_that_is_not_there_is_refused(number: int) -> None:
+    with pytest.raises(UserError, match="sections 1 to 10"):
+        find_sections(number)
+
+
+@pytest.mark.parametrize("field", ["steps", "seeds"])
+def test_a_training_of_nothing_is_refused(field: str) -> None:
+    with pytest.raises(UserError, match=f"--{field} 0"):
+        LadderTraining(**{field: 0})

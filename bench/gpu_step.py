@@ -55,12 +55,13 @@ def build_ours(config: GPT2Config, runtime: Runtime) -> Callable[[list[Batch]], 
     model = GPT2(config).to(runtime.device)
     optimizer = build_optimizer(model, ADAMW)
     scaler = runtime.build_scaler()
-    parallel = runtime.wrap(model)
     summed = runtime.compiled(sum_token_losses)
     loss = partial(next_token_loss, n_ids=min(N_IDS, config.vocab_size), sum_losses=summed)
+    parallel = runtime.wrap(model, loss)
 
     def step(batches: list[Batch]) -> None:
-        train_step(parallel, optimizer, scaler, batches, loss, runtime, grad_clip=1.0, seed=0, step=0)
+        weight = sum(batch.n_tokens for batch in batches)
+        train_step(parallel, optimizer, scaler, batches, runtime, grad_clip=1.0, seed=0, step=0, expected_weight=weight)
 
     return step
 

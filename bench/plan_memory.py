@@ -44,10 +44,14 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     torch.manual_seed(0)
     model = build_model(config.architecture, config.model)
     optimizer = build_optimizer(model, config.optimizer)
-    loss = partial(next_token_loss, n_ids=n_ids)
+    parallel = runtime.wrap(model, partial(next_token_loss, n_ids=n_ids))
+    weight = passes * micro_batch * config.model.block_size
     for step in range(STEPS):
         batches = random_batches(passes, micro_batch, config.model.block_size, n_ids, runtime.device)
-        train_step(model, optimizer, runtime.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step)
+        train_step(
+            parallel, optimizer, runtime.build_scaler(), batches, runtime,
+            grad_clip=1.0, seed=0, step=step, expected_weight=weight,
+        )  # fmt: skip
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class ReportedByFirstRank(UserError):
-    """The error of another process of the same job, which says it; this one only ends."""
+    """Another rank of the job already reports this error; exit silently."""
 
 
 class RankLost(UserError):

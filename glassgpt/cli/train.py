@@ -51,6 +51,8 @@ def train(
         )  # fmt: skip
     except Interrupted as interrupted:
         raise typer.Exit(128 + interrupted.signal) from None
+    if finished is None:  # not the first rank
+        return
     if as_json:
         typer.echo(json.dumps(finished.summary))
     else:

@@ -40,14 +40,14 @@ def measure_tokens_per_second(
     `seconds`. A run that accumulates over several micro-batches does without some updates, and is no slower.
     """
     optimizer, scaler = build_optimizer(model, config), runtime.build_scaler()
-    parallel = runtime.wrap(model).train()
+    parallel = runtime.wrap(model, partial(next_token_loss, n_ids=n_ids)).train()
 
     def step(rows: int) -> float:
         batches = random_batches(1, rows, block_size, n_ids, runtime.device)
-        loss = partial(next_token_loss, n_ids=n_ids)
         began = time.perf_counter()
         # It ends by reading the loss and so waits for a GPU, but for the update, which the next step waits for.
-        train_step(parallel, optimizer, scaler, batches, loss, runtime, grad_clip=1.0, seed=0, step=0)
+        weight = rows * block_size
+        train_step(parallel, optimizer, scaler, batches, runtime, grad_clip=1.0, seed=0, step=0, expected_weight=weight)
         return time.perf_counter() - began
 
     rows = micro_batch if runtime.compile else _choose_rows(step, micro_batch)  # every size would compile anew

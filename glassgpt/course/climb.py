@@ -218,16 +218,16 @@ def climb(
 
     look(0)
     fit(
-        runtime.wrap(model),
+        runtime.wrap(model, next_token_loss),
         build_optimizer(model, OptimizerConfig()),
         batches=batches,
-        loss_function=next_token_loss,
         lr_at=lambda step: training.lr_at(section, step),
         runtime=runtime,
         scaler=runtime.build_scaler(),
         max_steps=training.steps,
         grad_clip=training.grad_clip,
         seed=seed,
+        expected_weight=training.batch_rows * training.block_size,
         state=TrainState(),
         on_step=after_step,
     )

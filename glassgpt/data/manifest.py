@@ -58,6 +58,24 @@ class Manifest:
         """The manifest as JSON has it."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Manifest:
+        """The inverse of `to_dict`. Raises KeyError or TypeError for fields that are missing or of another type."""
+        texts = {name: fields[name] for name in ("key", "name", "source", "note")}
+        texts |= {"text_sha256": fields["text_sha256"], "path": fields.get("path")}
+        for name, value in texts.items():
+            if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
+                raise TypeError(f"field '{name}' is no text but {value!r}")
+        if not isinstance(fields["val_fraction"], float):
+            raise TypeError(f"field 'val_fraction' is no fraction but {fields['val_fraction']!r}")
+        return cls(
+            **texts,
+            val_fraction=fields["val_fraction"],
+            tokenizer=TokenizerRecord(**fields["tokenizer"]),
+            train=_split(fields["train"]),
+            val=_split(fields["val"]),
+        )
+
     def save(self, path: Path) -> None:
         """Writes the manifest as JSON, whole or not at all."""
         with new_file(path) as file:
@@ -86,28 +104,11 @@ def load_manifest(path: Path) -> Manifest:
     if fields.get("version") != VERSION:
         raise UserError(f"data manifest {path} has version {fields.get('version')}; this GlassGPT reads {VERSION}")
     try:
-        return _from_fields(fields)
+        return Manifest.from_dict(fields)
     except KeyError as error:
         raise UserError(f"data manifest {path} is damaged: field {error} is missing") from error
     except TypeError as error:
         raise UserError(f"data manifest {path} is damaged: {error}") from error
-
-
-def _from_fields(fields: Mapping[str, Any]) -> Manifest:
-    texts = {name: fields[name] for name in ("key", "name", "source", "note")}
-    texts |= {"text_sha256": fields["text_sha256"], "path": fields.get("path")}
-    for name, value in texts.items():
-        if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
-            raise TypeError(f"field '{name}' is no text but {value!r}")
-    if not isinstance(fields["val_fraction"], float):
-        raise TypeError(f"field 'val_fraction' is no fraction but {fields['val_fraction']!r}")
-    return Manifest(
-        **texts,
-        val_fraction=fields["val_fraction"],
-        tokenizer=TokenizerRecord(**fields["tokenizer"]),
-        train=_split(fields["train"]),
-        val=_split(fields["val"]),
-    )
 
 
 def _split(fields: Mapping[str, Any]) -> Split:

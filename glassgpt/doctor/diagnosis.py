@@ -25,9 +25,9 @@ from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import list_recipes, load_config, load_recipe
+from glassgpt.runs.decision import Changes
 from glassgpt.runs.folder import RUNS, check_trained, find_run
 from glassgpt.runs.micro_batch import out_of_memory_advice
-from glassgpt.runs.train import Changes
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
 

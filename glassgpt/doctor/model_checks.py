@@ -154,8 +154,8 @@ def check_precision(subject: Subject) -> Finding:
 
 def _loss(subject: Subject, model: nn.Module, batch: Batch) -> float:
     with torch.no_grad(), subject.runtime.autocast():
-        total, weight = subject.loss_function(model, batch)
-    return float(total) / float(weight)
+        loss = subject.loss_function(model, batch)
+    return float(loss.sum) / float(loss.weight)
 
 
 def _loss_and_gradient(subject: Subject, batch: Batch) -> tuple[float, Tensor]:
@@ -165,13 +165,13 @@ def _loss_and_gradient(subject: Subject, batch: Batch) -> tuple[float, Tensor]:
     while True:
         model.zero_grad()
         with subject.runtime.autocast():
-            total, weight = subject.loss_function(model, batch)
-        loss = total / weight
-        (loss * scale).backward()
+            loss = subject.loss_function(model, batch)
+        mean = loss.sum / loss.weight
+        (mean * scale).backward()
         gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
         vector = torch.cat(gradients) / scale
-        if scale <= 1.0 or bool(vector.isfinite().all()) or not bool(loss.isfinite()):
-            return float(loss.detach()), vector
+        if scale <= 1.0 or bool(vector.isfinite().all()) or not bool(mean.isfinite()):
+            return float(mean.detach()), vector
         scale /= 2
 
 

@@ -15,6 +15,7 @@ from glassgpt.data.shards import TokenArray
 from glassgpt.models import build_model
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.parallel import ModelWithLoss
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.fit import OVERFLOW, Update, train_step
 from glassgpt.training.losses import Batch, LossFunction, next_token_loss
@@ -87,6 +88,7 @@ class Trainer:
     def __init__(self, subject: Subject, batch: Batch) -> None:
         self.subject, self.batch = subject, batch
         self.model = subject.build().train()
+        self._parallel = ModelWithLoss(self.model, subject.loss_function)
         # Decay would pull at the weights beside the gradient, whose effect alone is of interest here.
         self.optimizer = build_optimizer(self.model, replace(subject.config.optimizer, weight_decay=0.0))
         self.scaler = subject.runtime.build_scaler()
@@ -102,8 +104,8 @@ class Trainer:
         training = self.subject.config.training
         while True:
             update = train_step(
-                self.model, self.optimizer, self.scaler, [self.batch], self.subject.loss_function, self.subject.runtime,
-                grad_clip=training.grad_clip, seed=training.seed, step=self.steps,
+                self._parallel, self.optimizer, self.scaler, [self.batch], self.subject.runtime,
+                grad_clip=training.grad_clip, seed=training.seed, step=self.steps, expected_weight=self.batch.n_tokens,
             )  # fmt: skip
             if update.skipped != OVERFLOW:
                 self.steps += 1

@@ -23,6 +23,7 @@ from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
 from glassgpt.training.trackers import check_tracker
 
 FORMAT = 2
+STAGE = "pretrain"
 # What each format has added to the one before, and the value by which an older run was made.
 ADDED: dict[int, dict[str, dict[str, Any]]] = {
     2: {
@@ -240,8 +241,6 @@ def check_ranks(config: RunConfig, ranks: Ranks) -> None:
             f"training.batch_tokens = {config.training.batch_tokens} is {rows} rows of model.block_size = {block},"
             f" which {world} ranks cannot share evenly: try {' or '.join(map(str, near))}"
         )
-    if ranks.several and config.training.loss_chunk:
-        raise UserError(f"training.loss_chunk is for one process, and there are {world}: leave it at 0")
     if ranks.several and config.data.source == STDIN:
         raise UserError(f"{world} ranks cannot all read stdin: write the text to a file, and give that with --data")
 

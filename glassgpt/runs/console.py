@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Mapping
 
-from glassgpt.evaluation.validation import Evaluation
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
+
+UNITS = {"val/loss": "loss {:.4f} nats per token", "val/bits_per_byte": "{:.4f} bits per byte"}
+KNOWN = {"train/loss"}  # figures of a step that have a place of their own in its line
 
 
 class PlainListener(Listener):
@@ -41,14 +43,11 @@ class PlainListener(Listener):
         elif state.step % self._training.log_every == 0 or state.step == 1:
             self.say(f"step {state.step:>5}/{self._training.max_steps}  {self.figures(state, record)}")
 
-    def evaluated(self, step: int, evaluation: Evaluation, seconds: float, final: bool) -> None:
+    def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         self._validating += seconds
-        self._val_loss = evaluation.loss
+        self._val_loss = figures.get("val/loss")
         over = "whole validation split" if final else "validation"
-        self.say(
-            f"step {step}: {over}, {evaluation.tokens:,} tokens: loss {evaluation.loss:.4f} nats per token,"
-            f" {evaluation.bits_per_byte:.4f} bits per byte"
-        )
+        self.say(f"step {step}: {over}{describe_figures(figures)}")
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
         self._validating += seconds
@@ -63,6 +62,8 @@ class PlainListener(Listener):
         parts = [f"loss {record['train/loss']:.4f}"]
         if self._val_loss is not None:
             parts.append(f"val {self._val_loss:.4f}")
+        others = {name: value for name, value in record.items() if name.startswith("train/") and name not in KNOWN}
+        parts += [f"{name.removeprefix('train/')} {value:.4f}" for name, value in others.items()]
         parts += [
             f"lr {record['lr']:.2e}",
             f"grad {record['grad_norm']:.2f}",
@@ -84,6 +85,16 @@ class PlainListener(Listener):
         seconds = round((time.perf_counter() - self._began) / max(done, 1) * left)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+
+
+def describe_figures(figures: Mapping[str, float]) -> str:
+    """The figures of a validation, with their units where they are known."""
+    tokens = f", {figures['val/tokens']:,} tokens" if "val/tokens" in figures else ""
+    return f"{tokens}: " + ", ".join(
+        UNITS[name].format(value) if name in UNITS else f"{name.removeprefix('val/')} {value:.4f}"
+        for name, value in figures.items()
+        if name != "val/tokens"
+    )
 
 
 def indent(text: str, first: str = "    ") -> str:

@@ -81,9 +81,9 @@ def _losses(run: Run) -> list[str]:
     final = next((record for record in run.metrics if record.get("final") and record["best/step"] == run.step), None)
     if final is not None:
         lines.append(f"validation loss {final['best/val/loss']:.4f} nats per token, on the whole validation split")
-    elif run.checkpoint.val_loss is not None:
+    elif run.checkpoint.score is not None:
         tokens = min(run.config.training.eval_tokens, run.manifest.val.tokens)
-        lines.append(f"validation loss {run.checkpoint.val_loss:.4f} nats per token, on {tokens:,} tokens")
+        lines.append(f"validation loss {run.checkpoint.score:.4f} nats per token, on {tokens:,} tokens")
     return lines
 
 

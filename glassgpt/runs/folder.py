@@ -60,7 +60,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"

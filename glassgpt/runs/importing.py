@@ -15,13 +15,13 @@ from glassgpt.interop.huggingface import load_hf
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
 from glassgpt.models.gpt2 import GPT2Config
 from glassgpt.runs.config import RunConfig, TrainingConfig
-from glassgpt.runs.folder import alone, check_free, named_folder, new_run_folder
+from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
 from glassgpt.runs.run import Run, load
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
-from glassgpt.training.checkpoint import save_checkpoint
+from glassgpt.training.checkpoint import gather_checkpoint, write_checkpoint
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
 
@@ -32,7 +32,7 @@ UNTRAINED: dict[str, Any] = {
     "tokens_seen": 0,
     "skipped_in_row": 0,
     "seconds": 0.0,
-    "val_loss": None,
+    "score": None,
     "scaler": {},
 }
 
@@ -56,9 +56,9 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
         )
     files = {path.name: sha256_of_file(path) for path in model_files(found)}
     config, runtime = _describe(model.config, tokenizer), build_runtime("cpu", "float32")
-    with alone(folder), new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
+    with lock_run(folder), new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
         Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
-        save_checkpoint(new / "checkpoints", model, None, UNTRAINED)
+        write_checkpoint(new / "checkpoints", gather_checkpoint(model, None), UNTRAINED)
     return load(folder)
 
 

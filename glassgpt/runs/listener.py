@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glassgpt.evaluation.validation import Evaluation
 from glassgpt.runs.config import RunConfig
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
@@ -34,8 +33,8 @@ class Listener:
     def stepped(self, state: TrainState, record: Line) -> None:
         """A step is done; `record` is its line of metrics.jsonl."""
 
-    def evaluated(self, step: int, evaluation: Evaluation, seconds: float, final: bool) -> None:
-        """The loss on held-out tokens after `step` steps; `final` is over the whole split; it took `seconds`."""
+    def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
+        """What the stage measured on held-out data after `step` steps; `final` is on all of it. It took `seconds`."""
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
         """What a suite of `training.eval_suites` found after `step` steps, in `seconds`."""

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError
-from glassgpt.evaluation.validation import Evaluation
 from glassgpt.files import write_text
 from glassgpt.runs.config import config_sections
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
-from glassgpt.training.metrics import Line, read_lines
+from glassgpt.training.metrics import Line
 from glassgpt.training.trackers import TrackedRun, Tracker, finite_figures, open_tracker
 
 FILE = "trackers.json"
@@ -53,11 +52,10 @@ class Publisher(Listener):
             self._send(state.step, lambda tracker: tracker.log(finite_figures(record), state.step))
         self._listener.stepped(state, record)
 
-    def evaluated(self, step: int, evaluation: Evaluation, seconds: float, final: bool) -> None:
-        name = "final/val" if final else "val"
-        figures = {f"{name}/loss": evaluation.loss, f"{name}/bits_per_byte": evaluation.bits_per_byte}
-        self._send(step, lambda tracker: tracker.log(finite_figures(figures), step))
-        self._listener.evaluated(step, evaluation, seconds, final)
+    def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
+        named = {f"final/{name}" if final else name: value for name, value in figures.items() if name != "val/tokens"}
+        self._send(step, lambda tracker: tracker.log(finite_figures(named), step))
+        self._listener.evaluated(step, figures, seconds, final)
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
         named = {f"{suite}/{name}": value for name, value in figures.items()}
@@ -82,12 +80,6 @@ class Publisher(Listener):
             except Exception as error:
                 del self._trackers[name]
                 self.note(f"tracker {name} is off from here: {first_line(error)}; the run goes on without it")
-
-
-def last_recorded_step(folder: Path) -> int:
-    """The last step in metrics.jsonl, 0 where there is none."""
-    lines = read_lines(folder / "metrics.jsonl")
-    return int(lines[-1]["step"]) if lines else 0
 
 
 def load_ids(folder: Path) -> dict[str, str]:

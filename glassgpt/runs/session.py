@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
-from glassgpt.data.dataset import Dataset
-from glassgpt.data.loader import Loader
 from glassgpt.errors import UserError
-from glassgpt.evaluation.validation import Evaluation
-from glassgpt.models import build_model
-from glassgpt.runs.config import RunConfig, document_eot_id
+from glassgpt.evaluation.hellaswag import HellaSwag
+from glassgpt.evaluation.suites import open_suite
+from glassgpt.runs.config import RunConfig
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.runs.micro_batch import out_of_memory_advice
-from glassgpt.runs.observing import Observer
 from glassgpt.runtime.device import Runtime
-from glassgpt.training.checkpoint import Checkpoint, save_checkpoint
+from glassgpt.training.checkpoint import Checkpoint, Files, gather_checkpoint, load_stage_state
 from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_steps
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.interrupt import Interrupt
-from glassgpt.training.losses import Batch, LossFunction, next_token_loss, sum_token_losses
 from glassgpt.training.metrics import Line, RunLog
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.schedules import learning_rate
+from glassgpt.training.stage import Stage
 
 OVERFIT_LOSS = 0.02  # nats: low enough to say that the model has learned its one batch by heart
 TRAIN_LOSS_STEPS = 50  # the last steps whose mean is a run's final training loss
@@ -45,113 +38,88 @@ class Interrupted(Exception):
 
 
 class Session:
-    """A model, its optimizer and its data, ready to train from any step of the run in `folder`."""
+    """A stage and its optimizer, ready to train from any step of the run in `folder`. Every rank has its own."""
 
-    def __init__(
-        self,
-        folder: Path,
-        config: RunConfig,
-        prepared: Dataset,
-        runtime: Runtime,
-        listener: Listener,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """`weights`, a state dict, are the first ones; without them they are drawn by the seed."""
-        self.folder, self.config, self.prepared = folder, config, prepared
+    def __init__(self, folder: Path, config: RunConfig, stage: Stage, runtime: Runtime, listener: Listener) -> None:
+        self.folder, self.config, self.stage = folder, config, stage
         self.runtime, self.listener = runtime, listener
-        self.tokenizer = prepared.tokenizer
-        if len(prepared.val) < 2:
-            raise UserError(
-                f"the validation split has {len(prepared.val)} token(s): give a longer text,"
-                " or a larger data.val_fraction"
-            )
-        self.loader = Loader(prepared.train, config.model.block_size, config.batch_rows, config.training.seed)
-        self._build_model(weights)
-        self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.scaler = runtime.build_scaler()
-        self.checkpoints = CheckpointManager(
-            folder / "checkpoints", self.model, self.optimizer, runtime.ranks,
+        model, sizes = stage.model, config.model
+        self.n_parameters = count_parameters(model)
+        self.flops_per_token = estimate_flops_per_token(model, n_embd=sizes.n_embd, block_size=sizes.block_size)
+        self._parallel = runtime.wrap(model, stage.loss, in_parts=stage.in_parts)
+        self._optimizer = build_optimizer(model, config.optimizer)
+        self._scaler = runtime.build_scaler()
+        self._checkpoints = CheckpointManager(
+            folder / "checkpoints", model, self._optimizer, runtime.ranks,
             keep_last=config.training.keep_last,
             snapshots=snapshot_steps(config.training.max_steps, config.training.snapshots),
         )  # fmt: skip
-        self.observer = Observer(self.model, config, prepared, runtime)
-        self.seconds = 0.0  # spent in training so far, interruptions not counted
+        self._suites = {name: self._open_suite(name) for name in config.training.eval_suites}
+        self._loss = math.inf  # of the last step
+        self._validating = 0.0  # seconds spent on validation and suites
+        self._seconds = 0.0  # spent in training so far, interruptions not counted
         self._clock = time.perf_counter()
 
-    def _build_model(self, weights: Mapping[str, Tensor] | None) -> None:
-        """`model` is the raw module, `parallel` what is called in training; every rank has the same weights."""
-        torch.manual_seed(self.config.training.seed)
-        sizes = self.config.model
-        try:
-            self.model = build_model(self.config.architecture, sizes)
-            if weights is not None:
-                self.model.load_state_dict(weights)
-            if self.config.training.init_from:  # the first rank alone has read them
-                for tensor in self.model.state_dict().values():
-                    self.runtime.ranks.broadcast(tensor)
-            self.n_parameters = count_parameters(self.model)
-            self.flops_per_token = estimate_flops_per_token(
-                self.model, n_embd=sizes.n_embd, block_size=sizes.block_size
-            )
-            self.parallel = self.runtime.wrap(self.model, in_stages=self.config.training.loss_chunk > 0)
-        except RuntimeError as error:  # torch has no class of its own for a CPU without room
-            if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UserError(
-                f"the model does not fit into the memory of {self.runtime.device}: lower model.n_embd, model.n_layer or"
-                " model.vocab_size"
-            ) from None
+    def _open_suite(self, name: str) -> HellaSwag:
+        training, tokenizer = self.config.training, self.stage.tokenizer
+        file, limit = training.eval_suite_file or None, training.eval_suite_limit or None
+        # The first rank of a node may have to download it for the others.
+        return self.runtime.ranks.on_all(
+            lambda: open_suite(name, tokenizer, file=file, limit=limit), first_of_node_first=True
+        )
+
+    def first_checkpoint(self) -> tuple[Files, dict[str, Any]]:
+        """The checkpoint of step 0: its tensors, on the first rank, and its state."""
+        ranks, state = self.runtime.ranks, self._state_of(TrainState(), None)
+        return gather_checkpoint(self.stage.model, self._optimizer, ranks, stage_state=self.stage.state()), state
 
     def restore(self, checkpoint: Checkpoint) -> TrainState:
-        """Takes weights, optimizer and loss scale from a checkpoint."""
-        self.checkpoints.restore(checkpoint)
+        """Loads weights, optimizer, loss scale and the state of the stage from a checkpoint."""
+        self._checkpoints.restore(checkpoint)
+        self.stage.load_state(load_stage_state(checkpoint, self.runtime.ranks))
         state = checkpoint.state
-        if self.scaler.is_enabled() and state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
-        self.seconds = float(state["seconds"])
+        if self._scaler.is_enabled() and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
+        self._seconds = float(state["seconds"])
         return TrainState(checkpoint.step, int(state["tokens_seen"]), int(state["skipped_in_row"]))
 
-    def save_first(self, folder: Path) -> None:
-        """Writes the step-0 checkpoint of a run that is being made in `folder`."""
-        facts = self._facts(TrainState(), None)
-        save_checkpoint(folder / "checkpoints", self.model, self.optimizer, facts, self.runtime.ranks)
-
-    def _facts(self, state: TrainState, val_loss: float | None) -> dict[str, Any]:
+    def _state_of(self, state: TrainState, score: float | None) -> dict[str, Any]:
         """What a checkpoint's state.json says."""
         return {
             "step": state.step,
             "tokens_seen": state.tokens_seen,
             "skipped_in_row": state.skipped_in_row,
-            "seconds": self.seconds,
-            "val_loss": val_loss,
-            "scaler": self.scaler.state_dict(),
+            "seconds": self._seconds,
+            "best": {"figure": self.stage.best.figure, "mode": self.stage.best.mode},
+            "score": score,
+            "scaler": self._scaler.state_dict(),
         }
 
     def run(self, state: TrainState) -> None:
         """Trains from `state` to the end, and writes the last figures. Raises Interrupted after SIGINT or SIGTERM."""
-        training, ranks = self.config.training, self.runtime.ranks
-        self.log = RunLog(self.folder, writes=ranks.first)
+        training, ranks, stage = self.config.training, self.runtime.ranks, self.stage
+        self._log = RunLog(self.folder, writes=ranks.first)
         try:
-            self.checkpoints.look()
-            self._loss = ranks.on_first(lambda: next(iter(self.log.train_losses(1)), math.inf))
-            info = RunInfo(self.folder, self.config, self.n_parameters, self._describe())
+            self._checkpoints.look()
+            self._loss = ranks.on_first(lambda: next(iter(self._log.train_losses(1)), math.inf))
+            info = RunInfo(self.folder, self.config, self.n_parameters, (self._describe(), stage.describe()))
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            room = out_of_memory_advice(self.config, self.runtime, self.tokenizer.vocab_size)
-            with room, Interrupt(self._announce_stop) as interrupt:
+            advice = out_of_memory_advice(self.config, self.runtime, stage.tokenizer.vocab_size)
+            with advice, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
                 state = fit(
-                    self.parallel,
-                    self.optimizer,
-                    batches=self.batches,
-                    loss_function=self._loss_function(),
+                    self._parallel,
+                    self._optimizer,
+                    batches=lambda step: stage.batches(0 if training.overfit_batch else step),
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
-                    scaler=self.scaler,
+                    scaler=self._scaler,
                     max_steps=training.max_steps,
                     grad_clip=training.grad_clip,
                     seed=training.seed,
+                    expected_weight=training.batch_tokens / ranks.world_size,
                     state=state,
                     on_step=self._after_step,
                     should_stop=self._learned_by_heart,
@@ -165,53 +133,18 @@ class Session:
                     self.listener.note(overfit_verdict(self._loss, state.step))
         finally:
             self.listener.stopped()
-            self.log.close()
+            self._log.close()
 
-    def _describe(self) -> tuple[str, ...]:
-        """What is about to be trained, on what, and how."""
-        config, prepared = self.config, self.prepared
-        optimizer = "fused AdamW" if self.optimizer.defaults.get("fused") else "AdamW"
-        schedule = config.schedule
+    def _describe(self) -> str:
+        """Model, device, optimizer and schedule in one line."""
+        config, schedule = self.config, self.config.schedule
+        optimizer = "fused AdamW" if self._optimizer.defaults.get("fused") else "AdamW"
         length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
-        n_val = len(prepared.val)
-        part = (
-            "" if n_val <= config.training.eval_tokens else f", {config.training.eval_tokens:,} of them while training"
-        )
         return (
             f"{config.architecture}: {self.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per"
             f" step, {self.flops_per_token / 1e6:,.1f} MFLOPs per token; {self.runtime.describe()}; {optimizer},"
-            f" {schedule.name} schedule{length}",
-            f"{prepared.tokenizer.name} tokenizer, {prepared.tokenizer.vocab_size:,} ids: {len(prepared.train):,}"
-            f" tokens to train on, {n_val:,} to validate on{part}",
+            f" {schedule.name} schedule{length}"
         )
-
-    def _loss_function(self) -> LossFunction:
-        return partial(
-            next_token_loss,
-            n_ids=self.tokenizer.vocab_size,
-            eot_id=document_eot_id(self.config, self.tokenizer),
-            chunk=self.config.training.loss_chunk,
-            sum_losses=self.runtime.compiled(sum_token_losses),
-        )
-
-    def batches(self, step: int) -> Sequence[Batch]:
-        """This rank's micro-batches of a step, on the device: its rows are next to each other in the global batch."""
-        first, last = self.runtime.ranks.rank_slice(self.config.batch_rows)
-        micro = self.config.rows_of_pass(last - first)
-        step = 0 if self.config.training.overfit_batch else step
-        return [self._batch(step, start, min(start + micro, last)) for start in range(first, last, micro)]
-
-    def _batch(self, step: int, start: int, stop: int) -> Batch:
-        inputs, targets = self.loader.rows(step, start, stop)
-        largest = int(max(inputs.max(), targets.max()))
-        if largest >= self.tokenizer.vocab_size:
-            raise UserError(
-                f"token id {largest} in the training data is outside the tokenizer's vocabulary of"
-                f" {self.tokenizer.vocab_size}: the shards in {self.prepared.folder} are damaged or of another"
-                " tokenizer; see glassgpt data verify"
-            )
-        device = self.runtime.device
-        return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
 
     def _announce_stop(self) -> None:
         self.listener.note("finishing this step, then saving; Ctrl-C again stops at once")
@@ -221,110 +154,123 @@ class Session:
 
     def _after_step(self, state: TrainState, result: StepResult) -> None:
         self._loss = result.loss
-        record: Line = {
+        line: Line = {
             "step": state.step,
             "tokens_seen": state.tokens_seen,
             "train/loss": result.loss,
+            **{f"train/{name}": value for name, value in result.figures.items()},
             "lr": result.lr,
             "grad_norm": result.grad_norm,
             "tokens_per_second": result.tokens / result.seconds,
         }
         if peak := self.runtime.peak_flops:
-            record["mfu"] = (
-                self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.ranks.world_size)
-            )
+            line["mfu"] = self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.ranks.world_size)
         if result.skipped:
-            record["skipped"] = result.skipped
-        record["seconds"] = self._elapsed()
-        self.log.add(record)
-        self.listener.stepped(state, record)
+            line["skipped"] = result.skipped
+        line["seconds"] = self._elapsed()
+        self._log.add(line)
+        self.listener.stepped(state, line)
         self._look(state)
 
     def _look(self, state: TrainState) -> None:
-        """What is due after this step: validation, a sample, a checkpoint, in that order."""
+        """What is due after this step: validation, suites, a sample, a checkpoint, in that order."""
         training, step = self.config.training, state.step
         last = step == training.max_steps
-        val_loss = None
+        score = None
         if _due(step, training.eval_every) or (last and not training.overfit_batch):
-            val_loss = self._evaluate(step, record=_due(step, training.eval_every))
-            val_loss = val_loss if math.isfinite(val_loss) else None  # never the best
+            score = self._validate(step, record=_due(step, training.eval_every))[self.stage.best.figure]
+            score = score if math.isfinite(score) else None  # never the best
         if last or _due(step, training.eval_suite_every or training.eval_every):
             self._run_suites(step)
         if _due(step, training.sample_every):
             self._sample(step)
-        improved = val_loss is not None and self.checkpoints.improves(val_loss)
-        whole = last or improved or _due(step, training.checkpoint_every)
-        if step > 0 and (whole or step in self.checkpoints.snapshots):
-            self._save(state, val_loss, whole=whole)
-        elif val_loss is not None and (
-            saved := self.checkpoints.find(step)
-        ):  # step 0 was saved when the folder was made
-            self.checkpoints.record_val_loss(saved, val_loss)
+        best = self._checkpoints.best
+        improved = score is not None and self.stage.best.improves(score, on=best.score if best else None)
+        resumable = last or improved or _due(step, training.checkpoint_every)
+        if step > 0 and (resumable or step in self._checkpoints.snapshots):
+            self._save(state, score, resumable=resumable)
+        elif score is not None and (saved := self._checkpoints.find(step)):  # step 0 was saved with the folder
+            self._checkpoints.record_score(saved, score)
 
     def _save_once(self, state: TrainState) -> None:
         """Saves a step at which nothing was due, so that no work is lost."""
-        saved = self.checkpoints.find(state.step)
-        if not self.checkpoints.is_resumable(state.step):
-            self._save(state, saved.val_loss if saved else None, whole=True)
+        saved = self._checkpoints.find(state.step)
+        if not self._checkpoints.is_resumable(state.step):
+            self._save(state, saved.score if saved else None, resumable=True)
 
-    def _save(self, state: TrainState, val_loss: float | None, *, whole: bool) -> None:
-        self.log.sync()
+    def _save(self, state: TrainState, score: float | None, *, resumable: bool) -> None:
+        self._log.sync()
         self._elapsed()
-        self.checkpoints.save(self._facts(state, val_loss), whole=whole)
+        self._checkpoints.save(self._state_of(state, score), resumable=resumable, stage_state=self.stage.state())
 
-    def _evaluate(self, step: int, *, record: bool) -> float:
-        evaluation, seconds = self.observer.validate(self.config.training.eval_tokens)
+    def _measure(self, whole: bool) -> tuple[Mapping[str, float], float]:
+        """The figures of a validation and the seconds it took."""
+        started = time.perf_counter()
+        figures = self.stage.validate(whole)
+        seconds = time.perf_counter() - started
+        self._validating += seconds
+        return figures, seconds
+
+    def _validate(self, step: int, *, record: bool) -> Mapping[str, float]:
+        figures, seconds = self._measure(whole=False)
         if record:
-            self.log.add({"step": step, **_val_figures(evaluation), "val/seconds": seconds})
-            self.listener.evaluated(step, evaluation, seconds, False)
-        return evaluation.loss
+            self._log.add({"step": step, **figures, "val/seconds": seconds})
+            self.listener.evaluated(step, figures, seconds, False)
+        return figures
 
     def _run_suites(self, step: int) -> None:
-        for name, figures, seconds in self.observer.run_suites():
-            self.log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
+        for name, suite in self._suites.items():
+            started = time.perf_counter()
+            accuracies = suite.evaluate(self.stage.model, self.runtime, block_size=self.config.model.block_size)
+            seconds = time.perf_counter() - started
+            self._validating += seconds
+            figures = accuracies.figures()
+            self._log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
             self.listener.measured(step, name, figures, seconds)
 
     def _sample(self, step: int) -> None:
         try:
-            prompt, text = self.observer.sample(step)
-        except UserError as error:  # weights that diverge are the loop's to judge
+            sample = self.stage.sample(step)
+        except UserError as error:  # weights that have diverged: the loop decides whether to stop
             self.listener.note(f"step {step}: no sample, {error}")
             return
-        self.log.add({"step": step, "prompt": prompt, "text": text}, file="samples.jsonl")
-        self.listener.sampled(step, prompt, text)
+        if sample is not None:
+            self._log.add({"step": step, "prompt": sample.prompt, "text": sample.text}, file="samples.jsonl")
+            self.listener.sampled(step, sample.prompt, sample.text)
 
     def _finish(self, state: TrainState) -> None:
-        """The last figures: the whole validation split, for the last weights and for the best."""
-        evaluation, seconds = self.observer.validate(None)
-        best_step, best_loss = state.step, evaluation.loss
-        best = self.checkpoints.best
-        if best is not None and best.step != state.step:
-            self.checkpoints.load_weights(best)  # the loop is over: nothing needs the last weights any more
-            other, _ = self.observer.validate(None)
-            if other.loss < best_loss:
-                best_step, best_loss = best.step, other.loss
+        """The last figures: on the whole held-out data, for the last weights and for the best."""
+        best, name = self.stage.best, self.stage.best.figure
+        figures, seconds = self._measure(whole=True)
+        best_step, best_score = state.step, figures[name]
+        candidate = self._checkpoints.best
+        if candidate is not None and candidate.step != state.step:
+            self._checkpoints.load_weights(candidate)  # the loop is over: nothing needs the last weights any more
+            other, _ = self._measure(whole=True)
+            if best.improves(other[name], on=best_score):
+                best_step, best_score = candidate.step, other[name]
         # One batch again and again has no noise to average away.
-        losses = self.log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
-        self.log.add(
+        losses = self._log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
+        self._log.add(
             {
                 "step": state.step,
                 "final": True,
                 "tokens_seen": state.tokens_seen,
                 "train/loss": sum(losses) / len(losses) if losses else None,
-                **_val_figures(evaluation),
+                **figures,
                 "best/step": best_step,
-                "best/val/loss": best_loss,
+                f"best/{name}": best_score,
                 "seconds": self._elapsed(),
-                "validation_seconds": self.observer.seconds,
+                "validation_seconds": self._validating,
             }
         )
-        self.listener.evaluated(state.step, evaluation, seconds, True)
+        self.listener.evaluated(state.step, figures, seconds, True)
 
     def _elapsed(self) -> float:
         now = time.perf_counter()
-        self.seconds += now - self._clock
+        self._seconds += now - self._clock
         self._clock = now
-        return self.seconds
+        return self._seconds
 
 
 def overfit_verdict(loss: float, steps: int) -> str:
@@ -332,18 +278,10 @@ def overfit_verdict(loss: float, steps: int) -> str:
     if loss < OVERFIT_LOSS:
         return f"one batch learned by heart: loss {loss:.4f} after {steps} steps; the model and the loop can learn"
     return (
-        f"one batch not learned by heart: loss {loss:.4f} after {steps} steps, hoped for below {OVERFIT_LOSS};"
+        f"one batch not learned by heart: loss {loss:.4f} after {steps} steps, expected below {OVERFIT_LOSS};"
         " try another optimizer.lr or more steps, else look for a bug"
     )
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _val_figures(evaluation: Evaluation) -> Line:
-    return {
-        "val/loss": evaluation.loss,
-        "val/bits_per_byte": evaluation.bits_per_byte,
-        "val/tokens": evaluation.tokens,
-    }

@@ -3,73 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.corpora import Corpus, text_corpus
-from glassgpt.data.dataset import Dataset, sha256_of, tokenizer_of
-from glassgpt.data.dataset_cache import open_prepared, prepare
-from glassgpt.data.manifest import load_manifest
-from glassgpt.data.sharing import share_data
-from glassgpt.errors import UserError
+import torch
+
+from glassgpt.data.corpora import text_corpus
+from glassgpt.errors import ReportedByFirstRank, UserError
 from glassgpt.files import write_text
 from glassgpt.report.run_page import write_report
-from glassgpt.runs.config import (
-    RunConfig,
-    Sections,
-    apply_overrides,
-    check_ranks,
-    check_resumable,
-    config_sections,
-    dump_config,
-    load_config,
-    load_recipe,
-    parse_run_config,
-    with_dtype,
-)
+from glassgpt.runs.config import STAGE, dump_config, load_config, parse_run_config
 from glassgpt.runs.console import PlainListener
+from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
-    alone,
-    check_free,
-    check_trained,
     cut_back_to,
-    find_last,
-    find_run,
     free_folder,
-    has_ended,
+    lock_run,
     named_folder,
     named_run,
     new_run_folder,
     record_session,
 )
-from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
+from glassgpt.runs.init_from import FINETUNE, open_initial_run
 from glassgpt.runs.listener import Listener
-from glassgpt.runs.micro_batch import with_micro_batch
-from glassgpt.runs.origin import ORIGIN
-from glassgpt.runs.publisher import Publisher, last_recorded_step
+from glassgpt.runs.origin import ORIGIN, Origin
+from glassgpt.runs.publisher import Publisher
 from glassgpt.runs.run import Run, load
 from glassgpt.runs.session import Interrupted, Session
-from glassgpt.runtime.device import Runtime, build_runtime
+from glassgpt.runs.stages import find_stage
+from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
-from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
-from glassgpt.training.checkpoint import record_val_loss
+from glassgpt.tokenizers.build import build_again
+from glassgpt.training.checkpoint import record_score, write_checkpoint
 from glassgpt.training.fit import Diverged, TrainState
-from glassgpt.training.trackers import check_installed
 
 DEFAULT_RECIPE = "char-tiny"
-
-# What --overfit-batch changes in a recipe: one batch, nothing that holds the model back from learning it by heart.
-OVERFIT: Sections = {
-    "model": {"dropout": 0.0},
-    "optimizer": {"weight_decay": 0.0},
-    "schedule": {"name": "constant", "warmup_steps": 10},
-    "training": {
-        "overfit_batch": True, "max_steps": 1000, "eval_every": 0, "sample_every": 0, "checkpoint_every": 0,
-        "snapshots": 0,
-    },
-}  # fmt: skip
 
 
 def train(
@@ -87,7 +56,7 @@ def train(
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
-) -> Run:
+) -> Run | None:
     """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
@@ -102,256 +71,146 @@ def train(
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
-    Under torchrun every rank calls it. The first one decides, prints, writes and returns; for the others the program
-    ends here, by SystemExit, when the run does.
+    Under torchrun every rank calls it. The first one decides, prints and writes; on the others it returns None.
 
     Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
     """
     ranks = join_ranks()
     listener = (listener or PlainListener()) if ranks.first else Listener()
-    with ranks.together():
-        if resume and run is None:
-            raise UserError("--resume needs to know which run: name it with --run NAME")
-        if resume and overwrite:
-            raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
-        if data is not None and text is not None:
-            raise UserError("both data and text are given: train on one of them")
-        corpus = text_corpus(text) if text is not None else None
-        source = corpus.source if corpus else data
-        new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
-        folder = ranks.on_first(lambda: named_folder(run) if run is not None else _own_folder(new, overfit_batch))
-        values = dict(settings or {}) | ({} if source is None else {"data.source": source})
-        if init_from is not None:
-            values["training.init_from"] = named_run(init_from)
-        values |= {"training.track": list(track)} if track else {}
-        changes = Changes(overfit_batch, overrides, values, max_steps)
-        can_begin = recipe is not None or source is not None or init_from is not None
+    corpus = text_corpus(text) if text is not None else None
+    with contextlib.ExitStack() as held, ranks.together():
 
-        def start() -> tuple[Session | None, TrainState]:
-            if resume and ranks.on_first(lambda: folder.exists() or not can_begin):
-                return _resume(folder, recipe, changes, corpus, ranks, listener)
+        def decide() -> dict[str, Any]:
+            if resume and run is None:
+                raise UserError("--resume needs to know which run: name it with --run NAME")
+            if resume and overwrite:
+                raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
+            if data is not None and text is not None:
+                raise UserError("both data and text are given: train on one of them")
+            source = corpus.source if corpus else data
+            new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
+            folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
+            values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+            if init_from is not None:
+                values["training.init_from"] = named_run(init_from)
+            values |= {"training.track": list(track)} if track else {}
+            changes = Changes(overfit_batch, overrides, values, max_steps)
+            held.enter_context(lock_run(folder))
+            can_begin = recipe is not None or source is not None or init_from is not None
+            if resume and (folder.exists() or not can_begin):
+                return decide_resumed_run(folder, recipe, changes, corpus, ranks, listener.note).to_json()
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
-            return _begin(folder, new, changes, corpus, overwrite, ranks, listener)
+            return decide_new_run(folder, new, changes, corpus, overwrite, ranks, listener.note).to_json()
 
-        sent = ranks.on_first(lambda: last_recorded_step(folder) if resume else 0)
-        device = _work(folder, start, sent, ranks, listener)
-    if not ranks.first:
-        raise SystemExit(0)
-    return load(folder, device=device)
+        decision = Decision.from_json(ranks.on_first(decide))
+        device = _carry_out(decision, ranks, listener)
+    return load(decision.folder, device=device) if ranks.first else None
 
 
-def _work(
-    folder: Path, start: Callable[[], tuple[Session | None, TrainState]], sent: int, ranks: Ranks, listener: Listener
-) -> str:
-    """Trains the session that `start` gives, to its report. Returns the device that it ran on.
-
-    Trackers have the figures up to step `sent`.
-    """
-    with contextlib.ExitStack() as held:
-        ranks.on_first(lambda: held.enter_context(alone(folder)))
-        session, state = start()
-        if session is None:
-            if ranks.first and not (folder / "report.html").exists():
-                write_report(folder)
-            return "auto"
-        if session.config.training.track and ranks.first:
-            session.listener = Publisher(listener, session.config.training.track, sent)
-        try:
-            session.run(state)
-        except (Interrupted, Diverged) as stopped:
-            ranks.on_first(lambda: write_report(folder))
-            if isinstance(stopped, Interrupted):
-                listener.note(str(stopped))
-            raise
-        if ranks.first:
+def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
+    """Trains the run that was decided on, to its report. Returns the device that it ran on."""
+    folder = Path(decision.folder)
+    if decision.finished:
+        listener.note(f"{folder} is finished at step {decision.resumed_from().step}; a larger --max-steps would go on")
+        if ranks.first and not (folder / "report.html").exists():
             write_report(folder)
-        return str(session.runtime.device)
+        return "auto"
+    session = ranks.on_all(lambda: _build_session(decision, ranks, listener))
+    state = _create_run(session, decision.origin) if decision.checkpoint is None else _resume_run(session, decision)
+    track = session.config.training.track
+    if track and ranks.first:
+        session.listener = Publisher(listener, track, decision.recorded)
+    try:
+        session.run(state)
+    except Interrupted as stopped:
+        ranks.on_first(lambda: _report(folder))
+        listener.note(str(stopped))
+        raise
+    except Diverged as stopped:  # on every rank alike
+        ranks.on_first(lambda: _report(folder))
+        if not ranks.first:
+            raise ReportedByFirstRank(str(stopped)) from None
+        raise
+    if ranks.first:
+        _report(folder)
+    return str(session.runtime.device)
 
 
-@dataclasses.dataclass(frozen=True)
-class Changes:
-    """What a user changes in a recipe, in the order in which it is applied."""
-
-    overfit_batch: bool
-    overrides: Sequence[str]
-    values: Mapping[str, Any]
-    max_steps: int | None
-
-    def apply(self, sections: Sections) -> RunConfig:
-        """The checked config of `sections` with the changes made."""
-        if self.overfit_batch:
-            sections = {
-                name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
-            }
-        sections = apply_overrides(sections, self.overrides)
-        for path, value in self.values.items():
-            section, _, field = path.partition(".")
-            sections.setdefault(section, {})[field] = value
-        config = parse_run_config(sections)
-        own = tokenizer_of(config.data.source)
-        if own and not config.training.init_from and not self._names_tokenizer():
-            config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
-        if self.max_steps is None:
-            return config
-        return dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=self.max_steps))
-
-    def _names_tokenizer(self) -> bool:
-        """Whether the user, not only the recipe, says which tokenizer: then that of a prepared folder must be it."""
-        return any(path.startswith("tokenizer.") for path in (*self.overrides, *self.values))
+def _report(folder: Path) -> None:
+    write_report(folder)
 
 
-def _begin(
-    folder: Path,
-    recipe: str,
-    changes: Changes,
-    corpus: Corpus | None,
-    overwrite: bool,
-    ranks: Ranks,
-    listener: Listener,
-) -> tuple[Session, TrainState]:
-    """A new run: everything is checked and prepared before the folder, or an old run's, is touched."""
-    start: InitialRun | None = None  # on the first rank, which reads it for all
+def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:
+    """The same session on every rank: runtime, data, model, stage."""
+    config = parse_run_config(decision.config)
+    kind = find_stage(STAGE)
+    runtime = ranks.on_all(lambda: find_runtime(config, ranks))
+    ranks.connect(runtime.device, compiling=runtime.compile)
+    tokenizer = build_again(decision.tokenizer)
+    data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
+    with _room_for_model(runtime):
+        torch.manual_seed(config.training.seed)
+        model = kind.build_model(config)
+        if config.training.init_from and decision.checkpoint is None:
+            if ranks.first:  # the others may not have its folder
+                model.load_state_dict(open_initial_run(config.training.init_from).weights(config.model))
+            for tensor in model.state_dict().values():
+                ranks.broadcast(tensor)
+        stage = kind.build(config, model, data, runtime)
+        return Session(Path(decision.folder), config, stage, runtime, listener)
 
-    def plan() -> tuple[Sections, RunConfig]:
-        nonlocal start
-        check_free(folder, overwrite)
-        sections = load_recipe(recipe)
-        start = _open_start(recipe, changes)
-        if start is not None:
-            sections = start.sections(sections)
-        config = changes.apply(sections)
-        if start is not None:
-            start.check(config)
-        elif config.training.init_from:
-            raise UserError("training.init_from says what --init-from RUN did: give that")
-        check_ranks(config, ranks)
-        return sections, config
 
-    sections, config = ranks.on_first(plan)
-    runtime = _build_runtime(config, ranks, listener)
-    prepared = share_data(ranks, lambda: prepare(config.data, config.tokenizer, corpus=corpus))
-    listener.note(prepared.note)
-    sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    config = with_dtype(ranks.on_first(lambda: changes.apply(sections)), runtime.precision)
-    if config.model.vocab_size < prepared.tokenizer.vocab_size:
+@contextlib.contextmanager
+def _room_for_model(runtime: Runtime) -> Iterator[None]:
+    """Turns torch's error where memory for the weights is lacking into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch has no class of its own for a CPU without room
+        if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+            raise
         raise UserError(
-            f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
-            f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
-        )
-    config = ranks.on_first(lambda: with_micro_batch(config, runtime, prepared.tokenizer.vocab_size, listener.note))
-    weights = start.weights(config.model) if start is not None else None
-    session = Session(folder, config, prepared, runtime, listener, weights)
-    _create_folder(session, start)
-    return session, TrainState()
+            f"the model does not fit into the memory of {runtime.device}: lower model.n_embd, model.n_layer or"
+            " model.vocab_size"
+        ) from None
 
 
-def _resume(
-    folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, ranks: Ranks, listener: Listener
-) -> tuple[Session | None, TrainState]:
-    """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
-    folder = ranks.on_first(lambda: find_run(folder))
-    config = ranks.on_first(lambda: _config_of_resumed(folder, recipe, changes, ranks))
-    runtime = _build_runtime(config, ranks, listener)
+def _create_run(session: Session, origin: dict[str, Any] | None) -> TrainState:
+    """Writes the folder of a new run with its step-0 checkpoint, in place of an old run's."""
+    stage = session.stage
+    files, state = session.first_checkpoint()
 
-    last = ranks.on_first(lambda: find_last(folder, config.training.max_steps))
-    if ranks.on_first(lambda: has_ended(folder)) and (
-        last.step == config.training.max_steps or config.training.overfit_batch
-    ):
-        listener.note(f"{folder} is finished at step {last.step}; a larger --max-steps would go on")
-        return None, TrainState()
+    def create() -> None:
+        folder, runtime = session.folder, session.runtime
+        with new_run_folder(folder, session.config, stage.tokenizer, runtime, session.n_parameters) as new:
+            stage.save_data(new)
+            if origin is not None:
+                Origin(**origin).save(new / ORIGIN)
+            write_checkpoint(new / "checkpoints", files, state)
 
-    def open_data() -> Dataset:
-        manifest = load_manifest(folder / "data.json")
-        if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
-            raise UserError(
-                f"the text given is not the one that {folder} is trained on: leave it out, or start a new run"
-            )
-        return open_prepared(manifest, load_tokenizer(folder / "tokenizer.json"))
+    session.runtime.ranks.on_first(create)
+    return TrainState()
 
-    session = Session(folder, config, share_data(ranks, open_data), runtime, listener)
-    state = session.restore(last)
+
+def _resume_run(session: Session, decision: Decision) -> TrainState:
+    """Loads the checkpoint, then forgets what the folder has of later steps."""
+    folder, config, checkpoint = session.folder, session.config, decision.resumed_from()
+    state = session.restore(checkpoint)
 
     def go_back() -> None:
         every = load_config(folder / "config.toml").training.eval_every
-        if last.val_loss is not None and (not every or last.step % every):  # measured at a shorter run's end alone
-            record_val_loss(last, None)
-        cut_back_to(folder, last.step)
+        # A score that was measured only because a shorter run ended there is not one of this run's.
+        if checkpoint.score is not None and (not every or checkpoint.step % every):
+            record_score(checkpoint, None)
+        cut_back_to(folder, checkpoint.step)
         write_text(folder / "config.toml", dump_config(config))
-        record_session(folder, runtime, last.step)
+        record_session(folder, session.runtime, checkpoint.step)
 
-    ranks.on_first(go_back)
-    listener.note(f"resuming {folder} after step {last.step}")
-    return session, state
-
-
-def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks) -> RunConfig:
-    """The run's own config with the changes made, which must be such that it stays the same run."""
-    check_trained(folder)
-    stored = load_config(folder / "config.toml")
-    sections = config_sections(stored) if recipe is None else load_recipe(recipe)
-    if stored.training.init_from:
-        sections = inherit(sections, stored)
-    # What a recipe leaves open was decided when the run began.
-    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("training", "init_from"))
-    for section, field in decided:
-        sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
-    training = sections.setdefault("training", {})
-    if training.get("dtype", "auto") == "auto":
-        training["dtype"] = stored.training.dtype
-    if ranks.store is None:  # how the ranks shared the work says nothing about one process
-        training["parallel"] = "auto"
-    config = changes.apply(sections)
-    if config.training.micro_batch == "auto":
-        same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
-        config = dataclasses.replace(config, training=same)
-    check_resumable(stored, config)
-    check_ranks(config, ranks)
-    return config
-
-
-def _open_start(recipe: str, changes: Changes) -> InitialRun | None:
-    """The run to begin with, if any."""
-    if init_from := changes.values.get("training.init_from"):
-        return open_initial_run(init_from)
-    if recipe == FINETUNE:
-        raise UserError("the recipe finetune goes on with the weights of another run: name it with --init-from RUN")
-    return None
-
-
-def _build_runtime(config: RunConfig, ranks: Ranks, listener: Listener) -> Runtime:
-    training = config.training
-    for tracker in training.track:
-        check_installed(tracker)
-    runtime = build_runtime(
-        training.device, training.dtype, training.compile,
-        ranks=ranks, parallel=training.parallel, activation_checkpointing=training.activation_checkpointing,
-    )  # fmt: skip
-    for line in runtime.notes:
-        listener.note(line)
-    ranks.connect(runtime.device, compiling=runtime.compile)
-    return runtime
+    session.runtime.ranks.on_first(go_back)
+    session.listener.note(f"resuming {folder} after step {checkpoint.step}")
+    return state
 
 
 def _own_folder(recipe: str, overfit_batch: bool) -> Path:
     """Where a run without a name goes."""
     return free_folder(Path(recipe).stem + ("-overfit" if overfit_batch else ""))
-
-
-def _create_folder(session: Session, start: InitialRun | None) -> None:
-    """The folder with its step-0 checkpoint, in place of an old run's."""
-    ranks = session.runtime.ranks
-
-    with contextlib.ExitStack() as new:
-
-        def begin() -> Path:
-            folder = new.enter_context(
-                new_run_folder(session.folder, session.config, session.tokenizer, session.runtime, session.n_parameters)
-            )
-            session.prepared.manifest.save(folder / "data.json")
-            if start is not None:
-                start.origin().save(folder / ORIGIN)
-            return folder
-
-        session.save_first(ranks.on_first(begin))
-        ranks.on_first(new.close)

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError, unknown
 from glassgpt.runtime.distributed import ALONE, Ranks
-from glassgpt.runtime.parallel import checkpoint_activations, compile_blocks, gradient_exchange, replicate, shard
+from glassgpt.runtime.parallel import (
+    ModelWithLoss,
+    checkpoint_activations,
+    compile_blocks,
+    gradient_exchange,
+    replicate,
+    shard,
+)
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
@@ -64,28 +71,27 @@ class Runtime:
         """Loss scaling for float16, whose small gradients would vanish (Micikevicius et al. 2018); else idle."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
-    def wrap(self, model: nn.Module, *, in_stages: bool = False) -> nn.Module:
-        """Moves the model to the device and returns the module to call in training, which shares its weights.
+    def wrap(self, model: nn.Module, loss_function: Callable[[Any, Any], Any], *, in_parts: bool = False) -> nn.Module:
+        """Moves the model to the device and returns the module to call in training: `forward(batch)` gives the loss.
 
-        The layers, from the inside: activation checkpointing, compilation, ranks. FSDP changes the parameters in
-        place, so the optimizer is built after this. `in_stages` says that `features` and `head` will be called, and not
-        the model itself: what is compiled then are the blocks.
+        It shares the model's weights. The layers, from the inside: activation checkpointing, compilation, the loss,
+        ranks. FSDP changes the parameters in place, so the optimizer is built after this. `in_parts` says that the loss
+        calls `features` and `head` instead of the model itself: then the blocks are compiled, each by itself.
         """
         if self.activation_checkpointing:
             checkpoint_activations(model)
+        called = model
+        if self.compile and (in_parts or self.parallel == "fsdp"):
+            compile_blocks(model)
         if self.parallel == "fsdp":  # it moves the parts that it keeps: the whole model may not fit
-            if self.compile:
-                compile_blocks(model)
             param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
             shard(model, self.device, self.ranks, param_dtype)
-            return model
-        model.to(self.device)
-        if in_stages:
-            if self.compile:
-                compile_blocks(model)
-            return model
-        called = cast(nn.Module, torch.compile(model)) if self.compile else model
-        return replicate(called, self.device) if self.parallel == "ddp" else called
+        else:
+            model.to(self.device)
+            if self.compile and not in_parts:
+                called = cast(nn.Module, torch.compile(model))
+        with_loss = ModelWithLoss(called, loss_function)
+        return replicate(with_loss, self.device) if self.parallel == "ddp" else with_loss
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The function, compiled where the model is: what lies between the head and the loss is fused too."""

@@ -1,23 +1,23 @@
-"""Ranks: the processes of one job, each with its share of every batch, as torchrun starts them.
+"""Ranks: the processes of one job, as torchrun starts them. Each of them trains on a slice of every batch.
 
-They agree in two ways. What one rank decides for all, and waits however long, goes through the job's store, a small
-table of keys that torchrun keeps. What all of them add up goes through the process group, which notices when one is
-gone.
+They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table that torchrun
+keeps: the other ranks wait for it, however long it takes. Sums and tensors go through the process group, which detects
+a rank that has died.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
-import pickle
 import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -33,7 +33,6 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 JOIN_SECONDS = 120.0  # from the first rank that is there to the last
 LOST_SECONDS = 50.0  # without an answer a rank is lost; most losses show at once, as a closed connection
 COMPILING_SECONDS = 600.0  # the same where ranks compile, some for minutes longer than others
-SAYING_SECONDS = 1.0  # for the first rank to come to the same error
 POLL_SECONDS = 0.02
 
 
@@ -61,41 +60,55 @@ class Ranks:
         return self.world_size > 1
 
     def rank_slice(self, n: int) -> tuple[int, int]:
-        """Of `n` things in a row, this rank's part, as even as may be: from the first number up to the second."""
+        """Half-open slice of `n` items for this rank, split evenly."""
         return n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """What `work` gives on the first rank, everywhere; the others wait for it.
+        """Runs `work` on the first rank and returns its result, a JSON value, on every rank. The others wait for it.
 
-        A UserError is raised everywhere too, as ReportedByFirstRank where another rank says it.
+        A UserError of `work` is raised on every rank, as ReportedByFirstRank on the others.
         """
         if not self.several:
             return work()
         store, key = self._next_key("first")
         if not self.first:
-            result, error = _hear(store, key)
-            if error is not None:
-                raise ReportedByFirstRank(error)
-            return result
+            message = _wait_for(store, key)
+            if message["error"] is not None:
+                raise ReportedByFirstRank(message["error"])
+            return message["result"]
         try:
             result = work()
         except UserError as error:
-            _tell(store, key, (None, str(error)))
+            _publish(store, key, {"error": str(error), "result": None})
             raise
-        _tell(store, key, (result, None))
+        _publish(store, key, {"error": None, "result": result})
         return result
 
-    def first_of_node_first(self, work: Callable[[], T]) -> T:
-        """Does `work` on every rank, but on a node's others only once its first has done it: they find it done."""
+    def on_all(self, work: Callable[[], T], *, first_of_node_first: bool = False) -> T:
+        """Runs `work` on every rank and returns this rank's own result.
+
+        Where it raises UserError on any rank, all ranks raise: the first of the failing ones its own error, the others
+        ReportedByFirstRank. With `first_of_node_first` the other ranks of a node begin once the node's first has
+        finished, so that they find in its cache what it has made there.
+        """
         if not self.several:
             return work()
-        store, key = self._next_key(f"node {self.node}")
-        if self.local_rank != 0:
-            _hear(store, key)
-            return work()
-        result = work()
-        _tell(store, key, None)
-        return result
+        store, key = self._next_key("all")
+        result, failure = None, None
+        if first_of_node_first and self.local_rank != 0:
+            _wait_for(store, f"{key} {self.rank - self.local_rank}")
+        try:
+            result = work()
+        except UserError as error:
+            failure = error
+        _publish(store, f"{key} {self.rank}", None if failure is None else str(failure))
+        errors = [_wait_for(store, f"{key} {rank}") for rank in range(self.world_size)]
+        failing = next((rank for rank, error in enumerate(errors) if error is not None), None)
+        if failing is None:
+            return cast(T, result)
+        if failing == self.rank and failure is not None:
+            raise failure
+        raise ReportedByFirstRank(errors[failing])
 
     def sum(self, values: list[float]) -> list[float]:
         """Each value summed over the ranks."""
@@ -118,7 +131,7 @@ class Ranks:
             dist.broadcast(tensor, 0)
 
     def connect(self, device: torch.device, *, compiling: bool) -> None:
-        """From here on ranks can exchange tensors: by NCCL between GPUs, by gloo between CPUs. See `together`."""
+        """Lets the ranks exchange tensors, by NCCL between GPUs and by gloo between CPUs, until `together` ends."""
         if self.store is None:
             return
         dist.init_process_group(
@@ -131,10 +144,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What the ranks do as one: the connection ends with the block, and errors are worded for several.
+        """The block in which the ranks work as one job: the connection ends with it.
 
-        A UserError to which all come is said by the first, and is ReportedByFirstRank for the others. Raises RankLost,
-        in the place of the library's own error, where another rank is gone.
+        Raises RankLost, in the place of the library's own error, where another rank has died. A UserError of another
+        rank than the first names the rank.
         """
         if self.store is None:
             yield
@@ -147,28 +160,15 @@ class Ranks:
             reason = str(error).strip().splitlines()[0]
             raise RankLost(
                 f"rank {self.rank} has lost the other ranks: one of them ended, or the network failed ({reason});"
-                " see what it said, then give the same command with --resume"
+                " read its own message, then give the same command with --resume"
             ) from None
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold what is left of the model's wrapper
             _disconnect()
-            if self.several and isinstance(error, UserError) and not isinstance(error, ReportedByFirstRank):
-                self._say_once(error)
+            if not self.first and isinstance(error, UserError) and not isinstance(error, ReportedByFirstRank):
+                raise UserError(f"rank {self.rank}: {error}") from None
             raise
         _disconnect()
-
-    def _say_once(self, error: UserError) -> None:
-        assert self.store is not None  # torchrun's ranks have one
-        if self.first:
-            self.store.set("error", str(error))
-            return
-        ends = time.monotonic() + SAYING_SECONDS
-        with contextlib.suppress(RuntimeError):  # the first rank may be gone, and the store with it
-            while time.monotonic() < ends:
-                if self.store.check(["error"]) and self.store.get("error").decode() == str(error):
-                    raise ReportedByFirstRank(str(error)) from None
-                time.sleep(POLL_SECONDS)
-        raise UserError(f"rank {self.rank}: {error}") from None
 
     def _next_key(self, kind: str) -> tuple[Store, str]:
         """The key of the next exchange: every rank comes to the same ones in the same order."""
@@ -221,18 +221,15 @@ def _read_number(name: str, least: int, most: int) -> int:
     return int(text)
 
 
-# Pickles, as in torch's own exchange of objects: the ranks of a job trust each other, and so whoever reaches its port.
+def _publish(store: Store, key: str, value: Any) -> None:
+    store.set(key, json.dumps(value))
 
 
-def _tell(store: Store, key: str, value: Any) -> None:
-    store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # bytes too
-
-
-def _hear(store: Store, key: str) -> Any:
-    """The value of a key, once it is there. Signals are handled meanwhile, as in a blocking call they would not be."""
+def _wait_for(store: Store, key: str) -> Any:
+    """The JSON value of a key, once it is there. It polls, because a blocking call would not let signals through."""
     while not store.check([key]):
         time.sleep(POLL_SECONDS)
-    return pickle.loads(store.get(key))
+    return json.loads(store.get(key))
 
 
 def _disconnect() -> None:

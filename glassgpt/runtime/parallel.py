@@ -1,6 +1,7 @@
-"""What is done to a model so that it runs on many devices. Its parameters keep their names and, in files, their shape.
+"""How a model runs on many devices. Its parameters keep their names and, in files, their shapes.
 
-All of it relies on one thing: `model.blocks`, a list. Sharded parameters are DTensors: a rank holds a part of each.
+Everything here relies on one thing: `model.blocks`, a list. Sharded parameters are DTensors: a rank holds a part of
+each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from glassgpt.runtime.distributed import Ranks
+
+
+class ModelWithLoss(nn.Module):
+    """A model and the loss that is computed with it, as one module: `forward(batch)` gives the loss.
+
+    DDP must wrap the call that begins and ends with the loss. A loss may call `features` and `head` of the model, and
+    DDP prepares the exchange of gradients only around the forward pass of the module that it wraps.
+    """
+
+    def __init__(self, model: nn.Module, loss_function: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_function = loss_function
+
+    def forward(self, batch: Any) -> Any:
+        return self._loss_function(self.model, batch)
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -55,13 +72,16 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     and the products computed, in it; gradients are averaged in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (ranks.world_size,))
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+    # A loss may call `features` and then `head`. What belongs to no block stays whole from `features` on until the
+    # backward pass, so `head` finds it: registered too, each call of it would exchange these gradients once more.
+    register_fsdp_forward_method(model, "features")
 
 
 def blocks_of(model: nn.Module) -> Iterable[nn.Module]:
@@ -74,7 +94,7 @@ def gradient_exchange(parallel: nn.Module, wanted: bool) -> contextlib.AbstractC
     """Around a forward and backward pass: whether gradients are exchanged at its end, or only added up here."""
     if isinstance(parallel, DistributedDataParallel):
         return contextlib.nullcontext() if wanted else parallel.no_sync()
-    set_exchange = getattr(parallel, "set_requires_gradient_sync", None)  # of FSDP
+    set_exchange = getattr(getattr(parallel, "model", None), "set_requires_gradient_sync", None)  # of FSDP
     if set_exchange is not None:
         set_exchange(wanted)
     return contextlib.nullcontext()

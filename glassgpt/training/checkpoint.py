@@ -3,7 +3,8 @@
 checkpoints/step-00000500/
     model.safetensors       the weights
     optimizer.safetensors   the optimizer's state, by parameter; only where training can be resumed from
-    state.json              step, tokens seen, validation loss, loss scale, checksums
+    stage.safetensors       what the next batches depend on, such as rollouts; only where a stage has such a state
+    state.json              step, tokens seen, score, loss scale, checksums
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import math
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import torch
@@ -29,14 +30,16 @@ from glassgpt.errors import UserError
 from glassgpt.files import flush, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import distribute, full_tensor
+from glassgpt.training.stage import Best
 
 FORMAT = 1
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, STAGE = "model.safetensors", "optimizer.safetensors", "stage.safetensors"
+STATE = "state.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk. `state` is what `save_checkpoint` was given, with `step` in it."""
+    """A checkpoint on disk. `state` is what `write_checkpoint` was given, with `step` in it."""
 
     path: Path
     state: dict[str, Any]
@@ -50,33 +53,41 @@ class Checkpoint:
         return (self.path / OPTIMIZER).exists()
 
     @property
-    def val_loss(self) -> float | None:
-        """None where it was not measured, or is not a finite number: NaN would compare as the best and the worst."""
-        loss = self.state.get("val_loss")
-        return loss if loss is not None and math.isfinite(loss) else None
+    def best(self) -> Best:
+        """By which figure the checkpoints of this run are compared."""
+        found = self.state.get("best")
+        return Best("val/loss") if found is None else Best(**found)  # before stages there was but one
+
+    @property
+    def score(self) -> float | None:
+        """That figure. None where it was not measured or is not finite: NaN would compare as best and as worst."""
+        score = self.state.get("score", self.state.get("val_loss"))  # its name before there were stages
+        return score if score is not None and math.isfinite(score) else None
 
 
-def save_checkpoint(
-    folder: Path,
+Files = dict[str, dict[str, Tensor]]  # tensors by name, by file
+
+
+def gather_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
-    state: dict[str, Any],
     ranks: Ranks = ALONE,
-) -> Checkpoint:
-    """Writes `folder/step-…` for `state["step"]`; without an optimizer only the weights.
+    *,
+    stage_state: Mapping[str, Tensor] | None = None,
+) -> Files:
+    """What a checkpoint holds, as whole tensors on the first rank; nothing on the others, which must call it too.
 
-    Everything goes to a temporary folder, is flushed to the disk and then renamed, so a kill or a full disk at any
-    moment leaves the checkpoints of earlier steps as they were. Every rank must call it; the first one writes, whole
-    tensors however they are sharded. Raises UserError when the disk refuses.
+    Without an optimizer only the weights.
     """
     files = {MODEL: _gather(model.state_dict(), ranks)}
     if optimizer is not None:
         files[OPTIMIZER] = _gather(optimizer_tensors(model, optimizer), ranks)
-    return ranks.on_first(lambda: _write(folder, files, state))
+        if stage_state:
+            files[STAGE] = _gather(stage_state, ranks)
+    return files
 
 
-def _gather(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Whole tensors, by name, on the first rank; nothing on the others."""
+def _gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = full_tensor(tensor)
@@ -85,7 +96,11 @@ def _gather(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     return whole
 
 
-def _write(folder: Path, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Checkpoint:
+def write_checkpoint(folder: Path, files: Files, state: dict[str, Any]) -> Checkpoint:
+    """Writes `folder/step-…` for `state["step"]`, whole or not at all. Raises UserError when the disk refuses.
+
+    A kill or a full disk at any moment leaves the checkpoints of earlier steps as they were.
+    """
     target = folder / f"step-{state['step']:08d}"
     temporary = folder / f".tmp-{target.name}"
     state = {"format": FORMAT, **state}
@@ -112,9 +127,9 @@ def _write(folder: Path, files: dict[str, dict[str, Tensor]], state: dict[str, A
     return Checkpoint(target, state)
 
 
-def record_val_loss(checkpoint: Checkpoint, val_loss: float | None) -> None:
-    """Adds the validation loss to a checkpoint that was written before it was known, or takes it away."""
-    state = {**checkpoint.state, "val_loss": val_loss}
+def record_score(checkpoint: Checkpoint, score: float | None) -> None:
+    """Adds the score to a checkpoint that was written before it was known, or takes it away."""
+    state = {**checkpoint.state, "score": score}
     state["checksums"] = {**state["checksums"], STATE: _state_checksum(state)}
     write_text(checkpoint.path / STATE, json.dumps(state, indent=1) + "\n")
 
@@ -154,25 +169,41 @@ def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[s
 def load_optimizer_state(
     checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
 ) -> None:
-    """Restores what `save_checkpoint` kept of the optimizer, on each parameter's device, sharded as it is.
+    """Restores what the checkpoint holds of the optimizer, on each parameter's device, sharded as it is.
 
     The first rank reads it, every rank must call it.
     """
     parameters = dict(model.named_parameters())
+    for name, tensor in _read_on_first(checkpoint, OPTIMIZER, ranks):
+        parameter_name, _, key = name.rpartition("/")
+        if parameter_name not in parameters:
+            raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
+        parameter = parameters[parameter_name]
+        optimizer.state[parameter][key] = distribute(tensor, parameter, ranks)
+
+
+def load_stage_state(checkpoint: Checkpoint, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """What `save_checkpoint` kept of the stage, whole on every rank and on the CPU; nothing where it holds none."""
+    if STAGE not in checkpoint.state["checksums"]:
+        return {}
+    state = {}
+    for name, tensor in _read_on_first(checkpoint, STAGE, ranks):
+        ranks.broadcast(tensor)
+        state[name] = tensor
+    return state
+
+
+def _read_on_first(checkpoint: Checkpoint, file: str, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file by name, as the first rank reads them; on the others empty ones of that shape and type."""
     tensors: dict[str, Tensor] = {}
 
-    def read() -> list[tuple[str, torch.Size, torch.dtype]]:
-        tensors.update(_load_tensors(checkpoint, OPTIMIZER))
-        for name in tensors:
-            if (parameter_name := name.rpartition("/")[0]) not in parameters:
-                raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
-        return [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+    def read() -> list[tuple[str, list[int], str]]:
+        tensors.update(_load_tensors(checkpoint, file))
+        return [(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in tensors.items()]
 
     for name, shape, dtype in ranks.on_first(read):
-        parameter_name, _, key = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        tensor = tensors[name] if ranks.first else torch.empty(shape, dtype=dtype)
-        optimizer.state[parameter][key] = distribute(tensor, parameter, ranks)
+        empty = None if ranks.first else torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+        yield name, tensors[name] if empty is None else empty
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -194,15 +225,20 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
             continue
         if checkpoint.step in snapshots or checkpoint is best:
             with _removing(checkpoint.path):
-                (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
+                for file in (OPTIMIZER, STAGE):
+                    (checkpoint.path / file).unlink(missing_ok=True)
         else:
             discard(checkpoint.path)
 
 
 def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest validation loss, the earlier of equals; None where none was evaluated."""
-    evaluated = [checkpoint for checkpoint in checkpoints if checkpoint.val_loss is not None]
-    return min(evaluated, key=lambda checkpoint: cast(float, checkpoint.val_loss), default=None)
+    """The one with the best score, the earlier of equals; None where none was measured."""
+    best: Checkpoint | None = None
+    for checkpoint in checkpoints:
+        score = checkpoint.score
+        if score is not None and checkpoint.best.improves(score, on=best.score if best else None):
+            best = checkpoint
+    return best
 
 
 def discard(path: Path) -> None:

@@ -1,28 +1,30 @@
-"""Which checkpoints a run has while it trains, and keeps: the same answer on every rank."""
+"""Which checkpoints a run keeps while it trains: the same answer on every rank."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
+    gather_checkpoint,
     list_checkpoints,
     load_model_weights,
     load_optimizer_state,
     prune,
-    record_val_loss,
-    save_checkpoint,
+    record_score,
+    write_checkpoint,
 )
 
 
 class CheckpointManager:
-    """The checkpoints below `folder`. The first rank alone sees the disk; every rank must call every method."""
+    """The checkpoints below `folder`. Only the first rank reads and writes the disk; every rank calls every method."""
 
     def __init__(
         self,
@@ -37,20 +39,22 @@ class CheckpointManager:
         self._folder, self._model, self._optimizer, self._ranks = folder, model, optimizer, ranks
         self._keep_last, self.snapshots = keep_last, snapshots
         self._known: list[Checkpoint] = []
-        self._whole: set[int] = set()
+        self._resumable: set[int] = set()
 
     def look(self) -> None:
-        """Reads what is there."""
+        """Reads which checkpoints there are."""
 
-        def read() -> tuple[list[Checkpoint], set[int]]:
-            known = list_checkpoints(self._folder)
-            return known, {checkpoint.step for checkpoint in known if checkpoint.resumable}
+        def read() -> list[tuple[str, dict[str, Any], bool]]:
+            found = list_checkpoints(self._folder)
+            return [(checkpoint.path.name, checkpoint.state, checkpoint.resumable) for checkpoint in found]
 
-        self._known, self._whole = self._ranks.on_first(read)
+        found = self._ranks.on_first(read)
+        self._known = [Checkpoint(self._folder / name, state) for name, state, _ in found]
+        self._resumable = {state["step"] for _, state, resumable in found if resumable}
 
     def is_resumable(self, step: int) -> bool:
-        """Whether training can go on from that step. `Checkpoint.resumable` would ask this rank's own disk."""
-        return step in self._whole
+        """Whether training can go on from that step. `Checkpoint.resumable` would look at this rank's own disk."""
+        return step in self._resumable
 
     def find(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step."""
@@ -58,32 +62,33 @@ class CheckpointManager:
 
     @property
     def best(self) -> Checkpoint | None:
-        """The one with the lowest validation loss."""
+        """The one with the best score."""
         return best_checkpoint(self._known)
 
-    def improves(self, val_loss: float) -> bool:
-        """Whether the loss is below that of every checkpoint."""
-        best = self.best
-        return best is None or best.val_loss is None or val_loss < best.val_loss
+    def save(self, state: dict[str, Any], *, resumable: bool, stage_state: Mapping[str, Tensor]) -> None:
+        """Writes a checkpoint, `resumable` with the optimizer, and removes those that need not be kept."""
+        optimizer = self._optimizer if resumable else None
+        files = gather_checkpoint(self._model, optimizer, self._ranks, stage_state=stage_state)
 
-    def save(self, facts: dict[str, Any], *, whole: bool) -> None:
-        """Writes a checkpoint, with the optimizer where it is `whole`, and removes those that need not be kept."""
-        save_checkpoint(self._folder, self._model, self._optimizer if whole else None, facts, self._ranks)
-        self._ranks.on_first(lambda: prune(self._folder, keep_last=self._keep_last, snapshots=self.snapshots))
+        def write() -> None:
+            write_checkpoint(self._folder, files, state)
+            prune(self._folder, keep_last=self._keep_last, snapshots=self.snapshots)
+
+        self._ranks.on_first(write)
         self.look()
 
-    def record_val_loss(self, checkpoint: Checkpoint, val_loss: float | None) -> None:
-        """Changes the validation loss of a checkpoint that is there."""
-        self._ranks.on_first(lambda: record_val_loss(checkpoint, val_loss))
+    def record_score(self, checkpoint: Checkpoint, score: float) -> None:
+        """Adds the score to a checkpoint that is there."""
+        self._ranks.on_first(lambda: record_score(checkpoint, score))
         self.look()
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes weights and optimizer from a checkpoint."""
+        """Loads weights and optimizer from a checkpoint."""
         self.load_weights(checkpoint)
         load_optimizer_state(checkpoint, self._model, self._optimizer, self._ranks)
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Takes the weights alone."""
+        """Loads the weights alone."""
         load_model_weights(checkpoint, self._model, self._ranks)
 
 

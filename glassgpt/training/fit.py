@@ -1,11 +1,11 @@
-"""batches → weights. The one loop: all training calls `fit`, with another loss or other batches."""
+"""batches → weights. The one loop: all training calls `fit`, with other batches and another loss."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import full_tensor
-from glassgpt.training.losses import Batch, LossFunction
+from glassgpt.training.losses import Loss, MicroBatch
 
 MAX_SKIPPED = 5  # steps in a row that may have a non-finite loss or gradient
 OVERFLOW = "float16 overflow"  # skipped too, but expected: the loss scale was too high and has been halved
@@ -30,23 +30,26 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: loss in nats per trained-on token, global gradient norm before clipping, seconds."""
+    """One optimizer step, the same on every rank."""
 
-    loss: float
-    grad_norm: float
-    lr: float
-    tokens: int
+    loss: float  # the sum of the losses over the weight of the whole batch: nats per trained-on token
+    grad_norm: float  # global, before clipping
+    lr: float  # before the factors of the parameter groups
+    tokens: int  # of all ranks
     seconds: float
     skipped: str | None = None  # why the step was not applied
+    figures: Mapping[str, float] = field(default_factory=dict)  # what the loss measured beside it, by name
 
 
 @dataclass(frozen=True)
 class Update:
-    """What `train_step` did: the same on every rank."""
+    """What `train_step` did, the same on every rank; see `StepResult`."""
 
-    loss: float  # nats per trained-on token of the whole batch
-    grad_norm: float  # global, before clipping
-    skipped: str | None  # why it was not applied
+    loss: float
+    grad_norm: float
+    tokens: int
+    figures: Mapping[str, float]
+    skipped: str | None
     interrupted: bool  # whether any rank wants to stop
 
 
@@ -55,49 +58,48 @@ class Diverged(UserError):
 
 
 def fit(
-    model: nn.Module,
+    parallel: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    batches: Callable[[int], Sequence[Batch]],
-    loss_function: LossFunction,
+    batches: Callable[[int], Sequence[MicroBatch]],
     lr_at: Callable[[int], float],
     runtime: Runtime,
     scaler: torch.amp.GradScaler,
     max_steps: int,
     grad_clip: float,
     seed: int,
+    expected_weight: float,
     state: TrainState,
     on_step: Callable[[TrainState, StepResult], None],
     should_stop: Callable[[], bool] = lambda: False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Trains `model`, as `runtime.wrap` returned it, until `max_steps` or told to stop; returns how far it came.
+    """Trains what `runtime.wrap` returned until `max_steps` or told to stop. Returns how far it came.
 
-    `batches(step)` gives this rank's micro-batches of a step, `lr_at(step)` its learning rate; both are pure, so that a
-    run can stop after any step and go on later. `on_step` sees every finished step; it may evaluate, save and print.
-    `should_stop` must say the same on every rank; where `interrupted` does on one of them, all stop after the step in
-    which they learn of it. Raises `Diverged` after MAX_SKIPPED steps in a row that could not be applied.
+    `batches(step)` gives this rank's micro-batches of a step, at least one. `lr_at(step)` gives the learning rate; a
+    parameter group with an `lr_factor` takes it times that factor. `expected_weight` is about the weight of one rank's
+    batch, see `train_step`. `on_step` sees every finished step; it may evaluate, save and print. `should_stop` must
+    answer the same on every rank. When `interrupted` is true on one rank, all stop after the step in which they learn
+    of it. Raises `Diverged` on every rank after MAX_SKIPPED steps in a row that could not be applied.
     """
     alone = not runtime.ranks.several
     stopping = alone and interrupted()
-    model.train()
+    parallel.train()
     while state.step < max_steps and not stopping and not should_stop():
         started = time.perf_counter()
         lr = lr_at(state.step)
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        micro_batches = batches(state.step)
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         update = train_step(
-            model, optimizer, scaler, micro_batches, loss_function, runtime,
-            grad_clip=grad_clip, seed=seed, step=state.step, interrupted=interrupted,
+            parallel, optimizer, scaler, batches(state.step), runtime,
+            grad_clip=grad_clip, seed=seed, step=state.step, expected_weight=expected_weight, interrupted=interrupted,
         )  # fmt: skip
-        skipped = update.skipped
-        tokens = runtime.ranks.world_size * count_targets(micro_batches)
-        result = StepResult(update.loss, update.grad_norm, lr, tokens, time.perf_counter() - started, skipped)
+        skipped, seconds = update.skipped, time.perf_counter() - started
+        result = StepResult(update.loss, update.grad_norm, lr, update.tokens, seconds, skipped, update.figures)
         state = replace(
             state,
             step=state.step + 1,
-            tokens_seen=state.tokens_seen + tokens,
+            tokens_seen=state.tokens_seen + update.tokens,
             skipped_in_row=state.skipped_in_row + (skipped != OVERFLOW) if skipped else 0,
         )
         on_step(state, result)
@@ -112,51 +114,47 @@ def fit(
 
 
 def train_step(
-    model: nn.Module,
+    parallel: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    micro_batches: Sequence[Batch],
-    loss_function: LossFunction,
+    micro_batches: Sequence[MicroBatch],
     runtime: Runtime,
     *,
     grad_clip: float,
     seed: int,
     step: int,
+    expected_weight: float,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Update:
     """One update from one global batch, of which `micro_batches` is this rank's part.
 
-    The gradient is that of (sum of all losses) / (weight of the whole batch), however it is cut into ranks and
-    micro-batches; every rank must have as many targets, masked ones counted. Ranks exchange gradients once, and the
-    sums with `interrupted` once.
+    The gradient is that of (sum of all losses) / (weight of the whole batch), however the batch is cut into ranks and
+    micro-batches. The weight is known only at the end, when it has been added up over the ranks. Until then the losses
+    are divided by `expected_weight`, a positive constant that is the same on all ranks: it keeps float16 gradients in
+    range and has no other effect. Ranks exchange gradients once, and all sums once.
     """
     optimizer.zero_grad(set_to_none=True)
-    # The weight is only known at the end. Dividing by the number of targets first keeps float16 gradients in range.
-    expected = count_targets(micro_batches)
-    sums: list[Tensor] = []
-    weight: float | Tensor = 0.0
+    losses: list[Loss] = []
     for micro_step, batch in enumerate(micro_batches):
         runtime.seed_dropout(seed, step, micro_step)
-        with runtime.gradient_exchange(model, wanted=micro_step == len(micro_batches) - 1):
+        with runtime.gradient_exchange(parallel, wanted=micro_step == len(micro_batches) - 1):
             with runtime.autocast():
-                loss_sum, loss_weight = loss_function(model, batch)
-            scaler.scale(loss_sum / expected).backward()
-        sums.append(loss_sum.detach())
-        weight = weight + loss_weight
-    nats = float(torch.stack(sums).cpu().double().sum())  # the one wait for a GPU
-    nats, weight, asked = runtime.ranks.sum([nats, float(weight), float(interrupted())])
+                loss: Loss = parallel(batch)
+            scaler.scale(loss.sum / expected_weight).backward()
+        losses.append(replace(loss, sum=loss.sum.detach()))
+    total, weight, tokens, asked, figures = _add_up(losses, micro_batches, interrupted(), runtime)
     if weight == 0:
-        return Update(math.nan, 0.0, "batch without a trained-on target", asked > 0)
+        return Update(math.nan, 0.0, tokens, figures, "batch without a trained-on target", asked)
 
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    expected *= runtime.ranks.world_size  # the exchange has averaged over the ranks
-    if weight != expected:
-        torch._foreach_mul_(gradients, expected / weight)
+    scale = expected_weight * runtime.ranks.world_size  # the exchange has averaged over the ranks
+    if weight != scale:
+        torch._foreach_mul_(gradients, scale / weight)
     norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
-    loss, grad_norm = nats / weight, float(norm)
+    mean, grad_norm = total / weight, float(norm)
 
-    skipped = "non-finite loss" if not math.isfinite(loss) else None
+    skipped = "non-finite loss" if not math.isfinite(mean) else None
     if skipped is None and not math.isfinite(grad_norm):
         skipped = "non-finite gradient"
     if skipped is None:
@@ -168,9 +166,32 @@ def train_step(
         if skipped == "non-finite gradient" and scaler.get_scale() > 1.0:
             skipped = OVERFLOW
         scaler.update()
-    return Update(loss, grad_norm, skipped, asked > 0)
+    return Update(mean, grad_norm, tokens, figures, skipped, asked)
 
 
-def count_targets(micro_batches: Sequence[Batch]) -> int:
-    """The targets of a rank's batch, masked ones too."""
-    return sum(batch.targets.numel() for batch in micro_batches)
+def _add_up(
+    losses: Sequence[Loss], micro_batches: Sequence[MicroBatch], interrupted: bool, runtime: Runtime
+) -> tuple[float, float, int, bool, dict[str, float]]:
+    """Over micro-batches and ranks: the sum of the losses, their weight, tokens, whether to stop, and the figures."""
+    sums = torch.stack([loss.sum for loss in losses])
+    weights: float | Tensor = 0.0
+    for loss in losses:
+        weights = weights + loss.weight
+    names = list(losses[0].figures)
+    parts = [float(value) for name in names for value in _sum_figure(losses, name)]
+    own = [float(sums.cpu().double().sum()), float(weights)]  # the one wait for a GPU
+    own += [sum(batch.n_tokens for batch in micro_batches), float(interrupted), *parts]
+    total, weight, tokens, asked, *parts = runtime.ranks.sum(own)
+    figures = {
+        name: figure_sum / figure_weight if figure_weight else math.nan
+        for name, figure_sum, figure_weight in zip(names, parts[::2], parts[1::2], strict=True)
+    }
+    return total, weight, int(tokens), asked > 0, figures
+
+
+def _sum_figure(losses: Sequence[Loss], name: str) -> tuple[Tensor | float, Tensor | float]:
+    """The sum and the weight of a figure over the micro-batches."""
+    first, *others = [loss.figures[name] for loss in losses]
+    for figure_sum, weight in others:
+        first = (first[0] + figure_sum, first[1] + weight)
+    return first

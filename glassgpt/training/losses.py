@@ -1,10 +1,10 @@
-"""batches → loss. A loss function returns (sum, weight): the step divides by the weight of the whole batch."""
+"""batches → loss. A loss function returns a sum and its weight: the step divides by the weight of the whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from glassgpt.models.context import Documents
+
+
+class MicroBatch(Protocol):
+    """What the loop asks of a micro-batch. Everything else in it is between a stage and its own loss."""
+
+    @property
+    def n_tokens(self) -> int:
+        """The tokens that it adds to `tokens_seen`."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +30,28 @@ class Batch:
     targets: Tensor
     mask: Tensor | None = None
 
+    @property
+    def n_tokens(self) -> int:
+        """The number of targets, masked ones included."""
+        return self.targets.numel()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a loss function makes of a micro-batch.
+
+    `sum` is a scalar with a gradient. `weight` is what it is divided by, once both are added up over all micro-batches
+    and ranks: for a mean over tokens their number. `figures` are measured beside it, by name, each as a detached
+    (sum, weight) that is added up and divided in the same way. Every micro-batch of a stage has the same names.
+    """
+
+    sum: Tensor
+    weight: Tensor | float
+    figures: Mapping[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
+
 
 SumLosses = Callable[[Tensor, Tensor, Tensor | None, int | None], Tensor]
-LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, Tensor | float]]
+LossFunction = Callable[[Any, Any], Loss]  # (model, micro-batch)
 
 
 def next_token_loss(
@@ -35,7 +62,7 @@ def next_token_loss(
     eot_id: int | None = None,
     chunk: int = 0,
     sum_losses: SumLosses | None = None,
-) -> tuple[Tensor, Tensor | float]:
+) -> Loss:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
 
     Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `eot_id`, each
@@ -48,7 +75,7 @@ def next_token_loss(
     targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
     weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
     if not chunk:
-        return sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight
+        return Loss(sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight)
     stages = cast(Any, model)  # torch's types know no `features` and `head`, which every architecture has
     features = stages.features(batch.inputs, **context).flatten(0, 1)  # (B·T, C)
 
@@ -60,7 +87,7 @@ def next_token_loss(
         part = slice(start, start + chunk)
         pieces = (features[part], targets[part], None if mask is None else mask[part])
         total = total + checkpoint(sum_chunk, *pieces, use_reentrant=False, preserve_rng_state=False)
-    return total, weight
+    return Loss(total, weight)
 
 
 def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None, n_ids: int | None) -> Tensor:

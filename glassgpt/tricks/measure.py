@@ -170,23 +170,24 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
     model = build_model(setup.architecture, setup.model).to(runtime.device)
     if not setup.flash:
         _spell_attention_out(model)
-    parallel = runtime.wrap(model, in_stages=setup.chunk > 0)
+    summed = runtime.compiled(sum_token_losses)
+    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
+    parallel = runtime.wrap(model, loss_function, in_parts=setup.chunk > 0)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
         for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time
             group["fused"], group["foreach"] = False, runtime.device.type == "cuda"
     scaler = runtime.build_scaler()
     loader = Loader(tokens, setup.model.block_size, setup.rows, setup.seed)
-    summed = runtime.compiled(sum_token_losses)
-    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
     seconds = []
     for step in range(steps):
         _synchronize(runtime)
         started = time.perf_counter()
         batches = [_batch(loader, step, number, setup, runtime) for number in range(setup.passes)]
         update = train_step(
-            parallel, optimizer, scaler, batches, loss_function, runtime, grad_clip=1.0, seed=setup.seed, step=step
-        )
+            parallel, optimizer, scaler, batches, runtime,
+            grad_clip=1.0, seed=setup.seed, step=step, expected_weight=setup.rows * setup.model.block_size,
+        )  # fmt: skip
         _synchronize(runtime)
         seconds.append(time.perf_counter() - started)
     return Measured(

@@ -10,7 +10,7 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import prepare
 from glassgpt.errors import UserError
 from glassgpt.runs.config import load_recipe
-from glassgpt.runs.train import Changes
+from glassgpt.runs.decision import Changes
 from glassgpt.tricks.variants import Setup
 
 MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes

@@ -127,8 +127,9 @@ def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> 
         for step in range(2):
             batches = random_batches(passes, 4, config.block_size, config.vocab_size, CPU.device)
             train_step(
-                model, optimizer, CPU.build_scaler(), batches, next_token_loss, CPU, grad_clip=1.0, seed=0, step=step
-            )
+                CPU.wrap(model, next_token_loss), optimizer, CPU.build_scaler(), batches, CPU,
+                grad_clip=1.0, seed=0, step=step, expected_weight=sum(batch.n_tokens for batch in batches),
+            )  # fmt: skip
     predicted = estimate(config, architecture).peak(4, accumulates=passes > 1)
     assert predicted == pytest.approx(bytes_.peak, rel=0.05)
 
@@ -144,14 +145,14 @@ def test_what_saves_memory_is_predicted_too(options: dict[str, Any]) -> None:
     with LiveBytes() as bytes_:
         torch.manual_seed(0)
         model = build_model("gpt2", config)
-        parallel = runtime.wrap(model, in_stages=chunk > 0)
+        parallel = runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
             batches = random_batches(1, 8, config.block_size, config.vocab_size, CPU.device)
-            loss = partial(next_token_loss, chunk=chunk)
             train_step(
-                parallel, optimizer, CPU.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step
-            )
+                parallel, optimizer, CPU.build_scaler(), batches, runtime,
+                grad_clip=1.0, seed=0, step=step, expected_weight=8 * config.block_size,
+            )  # fmt: skip
     predicted = estimate(config, **options).peak(8, accumulates=False)
     assert predicted == pytest.approx(bytes_.peak, rel=0.1)
     assert predicted < estimate(config).peak(8, accumulates=False)

@@ -24,6 +24,7 @@ from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.subject import Subject
 from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES
+from glassgpt.training.losses import Loss
 
 
 def with_model(subject: Subject, change: Callable[[Any], None]) -> Subject:
@@ -289,9 +290,10 @@ def test_a_model_too_narrow_for_its_batch(healthy: Subject) -> None:
 
 
 def test_targets_at_random_every_step_cannot_be_learned(healthy: Subject) -> None:
-    def random_targets(model: nn.Module, batch: Any) -> tuple[Tensor, float]:
+    def random_targets(model: nn.Module, batch: Any) -> Loss:
         drawn = torch.randint_like(batch.targets, healthy.tokenizer.vocab_size)
-        return F.cross_entropy(model(batch.inputs).flatten(0, 1), drawn.flatten(), reduction="sum"), drawn.numel()
+        logits = model(batch.inputs).flatten(0, 1)
+        return Loss(F.cross_entropy(logits, drawn.flatten(), reduction="sum"), drawn.numel())
 
     assert check_one_batch(replace(healthy, loss_function=random_targets)).status == "failed"
 

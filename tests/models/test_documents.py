@@ -48,7 +48,7 @@ def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: 
         model = build_model()
         total = torch.zeros(())
         for row in rows:
-            total = total + next_token_loss(model, Batch(*pack(row)), eot_id=SEPARATOR)[0]
+            total = total + next_token_loss(model, Batch(*pack(row)), eot_id=SEPARATOR).sum
         total.backward()
         results.append((total.detach(), [parameter.grad for parameter in model.parameters()]))
     (one, gradients), (other, expected) = results

@@ -126,7 +126,8 @@ def test_it_learns_and_every_parameter_takes_part() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        loss, weight = next_token_loss(model, batch)
+        found = next_token_loss(model, batch)
+        loss, weight = found.sum, found.weight
         optimizer.zero_grad()
         (loss / weight).backward()
         optimizer.step()

@@ -112,7 +112,7 @@ def test_products_run_in_the_precision_and_weights_stay_float32(precision: str, 
 
 def test_an_uncompiled_model_is_called_as_it_is() -> None:
     layer = nn.Linear(2, 2)
-    assert Runtime(CPU, "float32").wrap(layer) is layer
+    assert Runtime(CPU, "float32").wrap(layer, lambda model, batch: (model, batch))(3) == (layer, 3)
 
 
 def test_every_seed_step_micro_step_and_rank_draws_its_own_numbers() -> None:
@@ -270,7 +270,9 @@ def test_recomputed_blocks_keep_their_names_and_their_dropout() -> None:
     tokens = torch.randint(13, (2, 8))
     gradients = []
     for recompute in (False, True):
-        called = Runtime(CPU, "float32", activation_checkpointing=recompute).wrap(model)
+        called = Runtime(CPU, "float32", activation_checkpointing=recompute).wrap(
+            model, lambda model, tokens: model(tokens)
+        )
         torch.manual_seed(1)
         model.zero_grad()
         called(tokens).square().mean().backward()

@@ -146,6 +146,7 @@ def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path,
 # Global batches whose masks leave some ranks and micro-batches much to learn, others nothing. Ends with all losses.
 MASKED = """
 import json, sys, torch
+from functools import partial
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.distributed import join_ranks
 from glassgpt.runtime.device import build_runtime
@@ -167,15 +168,16 @@ def batches(step):
     return [Batch(tokens[part], (3 * tokens[part] + 1) % VOCAB, mask[part]) for part in rows]
 
 
-def train(parallel, recompute):
+def train(parallel, recompute, chunk):
     runtime = build_runtime("cpu", ranks=ranks, parallel=parallel, activation_checkpointing=recompute)
     torch.manual_seed(0)
     model = GPT2(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=32))
     losses = []
     fit(
-        runtime.wrap(model), build_optimizer(model, OptimizerConfig()), batches=batches,
-        loss_function=next_token_loss, lr_at=lambda step: 0.003, runtime=runtime, scaler=runtime.build_scaler(),
-        max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
+        runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0),
+        build_optimizer(model, OptimizerConfig()), batches=batches,
+        expected_weight=ROWS * BLOCK / ranks.world_size, lr_at=lambda step: 0.003, runtime=runtime,
+        scaler=runtime.build_scaler(), max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
         on_step=lambda state, result: losses.append(result.loss),
     )
     return losses
@@ -183,14 +185,15 @@ def train(parallel, recompute):
 
 with ranks.together():
     ranks.connect(torch.device("cpu"), compiling=False)
-    losses = {f"{way} {recompute}": train(way, recompute) for way in sys.argv[1:] for recompute in (False, True)}
+    kinds = [(way, *kind) for way in sys.argv[1:] for kind in ((False, 0), (True, 0), (False, 10), (True, 10))]
+    losses = {" ".join(map(str, kind)): train(*kind) for kind in kinds}
     if ranks.first:
         print(json.dumps(losses))
 """
 
 
 def test_uneven_masks_change_nothing(start: type[Job], tmp_path: Path) -> None:
-    """Nor does it to run the blocks again for their gradients."""
+    """Nor does it to run the blocks again for their gradients, or to hold the logits of ten tokens at a time."""
     program = tmp_path / "masked.py"
     program.write_text(MASKED)
     alone = subprocess.run([sys.executable, program, "none"], capture_output=True, text=True, check=True)
@@ -198,10 +201,10 @@ def test_uneven_masks_change_nothing(start: type[Job], tmp_path: Path) -> None:
     code, out, err = start("ddp", "fsdp", program=[program]).end()
     assert code == 0, err
     found = json.loads(out)
-    assert list(found) == ["ddp False", "ddp True", "fsdp False", "fsdp True"]
+    assert len(found) == 8
     for losses in [*found.values(), *expected.values()]:
-        assert losses == pytest.approx(expected["none False"], abs=1e-5)
-    assert expected["none False"][-1] < expected["none False"][0] - 0.01
+        assert losses == pytest.approx(expected["none False 0"], abs=1e-5)
+    assert expected["none False 0"][-1] < expected["none False 0"][0] - 0.01
 
 
 def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(

@@ -59,7 +59,7 @@ def test_json_gives_exactly_one_object_on_stdout(text_file: Path, tmp_path: Path
     summary = json.loads(glassgpt("train", *options).out)
     assert summary.keys() == SUMMARY
     assert (summary["run"], summary["steps"], summary["tokens_seen"]) == (str(tmp_path / "run"), 3, 3 * 256)
-    assert 0.0 < summary["best_val_loss"] <= summary["val_loss"]
+    assert 0.0 < summary["best_val_loss"] <= summary["score"]
     assert all(isinstance(summary[name], float) for name in ("train_loss", "val_loss", "seconds"))
 
 
@@ -120,9 +120,9 @@ def test_what_only_the_end_of_a_shorter_run_measured_is_forgotten(
     run = tmp_path / "run"
     assert glassgpt("train", "--data", text_file, "--run", run, *settings(), "--max-steps", 35).code == 0
     state = last_checkpoint(run) / "state.json"
-    assert json.loads(state.read_text())["val_loss"] is not None
+    assert json.loads(state.read_text())["score"] is not None
     assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
-    assert json.loads(state.read_text())["val_loss"] is None
+    assert json.loads(state.read_text())["score"] is None
     assert weights(run) == weights(trained)
     assert figures(run) == figures(trained)
 

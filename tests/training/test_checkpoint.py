@@ -26,13 +26,14 @@ from glassgpt.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     discard,
+    gather_checkpoint,
     list_checkpoints,
     load_model_weights,
     load_optimizer_state,
     optimizer_tensors,
     prune,
     remove_leftovers,
-    save_checkpoint,
+    write_checkpoint,
 )
 
 NAN = float("nan")
@@ -58,7 +59,7 @@ def build(seed: int = 0, n_steps: int = 3) -> tuple[nn.Module, torch.optim.Optim
 
 def save(folder: Path, step: int, *, seed: int = 0, whole: bool = True, **state: Any) -> Checkpoint:
     model, optimizer = build(seed)
-    return save_checkpoint(folder, model, optimizer if whole else None, {"step": step, **state})
+    return write_checkpoint(folder, gather_checkpoint(model, optimizer if whole else None), {"step": step, **state})
 
 
 def assert_same(checkpoint: Checkpoint, seed: int = 0) -> None:
@@ -105,7 +106,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
             optimizer.step()
 
     model, optimizer = build()
-    saved = save_checkpoint(tmp_path, model, optimizer, {"step": 3})
+    saved = write_checkpoint(tmp_path, gather_checkpoint(model, optimizer), {"step": 3})
     train(model, optimizer)
     resumed, resumed_optimizer = build(seed=99, n_steps=0)
     load_model_weights(saved, resumed)
@@ -201,7 +202,9 @@ def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path) -> None:
 
     model, optimizer = build(seed=2)
     places = kill_everywhere(
-        lambda: save_checkpoint(folder, model, optimizer, {"step": 20}), check, lambda: fresh(folder)
+        lambda: write_checkpoint(folder, gather_checkpoint(model, optimizer), {"step": 20}),
+        check,
+        lambda: fresh(folder),
     )
     assert places >= 8  # remove, mkdir, two files and a state, their flushes, the rename
     assert steps(folder) == [10, 20]
@@ -221,7 +224,7 @@ def test_a_kill_while_a_snapshot_is_made_whole(tmp_path: Path) -> None:
             assert_same(found, seed=1 if found.step == 10 else 2)
 
     model, optimizer = build(seed=2)
-    kill_everywhere(lambda: save_checkpoint(folder, model, optimizer, {"step": 20}), check, reset)
+    kill_everywhere(lambda: write_checkpoint(folder, gather_checkpoint(model, optimizer), {"step": 20}), check, reset)
     assert [found.resumable for found in list_checkpoints(folder)] == [True, True]
 
 
@@ -272,7 +275,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(
     monkeypatch.setattr(Path, "write_text", full(Path.write_text, no_space))
     model, optimizer = build(seed=2)
     try:
-        save_checkpoint(tmp_path, model, optimizer, {"step": 20})
+        write_checkpoint(tmp_path, gather_checkpoint(model, optimizer), {"step": 20})
     except UserError as error:
         assert f"cannot save {tmp_path}/step-00000020: no space left on the device" in str(error)
         left = files(tmp_path)
@@ -293,7 +296,7 @@ def test_a_disk_that_refuses_really(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(UserError, match=r"cannot save .*step-00000020: .*File too large"):
-            save_checkpoint(tmp_path, model, None, {"step": 20})
+            write_checkpoint(tmp_path, gather_checkpoint(model, None), {"step": 20})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path) == before
@@ -436,12 +439,19 @@ def test_snapshots_do_not_count_among_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"),
+    ("scores", "best"),
     [([], None), ([None], None), ([None, 2.0], 1), ([2.0, 1.0, 1.0], 1), ([NAN, 3.0], 1), ([NAN], None)],
 )
-def test_the_best_has_the_lowest_finite_loss(losses: list[float | None], best: int | None) -> None:
-    found = best_checkpoint([Checkpoint(Path(), {"step": step, "val_loss": loss}) for step, loss in enumerate(losses)])
-    assert (found.step if found else None) == best
+def test_the_best_has_the_best_finite_score(scores: list[float | None], best: int | None) -> None:
+    """The lowest, or where the stage says so the highest; "val_loss" is the score's name in older checkpoints."""
+    highest: dict[str, Any] = {"best": {"figure": "reward/mean", "mode": "max"}}
+    for states in (
+        [{"val_loss": score} for score in scores],
+        [{"score": score} for score in scores],
+        [{"score": None if score is None else -score} | highest for score in scores],
+    ):
+        found = best_checkpoint([Checkpoint(Path(), {"step": step} | state) for step, state in enumerate(states)])
+        assert (found.step if found else None) == best
 
 
 def test_discard_and_leftovers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.parallel import ModelWithLoss
 from glassgpt.training.fit import MAX_SKIPPED, OVERFLOW, Diverged, StepResult, TrainState, fit, train_step
-from glassgpt.training.losses import Batch, LossFunction, next_token_loss
+from glassgpt.training.losses import Batch, Loss, LossFunction, next_token_loss
 
 CPU = Runtime(torch.device("cpu"), "float32")
 HALF = Runtime(torch.device("cpu"), "float16")
@@ -63,10 +65,11 @@ def step_once(
     arguments: dict[str, Any] = {
         "optimizer": torch.optim.SGD(model.parameters(), lr=1.0),
         "scaler": IDLE,
-        "loss_function": next_token_loss,
         "runtime": CPU,
+        "expected_weight": sum(batch.n_tokens for batch in micro_batches),
     } | changes
-    update = train_step(model, micro_batches=micro_batches, grad_clip=grad_clip, seed=0, step=0, **arguments)
+    parallel = ModelWithLoss(model, arguments.pop("loss_function", next_token_loss))
+    update = train_step(parallel, micro_batches=micro_batches, grad_clip=grad_clip, seed=0, step=0, **arguments)
     return update.loss, update.grad_norm, update.skipped
 
 
@@ -77,7 +80,7 @@ def run(
     seen: list[tuple[TrainState, StepResult]] = []
     arguments: dict[str, Any] = {
         "batches": batches_of_step,
-        "loss_function": next_token_loss,
+        "expected_weight": ROWS * BLOCK,
         "lr_at": lambda step: 0.01,
         "runtime": CPU,
         "scaler": IDLE,
@@ -86,7 +89,8 @@ def run(
         "state": TrainState(),
         "on_step": lambda state, result: seen.append((state, result)),
     } | changes
-    return fit(model, optimizer, max_steps=max_steps, **arguments), seen
+    parallel = ModelWithLoss(model, arguments.pop("loss_function", next_token_loss))
+    return fit(parallel, optimizer, max_steps=max_steps, **arguments), seen
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
@@ -241,13 +245,14 @@ def spoil(kind: str, bad_steps: Callable[[int], bool]) -> LossFunction:
     """A loss function whose loss, or only its gradient, is not finite in some calls, counted from 0."""
     calls = iter(range(1000))
 
-    def loss_function(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        total, weight = next_token_loss(model, batch)
+    def loss_function(model: nn.Module, batch: Batch) -> Loss:
+        loss = next_token_loss(model, batch)
+        total = loss.sum
         if bad_steps(next(calls)):
             parameter = next(model.parameters())
             # √x at 0 has an infinite slope; times 0 that is NaN
             total = total * math.nan if kind == "loss" else total + (parameter * 0).clamp(min=0).sqrt().sum()
-        return total, weight
+        return replace(loss, sum=total)
 
     return loss_function
 

@@ -45,7 +45,8 @@ def test_it_is_the_sum_over_the_targets_that_are_trained_on(B: int, T: int, seed
     draw = torch.Generator().manual_seed(seed)
     inputs, targets = torch.randint(5, (2, B, T), generator=draw)
     mask = torch.randint(2, (B, T), generator=draw) if masked else torch.ones(B, T, dtype=torch.int64)
-    total, weight = next_token_loss(model, Batch(inputs, targets, mask if masked else None))
+    loss = next_token_loss(model, Batch(inputs, targets, mask if masked else None))
+    total, weight = loss.sum, loss.weight
     assert total.item() == pytest.approx(sum_by_hand(model, inputs, targets, mask), rel=1e-6, abs=1e-6)
     assert float(weight) == mask.sum()
 
@@ -54,16 +55,16 @@ def test_it_is_the_sum_over_the_targets_that_are_trained_on(B: int, T: int, seed
 def test_a_mask_may_be_of_any_type(dtype: torch.dtype) -> None:
     model, inputs, targets = build_table(), torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 3]])
     mask = torch.tensor([[1, 0, 1]])
-    total, weight = next_token_loss(model, Batch(inputs, targets, mask.to(dtype)))
+    loss = next_token_loss(model, Batch(inputs, targets, mask.to(dtype)))
+    total, weight = loss.sum, loss.weight
     assert float(weight) == 2
     assert total.item() == pytest.approx(sum_by_hand(model, inputs, targets, mask), rel=1e-6)
 
 
 def test_a_masked_target_has_no_gradient() -> None:
     model = build_table()
-    total, _ = next_token_loss(
-        model, Batch(torch.tensor([[0, 1]]), torch.tensor([[2, 3]]), mask=torch.tensor([[1, 0]]))
-    )
+    loss = next_token_loss(model, Batch(torch.tensor([[0, 1]]), torch.tensor([[2, 3]]), mask=torch.tensor([[1, 0]])))
+    total = loss.sum
     total.backward()
     assert model.table.weight.grad is not None
     assert model.table.weight.grad.abs().sum(dim=1).gt(0).tolist() == [True, False, False, False, False]
@@ -74,14 +75,16 @@ def test_logits_of_low_precision_are_summed_in_float32() -> None:
     model = build_table(torch.bfloat16)
     draw = torch.Generator().manual_seed(1)
     inputs, targets = torch.randint(5, (2, 10, 1000), generator=draw)
-    total, _ = next_token_loss(model, Batch(inputs, targets))
+    loss = next_token_loss(model, Batch(inputs, targets))
+    total = loss.sum
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(sum_by_hand(model, inputs, targets, torch.ones_like(targets)), rel=1e-5)
 
 
 def test_logits_beyond_the_real_ids_take_no_part() -> None:
     model, inputs, targets = build_table(), torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 0]])
-    padded, _ = next_token_loss(model, Batch(inputs, targets), n_ids=3)
+    loss = next_token_loss(model, Batch(inputs, targets), n_ids=3)
+    padded = loss.sum
     expected = torch.nn.functional.cross_entropy(model.table.weight[:3, :3], targets[0], reduction="sum")
     torch.testing.assert_close(padded, expected)
     padded.backward()
@@ -99,7 +102,8 @@ def test_in_chunks_it_has_the_same_sum_and_gradients(B: int, T: int, chunk: int,
     for held in (0, chunk):
         torch.manual_seed(0)
         model = GPT2(GPT2Config(vocab_size=16, block_size=8, n_layer=1, n_head=2, n_embd=8))
-        total, weight = next_token_loss(model, batch, n_ids=11, eot_id=0, chunk=held)
+        loss = next_token_loss(model, batch, n_ids=11, eot_id=0, chunk=held)
+        total, weight = loss.sum, loss.weight
         total.backward()
         results.append((total.detach(), float(weight), [parameter.grad for parameter in model.parameters()]))
     (whole, weight, gradients), (chunked, weight_too, gradients_too) = results
@@ -115,5 +119,5 @@ def test_in_chunks_it_never_holds_all_logits() -> None:
     head = model.head
     model.head = lambda features: (held.append(len(features)), head(features))[1]  # type: ignore[method-assign]
     tokens = torch.zeros(3, 8, dtype=torch.int64)
-    next_token_loss(model, Batch(tokens, tokens), chunk=10)[0].backward()
+    next_token_loss(model, Batch(tokens, tokens), chunk=10).sum.backward()
     assert held == [10, 10, 4, 4, 10, 10]  # forward, and again backward

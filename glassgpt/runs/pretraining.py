@@ -1,0 +1,160 @@
+"""The first stage, pretraining: predict the next token of a text, held in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.data.corpora import Corpus
+from glassgpt.data.dataset import Dataset, sha256_of
+from glassgpt.data.dataset_cache import open_prepared, prepare
+from glassgpt.data.loader import Loader
+from glassgpt.data.manifest import Manifest, load_manifest
+from glassgpt.errors import UserError
+from glassgpt.evaluation.validation import bytes_per_token, evaluate
+from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.generation.text import start_of_text, write
+from glassgpt.models import build_model
+from glassgpt.runs.config import RunConfig, document_eot_id
+from glassgpt.runtime.device import Runtime
+from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.losses import Batch, Loss, next_token_loss, sum_token_losses
+from glassgpt.training.stage import Best, Sample
+
+SAMPLING = SamplingConfig(temperature=0.8, top_k=200)
+
+
+class Pretraining:
+    """Next-token prediction on the shards of a dataset. Implements `glassgpt.training.stage.Stage`.
+
+    Raises UserError for a validation split of fewer than two tokens.
+    """
+
+    best = Best("val/loss", "min")
+
+    def __init__(self, config: RunConfig, model: nn.Module, dataset: Dataset, runtime: Runtime) -> None:
+        if len(dataset.val) < 2:
+            raise UserError(
+                f"the validation split has {len(dataset.val)} token(s): give a longer text,"
+                " or a larger data.val_fraction"
+            )
+        self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
+        self.in_parts = bool(config.training.loss_chunk)
+        self._config, self._runtime = config, runtime
+        self._loader = Loader(dataset.train, config.model.block_size, config.batch_rows, config.training.seed)
+        self._token_bytes = bytes_per_token(self.tokenizer)
+        self._eot_id = document_eot_id(config, self.tokenizer)
+        self._loss = partial(
+            next_token_loss,
+            n_ids=self.tokenizer.vocab_size,
+            eot_id=self._eot_id,
+            chunk=config.training.loss_chunk,
+            sum_losses=runtime.compiled(sum_token_losses),
+        )
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        """This rank's rows of the global batch, which are next to each other in it, cut into micro-batches."""
+        first, last = self._runtime.ranks.rank_slice(self._config.batch_rows)
+        rows = self._config.rows_of_pass(last - first)
+        return [self._batch(step, start, min(start + rows, last)) for start in range(first, last, rows)]
+
+    def _batch(self, step: int, start: int, stop: int) -> Batch:
+        inputs, targets = self._loader.rows(step, start, stop)
+        largest = int(max(inputs.max(), targets.max()))
+        if largest >= self.tokenizer.vocab_size:
+            raise UserError(
+                f"token id {largest} in the training data is outside the tokenizer's vocabulary of"
+                f" {self.tokenizer.vocab_size}: the shards in {self.dataset.folder} are damaged or of another"
+                " tokenizer; see glassgpt data verify"
+            )
+        device = self._runtime.device
+        return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """The cross-entropy of the next token, see `next_token_loss`."""
+        return self._loss(model, batch)
+
+    def validate(self, whole: bool) -> Mapping[str, float]:
+        """The loss on the whole validation split, or on about `training.eval_tokens` of it."""
+        evaluation = evaluate(
+            self.model,
+            self.dataset.val,
+            self._token_bytes,
+            self._runtime,
+            block_size=self._config.model.block_size,
+            max_tokens=None if whole else self._config.training.eval_tokens,
+            eot_id=self._eot_id,
+        )
+        return {
+            "val/loss": evaluation.loss,
+            "val/bits_per_byte": evaluation.bits_per_byte,
+            "val/tokens": evaluation.tokens,
+        }
+
+    def sample(self, step: int) -> Sample:
+        """What the model writes after an empty prompt, drawn by a generator of its own.
+
+        Raises UserError where the weights have diverged.
+        """
+        generator = torch.Generator().manual_seed(self._config.training.seed + step)
+        ids = start_of_text(self.tokenizer)
+        pieces = write(
+            self.model, self.tokenizer, ids, SAMPLING,
+            self._config.model.block_size, self._config.training.sample_tokens, generator,
+        )  # fmt: skip
+        return Sample(self.tokenizer.decode(ids), "".join(pieces))
+
+    def describe(self) -> str:
+        """Tokenizer and splits in one line."""
+        n_val, eval_tokens = len(self.dataset.val), self._config.training.eval_tokens
+        part = "" if n_val <= eval_tokens else f", {eval_tokens:,} of them while training"
+        return (
+            f"{self.tokenizer.name} tokenizer, {self.tokenizer.vocab_size:,} ids: {len(self.dataset.train):,} tokens to"
+            f" train on, {n_val:,} to validate on{part}"
+        )
+
+    def save_data(self, folder: Path) -> None:
+        """Writes data.json, the manifest of the shards."""
+        self.dataset.manifest.save(folder / "data.json")
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Nothing: the batches are a pure function of (seed, step)."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing was saved."""
+
+
+class PretrainingKind:
+    """How a run gets its pretraining stage. Implements `glassgpt.runs.stages.StageKind`."""
+
+    def build_model(self, config: RunConfig) -> nn.Module:
+        """The architecture of the config, with fresh weights."""
+        return build_model(config.architecture, config.model)
+
+    def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
+        """The manifest of the shards, made now where they are not in the cache; the tokenizer; a note for the user."""
+        dataset = prepare(config.data, config.tokenizer, corpus=corpus)
+        return dataset.manifest.to_dict(), dataset.tokenizer, dataset.note
+
+    def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
+        """The manifest in a run's folder. Raises UserError for a text given anew that is another one."""
+        manifest = load_manifest(folder / "data.json")
+        if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
+            raise UserError(
+                f"the text given is not the one that {folder} is trained on: leave it out, or start a new run"
+            )
+        return manifest.to_dict()
+
+    def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
+        """The shards that the manifest describes, from this node's cache, or made again."""
+        return open_prepared(Manifest.from_dict(data), tokenizer)
+
+    def build(self, config: RunConfig, model: nn.Module, data: Dataset, runtime: Runtime) -> Pretraining:
+        """The stage itself."""
+        return Pretraining(config, model, data, runtime)

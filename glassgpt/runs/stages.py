@@ -1,0 +1,49 @@
+"""The stages that a run can have, by the name in its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from glassgpt.data.corpora import Corpus
+from glassgpt.errors import unknown
+from glassgpt.runs.config import RunConfig
+from glassgpt.runs.pretraining import PretrainingKind
+from glassgpt.runtime.device import Runtime
+from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.stage import Stage
+
+
+class StageKind(Protocol):
+    """How a run gets its stage. The first rank prepares the data and describes it; every rank opens it."""
+
+    def build_model(self, config: RunConfig) -> nn.Module:
+        """The raw module with all that the stage adds to it, with fresh weights drawn from torch's generator."""
+
+    def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
+        """The data of a new run on the first rank: a JSON description, the tokenizer, and a note for the user.
+
+        `corpus` stands in for the text that the config names.
+        """
+
+    def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
+        """The description of the data of the run in `folder`, as `prepare` gave it."""
+
+    def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Any:
+        """The data of such a description, on every rank; on each node once before the others of the node."""
+
+    def build(self, config: RunConfig, model: nn.Module, data: Any, runtime: Runtime) -> Stage:
+        """The stage, on every rank."""
+
+
+STAGES: dict[str, StageKind] = {"pretrain": PretrainingKind()}
+
+
+def find_stage(name: str) -> StageKind:
+    """Raises UserError for a name that no stage has."""
+    if name not in STAGES:
+        raise unknown("stage", name, STAGES)
+    return STAGES[name]

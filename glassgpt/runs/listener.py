@@ -38,7 +38,7 @@ class Listener:
         """The loss on held-out tokens after `step` steps; `final` is over the whole split; it took `seconds`."""
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
-        """What a suite of `training.eval_suites` found after `step` steps, in `seconds`."""
+        """What a suite of `evaluation.suites` found after `step` steps, in `seconds`."""
 
     def sampled(self, step: int, prompt: str, text: str) -> None:
         """What the model writes after `step` steps."""

@@ -30,11 +30,11 @@ class Observer:
         self._tokenizer = prepared.tokenizer
         self._token_bytes = bytes_per_token(self._tokenizer)
         self._separator = document_eot_id(config, self._tokenizer)
-        self._suites = {name: self._open_suite(name) for name in config.training.eval_suites}
+        self._suites = {name: self._open_suite(name) for name in config.evaluation.suites}
         self.seconds = 0.0
 
     def _open_suite(self, name: str) -> HellaSwag:
-        file, limit = self._config.training.eval_suite_file or None, self._config.training.eval_suite_limit or None
+        file, limit = self._config.evaluation.suite_file, self._config.evaluation.suite_limit
         # One rank of a node may have to download it for all.
         return self._runtime.ranks.first_of_node_first(
             lambda: open_suite(name, self._tokenizer, file=file, limit=limit)
@@ -55,7 +55,7 @@ class Observer:
             return evaluation, time.perf_counter() - started
 
     def run_suites(self) -> Iterator[tuple[str, Mapping[str, float], float]]:
-        """The name of each of `training.eval_suites`, its figures, and the seconds it took."""
+        """The name of each of `evaluation.suites`, its figures, and the seconds it took."""
         for name, suite in self._suites.items():
             with self._clock() as started:
                 figures = suite.evaluate(self._model, self._runtime, block_size=self._config.model.block_size).figures()
@@ -71,7 +71,7 @@ class Observer:
         ids = start_of_text(self._tokenizer)
         pieces = write(
             self._model, self._tokenizer, ids, SamplingConfig(temperature=0.8, top_k=200),
-            self._config.model.block_size, self._config.training.sample_tokens, generator,
+            self._config.model.block_size, self._config.evaluation.sample_tokens, generator,
         )  # fmt: skip
         return self._tokenizer.decode(ids), "".join(pieces)
 

@@ -71,8 +71,8 @@ class Session:
         self.scaler = runtime.build_scaler()
         self.checkpoints = CheckpointManager(
             folder / "checkpoints", self.model, self.optimizer, runtime.ranks,
-            keep_last=config.training.keep_last,
-            snapshots=snapshot_steps(config.training.max_steps, config.training.snapshots),
+            keep_last=config.checkpoint.keep_last,
+            snapshots=snapshot_steps(config.training.max_steps, config.checkpoint.snapshots),
         )  # fmt: skip
         self.observer = Observer(self.model, config, prepared, runtime)
         self.seconds = 0.0  # spent in training so far, interruptions not counted
@@ -86,14 +86,14 @@ class Session:
             self.model = build_model(self.config.architecture, sizes)
             if weights is not None:
                 self.model.load_state_dict(weights)
-            if self.config.training.init_from:  # the first rank alone has read them
+            if self.config.run.init_from:  # the first rank alone has read them
                 for tensor in self.model.state_dict().values():
                     self.runtime.ranks.broadcast(tensor)
             self.n_parameters = count_parameters(self.model)
             self.flops_per_token = estimate_flops_per_token(
                 self.model, n_embd=sizes.n_embd, block_size=sizes.block_size
             )
-            self.parallel = self.runtime.wrap(self.model, in_stages=self.config.training.loss_chunk > 0)
+            self.parallel = self.runtime.wrap(self.model, in_stages=self.config.training.loss_chunk is not None)
         except RuntimeError as error:  # torch has no class of its own for a CPU without room
             if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -174,9 +174,7 @@ class Session:
         schedule = config.schedule
         length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
         n_val = len(prepared.val)
-        part = (
-            "" if n_val <= config.training.eval_tokens else f", {config.training.eval_tokens:,} of them while training"
-        )
+        part = "" if n_val <= config.evaluation.tokens else f", {config.evaluation.tokens:,} of them while training"
         return (
             f"{config.architecture}: {self.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per"
             f" step, {self.flops_per_token / 1e6:,.1f} MFLOPs per token; {self.runtime.describe()}; {optimizer},"
@@ -242,18 +240,18 @@ class Session:
 
     def _look(self, state: TrainState) -> None:
         """What is due after this step: validation, a sample, a checkpoint, in that order."""
-        training, step = self.config.training, state.step
+        training, evaluation, step = self.config.training, self.config.evaluation, state.step
         last = step == training.max_steps
         val_loss = None
-        if _due(step, training.eval_every) or (last and not training.overfit_batch):
-            val_loss = self._evaluate(step, record=_due(step, training.eval_every))
+        if _due(step, evaluation.every) or (last and not training.overfit_batch):
+            val_loss = self._evaluate(step, record=_due(step, evaluation.every))
             val_loss = val_loss if math.isfinite(val_loss) else None  # never the best
-        if last or _due(step, training.eval_suite_every or training.eval_every):
+        if last or _due(step, evaluation.suite_every or evaluation.every):
             self._run_suites(step)
-        if _due(step, training.sample_every):
+        if _due(step, evaluation.sample_every):
             self._sample(step)
         improved = val_loss is not None and self.checkpoints.improves(val_loss)
-        whole = last or improved or _due(step, training.checkpoint_every)
+        whole = last or improved or _due(step, self.config.checkpoint.every)
         if step > 0 and (whole or step in self.checkpoints.snapshots):
             self._save(state, val_loss, whole=whole)
         elif val_loss is not None and (
@@ -273,7 +271,7 @@ class Session:
         self.checkpoints.save(self._facts(state, val_loss), whole=whole)
 
     def _evaluate(self, step: int, *, record: bool) -> float:
-        evaluation, seconds = self.observer.validate(self.config.training.eval_tokens)
+        evaluation, seconds = self.observer.validate(self.config.evaluation.tokens)
         if record:
             self.log.add({"step": step, **_val_figures(evaluation), "val/seconds": seconds})
             self.listener.evaluated(step, evaluation, seconds, False)

@@ -27,7 +27,9 @@ from glassgpt.runs.config import (
     load_config,
     load_recipe,
     parse_run_config,
+    quiet,
     with_dtype,
+    with_settings,
 )
 from glassgpt.runs.console import PlainListener
 from glassgpt.runs.folder import (
@@ -55,6 +57,7 @@ from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
 from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
 from glassgpt.training.checkpoint import record_val_loss
+from glassgpt.training.config_formats import NO_STAGE, current_settings
 from glassgpt.training.fit import Diverged, TrainState
 from glassgpt.training.trackers import check_installed
 
@@ -65,11 +68,10 @@ OVERFIT: Sections = {
     "model": {"dropout": 0.0},
     "optimizer": {"weight_decay": 0.0},
     "schedule": {"name": "constant", "warmup_steps": 10},
-    "training": {
-        "overfit_batch": True, "max_steps": 1000, "eval_every": 0, "sample_every": 0, "checkpoint_every": 0,
-        "snapshots": 0,
-    },
-}  # fmt: skip
+    "training": {"overfit_batch": True, "max_steps": 1000},
+    "evaluation": {"every": 0, "sample_every": 0},
+    "checkpoint": {"every": 0, "snapshots": 0},
+}
 
 
 def train(
@@ -120,10 +122,10 @@ def train(
         source = corpus.source if corpus else data
         new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
         folder = ranks.on_first(lambda: named_folder(run) if run is not None else _own_folder(new, overfit_batch))
-        values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+        values = current_settings(settings or {}, listener.note) | ({} if source is None else {"data.source": source})
         if init_from is not None:
-            values["training.init_from"] = named_run(init_from)
-        values |= {"training.track": list(track)} if track else {}
+            values["run.init_from"] = named_run(init_from)
+        values |= {"evaluation.track": list(track)} if track else {}
         changes = Changes(overfit_batch, overrides, values, max_steps)
         can_begin = recipe is not None or source is not None or init_from is not None
 
@@ -155,8 +157,8 @@ def _work(
             if ranks.first and not (folder / "report.html").exists():
                 write_report(folder)
             return "auto"
-        if session.config.training.track and ranks.first:
-            session.listener = Publisher(listener, session.config.training.track, sent)
+        if session.config.evaluation.track and ranks.first:
+            session.listener = Publisher(listener, session.config.evaluation.track, sent)
         try:
             session.run(state)
         except (Interrupted, Diverged) as stopped:
@@ -178,19 +180,15 @@ class Changes:
     values: Mapping[str, Any]
     max_steps: int | None
 
-    def apply(self, sections: Sections) -> RunConfig:
-        """The checked config of `sections` with the changes made."""
+    def apply(self, sections: Sections, note: Callable[[str], None] = quiet) -> RunConfig:
+        """The checked config of `sections` with the changes made; `note` as in `load_recipe`."""
         if self.overfit_batch:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        sections = apply_overrides(sections, self.overrides)
-        for path, value in self.values.items():
-            section, _, field = path.partition(".")
-            sections.setdefault(section, {})[field] = value
-        config = parse_run_config(sections)
+        config = parse_run_config(with_settings(apply_overrides(sections, self.overrides, note), self.values))
         own = tokenizer_of(config.data.source)
-        if own and not config.training.init_from and not self._names_tokenizer():
+        if own and not config.run.init_from and not self._names_tokenizer():
             config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
         if self.max_steps is None:
             return config
@@ -216,15 +214,17 @@ def _begin(
     def plan() -> tuple[Sections, RunConfig]:
         nonlocal start
         check_free(folder, overwrite)
-        sections = load_recipe(recipe)
+        sections = load_recipe(recipe, listener.note)
         start = _open_start(recipe, changes)
         if start is not None:
             sections = start.sections(sections)
-        config = changes.apply(sections)
+        config = changes.apply(sections, listener.note)
+        if config.run.stage == NO_STAGE:
+            raise UserError(f"run.stage = {NO_STAGE} is for imported runs: name the stage to train")
         if start is not None:
             start.check(config)
-        elif config.training.init_from:
-            raise UserError("training.init_from says what --init-from RUN did: give that")
+        elif config.run.init_from:
+            raise UserError("run.init_from says what --init-from RUN did: give that")
         check_ranks(config, ranks)
         return sections, config
 
@@ -251,7 +251,7 @@ def _resume(
 ) -> tuple[Session | None, TrainState]:
     """The run in `folder`, from its last whole checkpoint; no session where it has already ended."""
     folder = ranks.on_first(lambda: find_run(folder))
-    config = ranks.on_first(lambda: _config_of_resumed(folder, recipe, changes, ranks))
+    config = ranks.on_first(lambda: _config_of_resumed(folder, recipe, changes, ranks, listener.note))
     runtime = _build_runtime(config, ranks, listener)
 
     last = ranks.on_first(lambda: find_last(folder, config.training.max_steps))
@@ -273,7 +273,7 @@ def _resume(
     state = session.restore(last)
 
     def go_back() -> None:
-        every = load_config(folder / "config.toml").training.eval_every
+        every = load_config(folder / "config.toml").evaluation.every
         if last.val_loss is not None and (not every or last.step % every):  # measured at a shorter run's end alone
             record_val_loss(last, None)
         cut_back_to(folder, last.step)
@@ -285,23 +285,25 @@ def _resume(
     return session, state
 
 
-def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks) -> RunConfig:
+def _config_of_resumed(
+    folder: Path, recipe: str | None, changes: Changes, ranks: Ranks, note: Callable[[str], None]
+) -> RunConfig:
     """The run's own config with the changes made, which must be such that it stays the same run."""
     check_trained(folder)
     stored = load_config(folder / "config.toml")
-    sections = config_sections(stored) if recipe is None else load_recipe(recipe)
-    if stored.training.init_from:
+    sections = config_sections(stored) if recipe is None else load_recipe(recipe, note)
+    if stored.run.init_from:
         sections = inherit(sections, stored)
     # What a recipe leaves open was decided when the run began.
-    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("training", "init_from"))
+    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
     for section, field in decided:
         sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
-    training = sections.setdefault("training", {})
-    if training.get("dtype", "auto") == "auto":
-        training["dtype"] = stored.training.dtype
+    machine = sections.setdefault("machine", {})
+    if machine.get("dtype", "auto") == "auto":
+        machine["dtype"] = stored.machine.dtype
     if ranks.store is None:  # how the ranks shared the work says nothing about one process
-        training["parallel"] = "auto"
-    config = changes.apply(sections)
+        machine["parallel"] = "auto"
+    config = changes.apply(sections, note)
     if config.training.micro_batch == "auto":
         same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
         config = dataclasses.replace(config, training=same)
@@ -312,7 +314,7 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
 
 def _open_start(recipe: str, changes: Changes) -> InitialRun | None:
     """The run to begin with, if any."""
-    if init_from := changes.values.get("training.init_from"):
+    if init_from := changes.values.get("run.init_from"):
         return open_initial_run(init_from)
     if recipe == FINETUNE:
         raise UserError("the recipe finetune goes on with the weights of another run: name it with --init-from RUN")
@@ -320,12 +322,12 @@ def _open_start(recipe: str, changes: Changes) -> InitialRun | None:
 
 
 def _build_runtime(config: RunConfig, ranks: Ranks, listener: Listener) -> Runtime:
-    training = config.training
-    for tracker in training.track:
+    machine = config.machine
+    for tracker in config.evaluation.track:
         check_installed(tracker)
     runtime = build_runtime(
-        training.device, training.dtype, training.compile,
-        ranks=ranks, parallel=training.parallel, activation_checkpointing=training.activation_checkpointing,
+        machine.device, machine.dtype, machine.compile,
+        ranks=ranks, parallel=machine.parallel, activation_checkpointing=machine.activation_checkpointing,
     )  # fmt: skip
     for line in runtime.notes:
         listener.note(line)

@@ -170,7 +170,7 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
     model = build_model(setup.architecture, setup.model).to(runtime.device)
     if not setup.flash:
         _spell_attention_out(model)
-    parallel = runtime.wrap(model, in_stages=setup.chunk > 0)
+    parallel = runtime.wrap(model, in_stages=setup.chunk is not None)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
         for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time

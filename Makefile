@@ -29,11 +29,12 @@ demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it 
 test: $(READY)  ## the whole test suite, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
-check: $(READY)  ## style, types, layers, and every command of the README
+check: $(READY)  ## style, types, layers, the table of settings, and every command of the README
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/config_reference.py --check
 	$(BIN)/python tools/run_readme.py README.md
 
 bench: $(READY)  ## the measurements of bench/, one after another

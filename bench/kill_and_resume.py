@@ -21,9 +21,9 @@ from typing import Any
 
 SETTINGS = [
     "model.n_layer=2", "model.n_head=2", "model.n_embd=32", "model.block_size=32", "model.dropout=0.1",
-    "training.batch_tokens=512", "training.micro_batch=5", "training.max_steps=300", "training.eval_every=30",
-    "training.eval_tokens=2000", "training.sample_every=60", "training.sample_tokens=20",
-    "training.checkpoint_every=20",
+    "training.batch_tokens=512", "training.micro_batch=5", "training.max_steps=300", "evaluation.every=30",
+    "evaluation.tokens=2000", "evaluation.sample_every=60", "evaluation.sample_tokens=20",
+    "checkpoint.every=20",
 ]  # fmt: skip
 TIMINGS = ("seconds", "tokens_per_second", "mfu", "val/seconds", "validation_seconds")
 

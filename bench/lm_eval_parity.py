@@ -24,7 +24,7 @@ from glassgpt.runs.exporting import export_hf
 from glassgpt.runs.listener import Listener
 
 MODEL = {"model.n_layer": 2, "model.n_head": 2, "model.n_embd": 64, "model.block_size": 256}
-TRAINING = {"training.batch_tokens": 2048, "training.sample_every": 0, "training.eval_tokens": 2048}
+TRAINING = {"training.batch_tokens": 2048, "evaluation.sample_every": 0, "evaluation.tokens": 2048}
 MEASURES = ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr")
 
 

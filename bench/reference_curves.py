@@ -28,8 +28,8 @@ def train(recipe: str, data: str, seed: int, folder: Path, short: bool) -> RunRe
     """One run, validated POINTS times."""
     max_steps = parse_run_config(load_recipe(recipe)).training.max_steps
     settings = {
-        "training.seed": seed, "training.eval_every": max_steps // POINTS, "training.sample_every": 0,
-        "training.checkpoint_every": 0, "training.snapshots": 0,
+        "training.seed": seed, "evaluation.every": max_steps // POINTS, "evaluation.sample_every": 0,
+        "checkpoint.every": 0, "checkpoint.snapshots": 0,
     }  # fmt: skip
     steps = round(max_steps * SHORT) if short else None
     run = folder / f"{recipe}-{seed}"

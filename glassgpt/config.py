@@ -16,13 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from glassgpt.errors import UserError, unknown
 
 T = TypeVar("T")
+NOT_SET = "none"  # how TOML and `--set` write None
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
     """Builds the dataclass `cls` from a dict of its fields; missing ones take their defaults.
 
-    `where` is the name of the section ("model"), used in messages. Raises UserError for an unknown field (with the
-    nearest known one), for a value of the wrong type, and whatever the dataclass's own `__post_init__` raises.
+    For a field that may be None, the string "none" stands for None. `where` is the name of the section ("model"),
+    used in messages. Raises UserError for an unknown field (with the nearest known one), for a value of the wrong type,
+    and whatever the dataclass's own `__post_init__` raises.
     """
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -36,6 +38,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """The value as the type `hint`, strictly as JSON: 1 is a float too, "1" is never an int, a list may be a tuple."""
+    if value == NOT_SET and type(None) in typing.get_args(hint):
+        value = None
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
@@ -44,11 +48,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass as plain values that TOML and JSON can hold (tuples become lists)."""
-    return {
-        field.name: list(value) if isinstance(value := getattr(config, field.name), tuple) else value
-        for field in dataclasses.fields(config)
-    }
+    """The fields of a dataclass as plain values that TOML can hold: tuples become lists, None becomes "none"."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return NOT_SET
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -32,3 +32,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
     return UserError(f"unknown {kind} '{name}':{hint} Known: {', '.join(options)}")
+
+
+def check_least(section: str, config: object, least: Mapping[str, float]) -> None:
+    """Raises UserError for a number of a config that is below its least value, infinite or NaN.
+
+    None (not set) and a name, such as "auto", are not numbers and pass.
+    """
+    for field, minimum in least.items():
+        value = getattr(config, field)
+        if isinstance(value, int | float) and not minimum <= value < float("inf"):
+            raise UserError(f"{section}.{field} = {value} is out of range: it must be at least {minimum}")

@@ -33,8 +33,8 @@ ip -n "${nodes[0]}" link set eth-a up
 ip -n "${nodes[1]}" link set eth-b up
 
 export PYTHONPATH=$root OMP_NUM_THREADS=1
-settings=(--data python-manual --max-steps 20 --set model.n_layer=2 --set model.n_embd=64 --set training.eval_every=10
-  --set training.sample_every=0 --set schedule.warmup_steps=10)
+settings=(--data python-manual --max-steps 20 --set model.n_layer=2 --set model.n_embd=64 --set evaluation.every=10
+  --set evaluation.sample_every=0 --set schedule.warmup_steps=10)
 
 run_node() { # number, network interface
   mkdir "$work/node-$1" && cd "$work/node-$1"

@@ -39,7 +39,7 @@ def tricks(
 
     if out.is_dir():  # said before minutes of measuring, not after
         raise UserError(f"--out {out} is a folder: name the file of the picture")
-    setup, prepared = plain_setup(recipe, data, set or [], rows, device)
+    setup, prepared = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
     typer.echo(prepared.note, err=True)
     results = measure_tricks(
         setup, prepared, steps=steps, rounds=rounds, progress=lambda line: print(line, file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ def doctor(
     """Check a recipe with its text before training, or a run with its curve. Exit code 1 where a check fails."""
     from glassgpt.doctor.diagnosis import diagnose
 
-    given = {"data.source": data, "training.device": device, "training.dtype": dtype}
+    given = {"data.source": data, "machine.device": device, "machine.dtype": dtype}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     diagnosis = diagnose(target, overrides=set or [], settings=settings, note=_say, on_finding=_announce)
     if as_json:

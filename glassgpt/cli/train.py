@@ -41,8 +41,11 @@ def train(
     from glassgpt.runs.session import Interrupted
     from glassgpt.runs.train import train as train_run
 
-    given = {"seed": seed, "device": device, "dtype": dtype, "compile": compile, "parallel": parallel}
-    settings: dict[str, Any] = {f"training.{name}": value for name, value in given.items() if value is not None}
+    given = {
+        "training.seed": seed, "machine.device": device, "machine.dtype": dtype, "machine.compile": compile,
+        "machine.parallel": parallel,
+    }  # fmt: skip
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         finished = train_run(
             recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,

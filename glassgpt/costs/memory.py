@@ -96,7 +96,7 @@ def estimate_step_memory(
     device_type: str = "cpu",
     n_ids: int | None = None,
     activation_checkpointing: bool = False,
-    loss_chunk: int = 0,
+    loss_chunk: int | None = None,
 ) -> StepMemory:
     """What a step of this model takes, without its floor. `precision` is a `Runtime`'s, `n_ids` as in the loss.
 

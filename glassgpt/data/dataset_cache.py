@@ -39,7 +39,7 @@ class DataConfig:
     """Which text, and how much of its end is kept for validation."""
 
     source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
-    val_fraction: float = 0.1  # of the characters; of the tokens in a foreign folder without a validation file
+    val_fraction: float = 0.1  # share at the end kept for validation, of characters; of tokens in a foreign folder
     document_mask: bool = False  # no token attends across an end-of-text
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ from glassgpt.runs.folder import RUNS, check_trained, find_run
 from glassgpt.runs.micro_batch import out_of_memory_advice
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
+from glassgpt.training.config_formats import current_settings
 
 Check = Callable[[Subject], Finding]
-DEVICE_SETTINGS = {"training.device", "training.dtype"}
+DEVICE_SETTINGS = {"machine.device", "machine.dtype"}
 CHECKS: tuple[Check, ...] = (
     check_ids, check_targets, check_loader, check_overlap, check_initial_loss, check_no_future, check_gradients,
     check_precision, check_update_ratio, check_one_batch,
@@ -52,7 +53,7 @@ def diagnose(
     A name that both have is the recipe's. What is found on a run is kept in its doctor.json, and its report shows it.
     Raises UserError as `train` does, and for settings that are given for a run, which has its own.
     """
-    settings = settings or {}
+    settings = current_settings(settings or {}, note)
     if target in list_recipes() or target.endswith(".toml"):
         subject = from_recipe(target, overrides, settings, note)
         return Diagnosis(target, _heard(examine(subject), on_finding))
@@ -107,9 +108,9 @@ def from_recipe(
 ) -> Subject:
     """A recipe with its text prepared and its device found."""
     changes = Changes(False, overrides, settings, None)
-    sections = load_recipe(recipe)
-    config = changes.apply(sections)
-    runtime = build_runtime(config.training.device, config.training.dtype)
+    sections = load_recipe(recipe, note)
+    config = changes.apply(sections, note)
+    runtime = build_runtime(config.machine.device, config.machine.dtype)
     prepared = prepare(config.data, config.tokenizer)
     for line in (*runtime.notes, prepared.note):
         note(line)
@@ -120,13 +121,13 @@ def from_recipe(
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:
     """A run as it was before its first step, on the device asked for."""
     config = load_config(folder / "config.toml")
-    training = replace(
-        config.training,
-        device=settings.get("training.device", "auto"),
-        dtype=settings.get("training.dtype", config.training.dtype),
+    machine = replace(
+        config.machine,
+        device=settings.get("machine.device", "auto"),
+        dtype=settings.get("machine.dtype", config.machine.dtype),
     )
-    runtime = build_runtime(training.device, training.dtype)
+    runtime = build_runtime(machine.device, machine.dtype)
     prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
     for line in (*runtime.notes, prepared.note):
         note(line)
-    return build_subject(replace(config, training=training), prepared, runtime)
+    return build_subject(replace(config, machine=machine), prepared, runtime)

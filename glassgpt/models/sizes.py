@@ -11,17 +11,17 @@ class ModelConfig(Protocol):
     """What the rest of the package may ask of any architecture's config."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int: ...  # number of logits; left out: that of the tokenizer
     @property
-    def block_size(self) -> int: ...
+    def block_size(self) -> int: ...  # longest context, in tokens
     @property
-    def n_layer(self) -> int: ...
+    def n_layer(self) -> int: ...  # number of blocks
     @property
-    def n_head(self) -> int: ...
+    def n_head(self) -> int: ...  # attention heads of a block
     @property
-    def n_embd(self) -> int: ...
+    def n_embd(self) -> int: ...  # width of the residual stream
     @property
-    def dropout(self) -> float: ...
+    def dropout(self) -> float: ...  # probability of dropping an activation in training; 0: off
 
 
 def check_sizes(config: ModelConfig) -> None:

@@ -21,7 +21,7 @@ from glassgpt.costs.memory import (
 from glassgpt.costs.speed import measure_tokens_per_second
 from glassgpt.errors import UserError
 from glassgpt.models import build_model
-from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config
+from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config, quiet
 from glassgpt.runs.micro_batch import estimate_memory
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig, open_tokenizer
@@ -144,7 +144,7 @@ def make_plan(
     utilisation: float = UTILISATION,
     price_per_hour: float | None = None,
     seconds: float = 10.0,
-    note: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None] = quiet,
 ) -> Plan:
     """Plans a recipe for a device. `seconds` is how long to measure on this one; 0 does not.
 
@@ -154,7 +154,7 @@ def make_plan(
         raise UserError(f"utilisation {utilisation} is out of range: it must be above 0 and at most 1")
     if price_per_hour is not None and not 0.0 < price_per_hour < math.inf:
         raise UserError(f"price-per-hour {price_per_hour} is out of range: it must be above 0")
-    config, n_ids, notes = planned_config(recipe, overrides)
+    config, n_ids, notes = planned_config(recipe, overrides, note)
     hardware = find_hardware(device)
     precision = planned_precision(config, hardware)
     with torch.device("meta"):
@@ -190,12 +190,14 @@ def make_plan(
     )
 
 
-def planned_config(recipe: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, int, list[str]]:
+def planned_config(
+    recipe: str, overrides: Sequence[str] = (), note: Callable[[str], None] = quiet
+) -> tuple[RunConfig, int, list[str]]:
     """The config of a recipe, how many ids its tokenizer has, and notes on what had to be assumed."""
-    sections = apply_overrides(load_recipe(recipe), overrides)
+    sections = apply_overrides(load_recipe(recipe, note), overrides, note)
     config = parse_run_config(sections)
-    n_ids, note = _count_ids(config.tokenizer)
-    notes = [note] if note else []
+    n_ids, assumed = _count_ids(config.tokenizer)
+    notes = [assumed] if assumed else []
     if "vocab_size" not in sections.get("model", {}):
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=n_ids))  # type: ignore[type-var]
     return config, min(n_ids, config.model.vocab_size), notes
@@ -215,7 +217,7 @@ def _count_ids(config: TokenizerConfig) -> tuple[int, str | None]:
 
 def planned_precision(config: RunConfig, hardware: Hardware) -> str:
     """What the run computes in on that device."""
-    dtype = config.training.dtype
+    dtype = config.machine.dtype
     if dtype == "auto":
         return hardware.precision
     return "float32" if dtype == "tf32" and hardware.kind != "cuda" else dtype
@@ -237,9 +239,9 @@ def _measure(
     config: RunConfig, n_ids: int, tokens: int, seconds: float, notes: list[str], note: Callable[[str], None]
 ) -> Measurement | None:
     """The run's own step on this machine's device; None, and a note that says why, where the model does not fit."""
-    training = config.training
-    device = "auto" if training.device.startswith("cuda") else training.device
-    runtime = build_runtime(device, training.dtype, training.compile)
+    machine = config.machine
+    device = "auto" if machine.device.startswith("cuda") else machine.device
+    runtime = build_runtime(device, machine.dtype, machine.compile)
     here = local_hardware(runtime)
     memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
     largest = largest_micro_batch(memory, config.batch_rows, here.usable)
@@ -250,7 +252,7 @@ def _measure(
             f" {here.usable / GIB:,.1f} GiB to give"
         )
         return None
-    rows = largest if training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)
+    rows = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)
     note(f"measuring steps on {here.name} for about {seconds:.0f} seconds")
     model = build_model(config.architecture, config.model).to(runtime.device)
     rate, rows = measure_tokens_per_second(

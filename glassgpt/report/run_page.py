@@ -163,6 +163,7 @@ def settings_html(record: RunRecord) -> str:
     sections = {key: value for key, value in record.config.items() if isinstance(value, dict)}
     machine = {key: value for key, value in record.machine.items() if key != "later"}
     later = [(f"after step {session.pop('after_step')}", session) for session in record.machine.get("later", [])]
+    top |= sections.pop("run", {})
     parts = [("run", top), *sections.items(), ("data, as prepared", record.data), ("machine and code", machine), *later]
     tables = "\n".join(
         f"<section><h3>{escape(title)}</h3>{_settings_table(values)}</section>" for title, values in parts if values

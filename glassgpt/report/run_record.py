@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glassgpt.config import read_toml
 from glassgpt.errors import UserError
 from glassgpt.files import read_json
+from glassgpt.training.config_formats import read_config
 from glassgpt.training.metrics import Line, read_lines
 
 FIGURES = (
@@ -30,7 +30,7 @@ class RunRecord:
     """A run as its folder tells it. Of a run that has just begun, or stopped early, most parts are empty."""
 
     name: str
-    config: dict[str, Any]  # sections of config.toml
+    config: dict[str, Any]  # config.toml, in today's format
     machine: dict[str, Any]
     data: dict[str, Any]  # the manifest of the training data
     train: list[Line]  # one line per logged step that was taken
@@ -61,7 +61,7 @@ def read_record(folder: Path) -> RunRecord:
     config = folder / "config.toml"
     return RunRecord(
         name=folder.resolve().name,
-        config=read_toml(config) if config.exists() else {},
+        config=read_config(config) if config.exists() else {},
         machine=_read_if_there(folder / "machine.json"),
         data=_read_if_there(folder / "data.json"),
         train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],

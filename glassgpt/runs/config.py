@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,102 +11,105 @@ from typing import Any, Literal
 from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError, check_least, unknown
 from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ModelConfig, find_architecture
-from glassgpt.runtime.device import PARALLEL, PRECISIONS
+from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.base import END_OF_TEXT
+from glassgpt.training.checkpoint_manager import CheckpointConfig
+from glassgpt.training.config_formats import (
+    FORMAT,
+    check_section,
+    current_setting,
+    current_settings,
+    read_config,
+)
+from glassgpt.training.config_formats import Sections as Sections
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
 from glassgpt.training.trackers import check_tracker
 
-FORMAT = 2
-STAGE = "pretrain"
-# What each format has added to the one before, and the value by which an older run was made.
-ADDED: dict[int, dict[str, dict[str, Any]]] = {
-    2: {
-        "data": {"document_mask": False},
-        "training": {
-            "init_from": "", "parallel": "auto", "activation_checkpointing": False, "loss_chunk": 0, "eval_suites": [],
-            "eval_suite_every": 0, "eval_suite_limit": 0, "eval_suite_file": "", "track": [],
-        },
-    }
-}  # fmt: skip
-Sections = dict[str, dict[str, Any]]
+# What may change on --resume: these sections, with exceptions in both directions. All else decides the weights.
+CHANGEABLE_SECTIONS = ("machine", "evaluation", "checkpoint")
+FIXED_BESIDE_THEM = ("machine.dtype", "machine.compile")
+CHANGEABLE_BESIDE_THEM = ("training.max_steps",)
+
+
+@dataclass(frozen=True)
+class RunKindConfig:
+    """What a run is: the stage of training, see `glassgpt.runs.stages`, and the weights that it began with."""
+
+    stage: str = "pretrain"  # pretrain: next-token prediction on a text; none: imported weights, not trained here
+    init_from: str | None = None  # run whose best weights it began with (`--init-from`); none: random weights
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how much at a time, and how often to look. Raises UserError for a value out of range."""
+    """What is trained, step by step: it decides the weights. Raises UserError for a value out of range."""
 
-    max_steps: int = 2000
-    batch_tokens: int = 768  # per optimizer step, over all ranks
-    micro_batch: int | Literal["auto"] = 0  # rows per pass; 0: the whole batch in one; auto: the most that fit
-    grad_clip: float = 1.0  # largest global gradient norm; 0: no clipping
-    seed: int = 1337
-    init_from: str = ""  # the run that the first weights, the sizes and the tokenizer came from; set by --init-from
-    device: str = "auto"
-    dtype: str = "auto"
-    compile: bool = False
-    parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp where torchrun has started several
-    activation_checkpointing: bool = False  # run each block again for its gradient: less memory, more time
-    loss_chunk: int = 0  # tokens whose logits are held at once, computed twice then; 0: all of a pass
-    overfit_batch: bool = False  # the first batch again and again, down to a loss near zero
-    log_every: int = 10  # steps between lines of progress
-    eval_every: int = 250  # steps between validations; 0: only at the end
-    eval_tokens: int = 20_000  # of the validation split, at each of them; the whole split at the end
-    eval_suites: tuple[str, ...] = ()  # "hellaswag": put to the model while it trains
-    eval_suite_every: int = 0  # steps between that; 0: as eval_every
-    eval_suite_limit: int = 0  # the first so many items; 0: all
-    eval_suite_file: str = ""  # the items, JSON lines; "": the published ones
+    max_steps: int = 2000  # optimizer steps of the whole run
+    batch_tokens: int = 768  # tokens of an optimizer step, over all ranks
+    micro_batch: int | Literal["auto"] | None = None  # rows of a pass; none: all rows of a rank; auto: as many as fit
+    grad_clip: float = 1.0  # largest global norm of the gradient; 0: no clipping
+    seed: int = 1337  # of the initial weights, the data order, dropout and samples
+    loss_chunk: int | None = None  # tokens whose logits are held at once, computed twice then; none: all of a pass
+    overfit_batch: bool = False  # train on the first batch only, until its loss is near zero
+
+    def __post_init__(self) -> None:
+        least = {"max_steps": 1, "batch_tokens": 1, "micro_batch": 1, "grad_clip": 0, "seed": 0, "loss_chunk": 1}
+        check_least("training", self, least)
+        if self.seed >= 1 << 63:  # torch's generators take no more than 64 bits, and a step may be added
+            raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured and shown while a run trains. Raises UserError for a value out of range or an unknown name."""
+
+    every: int = 250  # steps between validations; 0: only at the end
+    tokens: int = 20_000  # tokens of the validation split for each; at the end the whole split
+    suites: tuple[str, ...] = ()  # test suites that the model takes while it trains: hellaswag
+    suite_every: int | None = None  # steps between suites; none: as `evaluation.every`
+    suite_limit: int | None = None  # use only the first N items of a suite; none: all
+    suite_file: str | None = None  # JSON lines file with the items; none: the published ones
     sample_every: int = 250  # steps between samples; 0: none
-    sample_tokens: int = 80
-    checkpoint_every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
-    keep_last: int = 2  # checkpoints that can be resumed from
-    snapshots: int = 20  # weights kept at log-spaced steps, to watch it learn
-    track: tuple[str, ...] = ()  # swanlab, trackio, wandb, tensorboard: where figures and samples go as well
+    sample_tokens: int = 80  # tokens of a sample
+    log_every: int = 10  # steps between lines of progress
+    track: tuple[str, ...] = ()  # trackers that get figures and samples too: swanlab, trackio, wandb, tensorboard
 
     def __post_init__(self) -> None:
         least = {
-            "max_steps": 1, "batch_tokens": 1, "micro_batch": 0, "grad_clip": 0, "seed": 0, "loss_chunk": 0,
-            "log_every": 1, "eval_every": 0, "eval_tokens": 1, "eval_suite_every": 0, "eval_suite_limit": 0,
-            "sample_every": 0, "sample_tokens": 1, "checkpoint_every": 0, "keep_last": 1, "snapshots": 0,
+            "every": 0, "tokens": 1, "suite_every": 1, "suite_limit": 1, "sample_every": 0, "sample_tokens": 1,
+            "log_every": 1,
         }  # fmt: skip
-        for field, minimum in least.items():
-            value = getattr(self, field)
-            if value == "auto":  # micro_batch alone may be so, by its type
-                continue
-            if not minimum <= value < float("inf"):
-                raise UserError(f"training.{field} = {value} is out of range: it must be at least {minimum}")
-        if self.seed >= 1 << 63:  # torch's generators take no more than 64 bits, and a step may be added
-            raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
-        if self.dtype not in PRECISIONS:
-            raise unknown("dtype", self.dtype, PRECISIONS)
-        for suite in self.eval_suites:
+        check_least("evaluation", self, least)
+        for suite in self.suites:
             check_suite(suite)
         for tracker in self.track:
             check_tracker(tracker)
-        if self.parallel not in PARALLEL:
-            raise unknown("training.parallel", self.parallel, PARALLEL)
 
 
-# On --resume these may change: length, device, ranks, logging and evaluation. All others decide what the weights are.
-CHANGEABLE = frozenset(
-    f"training.{field}"
-    for field in (
-        "max_steps", "device", "parallel", "activation_checkpointing", "log_every", "eval_every", "eval_tokens",
-        "eval_suites", "eval_suite_every", "eval_suite_limit", "eval_suite_file", "track", "sample_every",
-        "sample_tokens", "checkpoint_every", "keep_last", "snapshots",
-    )
-)  # fmt: skip
+# The sections of a run's config but for [model], whose dataclass is the architecture's.
+SECTIONS: dict[str, type[Any]] = {
+    "run": RunKindConfig,
+    "data": DataConfig,
+    "tokenizer": TokenizerConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "training": TrainingConfig,
+    "machine": MachineConfig,
+    "evaluation": EvaluationConfig,
+    "checkpoint": CheckpointConfig,
+}
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run, section by section."""
 
+    run: RunKindConfig
     architecture: str
     model: ModelConfig
     data: DataConfig
@@ -114,6 +117,9 @@ class RunConfig:
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     training: TrainingConfig
+    machine: MachineConfig
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
 
     def __post_init__(self) -> None:
         tokens, block = self.training.batch_tokens, self.model.block_size
@@ -144,18 +150,19 @@ class RunConfig:
 def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     """Sections of plain values, as TOML gives them, to a checked config; missing fields take their defaults.
 
-    `schedule.decay_steps` becomes `training.max_steps` where it is 0, and `schedule.cooldown_steps` its own default.
+    `schedule.decay_steps` becomes `training.max_steps` where it is not set, and `schedule.cooldown_steps` of a wsd
+    schedule its own default.
     """
-    known = {"data": DataConfig, "tokenizer": TokenizerConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig,
-             "training": TrainingConfig}  # fmt: skip
     for name, fields in sections.items():
-        if name not in known and name != "model":
-            raise unknown("section", name, ["model", *known])
-        _check_section(name, fields)
+        if name not in SECTIONS and name != "model":
+            raise unknown("section", name, ["model", *SECTIONS])
+        check_section(name, fields)
     model = dict(sections.get("model", {}))
     architecture = model.pop("architecture", "gpt2")
-    parsed: dict[str, Any] = {name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in known.items()}
-    if parsed["schedule"].decay_steps == 0:
+    parsed: dict[str, Any] = {
+        name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in SECTIONS.items()
+    }
+    if parsed["schedule"].decay_steps is None:
         parsed["schedule"] = replace(parsed["schedule"], decay_steps=parsed["training"].max_steps)
     if parsed["schedule"].name == "wsd":
         parsed["schedule"] = replace(parsed["schedule"], cooldown_steps=cooldown_steps(parsed["schedule"]))
@@ -166,17 +173,11 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     )
 
 
-def _check_section(name: str, fields: Any) -> None:
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
-
-
 def config_sections(config: RunConfig) -> Sections:
     """The inverse of `parse_run_config`: every field, defaults too."""
-    sections: Sections = {"model": {"architecture": config.architecture, **to_dict(config.model)}}
-    for name in ("data", "tokenizer", "optimizer", "schedule", "training"):
-        sections[name] = to_dict(getattr(config, name))
-    return sections
+    sections = {name: to_dict(getattr(config, name)) for name in SECTIONS}
+    model = {"architecture": config.architecture, **to_dict(config.model)}
+    return {"run": sections.pop("run"), "model": model, **sections}
 
 
 def dump_config(config: RunConfig) -> str:
@@ -186,15 +187,11 @@ def dump_config(config: RunConfig) -> str:
 
 def load_config(path: Path) -> RunConfig:
     """The config of a run, of this format or an older one. Raises UserError for one that is damaged or newer."""
-    sections = read_toml(path)
+    sections = read_config(path)
     found = sections.pop("format", None)
-    if found not in (*ADDED, FORMAT - len(ADDED)):
+    if found != FORMAT:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads formats up to {FORMAT}")
     try:
-        for number in range(found + 1, FORMAT + 1):
-            for section, fields in ADDED[number].items():
-                _check_section(section, sections.setdefault(section, {}))
-                sections[section] = fields | sections[section]
         config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -211,23 +208,41 @@ def list_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def load_recipe(name: str) -> Sections:
-    """The sections of a recipe of the package, or of a TOML file of the user's; its title stays behind."""
+def quiet(line: str) -> None:
+    """Drops a note."""
+
+
+def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
+    """The sections of a recipe of the package, or of a TOML file of the user's; its title stays behind.
+
+    `note` gets a line for each field that has another name or value today.
+    """
     recipes = list_recipes()
     if name not in recipes and not name.endswith(".toml"):
         raise unknown("recipe", name, recipes)
     recipe = read_toml(recipes.get(name, Path(name)))
     sections = {section: fields for section, fields in recipe.items() if section not in ("about", "format")}
     for section, fields in sections.items():
-        _check_section(section, fields)
-    return sections
+        check_section(section, fields)
+    settings = {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}
+    return with_settings({section: {} for section in sections}, current_settings(settings, note))
 
 
-def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
-    """A copy of `sections` with each `section.field=value` put in."""
-    result = {name: dict(fields) for name, fields in sections.items()}
+def apply_overrides(sections: Sections, overrides: Sequence[str], note: Callable[[str], None] = quiet) -> Sections:
+    """A copy of `sections` with each `section.field=value` put in; `note` as in `load_recipe`."""
+    settings = {}
     for text in overrides:
         section, field, value = parse_override(text)
+        path, value = current_setting(f"{section}.{field}", value, note)
+        settings[path] = value
+    return with_settings(sections, settings)
+
+
+def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
+    """A copy of `sections` with each value put in by its "section.field"."""
+    result = {name: dict(fields) for name, fields in sections.items()}
+    for path, value in settings.items():
+        section, _, field = path.partition(".")
         result.setdefault(section, {})[field] = value
     return result
 
@@ -247,9 +262,15 @@ def check_ranks(config: RunConfig, ranks: Ranks) -> None:
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
     """The config with the dtype that `auto` has become: it decides what the weights become, on other devices too."""
-    if config.training.dtype != "auto":
+    if config.machine.dtype != "auto":
         return config
-    return replace(config, training=replace(config.training, dtype=dtype))
+    return replace(config, machine=replace(config.machine, dtype=dtype))
+
+
+def may_change(section: str, field: str) -> bool:
+    """Whether a resumed run may have another value there."""
+    path = f"{section}.{field}"
+    return path in CHANGEABLE_BESIDE_THEM or (section in CHANGEABLE_SECTIONS and path not in FIXED_BESIDE_THEM)
 
 
 def check_resumable(old: RunConfig, new: RunConfig) -> None:
@@ -259,7 +280,7 @@ def check_resumable(old: RunConfig, new: RunConfig) -> None:
         f"{section}.{field} was {before[section].get(field)!r} and is now {value!r}"
         for section, fields in after.items()
         for field, value in fields.items()
-        if f"{section}.{field}" not in CHANGEABLE and before[section].get(field) != value
+        if not may_change(section, field) and before[section].get(field) != value
     ]
     if changed:
         raise UserError(f"cannot resume: {'; '.join(changed)}; leave it as it was, or start a new run")

@@ -30,7 +30,7 @@ class PlainListener(Listener):
         self.say(line)
 
     def started(self, info: RunInfo, state: TrainState) -> None:
-        self._training = info.config.training
+        self._max_steps, self._log_every = info.config.training.max_steps, info.config.evaluation.log_every
         self._validating = 0.0  # seconds
         self._first_step, self._began = state.step, time.perf_counter()
         self._val_loss: float | None = None
@@ -40,8 +40,8 @@ class PlainListener(Listener):
     def stepped(self, state: TrainState, record: Line) -> None:
         if "skipped" in record:
             self.say(f"step {state.step}: skipped, {record['skipped']}")
-        elif state.step % self._training.log_every == 0 or state.step == 1:
-            self.say(f"step {state.step:>5}/{self._training.max_steps}  {self.figures(state, record)}")
+        elif state.step % self._log_every == 0 or state.step == 1:
+            self.say(f"step {state.step:>5}/{self._max_steps}  {self.figures(state, record)}")
 
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         self._validating += seconds
@@ -81,7 +81,7 @@ class PlainListener(Listener):
 
     def _eta(self, state: TrainState) -> str:
         done = state.step - self._first_step
-        left = self._training.max_steps - state.step
+        left = self._max_steps - state.step
         seconds = round((time.perf_counter() - self._began) / max(done, 1) * left)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"

@@ -15,7 +15,6 @@ from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.runs.config import (
-    STAGE,
     RunConfig,
     Sections,
     apply_overrides,
@@ -25,7 +24,9 @@ from glassgpt.runs.config import (
     load_config,
     load_recipe,
     parse_run_config,
+    quiet,
     with_dtype,
+    with_settings,
 )
 from glassgpt.runs.folder import check_free, check_trained, find_last, find_run, has_ended
 from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
@@ -43,11 +44,10 @@ OVERFIT: Sections = {
     "model": {"dropout": 0.0},
     "optimizer": {"weight_decay": 0.0},
     "schedule": {"name": "constant", "warmup_steps": 10},
-    "training": {
-        "overfit_batch": True, "max_steps": 1000, "eval_every": 0, "sample_every": 0, "checkpoint_every": 0,
-        "snapshots": 0,
-    },
-}  # fmt: skip
+    "training": {"overfit_batch": True, "max_steps": 1000},
+    "evaluation": {"every": 0, "sample_every": 0},
+    "checkpoint": {"every": 0, "snapshots": 0},
+}
 
 Note = Callable[[str], None]
 
@@ -61,19 +61,15 @@ class Changes:
     values: Mapping[str, Any]
     max_steps: int | None
 
-    def apply(self, sections: Sections) -> RunConfig:
-        """The checked config of `sections` with the changes made."""
+    def apply(self, sections: Sections, note: Note = quiet) -> RunConfig:
+        """The checked config of `sections` with the changes made; `note` as in `load_recipe`."""
         if self.overfit_batch:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        sections = apply_overrides(sections, self.overrides)
-        for path, value in self.values.items():
-            section, _, field = path.partition(".")
-            sections.setdefault(section, {})[field] = value
-        config = parse_run_config(sections)
+        config = parse_run_config(with_settings(apply_overrides(sections, self.overrides, note), self.values))
         own = tokenizer_of(config.data.source)
-        if own and not config.training.init_from and not self._names_tokenizer():
+        if own and not config.run.init_from and not self._names_tokenizer():
             config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
         if self.max_steps is None:
             return config
@@ -117,17 +113,17 @@ def decide_new_run(
 ) -> Decision:
     """A new run. Everything is checked and prepared before the folder, or an old run's, is touched."""
     check_free(folder, overwrite)
-    sections, initial = load_recipe(recipe), _open_initial_run(recipe, changes)
+    sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
         sections = initial.sections(sections)
-    config = changes.apply(sections)
+    config = changes.apply(sections, note)
     if initial is not None:
         initial.check(config)
-    elif config.training.init_from:
-        raise UserError("training.init_from says what --init-from RUN did: give that")
+    elif config.run.init_from:
+        raise UserError("run.init_from says what --init-from RUN did: give that")
     check_ranks(config, ranks)
     runtime = find_runtime(config, ranks, note)
-    data, tokenizer, remark = find_stage(STAGE).prepare(config, corpus)
+    data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
     note(remark)
     sections.setdefault("model", {}).setdefault("vocab_size", tokenizer.vocab_size)
     config = with_dtype(changes.apply(sections), runtime.precision)
@@ -146,11 +142,11 @@ def decide_resumed_run(
 ) -> Decision:
     """The run in `folder`, from its last checkpoint that can be resumed from."""
     folder = find_run(folder)
-    config = _config_of_resumed(folder, recipe, changes, ranks)
+    config = _config_of_resumed(folder, recipe, changes, ranks, note)
     find_runtime(config, ranks, note)
     last = find_last(folder, config.training.max_steps)
     finished = has_ended(folder) and (last.step == config.training.max_steps or config.training.overfit_batch)
-    data = {} if finished else find_stage(STAGE).find_again(folder, corpus)
+    data = {} if finished else find_stage(config.run.stage).find_again(folder, corpus)
     lines = read_lines(folder / "metrics.jsonl")
     return Decision(
         str(folder),
@@ -163,23 +159,23 @@ def decide_resumed_run(
     )
 
 
-def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks) -> RunConfig:
+def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks, note: Note) -> RunConfig:
     """The run's own config with the changes made, which must be such that it stays the same run."""
     check_trained(folder)
     stored = load_config(folder / "config.toml")
-    sections = config_sections(stored) if recipe is None else load_recipe(recipe)
-    if stored.training.init_from:
+    sections = config_sections(stored) if recipe is None else load_recipe(recipe, note)
+    if stored.run.init_from:
         sections = inherit(sections, stored)
     # What a recipe leaves open was decided when the run began.
-    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("training", "init_from"))
+    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
     for section, field in decided:
         sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
-    training = sections.setdefault("training", {})
-    if training.get("dtype", "auto") == "auto":
-        training["dtype"] = stored.training.dtype
+    machine = sections.setdefault("machine", {})
+    if machine.get("dtype", "auto") == "auto":
+        machine["dtype"] = stored.machine.dtype
     if ranks.store is None:  # how the ranks shared the work says nothing about one process
-        training["parallel"] = "auto"
-    config = changes.apply(sections)
+        machine["parallel"] = "auto"
+    config = changes.apply(sections, note)
     if config.training.micro_batch == "auto":
         same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
         config = dataclasses.replace(config, training=same)
@@ -190,21 +186,21 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
 
 def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:
     """The run whose weights a new one begins with, if any."""
-    if init_from := changes.values.get("training.init_from"):
+    if init_from := changes.values.get("run.init_from"):
         return open_initial_run(init_from)
     if recipe == FINETUNE:
         raise UserError("the recipe finetune goes on with the weights of another run: name it with --init-from RUN")
     return None
 
 
-def find_runtime(config: RunConfig, ranks: Ranks, note: Note = lambda line: None) -> Runtime:
+def find_runtime(config: RunConfig, ranks: Ranks, note: Note = quiet) -> Runtime:
     """The runtime that a config asks for. Raises UserError for a device or a tracker that is not here."""
-    training = config.training
-    for tracker in training.track:
+    machine = config.machine
+    for tracker in config.evaluation.track:
         check_installed(tracker)
     runtime = build_runtime(
-        training.device, training.dtype, training.compile,
-        ranks=ranks, parallel=training.parallel, activation_checkpointing=training.activation_checkpointing,
+        machine.device, machine.dtype, machine.compile,
+        ranks=ranks, parallel=machine.parallel, activation_checkpointing=machine.activation_checkpointing,
     )  # fmt: skip
     for line in runtime.notes:
         note(line)

@@ -82,7 +82,7 @@ def _losses(run: Run) -> list[str]:
     if final is not None:
         lines.append(f"validation loss {final['best/val/loss']:.4f} nats per token, on the whole validation split")
     elif run.checkpoint.score is not None:
-        tokens = min(run.config.training.eval_tokens, run.manifest.val.tokens)
+        tokens = min(run.config.evaluation.tokens, run.manifest.val.tokens)
         lines.append(f"validation loss {run.checkpoint.score:.4f} nats per token, on {tokens:,} tokens")
     return lines
 

@@ -20,10 +20,10 @@ import glassgpt
 from glassgpt.errors import UserError, unknown
 from glassgpt.files import read_json, recover_folder, remove_unfinished, replacing_folder, write_text
 from glassgpt.runs.config import RunConfig, dump_config
-from glassgpt.runs.origin import ORIGIN
 from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, discard, list_checkpoints, remove_leftovers
+from glassgpt.training.config_formats import NO_STAGE, read_config
 from glassgpt.training.metrics import Line, cut_back, read_lines
 
 RUNS = Path("runs")
@@ -31,7 +31,8 @@ RUNS = Path("runs")
 
 def is_imported(folder: Path) -> bool:
     """Whether a run folder holds weights from elsewhere that have not been trained here."""
-    return (folder / ORIGIN).exists() and not (folder / "data.json").exists()
+    kind = read_config(folder / "config.toml").get("run")
+    return isinstance(kind, dict) and kind.get("stage") == NO_STAGE
 
 
 def named_folder(run: str | Path) -> Path:

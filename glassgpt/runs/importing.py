@@ -14,14 +14,16 @@ from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import load_hf
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
 from glassgpt.models.gpt2 import GPT2Config
-from glassgpt.runs.config import RunConfig, TrainingConfig
+from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
 from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
 from glassgpt.runs.run import Run, load
-from glassgpt.runtime.device import build_runtime
+from glassgpt.runtime.device import MachineConfig, build_runtime
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.training.checkpoint import gather_checkpoint, write_checkpoint
+from glassgpt.training.checkpoint_manager import CheckpointConfig
+from glassgpt.training.config_formats import NO_STAGE
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
 
@@ -80,6 +82,7 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
 def _describe(model: GPT2Config, tokenizer: Tokenizer) -> RunConfig:
     """Sizes and tokenizer as they are; what only training needs has its defaults."""
     return RunConfig(
+        run=RunKindConfig(NO_STAGE),
         architecture="gpt2",
         model=model,
         data=DataConfig(NO_DATA),
@@ -87,6 +90,9 @@ def _describe(model: GPT2Config, tokenizer: Tokenizer) -> RunConfig:
         optimizer=OptimizerConfig(),
         schedule=ScheduleConfig(),
         training=TrainingConfig(batch_tokens=model.block_size),
+        machine=MachineConfig(),
+        evaluation=EvaluationConfig(),
+        checkpoint=CheckpointConfig(),
     )
 
 

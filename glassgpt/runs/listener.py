@@ -37,7 +37,7 @@ class Listener:
         """What the stage measured on held-out data after `step` steps; `final` is on all of it. It took `seconds`."""
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
-        """What a suite of `training.eval_suites` found after `step` steps, in `seconds`."""
+        """What a suite of `evaluation.suites` found after `step` steps, in `seconds`."""
 
     def sampled(self, step: int, prompt: str, text: str) -> None:
         """What the model writes after `step` steps."""

@@ -20,7 +20,7 @@ def estimate_memory(config: RunConfig, hardware: Hardware, *, n_ids: int, precis
     memory = estimate_step_memory(
         config.architecture, config.model, config.optimizer,
         precision=precision, device_type=hardware.kind, n_ids=n_ids,
-        activation_checkpointing=config.training.activation_checkpointing, loss_chunk=config.training.loss_chunk,
+        activation_checkpointing=config.machine.activation_checkpointing, loss_chunk=config.training.loss_chunk,
     )  # fmt: skip
     floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
@@ -71,5 +71,5 @@ def _no_room(memory: StepMemory, here: Hardware, rows: int) -> str:
     need = memory.peak(1, accumulates=rows > 1)
     return (
         f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB, of {here.usable / GIB:.1f};"
-        " try --set training.activation_checkpointing=true, or lower model.n_layer, model.n_embd or model.block_size"
+        " try --set machine.activation_checkpointing=true, or lower model.n_layer, model.n_embd or model.block_size"
     )

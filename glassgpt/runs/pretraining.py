@@ -44,7 +44,7 @@ class Pretraining:
                 " or a larger data.val_fraction"
             )
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
-        self.in_parts = bool(config.training.loss_chunk)
+        self.in_parts = config.training.loss_chunk is not None
         self._config, self._runtime = config, runtime
         self._loader = Loader(dataset.train, config.model.block_size, config.batch_rows, config.training.seed)
         self._token_bytes = bytes_per_token(self.tokenizer)
@@ -80,14 +80,14 @@ class Pretraining:
         return self._loss(model, batch)
 
     def validate(self, whole: bool) -> Mapping[str, float]:
-        """The loss on the whole validation split, or on about `training.eval_tokens` of it."""
+        """The loss on the whole validation split, or on about `evaluation.tokens` of it."""
         evaluation = evaluate(
             self.model,
             self.dataset.val,
             self._token_bytes,
             self._runtime,
             block_size=self._config.model.block_size,
-            max_tokens=None if whole else self._config.training.eval_tokens,
+            max_tokens=None if whole else self._config.evaluation.tokens,
             eot_id=self._eot_id,
         )
         return {
@@ -105,13 +105,13 @@ class Pretraining:
         ids = start_of_text(self.tokenizer)
         pieces = write(
             self.model, self.tokenizer, ids, SAMPLING,
-            self._config.model.block_size, self._config.training.sample_tokens, generator,
+            self._config.model.block_size, self._config.evaluation.sample_tokens, generator,
         )  # fmt: skip
         return Sample(self.tokenizer.decode(ids), "".join(pieces))
 
     def describe(self) -> str:
         """Tokenizer and splits in one line."""
-        n_val, eval_tokens = len(self.dataset.val), self._config.training.eval_tokens
+        n_val, eval_tokens = len(self.dataset.val), self._config.evaluation.tokens
         part = "" if n_val <= eval_tokens else f", {eval_tokens:,} of them while training"
         return (
             f"{self.tokenizer.name} tokenizer, {self.tokenizer.vocab_size:,} ids: {len(self.dataset.train):,} tokens to"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
@@ -34,9 +33,10 @@ class Publisher(Listener):
         self._listener.note(line)
 
     def started(self, info: RunInfo, state: TrainState) -> None:
-        self._log_every = info.config.training.log_every
+        self._log_every = info.config.evaluation.log_every
         known = load_ids(info.folder)
-        config: Mapping[str, Any] = config_sections(info.config) | {"run": {"parameters": info.n_parameters}}
+        config = config_sections(info.config)
+        config["run"]["parameters"] = info.n_parameters
         for name in self._names:
             start = TrackedRun(info.folder.name, info.folder, config, state.step, known.get(name))
             try:

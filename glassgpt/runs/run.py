@@ -31,10 +31,10 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
-from glassgpt.models import build_model
 from glassgpt.runs.config import RunConfig, document_eot_id, load_config
 from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_imported
 from glassgpt.runs.origin import ORIGIN, load_origin
+from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights
@@ -191,7 +191,7 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     if tokenizer_sha256(tokenizer) != _recorded_tokenizer(folder):
         raise UserError(f"{folder / 'tokenizer.json'} is not the tokenizer that the run was trained with: restore it")
     runtime = build_runtime(device, "float32")
-    model = build_model(config.architecture, config.model)
+    model = find_stage(config.run.stage).build_model(config)
     chosen = find_checkpoint(folder, checkpoint)
     load_model_weights(chosen, model)
     model.to(runtime.device).eval()

@@ -51,18 +51,18 @@ class Session:
         self._scaler = runtime.build_scaler()
         self._checkpoints = CheckpointManager(
             folder / "checkpoints", model, self._optimizer, runtime.ranks,
-            keep_last=config.training.keep_last,
-            snapshots=snapshot_steps(config.training.max_steps, config.training.snapshots),
+            keep_last=config.checkpoint.keep_last,
+            snapshots=snapshot_steps(config.training.max_steps, config.checkpoint.snapshots),
         )  # fmt: skip
-        self._suites = {name: self._open_suite(name) for name in config.training.eval_suites}
+        self._suites = {name: self._open_suite(name) for name in config.evaluation.suites}
         self._loss = math.inf  # of the last step
         self._validating = 0.0  # seconds spent on validation and suites
         self._seconds = 0.0  # spent in training so far, interruptions not counted
         self._clock = time.perf_counter()
 
     def _open_suite(self, name: str) -> HellaSwag:
-        training, tokenizer = self.config.training, self.stage.tokenizer
-        file, limit = training.eval_suite_file or None, training.eval_suite_limit or None
+        evaluation, tokenizer = self.config.evaluation, self.stage.tokenizer
+        file, limit = evaluation.suite_file, evaluation.suite_limit
         # The first rank of a node may have to download it for the others.
         return self.runtime.ranks.on_all(
             lambda: open_suite(name, tokenizer, file=file, limit=limit), first_of_node_first=True
@@ -174,19 +174,19 @@ class Session:
 
     def _look(self, state: TrainState) -> None:
         """What is due after this step: validation, suites, a sample, a checkpoint, in that order."""
-        training, step = self.config.training, state.step
+        training, evaluation, step = self.config.training, self.config.evaluation, state.step
         last = step == training.max_steps
         score = None
-        if _due(step, training.eval_every) or (last and not training.overfit_batch):
-            score = self._validate(step, record=_due(step, training.eval_every))[self.stage.best.figure]
+        if _due(step, evaluation.every) or (last and not training.overfit_batch):
+            score = self._validate(step, record=_due(step, evaluation.every))[self.stage.best.figure]
             score = score if math.isfinite(score) else None  # never the best
-        if last or _due(step, training.eval_suite_every or training.eval_every):
+        if last or _due(step, evaluation.suite_every or evaluation.every):
             self._run_suites(step)
-        if _due(step, training.sample_every):
+        if _due(step, evaluation.sample_every):
             self._sample(step)
         best = self._checkpoints.best
         improved = score is not None and self.stage.best.improves(score, on=best.score if best else None)
-        resumable = last or improved or _due(step, training.checkpoint_every)
+        resumable = last or improved or _due(step, self.config.checkpoint.every)
         if step > 0 and (resumable or step in self._checkpoints.snapshots):
             self._save(state, score, resumable=resumable)
         elif score is not None and (saved := self._checkpoints.find(step)):  # step 0 was saved with the folder

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from torch import nn
 
 from glassgpt.data.corpora import Corpus
-from glassgpt.errors import unknown
+from glassgpt.errors import UserError, unknown
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.pretraining import PretrainingKind
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.config_formats import NO_STAGE
 from glassgpt.training.stage import Stage
 
 
@@ -39,11 +40,19 @@ class StageKind(Protocol):
         """The stage, on every rank."""
 
 
-STAGES: dict[str, StageKind] = {"pretrain": PretrainingKind()}
+class ImportedKind(PretrainingKind):
+    """Of a run whose weights come from elsewhere: it has a model and nothing to train it on."""
+
+    def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
+        """Raises UserError: such a run is not trained."""
+        raise UserError(f"run.stage = {NO_STAGE} is for imported runs: name the stage to train")
+
+
+STAGES: dict[str, StageKind] = {"pretrain": PretrainingKind(), NO_STAGE: ImportedKind()}
 
 
 def find_stage(name: str) -> StageKind:
     """Raises UserError for a name that no stage has."""
     if name not in STAGES:
-        raise unknown("stage", name, STAGES)
+        raise unknown("run.stage", name, STAGES)
     return STAGES[name]

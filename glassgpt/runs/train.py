@@ -13,7 +13,7 @@ from glassgpt.data.corpora import text_corpus
 from glassgpt.errors import ReportedByFirstRank, UserError
 from glassgpt.files import write_text
 from glassgpt.report.run_page import write_report
-from glassgpt.runs.config import STAGE, dump_config, load_config, parse_run_config
+from glassgpt.runs.config import dump_config, load_config, parse_run_config
 from glassgpt.runs.console import PlainListener
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
@@ -36,6 +36,7 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
 from glassgpt.tokenizers.build import build_again
 from glassgpt.training.checkpoint import record_score, write_checkpoint
+from glassgpt.training.config_formats import current_settings
 from glassgpt.training.fit import Diverged, TrainState
 
 DEFAULT_RECIPE = "char-tiny"
@@ -90,10 +91,12 @@ def train(
             source = corpus.source if corpus else data
             new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
             folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
-            values = dict(settings or {}) | ({} if source is None else {"data.source": source})
+            values = current_settings(settings or {}, listener.note) | (
+                {} if source is None else {"data.source": source}
+            )
             if init_from is not None:
-                values["training.init_from"] = named_run(init_from)
-            values |= {"training.track": list(track)} if track else {}
+                values["run.init_from"] = named_run(init_from)
+            values |= {"evaluation.track": list(track)} if track else {}
             changes = Changes(overfit_batch, overrides, values, max_steps)
             held.enter_context(lock_run(folder))
             can_begin = recipe is not None or source is not None or init_from is not None
@@ -118,7 +121,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
         return "auto"
     session = ranks.on_all(lambda: _build_session(decision, ranks, listener))
     state = _create_run(session, decision.origin) if decision.checkpoint is None else _resume_run(session, decision)
-    track = session.config.training.track
+    track = session.config.evaluation.track
     if track and ranks.first:
         session.listener = Publisher(listener, track, decision.recorded)
     try:
@@ -144,7 +147,7 @@ def _report(folder: Path) -> None:
 def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:
     """The same session on every rank: runtime, data, model, stage."""
     config = parse_run_config(decision.config)
-    kind = find_stage(STAGE)
+    kind = find_stage(config.run.stage)
     runtime = ranks.on_all(lambda: find_runtime(config, ranks))
     ranks.connect(runtime.device, compiling=runtime.compile)
     tokenizer = build_again(decision.tokenizer)
@@ -152,9 +155,9 @@ def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sess
     with _room_for_model(runtime):
         torch.manual_seed(config.training.seed)
         model = kind.build_model(config)
-        if config.training.init_from and decision.checkpoint is None:
+        if config.run.init_from and decision.checkpoint is None:
             if ranks.first:  # the others may not have its folder
-                model.load_state_dict(open_initial_run(config.training.init_from).weights(config.model))
+                model.load_state_dict(open_initial_run(config.run.init_from).weights(config.model))
             for tensor in model.state_dict().values():
                 ranks.broadcast(tensor)
         stage = kind.build(config, model, data, runtime)
@@ -198,7 +201,7 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     state = session.restore(checkpoint)
 
     def go_back() -> None:
-        every = load_config(folder / "config.toml").training.eval_every
+        every = load_config(folder / "config.toml").evaluation.every
         # A score that was measured only because a shorter run ended there is not one of this run's.
         if checkpoint.score is not None and (not every or checkpoint.step % every):
             record_score(checkpoint, None)

@@ -47,6 +47,23 @@ PEAK_FLOPS = {
 
 
 @dataclass(frozen=True)
+class MachineConfig:
+    """Where a run computes, and how. Raises UserError for a name that is unknown."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps; auto: a GPU where there is one
+    dtype: str = "auto"  # auto, float32, tf32, bfloat16, float16: precision of the passes; weights stay float32
+    compile: bool = False  # use `torch.compile`
+    parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp where there are several
+    activation_checkpointing: bool = False  # recompute each block in the backward pass: less memory, more time
+
+    def __post_init__(self) -> None:
+        if self.dtype not in PRECISIONS:
+            raise unknown("machine.dtype", self.dtype, PRECISIONS)
+        if self.parallel not in PARALLEL:
+            raise unknown("machine.parallel", self.parallel, PARALLEL)
+
+
+@dataclass(frozen=True)
 class Runtime:
     """The device, the precision, whether to compile, this process's place among the ranks and how they share the work.
 
@@ -135,7 +152,7 @@ def build_runtime(
     """Resolves the names a user gives. Raises UserError for what is unknown, not here, or does not go together."""
     place = _find_device(device, ranks)
     if precision not in PRECISIONS:
-        raise unknown("dtype", precision, PRECISIONS)
+        raise unknown("machine.dtype", precision, PRECISIONS)
     notes: list[str] = []
     precision = _choose_precision(precision, place, notes)
     parallel = _choose_parallel(parallel, place, precision, ranks)
@@ -185,7 +202,7 @@ def _gpu_of_rank(index: str, ranks: Ranks) -> str:
 def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
     """One of PARALLEL that is not auto. Raises UserError for ranks without a way to share, and the other way round."""
     if name not in PARALLEL:
-        raise unknown("training.parallel", name, PARALLEL)
+        raise unknown("machine.parallel", name, PARALLEL)
     if name == "auto":
         name = "ddp" if ranks.several else "none"
     if name == "none" and ranks.several:

@@ -29,9 +29,9 @@ class TokenizerConfig:
     """Which tokenizer a run uses."""
 
     name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
-    vocab_size: int = 512  # bpe: bytes, merges and special tokens together
+    vocab_size: int = 512  # bpe: number of ids: bytes, merges and special tokens
     pattern: Literal["gpt2", "cl100k"] = "gpt2"  # bpe: how text is split before merging
-    special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that text never becomes by itself
+    special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that ordinary text never becomes
 
     def __post_init__(self) -> None:
         if self.name not in NAMES and not is_file_name(self.name):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from glassgpt.errors import check_least
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.training.checkpoint import (
     Checkpoint,
@@ -21,6 +23,18 @@ from glassgpt.training.checkpoint import (
     record_score,
     write_checkpoint,
 )
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run saves its state, and what it keeps of it. Raises UserError for a value out of range."""
+
+    every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
+    keep_last: int = 2  # how many of the newest checkpoints stay resumable
+    snapshots: int = 20  # log-spaced steps whose weights are kept, to see how the model learned
+
+    def __post_init__(self) -> None:
+        check_least("checkpoint", self, {"every": 0, "keep_last": 1, "snapshots": 0})
 
 
 class CheckpointManager:

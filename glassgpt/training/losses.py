@@ -60,7 +60,7 @@ def next_token_loss(
     *,
     n_ids: int | None = None,
     eot_id: int | None = None,
-    chunk: int = 0,
+    chunk: int | None = None,
     sum_losses: SumLosses | None = None,
 ) -> Loss:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.

@@ -15,12 +15,12 @@ from glassgpt.errors import UserError
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019, algorithm 2). `lr` is the peak; a schedule scales it over time."""
 
-    name: Literal["adamw"] = "adamw"
-    lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-    weight_decay: float = 0.1
+    name: Literal["adamw"] = "adamw"  # the algorithm
+    lr: float = 1e-3  # learning rate at its peak
+    beta1: float = 0.9  # decay of the running mean of the gradient, per step
+    beta2: float = 0.99  # decay of the running mean of its square, per step
+    eps: float = 1e-8  # added to the root of that mean before the division
+    weight_decay: float = 0.1  # of matrices and embeddings; biases and gains have none
 
     def __post_init__(self) -> None:
         for field in ("lr", "eps"):

@@ -172,7 +172,7 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
         _spell_attention_out(model)
     summed = runtime.compiled(sum_token_losses)
     loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
-    parallel = runtime.wrap(model, loss_function, in_parts=setup.chunk > 0)
+    parallel = runtime.wrap(model, loss_function, in_parts=setup.chunk is not None)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
         for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time

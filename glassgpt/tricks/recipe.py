@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import prepare
 from glassgpt.errors import UserError
-from glassgpt.runs.config import load_recipe
+from glassgpt.runs.config import load_recipe, quiet
 from glassgpt.runs.decision import Changes
 from glassgpt.tricks.variants import Setup
 
@@ -17,13 +17,18 @@ MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
 
 
 def plain_setup(
-    recipe: str, data: str | None, overrides: Sequence[str], rows: int | None, device: str
+    recipe: str,
+    data: str | None,
+    overrides: Sequence[str],
+    rows: int | None,
+    device: str,
+    note: Callable[[str], None] = quiet,
 ) -> tuple[Setup, Dataset]:
     """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
-    sections = load_recipe(recipe)
+    sections = load_recipe(recipe, note)
     sections.setdefault("model", {}).pop("vocab_size", None)  # without padding: that is one of the tricks
     values = {} if data is None else {"data.source": data}
-    config = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None).apply(sections)
+    config = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None).apply(sections, note)
     if rows is not None and rows < 1:
         raise UserError(f"--rows {rows} is out of range: it must be at least 1")
     prepared = prepare(config.data, config.tokenizer)

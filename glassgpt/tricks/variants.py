@@ -29,7 +29,7 @@ class Setup:
     fused: bool = True  # one kernel for the whole update
     flash: bool = True  # fused attention
     passes: int = 1  # the batch is accumulated over
-    chunk: int = 0  # tokens whose logits are held at once; 0: all
+    chunk: int | None = None  # tokens whose logits are held at once; None: all
     recompute: bool = False  # blocks run again in the backward pass
     seed: int = 1337
 

@@ -46,6 +46,7 @@ def run(
     val: Callable[[int], float] | None = None,
     steps: int = 1000,
     lr: float = 1e-3,
+    init_from: str = "none",
     **training: Any,
 ) -> RunRecord:
     val = val or train
@@ -54,7 +55,8 @@ def run(
         config={
             "model": {"architecture": "gpt2", "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128},
             "optimizer": {"lr": lr},
-            "training": {"batch_tokens": BATCH, "overfit_batch": False, "init_from": ""} | training,
+            "run": {"stage": "pretrain", "init_from": init_from},
+            "training": {"batch_tokens": BATCH, "overfit_batch": False} | training,
         },
         machine={},
         data={"text_sha256": "ab12", "val_fraction": 0.1, "tokenizer": {"name": "char", "vocab_size": 65}},

@@ -26,5 +26,5 @@ LADDER = ["optimizer.lr=1e-2", "training.batch_tokens=1024"]
     ],
 )
 def test_a_healthy_recipe_passes(recipe: str, overrides: list[str]) -> None:
-    diagnosis = diagnose(recipe, overrides=overrides, settings={"data.source": str(TEXT), "training.device": "cpu"})
+    diagnosis = diagnose(recipe, overrides=overrides, settings={"data.source": str(TEXT), "machine.device": "cpu"})
     assert [finding for finding in diagnosis.findings if finding.status != "passed"] == []

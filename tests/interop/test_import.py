@@ -50,6 +50,7 @@ def test_the_run_is_ready_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     run = gg.import_hf("source", run="mine")
     assert (run.folder, run.imported, run.step) == (Path("runs/mine"), True, 0)
+    assert run.config.run.stage == "none"
     assert run.config.model == GPT2Config(TOKENIZER.vocab_size, block_size=48, n_layer=2, n_head=3, n_embd=24)
     prompt = "The quick"
     ids = torch.tensor([TOKENIZER.encode(prompt)])

@@ -48,7 +48,7 @@ def test_utilisation_divides_the_time() -> None:
 
 
 def test_float32_has_no_known_rate() -> None:
-    plan = make_plan("char-tiny", ["training.dtype=float32"], device="a100", price_per_hour=1.0, seconds=0)
+    plan = make_plan("char-tiny", ["machine.dtype=float32"], device="a100", price_per_hour=1.0, seconds=0)
     assert plan.seconds is None and plan.cost is None
 
 
@@ -66,7 +66,7 @@ def test_this_device_is_measured() -> None:
 
 
 def test_what_does_not_fit_is_not_measured_and_says_so() -> None:
-    sizes = ["model.n_embd=65536", "model.n_head=64", "model.n_layer=4", "training.device=cpu"]
+    sizes = ["model.n_embd=65536", "model.n_head=64", "model.n_layer=4", "machine.device=cpu"]
     plan = make_plan("gpt2-124m", sizes, device="h100", seconds=10.0)
     assert plan.measured is None
     assert plan.largest_micro_batch is None

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from glassgpt.config import dump_toml, read_toml
 from glassgpt.errors import UserError
 from glassgpt.runs.config import (
-    ADDED,
-    CHANGEABLE,
+    SECTIONS,
+    EvaluationConfig,
     RunConfig,
     TrainingConfig,
     apply_overrides,
@@ -25,8 +25,11 @@ from glassgpt.runs.config import (
     list_recipes,
     load_config,
     load_recipe,
+    may_change,
     parse_run_config,
 )
+from glassgpt.training.checkpoint_manager import CheckpointConfig
+from glassgpt.training.config_formats import CHANGES, FORMAT, current_settings
 
 
 def parse(*overrides: str) -> RunConfig:
@@ -82,23 +85,29 @@ trainings = st.fixed_dictionaries(
     {},
     optional={
         "max_steps": st.integers(1, 10**9),
-        "micro_batch": st.integers(0, 64),
+        "micro_batch": st.integers(1, 64) | st.sampled_from(["auto", "none", None]),
         "grad_clip": st.floats(0, 1e6),
         "seed": st.integers(0, (1 << 63) - 1),
+        "loss_chunk": st.integers(1, 64) | st.none(),
+    },
+)
+machines = st.fixed_dictionaries(
+    {},
+    optional={
         "device": st.text(max_size=5),
         "dtype": st.sampled_from(["auto", "float32", "bfloat16"]),
         "compile": st.booleans(),
-        "eval_every": st.integers(0, 1000),
     },
 )
 
 
-@given(architectures, trainings, st.integers(1, 20), st.floats(1e-4, 1.0), st.text(min_size=1))
+@given(architectures, trainings, machines, st.integers(1, 20), st.floats(1e-4, 1.0), st.text(min_size=1))
 @settings(max_examples=30)
 def test_a_config_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory,
     architecture: str,
     training: dict[str, Any],
+    machine: dict[str, Any],
     rows: int,
     lr: float,
     source: str,
@@ -110,6 +119,7 @@ def test_a_config_survives_its_file(
             "tokenizer": {"special_tokens": ["<|endoftext|>", "<|ü|>"]},
             "optimizer": {"lr": lr},
             "training": {**training, "batch_tokens": 16 * rows},
+            "machine": machine,
         }
     )
     assert config.batch_rows == rows
@@ -121,6 +131,7 @@ def test_a_config_survives_its_file(
 
 def test_a_schedule_without_a_length_is_as_long_as_the_run() -> None:
     assert parse("training.max_steps=70").schedule.decay_steps == 70
+    assert parse("training.max_steps=70", "schedule.decay_steps=none").schedule.decay_steps == 70
     assert parse("training.max_steps=70", "schedule.decay_steps=50").schedule.decay_steps == 50
 
 
@@ -129,7 +140,7 @@ def test_a_cooldown_without_a_length_is_a_fifth_of_the_schedule() -> None:
     assert parse(wsd, "training.max_steps=70").schedule.cooldown_steps == 14
     assert parse(wsd, "schedule.cooldown_steps=9").schedule.cooldown_steps == 9
     assert parse(wsd, "training.max_steps=3").schedule.cooldown_steps == 1
-    assert parse().schedule.cooldown_steps == 0
+    assert parse().schedule.cooldown_steps is None
 
 
 def test_overrides_are_put_into_a_copy() -> None:
@@ -159,8 +170,12 @@ def test_overrides_are_put_into_a_copy() -> None:
         ("schedule.min_lr=0.1", r"schedule\.min_lr = 0\.1 is above optimizer\.lr = 0\.001"),
         ("training.batch_tokens=100", r"training\.batch_tokens = 100 is not a whole number of rows .* try 64"),
         ("training.batch_tokens=10", r"try 64"),
-        ("training.dtype=float8", r"unknown dtype 'float8': did you mean 'float"),
-        ("training.compile=1", r"training\.compile = 1: input should be a valid boolean"),
+        ("machine.dtype=float8", r"unknown machine\.dtype 'float8': did you mean 'float"),
+        ("machine.compile=1", r"machine\.compile = 1: input should be a valid boolean"),
+        ("machine.parallel=dpp", r"unknown machine\.parallel 'dpp': did you mean 'ddp'\?"),
+        ("run.stage=pretrian", r"unknown run\.stage 'pretrian': did you mean 'pretrain'\?"),
+        ("training.max_steps=none", r"training\.max_steps = 'none': input should be a valid integer"),
+        ("training.micro_batch=false", r"training\.micro_batch = False: input should be a valid integer"),
         ("data.val_fraction=1.5", r"data\.val_fraction"),
         ("tokenizer.name=charr", r"unknown tokenizer 'charr': did you mean 'char'\?"),
     ],
@@ -170,53 +185,163 @@ def test_a_wrong_setting_is_named(override: str, message: str) -> None:
         parse(override)
 
 
+NUMBERS = {"training": TrainingConfig, "evaluation": EvaluationConfig, "checkpoint": CheckpointConfig}
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("section", "field", "value"),
     [
-        ("max_steps", 0), ("batch_tokens", 0), ("micro_batch", -1), ("grad_clip", -0.1), ("grad_clip", math.nan),
-        ("grad_clip", math.inf), ("seed", -1), ("seed", 1 << 63), ("log_every", 0), ("eval_every", -1),
-        ("eval_tokens", 0), ("sample_every", -1), ("sample_tokens", 0), ("checkpoint_every", -1), ("keep_last", 0),
-        ("snapshots", -1),
+        ("training", "max_steps", 0), ("training", "batch_tokens", 0), ("training", "micro_batch", 0),
+        ("training", "grad_clip", -0.1), ("training", "grad_clip", math.nan), ("training", "grad_clip", math.inf),
+        ("training", "seed", -1), ("training", "seed", 1 << 63), ("training", "loss_chunk", 0),
+        ("evaluation", "log_every", 0), ("evaluation", "every", -1), ("evaluation", "tokens", 0),
+        ("evaluation", "suite_every", 0), ("evaluation", "suite_limit", 0), ("evaluation", "sample_every", -1),
+        ("evaluation", "sample_tokens", 0), ("checkpoint", "every", -1), ("checkpoint", "keep_last", 0),
+        ("checkpoint", "snapshots", -1),
     ],
 )  # fmt: skip
-def test_a_value_out_of_range_is_named(field: str, value: float) -> None:
-    with pytest.raises(UserError, match=rf"training\.{field} = {value} is out of range"):
-        TrainingConfig(**{field: value})  # type: ignore[arg-type]
+def test_a_value_out_of_range_is_named(section: str, field: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"{section}\.{field} = {value} is out of range"):
+        NUMBERS[section](**{field: value})
 
 
-def test_every_number_of_training_has_a_range() -> None:
+@pytest.mark.parametrize("section", NUMBERS)
+def test_every_number_has_a_range(section: str) -> None:
     """One that is added later must be checked too."""
-    for field in dataclasses.fields(TrainingConfig):
-        if field.type in ("int", "float"):
-            with pytest.raises(UserError, match=rf"training\.{field.name} = -1"):
-                TrainingConfig(**{field.name: -1})  # type: ignore[arg-type]
+    for field in dataclasses.fields(NUMBERS[section]):
+        if field.type.startswith(("int", "float")):  # type: ignore[union-attr]
+            with pytest.raises(UserError, match=rf"{section}\.{field.name} = -1"):
+                NUMBERS[section](**{field.name: -1})
 
 
 def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 3\n", "format = 0\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 4\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
     with pytest.raises(
-        UserError, match=r"config\.toml has format (3|0|None), this version of glassgpt reads formats up to 2"
+        UserError, match=r"config\.toml has format (4|0|None), this version of glassgpt reads formats up to 3"
     ):
         load_config(path)
 
 
-def test_a_config_of_the_format_before_means_what_it_meant(tmp_path: Path) -> None:
-    sections = config_sections(parse("training.seed=7"))
-    for section, fields in ADDED[2].items():
-        for field in fields:
-            del sections[section][field]
+# Older formats and names
+
+
+def as_format(number: int, config: RunConfig) -> dict[str, Any]:
+    """The config.toml that the version with that format would have written."""
+    flat = {
+        f"{section}.{field}": v for section, fields in config_sections(config).items() for field, v in fields.items()
+    }
+    for newer in range(FORMAT, number, -1):
+        change = CHANGES[newer]
+        old_names = {new: old for old, new in change.renamed.items()}
+        flat = {
+            old_names.get(path, path): change.unset[path] if path in change.unset and value == "none" else value
+            for path, value in flat.items()
+            if path not in change.added
+        }
+    contents: dict[str, Any] = {"format": number}
+    for path, value in flat.items():
+        section, _, field = path.partition(".")
+        contents.setdefault(section, {})[field] = value
+    return contents
+
+
+SEED_7 = ("training.seed=7", "machine.dtype=float32", "evaluation.every=30", "checkpoint.keep_last=3")
+
+
+def test_the_second_format_is_the_one_that_was_written() -> None:
+    """Literally, as the version before wrote it: else the table and its inverse here could be wrong together."""
+    contents = as_format(2, parse(*SEED_7))
+    assert contents["training"] == {
+        "max_steps": 2000, "batch_tokens": 768, "micro_batch": 0, "grad_clip": 1.0, "seed": 7, "init_from": "",
+        "device": "auto", "dtype": "float32", "compile": False, "parallel": "auto", "activation_checkpointing": False,
+        "loss_chunk": 0, "overfit_batch": False, "log_every": 10, "eval_every": 30, "eval_tokens": 20_000,
+        "eval_suites": [], "eval_suite_every": 0, "eval_suite_limit": 0, "eval_suite_file": "", "sample_every": 250,
+        "sample_tokens": 80, "checkpoint_every": 250, "keep_last": 3, "snapshots": 20, "track": [],
+    }  # fmt: skip
+    assert contents["schedule"]["cooldown_steps"] == 0
+    assert contents.keys() == {"format", "model", "data", "tokenizer", "optimizer", "schedule", "training"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_config_of_an_older_format_means_what_it_meant(tmp_path: Path, number: int) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(dump_toml({"format": 1, **sections}))
-    assert load_config(path) == parse("training.seed=7")
-    path.write_text(dump_toml({"format": 2, **sections}))
-    with pytest.raises(UserError, match=r"damaged: it has no data\.document_mask"):
+    path.write_text(dump_toml(as_format(number, parse(*SEED_7))))
+    assert load_config(path) == parse(*SEED_7)
+
+
+def test_a_field_that_an_older_format_had_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(dump_toml(as_format(1, parse()) | {"format": 2}))
+    with pytest.raises(UserError, match=r"damaged: it has no (data\.document_mask|run\.init_from)"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "stage"),
+    [
+        ((), "pretrain"),
+        (("data.json",), "pretrain"),
+        (("origin.json", "data.json"), "pretrain"),
+        (("origin.json",), "none"),
+    ],
+)
+def test_the_stage_of_an_older_run_is_told_by_its_files(tmp_path: Path, files: tuple[str, ...], stage: str) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    path = tmp_path / "config.toml"
+    path.write_text(dump_toml(as_format(2, parse())))
+    assert load_config(path).run.stage == stage
+    path.write_text(dump_config(parse()))
+    assert load_config(path).run.stage == "pretrain"  # today the config alone says it
+
+
+def test_old_names_in_a_recipe_are_understood_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[training]\nmax_steps = 9\neval_every = 7\nmicro_batch = 0\ntrack = ["wandb"]\neval_suite_limit = 0\n'
+    )
+    notes: list[str] = []
+    assert load_recipe(str(path), notes.append) == {
+        "training": {"max_steps": 9, "micro_batch": "none"},
+        "evaluation": {"every": 7, "track": ["wandb"], "suite_limit": "none"},
+    }
+    assert notes == [
+        "training.eval_every is now evaluation.every",
+        'training.micro_batch = 0 is now training.micro_batch = "none"',
+        "training.track is now evaluation.track",
+        'training.eval_suite_limit = 0 is now evaluation.suite_limit = "none"',
+    ]
+
+
+def test_old_names_in_overrides_are_understood_with_a_note() -> None:
+    notes: list[str] = []
+    overrides = ["training.seed=3", "training.checkpoint_every=5", "checkpoint.every=6", "schedule.cooldown_steps=0"]
+    assert apply_overrides({}, overrides, notes.append) == {
+        "training": {"seed": 3}, "checkpoint": {"every": 6}, "schedule": {"cooldown_steps": "none"}
+    }  # fmt: skip
+    assert notes == [
+        "training.checkpoint_every is now checkpoint.every",
+        'schedule.cooldown_steps = 0 is now schedule.cooldown_steps = "none"',
+    ]
+
+
+def test_a_field_under_both_of_its_names_is_refused() -> None:
+    with pytest.raises(UserError, match=r"evaluation\.every is given twice, by its old name too"):
+        current_settings({"training.eval_every": 1, "evaluation.every": 2}, lambda line: None)
+
+
+def test_every_new_name_is_a_field() -> None:
+    fields = {f"{section}.{field}" for section, values in config_sections(parse()).items() for field in values}
+    for change in CHANGES.values():
+        assert fields >= {CHANGES[FORMAT].renamed.get(path, path) for path in change.added}
+        assert fields >= {*change.renamed.values(), *change.unset}
+        assert not fields & change.renamed.keys()
 
 
 @pytest.mark.parametrize("damage", ["training = 3", "[model]\nn_haed = 2", "model = 3", "[model", "[odd]\na = 1"])
@@ -233,15 +358,17 @@ def test_a_damaged_config_is_named(tmp_path: Path, damage: str) -> None:
 def test_what_may_change_on_resume_may() -> None:
     check_resumable(parse(), parse("training.max_steps=2000", "schedule.decay_steps=2000"))
     longer = [
-        "schedule.decay_steps=2000", "training.max_steps=9000", "training.device=cuda", "training.parallel=ddp",
-        "training.activation_checkpointing=true", "training.log_every=3", "training.eval_every=7",
-        "training.eval_tokens=9", "training.sample_every=1",
-        "training.sample_tokens=5", "training.checkpoint_every=2", "training.keep_last=9", "training.snapshots=0",
-        'training.eval_suites=["hellaswag"]', "training.eval_suite_every=3", "training.eval_suite_limit=4",
-        "training.eval_suite_file=x.jsonl", 'training.track=["wandb"]',
+        "schedule.decay_steps=2000", "training.max_steps=9000", "machine.device=cuda", "machine.parallel=ddp",
+        "machine.activation_checkpointing=true", "evaluation.log_every=3", "evaluation.every=7",
+        "evaluation.tokens=9", "evaluation.sample_every=1", "evaluation.sample_tokens=5", "checkpoint.every=2",
+        "checkpoint.keep_last=9", "checkpoint.snapshots=0", 'evaluation.suites=["hellaswag"]',
+        "evaluation.suite_every=3", "evaluation.suite_limit=4", "evaluation.suite_file=x.jsonl",
+        'evaluation.track=["wandb"]',
     ]  # fmt: skip
     check_resumable(parse(), parse(*longer))
-    assert {path.partition("=")[0] for path in longer[1:]} == CHANGEABLE
+    changed = {path.partition("=")[0] for path in longer[1:]}
+    fields = [(name, field.name) for name, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
+    assert changed == {f"{section}.{field}" for section, field in fields if may_change(section, field)}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +380,9 @@ def test_what_may_change_on_resume_may() -> None:
         ("schedule.warmup_steps=1", r"schedule\.warmup_steps was 100 and is now 1"),
         ("training.max_steps=3000", r"schedule\.decay_steps was 2000 and is now 3000"),
         ("training.seed=2", r"training\.seed was 1337 and is now 2"),
-        ("training.dtype=float16", r"training\.dtype was 'auto' and is now 'float16'"),
+        ("machine.dtype=float16", r"machine\.dtype was 'auto' and is now 'float16'"),
+        ("training.micro_batch=4", r"training\.micro_batch was 'none' and is now 4"),
+        ("machine.compile=true", r"machine\.compile was False and is now True"),
         ("training.batch_tokens=64", r"training\.batch_tokens was 768 and is now 64"),
         ("data.source=b.txt", r"data\.source was 'auto' and is now 'b\.txt'"),
         ("tokenizer.name=bpe", r"tokenizer\.name was 'char' and is now 'bpe'"),
@@ -262,8 +391,3 @@ def test_what_may_change_on_resume_may() -> None:
 def test_what_may_not_change_is_shown_with_both_values(override: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"cannot resume: .*{message}.*; leave it as it was, or start a new run"):
         check_resumable(parse(), parse(override))
-
-
-def test_every_changeable_field_exists() -> None:
-    sections = config_sections(parse())
-    assert {f"{section}.{field}" for section, fields in sections.items() for field in fields} >= CHANGEABLE

@@ -78,7 +78,7 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, prec
 
 @pytest.mark.parametrize(("name", "nearest"), [("bf16", "bfloat16"), ("float64", "float16"), ("flaot32", "float32")])
 def test_an_unknown_precision_is_refused(name: str, nearest: str) -> None:
-    with pytest.raises(UserError, match=rf"unknown dtype '{name}': did you mean '{nearest}'\?"):
+    with pytest.raises(UserError, match=rf"unknown machine\.dtype '{name}': did you mean '{nearest}'\?"):
         build_runtime("cpu", name)
 
 
@@ -222,7 +222,7 @@ def test_several_ranks_take_ddp_where_nothing_is_said() -> None:
     ("arguments", "message"),
     [
         ({"parallel": "none"}, "torchrun has started 2 ranks, and --parallel none is for one: use ddp or fsdp"),
-        ({"parallel": "dpp"}, r"unknown training\.parallel 'dpp': did you mean 'ddp'\?"),
+        ({"parallel": "dpp"}, r"unknown machine\.parallel 'dpp': did you mean 'ddp'\?"),
         ({"parallel": "fsdp", "precision": "float16"}, "--parallel fsdp has no loss scaling for float16"),
     ],
 )

@@ -18,9 +18,9 @@ from glassgpt.cli.main import main
 SETTINGS = {
     "model.n_layer": 2, "model.n_head": 2, "model.n_embd": 32, "model.block_size": 32, "model.dropout": 0.1,
     "schedule.warmup_steps": 10,
-    "training.batch_tokens": 256, "training.max_steps": 40, "training.eval_every": 10, "training.eval_tokens": 500,
-    "training.sample_every": 20, "training.sample_tokens": 10, "training.checkpoint_every": 10,
-    "training.log_every": 1,
+    "training.batch_tokens": 256, "training.max_steps": 40, "evaluation.every": 10, "evaluation.tokens": 500,
+    "evaluation.sample_every": 20, "evaluation.sample_tokens": 10, "checkpoint.every": 10,
+    "evaluation.log_every": 1,
 }  # fmt: skip
 TIMINGS = ("seconds", "tokens_per_second", "mfu", "val/seconds", "validation_seconds")
 

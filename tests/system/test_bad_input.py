@@ -100,7 +100,7 @@ def test_a_device_is_no_text(elsewhere: Path, device: str) -> None:
         (["--set", "model.n_head="], ["model.n_head", "integer"]),
         (["--set", "model.n_head=true"], ["model.n_head", "True", "integer"]),
         (["--set", "model.n_head=[1, 2]"], ["model.n_head", "integer"]),
-        (["--set", "training.compile=1"], ["training.compile", "boolean"]),
+        (["--set", "machine.compile=1"], ["machine.compile", "boolean"]),
         (["--set", "optimizer.lr=2020-01-01"], ["optimizer.lr"]),
         (["--set", "model.n_embd=30", "--set", "model.n_head=4"], ["n_embd", "30", "n_head", "4"]),
         (["--set", "model.n_head=0"], ["n_head", "0", "at least 1"]),

@@ -197,7 +197,7 @@ def shards(run: Path) -> Path:
 def own_run(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run with a cache of its own, whose shards may be damaged, and whose text is gone."""
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "cache"))
-    options = ["--data", "-", "--run", tmp_path / "own", *settings(training__max_steps=2, training__eval_every=1)]
+    options = ["--data", "-", "--run", tmp_path / "own", *settings(training__max_steps=2, evaluation__every=1)]
     assert glassgpt("train", *options, stdin=text.encode()).code == 0
     return tmp_path / "own"
 
@@ -212,7 +212,7 @@ def test_ids_outside_the_vocabulary_are_refused_before_they_count(own_run: Path,
     before = contents(own_run / "checkpoints" / "step-00000002")
     for command in (
         ["eval", own_run, "--split", split],
-        ["train", "--run", own_run, "--resume", "--max-steps", 4, "--set", "training.eval_every=1"],
+        ["train", "--run", own_run, "--resume", "--max-steps", 4, "--set", "evaluation.every=1"],
     ):
         error = glassgpt(*command).error
         assert "999" in error
@@ -331,7 +331,7 @@ def test_a_read_only_place_for_a_run(run: Path, text_file: Path) -> None:
 
 def test_a_run_that_diverges_says_so_while_it_is_watched(text_file: Path, tmp_path: Path) -> None:
     """The weights stay finite, for such steps are not applied; what the model says with them does not."""
-    options = settings(training__sample_every=1, training__eval_every=1, schedule__warmup_steps=0)
+    options = settings(evaluation__sample_every=1, evaluation__every=1, schedule__warmup_steps=0)
     wild = ["--set", "optimizer.lr=1e30", "--set", "optimizer.weight_decay=0.0"]
     error = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *options, *wild).error
     assert "5 steps in a row" in error

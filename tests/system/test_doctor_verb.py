@@ -34,7 +34,8 @@ def test_a_failed_check_is_exit_code_1(text_file: Path, elsewhere: Path) -> None
 
 def test_bad_input_is_a_sentence(text_file: Path, elsewhere: Path) -> None:
     assert "did you mean 'char-tiny'" in glassgpt("doctor", "char-tinny").error
-    assert "unknown dtype 'float8'" in glassgpt("doctor", "char-tiny", "--data", text_file, "--dtype", "float8").error
+    wrong = glassgpt("doctor", "char-tiny", "--data", text_file, "--dtype", "float8")
+    assert "unknown machine.dtype 'float8'" in wrong.error
     assert "too short" in glassgpt("doctor", "char-tiny", "--data", text_file, "--set", "model.block_size=30720",
                                    "--set", "training.batch_tokens=30720").error  # fmt: skip
 

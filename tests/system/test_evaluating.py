@@ -54,8 +54,8 @@ def test_suites_while_training(text_file: Path, items: Path, tmp_path: Path) -> 
     run, alone = tmp_path / "run", tmp_path / "alone"
     common = ("train", "--data", text_file, *settings())
     suites = settings(
-        training__eval_suites='["hellaswag"]', training__eval_suite_file=items, training__eval_suite_limit=6,
-        training__eval_suite_every=20,
+        evaluation__suites='["hellaswag"]', evaluation__suite_file=items, evaluation__suite_limit=6,
+        evaluation__suite_every=20,
     )  # fmt: skip
     result = glassgpt(*common, *suites, "--run", run)
     assert result.code == 0, result.err
@@ -76,8 +76,8 @@ def test_suites_while_training(text_file: Path, items: Path, tmp_path: Path) -> 
 def test_suites_that_cannot_be_opened_are_known_before_anything_begins(text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     common = ("train", "--data", text_file, "--run", run)
-    assert "unknown suite 'mmlu'" in glassgpt(*common, *settings(training__eval_suites='["mmlu"]')).error
-    missing = settings(training__eval_suites='["hellaswag"]', training__eval_suite_file="nowhere.jsonl")
+    assert "unknown suite 'mmlu'" in glassgpt(*common, *settings(evaluation__suites='["mmlu"]')).error
+    missing = settings(evaluation__suites='["hellaswag"]', evaluation__suite_file="nowhere.jsonl")
     assert "cannot read the HellaSwag file nowhere.jsonl" in glassgpt(*common, *missing).error
     assert not run.exists()
 

@@ -14,8 +14,8 @@ import glassgpt as gg
 
 OTHER = "Sometimes a lion eats a cat. The lion eats the dog too. Then it sleeps alone.\n" * 60
 SETTINGS = {
-    "optimizer.lr": 3e-3, "training.batch_tokens": 512, "training.micro_batch": 0, "training.checkpoint_every": 2,
-    "training.snapshots": 2,
+    "optimizer.lr": 3e-3, "training.batch_tokens": 512, "training.micro_batch": "none", "checkpoint.every": 2,
+    "checkpoint.snapshots": 2,
 }  # fmt: skip
 QUICK = ["--max-steps", "6", *(part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}"))]
 
@@ -46,7 +46,7 @@ def test_it_begins_where_the_other_run_is_best(parent: Path, other: Path) -> Non
     assert first.tokenizer.to_dict() == best.tokenizer.to_dict()
     assert first.config.model.n_layer == best.config.model.n_layer
     assert first.config.model.dropout == 0.0  # the recipe's
-    assert first.config.training.init_from == "runs/parent"
+    assert first.config.run.init_from == "runs/parent"
     origin = json.loads(Path("runs/child/origin.json").read_text())
     assert (origin["source"], origin["revision"]) == ("runs/parent", f"step {best.step}")
 
@@ -123,7 +123,7 @@ def test_the_run_must_be_named_and_be_there(parent: Path, other: Path) -> None:
     assert "name it with --init-from RUN" in nothing.error
     missing = glassgpt("train", "--init-from", "parrot", "--data", other, "--run", "child")
     assert "did you mean 'parent'?" in missing.error
-    by_setting = glassgpt("train", "--data", other, "--run", "child", "--set", "training.init_from=parent")
+    by_setting = glassgpt("train", "--data", other, "--run", "child", "--set", "run.init_from=parent")
     assert "--init-from RUN" in by_setting.error
 
 
@@ -131,4 +131,4 @@ def test_another_run_than_it_began_with_is_refused_on_resume(parent: Path, other
     finetune(other, "--max-steps", "2")
     shutil.copytree(parent, "runs/stranger")
     result = glassgpt("train", "--init-from", "stranger", "--data", other, "--run", "child", "--resume", *QUICK)
-    assert "training.init_from was 'runs/parent' and is now 'runs/stranger'" in result.error
+    assert "run.init_from was 'runs/parent' and is now 'runs/stranger'" in result.error

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo between pr
 STEPS = 20
 # Without dropout, which each rank draws for its own rows.
 SETTINGS = settings(model__dropout=0.0, training__max_steps=STEPS)
-ENDLESS = settings(model__dropout=0.0, training__max_steps=1_000_000, training__eval_every=0, training__sample_every=0)
+ENDLESS = settings(model__dropout=0.0, training__max_steps=1_000_000, evaluation__every=0, evaluation__sample_every=0)
 LOSSES = ("train/loss", "val/loss", "grad_norm", "best/val/loss")
 
 

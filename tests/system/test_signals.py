@@ -90,7 +90,7 @@ def test_a_signal_that_ends_the_reader_of_stderr_too_saves_all_the_same(
 ) -> None:
     """As Ctrl-C does with `glassgpt train 2>&1 | tee log`."""
     run = tmp_path / "run"
-    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(training__checkpoint_every=0))
+    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(checkpoint__every=0))
     command.wait_for("step     7/")
     assert command.process.stderr is not None
     command.process.stderr.close()

@@ -72,7 +72,7 @@ def steps_of(tracker: Fake, name: str) -> list[int]:
 
 def test_config_figures_and_samples_are_sent(opened: Opened, text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(run, "--data", text_file, *settings(training__log_every=5), "--track", "wandb", "--track", "swanlab")
+    train(run, "--data", text_file, *settings(evaluation__log_every=5), "--track", "wandb", "--track", "swanlab")
     (tracker,), (other,) = opened["wandb"], opened["swanlab"]
     assert tracker.start.name == "run"
     assert tracker.start.config["model"]["n_layer"] == 2

@@ -146,12 +146,31 @@ def test_python_trains_on_a_text_opens_it_and_writes(text: str, elsewhere: Path)
 
 
 def test_the_python_names_take_settings_as_values(text: str, elsewhere: Path) -> None:
-    values = {"model.n_layer": 1, "model.n_embd": 16, "training.max_steps": 2, "training.sample_every": 0}
+    values = {"model.n_layer": 1, "model.n_embd": 16, "training.max_steps": 2, "evaluation.sample_every": 0}
     finished = gg.train(text=text, run=elsewhere / "mine", settings=values)
     assert finished.folder == elsewhere / "mine"
     assert finished.config.model.n_layer == 1
     assert finished.summary is not None
     assert finished.summary["steps"] == 2
+
+
+def test_settings_under_names_of_before_are_noted_once(
+    text: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = {"training.eval_every": 1, "training.device": "cpu", "training.micro_batch": 0}
+    finished = gg.train(
+        text=text, run="mine", settings=old, overrides=["training.checkpoint_every=1"], max_steps=2,
+    )  # fmt: skip
+    config = finished.config
+    assert (config.evaluation.every, config.checkpoint.every, config.machine.device) == (1, 1, "cpu")
+    assert config.training.micro_batch is None
+    notes = [line for line in capsys.readouterr().err.splitlines() if " is now " in line]
+    assert notes == [
+        "training.eval_every is now evaluation.every",
+        "training.device is now machine.device",
+        'training.micro_batch = 0 is now training.micro_batch = "none"',
+        "training.checkpoint_every is now checkpoint.every",
+    ]
 
 
 @pytest.fixture

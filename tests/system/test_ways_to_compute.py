@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from command_line import figures, glassgpt, settings
 
-SHORT = {"training__max_steps": 6, "model__dropout": 0.0, "training__sample_every": 0, "training__eval_every": 3}
+SHORT = {"training__max_steps": 6, "model__dropout": 0.0, "evaluation__sample_every": 0, "evaluation__every": 3}
 WAYS = {
     "accumulated": {"training__micro_batch": 3},
     "without all logits": {"training__loss_chunk": 100},
-    "blocks recomputed": {"training__activation_checkpointing": "true"},
-    "compiled": {"training__compile": "true"},
-    "compiled in stages": {"training__compile": "true", "training__loss_chunk": 100},
+    "blocks recomputed": {"machine__activation_checkpointing": "true"},
+    "compiled": {"machine__compile": "true"},
+    "compiled in stages": {"machine__compile": "true", "training__loss_chunk": 100},
 }
 
 

@@ -36,6 +36,12 @@ def test_every_step_has_its_line_and_the_last_line_is_the_end(trained: Path) -> 
     assert lines[-1]["tokens_seen"] == 40 * 256
 
 
+def test_only_an_import_has_no_stage(text_file: Path, tmp_path: Path) -> None:
+    options = ["--data", text_file, "--run", tmp_path / "run", *settings(run__stage="none")]
+    assert "run.stage = none is for imported runs" in glassgpt("train", *options).error
+    assert not (tmp_path / "run").exists()
+
+
 def test_progress_goes_to_stderr_and_the_end_to_stdout(text_file: Path, tmp_path: Path) -> None:
     result = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *settings(training__max_steps=3))
     assert result.code == 0
@@ -88,9 +94,7 @@ def test_a_run_made_longer_equals_one_never_stopped(trained: Path, text_file: Pa
 
 
 def test_looking_more_often_changes_nothing_in_training(trained: Path, text_file: Path, tmp_path: Path) -> None:
-    changes = settings(
-        training__eval_every=0, training__sample_every=0, training__checkpoint_every=0, training__snapshots=0
-    )
+    changes = settings(evaluation__every=0, evaluation__sample_every=0, checkpoint__every=0, checkpoint__snapshots=0)
     assert glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *changes).code == 0
     assert weights(tmp_path / "run") == weights(trained)
 
@@ -147,7 +151,7 @@ def test_resume_begins_a_run_that_is_not_there_yet(text_file: Path, tmp_path: Pa
 def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:
     result = glassgpt(
         "train", "--run", run, "--resume", "--max-steps", 44, "--device", "cpu",
-        "--set", "training.eval_every=2", "--set", "training.log_every=2",
+        "--set", "evaluation.every=2", "--set", "evaluation.log_every=2",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert [line["step"] for line in figures(run) if "val/loss" in line and line["step"] > 40] == [42, 44, 44]

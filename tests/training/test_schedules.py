@@ -53,7 +53,7 @@ def test_wsd_is_stable_and_then_falls_in_a_straight_line() -> None:
 
 def test_wsd_without_a_cooldown_decays_over_the_last_fifth() -> None:
     given = rates(60, name="wsd", warmup_steps=10, decay_steps=50, cooldown_steps=10)
-    assert rates(60, name="wsd", warmup_steps=10, decay_steps=50, cooldown_steps=0) == given
+    assert rates(60, name="wsd", warmup_steps=10, decay_steps=50, cooldown_steps=None) == given
     assert given[40] == PEAK > given[41] > given[49] > given[50] == FLOOR
 
 
@@ -88,8 +88,8 @@ def test_after_warm_up_it_equals_transformers(name: str) -> None:
 @given(
     st.sampled_from(["cosine", "constant", "wsd"]),
     st.integers(0, 50),
-    st.integers(0, 50),
-    st.integers(0, 50),
+    st.integers(1, 50),
+    st.integers(1, 50),
     st.floats(0, 1),
 )
 def test_it_rises_once_falls_once_and_stays_between_floor_and_peak(
@@ -101,6 +101,13 @@ def test_it_rises_once_falls_once_and_stays_between_floor_and_peak(
     assert got[:top] == sorted(got[:top])
     assert got[top:] == sorted(got[top:], reverse=True)
     assert all(rate >= floor * PEAK for rate in got[warmup:])
+
+
+@pytest.mark.parametrize("name", ["cosine", "wsd"])
+def test_a_schedule_that_decays_needs_its_length(name: str) -> None:
+    with pytest.raises(UserError, match=rf"schedule\.decay_steps is not set: a {name} schedule needs a number"):
+        rates(20, name=name, warmup_steps=10)
+    assert rates(20, name="constant", warmup_steps=10)[-1] == PEAK
 
 
 @pytest.mark.parametrize("field", ["warmup_steps", "decay_steps", "cooldown_steps", "min_lr"])

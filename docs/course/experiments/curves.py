@@ -18,8 +18,8 @@ LITTLE = 4_000  # characters
 SETTINGS: dict[str, Any] = {
     "model.block_size": 32, "model.n_layer": 2, "model.n_head": 4, "model.n_embd": 64, "optimizer.lr": 3e-3,
     "schedule.min_lr": 0.0, "schedule.warmup_steps": 30, "training.batch_tokens": 512, "training.max_steps": 500,
-    "training.eval_every": 25, "training.eval_tokens": 10_000, "training.sample_every": 0,
-    "training.checkpoint_every": 0, "training.snapshots": 0,
+    "evaluation.every": 25, "evaluation.tokens": 10_000, "evaluation.sample_every": 0,
+    "checkpoint.every": 0, "checkpoint.snapshots": 0,
 }  # fmt: skip
 RUNS: dict[str, dict[str, Any]] = {
     "in good health": {},

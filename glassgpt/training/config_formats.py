@@ -1,0 +1,157 @@
+"""Settings as earlier versions wrote them: the config.toml of older formats, and old names in recipes and `--set`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glassgpt.config import NOT_SET, read_toml
+from glassgpt.errors import UserError
+
+Sections = dict[str, dict[str, Any]]
+
+FORMAT = 3  # of the config.toml that is written
+NO_STAGE = "none"  # the run.stage of weights from elsewhere, which nothing here has trained
+
+
+@dataclass(frozen=True)
+class FormatChange:
+    """What one format changed in the one before it, by "section.field"."""
+
+    added: Mapping[str, Any] = field(default_factory=dict)  # the value with which an older run was made
+    renamed: Mapping[str, str] = field(default_factory=dict)  # old name → new name
+    unset: Mapping[str, Any] = field(default_factory=dict)  # by the new name: the value that stood for "not set"
+
+
+CHANGES = {
+    2: FormatChange(
+        added={
+            "data.document_mask": False,
+            "training.init_from": "",
+            "training.parallel": "auto",
+            "training.activation_checkpointing": False,
+            "training.loss_chunk": 0,
+            "training.eval_suites": [],
+            "training.eval_suite_every": 0,
+            "training.eval_suite_limit": 0,
+            "training.eval_suite_file": "",
+            "training.track": [],
+        }
+    ),
+    3: FormatChange(
+        added={"run.stage": "pretrain"},
+        renamed={
+            "training.init_from": "run.init_from",
+            "training.device": "machine.device",
+            "training.dtype": "machine.dtype",
+            "training.compile": "machine.compile",
+            "training.parallel": "machine.parallel",
+            "training.activation_checkpointing": "machine.activation_checkpointing",
+            "training.eval_every": "evaluation.every",
+            "training.eval_tokens": "evaluation.tokens",
+            "training.eval_suites": "evaluation.suites",
+            "training.eval_suite_every": "evaluation.suite_every",
+            "training.eval_suite_limit": "evaluation.suite_limit",
+            "training.eval_suite_file": "evaluation.suite_file",
+            "training.sample_every": "evaluation.sample_every",
+            "training.sample_tokens": "evaluation.sample_tokens",
+            "training.log_every": "evaluation.log_every",
+            "training.track": "evaluation.track",
+            "training.checkpoint_every": "checkpoint.every",
+            "training.keep_last": "checkpoint.keep_last",
+            "training.snapshots": "checkpoint.snapshots",
+        },
+        unset={
+            "run.init_from": "",
+            "schedule.decay_steps": 0,
+            "schedule.cooldown_steps": 0,
+            "training.micro_batch": 0,
+            "training.loss_chunk": 0,
+            "evaluation.suite_every": 0,
+            "evaluation.suite_limit": 0,
+            "evaluation.suite_file": "",
+        },
+    ),
+}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of a run's config.toml, which lies in the run's folder; an older format becomes today's.
+
+    Raises UserError for a file that is missing or not TOML. Whether it is complete is not checked.
+    """
+    contents = read_toml(path)
+    found: Any = contents.get("format")
+    if found not in (number - 1 for number in CHANGES):
+        return contents
+    sections: Sections = {name: value for name, value in contents.items() if name != "format"}
+    for name, fields in sections.items():
+        try:
+            check_section(name, fields)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    for number in range(found + 1, FORMAT + 1):
+        sections = _changed(sections, CHANGES[number])
+    if found < 3 and (path.parent / "origin.json").exists() and not (path.parent / "data.json").exists():
+        sections["run"]["stage"] = NO_STAGE  # these formats said it only by the files of a run
+    return {"format": FORMAT, **sections}
+
+
+def _changed(sections: Sections, change: FormatChange) -> Sections:
+    """The sections of one format as the next has them; what is missing stays missing."""
+    changed: Sections = {name: {} for name in sections}
+    for section, fields in sections.items():
+        for name, value in fields.items():
+            old = f"{section}.{name}"
+            new = change.renamed.get(old, old)
+            _put(changed, new, NOT_SET if _is_unset(change, new, value) else value)
+    for new, value in change.added.items():
+        section, _, name = new.partition(".")
+        if name not in changed.get(section, {}):
+            _put(changed, new, value)
+    return changed
+
+
+def _put(sections: Sections, path: str, value: Any) -> None:
+    section, _, name = path.partition(".")
+    sections.setdefault(section, {})[name] = value
+
+
+def _is_unset(change: FormatChange, path: str, value: Any) -> bool:
+    return path in change.unset and type(value) is type(change.unset[path]) and value == change.unset[path]
+
+
+def check_section(name: str, fields: Any) -> None:
+    """Raises UserError for a value where a section belongs."""
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
+
+
+def current_setting(path: str, value: Any, note: Callable[[str], None]) -> tuple[str, Any]:
+    """A setting under today's name and with today's value, whatever version it was written for.
+
+    `note` gets one line where that makes a difference.
+    """
+    new_path, new_value = path, value
+    for change in CHANGES.values():
+        new_path = change.renamed.get(new_path, new_path)
+        if _is_unset(change, new_path, new_value):
+            new_value = NOT_SET
+    if new_value is not value:
+        note(f'{path} = {value!r} is now {new_path} = "{NOT_SET}"')
+    elif new_path != path:
+        note(f"{path} is now {new_path}")
+    return new_path, new_value
+
+
+def current_settings(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """`current_setting` of each. Raises UserError where a field is given by its old and by its new name."""
+    current: dict[str, Any] = {}
+    for path, value in settings.items():
+        new_path, new_value = current_setting(path, value, note)
+        if new_path in current:
+            raise UserError(f"{new_path} is given twice, by its old name too: leave one of them out")
+        current[new_path] = new_value
+    return current

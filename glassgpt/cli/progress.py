@@ -79,9 +79,14 @@ def _tenths(what: str, console: Console) -> Callable[[int, int], None]:
 def print_result(run: Run) -> None:
     """The result, on stdout: what the run writes, how good it became, and where everything is."""
     summary = run.summary or {}
-    print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
-    last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
-    print(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
+    if run.config.run.stage == "pretrain":
+        print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
+        last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
+        print(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
+    else:
+        name = run.checkpoint.best.figure
+        last, best = (figure(summary.get(f"{prefix}{name}".replace("/", "_"))) for prefix in ("", "best/"))
+        print(f"{name:15}  {last} at the end, {best} at the best checkpoint")
     print(f"run folder       {run.folder}")
     print(f"report           {run.folder / 'report.html'}")
 

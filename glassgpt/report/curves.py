@@ -48,6 +48,22 @@ CHARTS = (
 )
 
 
+# What is in metrics.jsonl beside figures to draw: its place on the axes, and figures that belong to another one.
+NOT_DRAWN = {"step", "tokens_seen", "seconds", "val/seconds", "val/tokens", "items"}
+
+
+def charts_of(records: Sequence[RunRecord]) -> list[Chart]:
+    """CHARTS, and one for each other figure that a run has measured: those of its stage, and of test suites."""
+    drawn = {chart.metric for chart in CHARTS} | {"val/loss", "val/bits_per_byte"}
+    found: dict[str, None] = {}
+    for line in (line for record in records for line in record.lines if not line.get("final")):
+        for name, value in line.items():
+            is_figure = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_figure and name not in drawn | NOT_DRAWN and name.rpartition("/")[2] not in NOT_DRAWN:
+                found[name] = None
+    return [*CHARTS, *(Chart(name.replace("_", " "), name, from_zero=False) for name in found)]
+
+
 def column(lines: Sequence[Line], name: str) -> Floats:
     """One figure of every line; NaN where a line does not have it."""
     return np.array([np.nan if line.get(name) is None else line[name] for line in lines], dtype=np.float64)
@@ -120,7 +136,7 @@ def measured(
 
     Not `smoothed`, the values themselves are the one curve; without `raw` there is only the mean.
     """
-    lines = [line for line in record.train if name in line]
+    lines = [line for line in record.lines or record.train if name in line and not {"skipped", "final"} & line.keys()]
     step, y, axes = column(lines, "step"), column(lines, name), Axes(record)
     y[~np.isfinite(y)] = np.nan  # an infinity would be the highest of its stretch, and is no point to draw
     if np.isnan(y).all():
@@ -162,16 +178,18 @@ def skipped(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]
 
 
 def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
-    """What the page's script draws for each of CHARTS; one without curves where no run has the figure."""
+    """What the page's script draws for each chart; one without curves where no run has the figure."""
     return [
         {
             "id": chart.id,
+            "title": chart.title,
+            "metric": chart.metric,
             "loss": chart is LOSS,
             "from_zero": chart.from_zero,
             "ticks": chart.ticks,
             "curves": [curve for run in range(len(records)) for curve in _curves(chart, records, run)],
         }
-        for chart in CHARTS
+        for chart in charts_of(records)
     ]
 
 

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.report import page
-from glassgpt.report.curves import AXES, CHARTS, Axes, Chart, Drawing, column, drawings, reading_notes
+from glassgpt.report.curves import AXES, Axes, Drawing, column, drawings, reading_notes
 from glassgpt.report.daybook import Note, read_notes
 from glassgpt.report.diagnosis import diagnosis_html
 from glassgpt.report.figures import Figure, comparability, count, headline, is_finite, summary
@@ -107,10 +107,10 @@ def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
     if not any(drawing["curves"] for drawing in charts):
         return '<h2>Curves</h2>\n<p class="missing">No curves yet: metrics.jsonl holds no figures.</p>'
     places = "\n".join(
-        f'<div class="chart"><h3>{escape(chart.title)}</h3>'
-        + (f'<div class="plot" id="{chart.id}"></div>' if drawing["curves"] else _missing(chart))
+        f'<div class="chart"><h3>{escape(drawing["title"])}</h3>'
+        + (f'<div class="plot" id="{drawing["id"]}"></div>' if drawing["curves"] else _missing(drawing))
         + "</div>"
-        for chart, drawing in zip(CHARTS, charts, strict=True)
+        for drawing in charts
     )
     options = "".join(f'<option value="{axis}">{label}</option>' for axis, label in AXES.items())
     controls = (
@@ -122,8 +122,8 @@ def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
     return f'<h2>Curves</h2>\n{controls}\n<div class="charts">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
 
 
-def _missing(chart: Chart) -> str:
-    return f'<p class="missing">No “{escape(chart.metric)}” in metrics.jsonl yet.</p>'
+def _missing(drawing: Drawing) -> str:
+    return f'<p class="missing">No “{escape(drawing["metric"])}” in metrics.jsonl yet.</p>'
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class RunRecord:
     skipped: list[Line]  # steps that were not applied, with the reason
     final: Line | None  # the last line of a run that is finished; on the whole validation split
     samples: list[Line]
+    lines: list[Line] = field(default_factory=list)  # all of metrics.jsonl, whatever figures they hold
 
     @property
     def last_step(self) -> int | None:
@@ -69,6 +70,7 @@ def read_record(folder: Path) -> RunRecord:
         skipped=[line for line in lines if "skipped" in line],
         final=next((line for line in reversed(lines) if line.get("final")), None),
         samples=read_measurements(folder / "samples.jsonl"),
+        lines=lines,
     )
 
 

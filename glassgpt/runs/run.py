@@ -77,14 +77,13 @@ class Run:
         final = [record for record in self.metrics if record.get("final")]
         if not final:
             return None
-        record = final[-1]
+        record, name = final[-1], self.checkpoint.best.figure
         return {
             "run": str(self.folder),
             "steps": record["step"],
             "tokens_seen": record["tokens_seen"],
             "train_loss": record["train/loss"],
-            "val_loss": record["val/loss"],
-            "best_val_loss": record["best/val/loss"],
+            **{f"{prefix}{name}".replace("/", "_"): record[f"{prefix}{name}"] for prefix in ("", "best/")},
             "seconds": record["seconds"],
         }
 

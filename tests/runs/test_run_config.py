@@ -173,7 +173,6 @@ def test_overrides_are_put_into_a_copy() -> None:
         ("machine.dtype=float8", r"unknown machine\.dtype 'float8': did you mean 'float"),
         ("machine.compile=1", r"machine\.compile = 1: input should be a valid boolean"),
         ("machine.parallel=dpp", r"unknown machine\.parallel 'dpp': did you mean 'ddp'\?"),
-        ("run.stage=pretrian", r"unknown run\.stage 'pretrian': did you mean 'pretrain'\?"),
         ("training.max_steps=none", r"training\.max_steps = 'none': input should be a valid integer"),
         ("training.micro_batch=false", r"training\.micro_batch = False: input should be a valid integer"),
         ("data.val_fraction=1.5", r"data\.val_fraction"),

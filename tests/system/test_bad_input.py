@@ -10,7 +10,7 @@ import pytest
 from command_line import contents, glassgpt, settings
 
 import glassgpt as gg
-from glassgpt.runs.folder import alone
+from glassgpt.runs.folder import lock_run
 
 TRAIN = ["train", "--run", "runs/new", *settings(training__max_steps=2)]
 
@@ -306,9 +306,9 @@ def test_documents_that_cannot_be_kept_apart(elsewhere: Path, text_file: Path, r
 def test_one_run_by_two_names_is_locked_once(elsewhere: Path, tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to(elsewhere)
     with (
-        alone(elsewhere / "run"),
+        lock_run(elsewhere / "run"),
         pytest.raises(gg.UserError, match="another process is training"),
-        alone(tmp_path / "other" / "run"),
+        lock_run(tmp_path / "other" / "run"),
     ):
         pass
 
@@ -318,7 +318,7 @@ def test_a_lock_that_cannot_be_taken(elsewhere: Path, monkeypatch: pytest.Monkey
     Path("a-file").write_text("in the way")
     with (
         pytest.raises(gg.UserError, match=r"cannot lock .*run by .*glassgpt-.*\.lock: "),
-        alone(elsewhere / "run"),
+        lock_run(elsewhere / "run"),
     ):
         pass
 

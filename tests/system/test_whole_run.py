@@ -65,7 +65,7 @@ def test_json_gives_exactly_one_object_on_stdout(text_file: Path, tmp_path: Path
     summary = json.loads(glassgpt("train", *options).out)
     assert summary.keys() == SUMMARY
     assert (summary["run"], summary["steps"], summary["tokens_seen"]) == (str(tmp_path / "run"), 3, 3 * 256)
-    assert 0.0 < summary["best_val_loss"] <= summary["score"]
+    assert 0.0 < summary["best_val_loss"] <= summary["val_loss"]
     assert all(isinstance(summary[name], float) for name in ("train_loss", "val_loss", "seconds"))
 
 

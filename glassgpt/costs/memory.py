@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from glassgpt.models import ModelConfig, build_model
 from glassgpt.models.attention import Attention
+from glassgpt.runtime.heap import LARGEST_BLOCK
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
@@ -34,10 +35,9 @@ LOSS_BYTES = 8
 
 # What a C library's heap keeps of freed memory, in pieces that nothing fits into, beside activations and logits: fitted
 # to bench/plan_memory.py. More where a step accumulates, as gradients come to lie between activations. Blocks that are
-# larger than `runtime` lets the heap have are returned whole.
+# larger than LARGEST_BLOCK are returned whole.
 HEAP_WASTE = 0.3
 HEAP_WASTE_ACCUMULATING = 0.75
-HEAP_BLOCK = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class StepMemory:
             "low-precision weights": self.low_precision_weights,
             "activations": activations,
             LOSS: loss,
-            "unusable pieces": int(waste * (activations + loss * (loss < 3 * HEAP_BLOCK))),  # three tensors
+            "unusable pieces": int(waste * (activations + loss * (loss < 3 * LARGEST_BLOCK))),  # three tensors
         }
         end = held | {"gradients": self.gradients + self.table_gradient}
         return max(begin, end, key=lambda parts: sum(parts.values()))

@@ -1,11 +1,13 @@
 """The memory that a plan predicts beside the memory that a training process takes.
 
     python bench/plan_memory.py
-    python bench/plan_memory.py --cases gpt2-124m:1 gpt2-124m:2 char-tiny:12 --json
+    python bench/plan_memory.py --cases later --json
+    python bench/plan_memory.py --cases gpt2-124m:1 gpt2-124m:2 deep:16
 
-A case is a recipe and a micro-batch, with a second `:2` for the micro-batches of a step. Each is measured in a process
-of its own, on the CPU, in float32: the session's own optimizer and step, three times, on random tokens; the highest
-resident set that the system saw (VmHWM). The largest case by default takes about 5 GB.
+A case is a recipe, or one of this file's SHAPES, and a micro-batch, with a second `:2` for the micro-batches of a step.
+The plan's first constants for the heap were fitted to `first` and checked on `later`; the one of today fits both.
+Each is measured in a process of its own, on the CPU, in float32: the session's own optimizer and step, three times, on
+random tokens; the highest resident set that the system saw (VmHWM). The largest case takes about 5 GB.
 """
 
 from __future__ import annotations
@@ -19,10 +21,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-CASES = (
-    "char-tiny:12", "gpt2-mini:8", "gpt2-mini:8:4", "char-baby:8", "char-baby:32",
-    "gpt2-124m:1", "gpt2-124m:1:2", "gpt2-124m:2",
-)  # fmt: skip
+CASES = {
+    "first": (
+        "char-tiny:12", "gpt2-mini:8", "gpt2-mini:8:4", "char-baby:8", "char-baby:32",
+        "gpt2-124m:1", "gpt2-124m:1:2", "gpt2-124m:2",
+    ),
+    "later": (
+        "deep:16", "deep:4:4", "wide:32", "wide:8:4", "vocabulary:8", "vocabulary:2:4", "dropout:8", "dropout:2:4",
+    ),
+}  # fmt: skip
+SHAPES = {  # changes of gpt2-mini
+    "deep": ("model.n_layer=24", "model.n_embd=96"),
+    "wide": ("model.n_layer=2", "model.n_head=16", "model.n_embd=1024", "model.block_size=64"),
+    "vocabulary": ("model.vocab_size=32000", "tokenizer.vocab_size=32000", "model.n_embd=256", "model.block_size=256"),
+    "dropout": ("model.n_layer=6", "model.n_embd=384", "model.block_size=512", "model.dropout=0.1"),
+}
 STEPS = 3
 
 
@@ -35,11 +48,13 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     from glassgpt.models import build_model
     from glassgpt.planning.plan import planned_config
     from glassgpt.runtime.device import build_runtime
+    from glassgpt.runtime.heap import keep_freed_memory
     from glassgpt.training.fit import train_step
     from glassgpt.training.losses import next_token_loss
     from glassgpt.training.optimizers import build_optimizer
 
-    config, n_ids, _ = planned_config(recipe)
+    keep_freed_memory()  # as `glassgpt train` does
+    config, n_ids, _ = planned_config(*recipe_and_overrides(recipe))
     runtime = build_runtime("cpu", "float32")
     torch.manual_seed(0)
     model = build_model(config.architecture, config.model)
@@ -61,9 +76,14 @@ def predict(recipe: str, micro_batch: int, passes: int) -> dict[str, int]:
     from glassgpt.planning.plan import planned_config
     from glassgpt.runs.micro_batch import estimate_memory
 
-    config, n_ids, _ = planned_config(recipe)
+    config, n_ids, _ = planned_config(*recipe_and_overrides(recipe))
     memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")
     return memory.at_peak(micro_batch, accumulates=passes > 1)
+
+
+def recipe_and_overrides(name: str) -> tuple[str, tuple[str, ...]]:
+    """The arguments of `planned_config` for a recipe's name or a shape's."""
+    return ("gpt2-mini", SHAPES[name]) if name in SHAPES else (name, ())
 
 
 def in_own_process(what: str, case: str) -> Any:
@@ -96,7 +116,7 @@ def measure(cases: Sequence[str]) -> list[dict[str, Any]]:
 def main() -> None:
     """Prints the table on stderr, and one JSON object with --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=CASES, metavar="RECIPE:ROWS[:PASSES]")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="SET|RECIPE:ROWS[:PASSES]")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -104,7 +124,7 @@ def main() -> None:
         what, case = options.only
         print(json.dumps((run_steps if what == "measure" else predict)(*parse_case(case))))
         return
-    rows = measure(options.cases)
+    rows = measure([case for name in options.cases for case in CASES.get(name, (name,))])
     if options.json:
         print(json.dumps({"cases": rows}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sys
@@ -66,3 +67,11 @@ def test_data() -> TestData:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def text() -> str:
+    """Sentences of a few words again and again: learnable, and long enough for every test."""
+    draw = random.Random(0)
+    words = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "dogs", "ran", "home", "to", "eat", "and", "sleep"]
+    return "".join(" ".join(draw.choices(words, k=6)).capitalize() + ".\n" for _ in range(500))

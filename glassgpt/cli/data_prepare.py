@@ -172,12 +172,12 @@ class ProgressLine:
 
 def describe_progress(progress: ShardingProgress) -> str:
     """Tokens so far, how fast they come, and how long it will take."""
+    from glassgpt.report.figures import duration
+
     rate = progress.new_tokens / max(progress.seconds, 1e-9)
     parts = [f"{progress.tokens:,} tokens", f"{rate:,.0f} tokens/s"]
     if progress.fraction is not None:
         parts.append(f"{progress.fraction:.1%}")
     if progress.eta is not None:
-        minutes, seconds = divmod(round(progress.eta), 60)
-        hours, minutes = divmod(minutes, 60)
-        parts.append(f"{hours}:{minutes:02d}:{seconds:02d} left")
+        parts.append(f"{duration(round(progress.eta))} left")
     return ", ".join(parts)

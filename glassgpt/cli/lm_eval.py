@@ -32,7 +32,9 @@ def evaluate_run(
     """Evaluate a run by tasks of lm-eval. Their data sets come from the Hugging Face hub, or are local files."""
     from glassgpt.files import write_text
     from glassgpt.runs.run import load
+    from glassgpt.runtime.heap import keep_freed_memory
 
+    keep_freed_memory()
     opened = load(run, checkpoint=checkpoint, device=device)
     results = opened.evaluate_tasks(
         [task.strip() for task in tasks.split(",")], include_path=include_path, limit=limit, num_fewshot=num_fewshot

@@ -27,6 +27,7 @@ from glassgpt.cli import (
     train,
 )
 from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
+from glassgpt.runtime.heap import keep_freed_memory
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
 
@@ -60,12 +61,19 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# Verbs whose steps take the same memory again and again; not `data`, which keeps its own small.
+COMPUTING = frozenset({"train", "doctor", "ladder", "sample", "eval", "plan", "bench"})
+
+
 @app.callback()
 def _global(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    if context.invoked_subcommand in COMPUTING:
+        keep_freed_memory()
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 from glassgpt.costs.hardware import RESERVE
-from glassgpt.costs.memory import LOSS
+from glassgpt.costs.memory import HEAP_MARGIN, LOSS
 from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
+from glassgpt.report.figures import duration
 
 COLUMNS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim", "low-precision weights": "16-bit",
@@ -53,8 +54,10 @@ def _memory(plan: Plan) -> list[str]:
         own = "  the recipe's own" if row.rows == plan.own_micro_batch else ""
         table.append(f"{row.rows:>6}{parts}{size(row.total):>10}{'' if row.fits else '  does not fit'}{own}")
     largest = plan.largest_micro_batch
+    margin = f", ±{HEAP_MARGIN:.0%}" if device.kind == "cpu" else ""
     return [
-        f"Memory of a step on {device.name}, {plan.precision}, by rows of {block.block_size} tokens in a micro-batch",
+        f"Memory of a step on {device.name}, {plan.precision}{margin},"
+        f" by rows of {block.block_size} tokens in a micro-batch",
         *table,
         f"activations       bytes per B·T·C and layer: {kept}",
         f"fits              {largest or 'no'} row{'s' * (largest != 1)} of the {plan.config.batch_rows} of a step into"
@@ -87,11 +90,3 @@ def size(count: float) -> str:
         if count >= 2**power:
             return f"{count / 2**power:,.1f} {unit}" if count < 1000 * 2**power else f"{count / 2**power:,.0f} {unit}"
     return f"{count / 2**10:,.0f} KiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a readable unit."""
-    for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
 import typer
 
+from glassgpt.cli.output import AsJson, print_json
 
-def recipes(as_json: Annotated[bool, typer.Option("--json", help="The whole recipes as JSON.")] = False) -> None:
-    """List the recipes."""
-    from glassgpt.config import read_toml
+NEEDS = {
+    "laptop": "For a laptop, in minutes:",
+    "GPU": "For one GPU, in minutes:",
+    "GPUs": "For many GPUs, or to plan with (glassgpt plan RECIPE):",
+}
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes, those that a laptop can train first."""
     from glassgpt.runs.config import list_recipes
 
-    found = {name: read_toml(path) for name, path in list_recipes().items()}
+    found = list_recipes()
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
-    for name, recipe in found.items():
-        typer.echo(f"{name:<12} {recipe['about']}")
+    for needs, heading in NEEDS.items():
+        typer.echo(heading)
+        for name, recipe in found.items():
+            if recipe["needs"] == needs:
+                typer.echo(f"  {name:<10}  {recipe['about']}")

@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from glassgpt.models import ModelConfig, build_model
 from glassgpt.models.attention import Attention
+from glassgpt.runtime.heap import LARGEST_BLOCK
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
@@ -32,12 +33,11 @@ LOSS = "logits and loss"
 # Beside the log-probabilities, which autograd keeps: their gradient, and the gradient of the logits; float32 each.
 LOSS_BYTES = 8
 
-# What a C library's heap keeps of freed memory, in pieces that nothing fits into, beside activations and logits: fitted
-# to bench/plan_memory.py. More where a step accumulates, as gradients come to lie between activations. Blocks that are
-# larger than `runtime` lets the heap have are returned whole.
-HEAP_WASTE = 0.3
-HEAP_WASTE_ACCUMULATING = 0.75
-HEAP_BLOCK = 32 << 20
+# What a C library's heap keeps of freed memory, in pieces that nothing fits into: this part of the activations, and of
+# the logits up to three tensors of LARGEST_BLOCK, as larger blocks are returned whole. It was fitted to the 16 cases of
+# bench/plan_memory.py; before that, 8 of them were predicted within HEAP_MARGIN by constants that had not seen them.
+HEAP_WASTE = 0.4
+HEAP_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class StepMemory:
         again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's is there
         if again > loss:
             activations, loss = activations + again, 0
-        waste = (HEAP_WASTE_ACCUMULATING if accumulates else HEAP_WASTE) * self.on_heap
+        in_small_blocks = activations + min(loss, 3 * LARGEST_BLOCK)
         begin = held | {
             "gradients": self.gradients * accumulates,
             "low-precision weights": self.low_precision_weights,
             "activations": activations,
             LOSS: loss,
-            "unusable pieces": int(waste * (activations + loss * (loss < 3 * HEAP_BLOCK))),  # three tensors
+            "unusable pieces": int(HEAP_WASTE * in_small_blocks) if self.on_heap else 0,
         }
         end = held | {"gradients": self.gradients + self.table_gradient}
         return max(begin, end, key=lambda parts: sum(parts.values()))

@@ -6,7 +6,7 @@ paper does not say; 128 is the width that Child et al. used for text. All else i
 blocks, tanh GELU, biases, the head tied to the token embedding, the projections into the stream initialised smaller.
 
 The band saves no arithmetic here: it is a mask on the dense kernel, exact and slower than the block-sparse kernels
-that GPT-3 was trained with.
+that GPT-3 was trained with. The eight published sizes are recipes, see `glassgpt recipes`.
 
 Shapes: B batch, T queries, S keys, C = n_embd, H = n_head, D = C / H, V = vocab_size.
 """
@@ -43,20 +43,6 @@ class GPT3Config:
         check_sizes(self)
         if self.band_width < 1:
             raise UserError(f"model.band_width = {self.band_width} is out of range: it must be at least 1")
-
-
-# Table 2.1 of the paper, in which two rows contradict themselves: 24 heads of 128 are no width of 2048, and 40 heads of
-# 128 no width of 5140. With 16 heads, and a width of 5120, the counts are those of its table D.1 (1,320M and 12,850M).
-GPT3_SIZES = {
-    "gpt3-125m": GPT3Config(n_layer=12, n_head=12, n_embd=768),
-    "gpt3-350m": GPT3Config(n_layer=24, n_head=16, n_embd=1024),
-    "gpt3-760m": GPT3Config(n_layer=24, n_head=16, n_embd=1536),
-    "gpt3-1.3b": GPT3Config(n_layer=24, n_head=16, n_embd=2048),
-    "gpt3-2.7b": GPT3Config(n_layer=32, n_head=32, n_embd=2560),
-    "gpt3-6.7b": GPT3Config(n_layer=32, n_head=32, n_embd=4096),
-    "gpt3-13b": GPT3Config(n_layer=40, n_head=40, n_embd=5120),
-    "gpt3-175b": GPT3Config(n_layer=96, n_head=96, n_embd=12288),
-}
 
 
 class SelfAttention(nn.Module):

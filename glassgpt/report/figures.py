@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,11 +109,12 @@ def count(n: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units of a time: 41.7 s, 2 min 27 s, 3 h 5 min, 4 d 2 h."""
+    """The two largest units of a time: 41.7 s, 2 min 27 s, 3 h 5 min, 4 d 2 h, 12 y 30 d."""
     if round(seconds, 1) < 60:
         return f"{seconds:.3g} s"
     seconds = round(seconds)
-    for unit, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    units = (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for (name, unit), (part_name, part) in pairwise(units):
         if seconds >= unit:
-            return f"{int(seconds // unit)} {name} {int(seconds % unit // part)} {part_name}"
+            return f"{seconds // unit:,} {name} {seconds % unit // part} {part_name}"
     raise AssertionError("a minute or more has a unit")

@@ -11,7 +11,7 @@ from typing import Any
 from glassgpt.errors import UserError
 from glassgpt.files import read_json
 from glassgpt.training.config_formats import read_config
-from glassgpt.training.metrics import Line, read_lines
+from glassgpt.training.metrics import Line, final_record, read_lines
 
 FIGURES = (
     "train/loss",
@@ -68,7 +68,7 @@ def read_record(folder: Path) -> RunRecord:
         train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
-        final=next((line for line in reversed(lines) if line.get("final")), None),
+        final=final_record(lines),
         samples=read_measurements(folder / "samples.jsonl"),
         lines=lines,
     )

@@ -14,6 +14,7 @@ from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError, check_least, unknown
 from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ModelConfig, find_architecture
+from glassgpt.runs.gpt3_recipes import GPT3_SIZES, gpt3_recipe
 from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
@@ -202,10 +203,12 @@ def load_config(path: Path) -> RunConfig:
     return config
 
 
-def list_recipes() -> dict[str, Path]:
-    """The recipes in the package, by name."""
-    folder = Path(str(resources.files("glassgpt"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+def list_recipes() -> dict[str, dict[str, Any]]:
+    """The recipes of the package by name, those that need less first; beside the sections `about` and `needs`."""
+    files = (Path(str(resources.files("glassgpt"))) / "recipes").glob("*.toml")
+    recipes = {path.stem: read_toml(path) for path in sorted(files)}
+    recipes |= {name: gpt3_recipe(name) for name in GPT3_SIZES}
+    return dict(sorted(recipes.items(), key=lambda item: ("laptop", "GPU", "GPUs").index(item[1]["needs"])))
 
 
 def quiet(line: str) -> None:
@@ -220,8 +223,8 @@ def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
     recipes = list_recipes()
     if name not in recipes and not name.endswith(".toml"):
         raise unknown("recipe", name, recipes)
-    recipe = read_toml(recipes.get(name, Path(name)))
-    sections = {section: fields for section, fields in recipe.items() if section not in ("about", "format")}
+    recipe = recipes[name] if name in recipes else read_toml(Path(name))
+    sections = {section: fields for section, fields in recipe.items() if section not in ("about", "needs", "format")}
     for section, fields in sections.items():
         check_section(section, fields)
     settings = {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from glassgpt.report.figures import duration
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
@@ -82,9 +83,7 @@ class PlainListener(Listener):
     def _eta(self, state: TrainState) -> str:
         done = state.step - self._first_step
         left = self._max_steps - state.step
-        seconds = round((time.perf_counter() - self._began) / max(done, 1) * left)
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+        return duration(round((time.perf_counter() - self._began) / max(done, 1) * left))
 
 
 def describe_figures(figures: Mapping[str, float]) -> str:

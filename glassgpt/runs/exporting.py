@@ -16,6 +16,7 @@ from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.runs.config import Sections, config_sections
 from glassgpt.runs.origin import ORIGIN, load_origin
 from glassgpt.runs.run import Run, load
+from glassgpt.training.metrics import final_record
 
 
 def export_hf(
@@ -78,8 +79,8 @@ def _card(run: Run, name: str) -> str:
 def _losses(run: Run) -> list[str]:
     """What is known of these very weights."""
     lines = [f"step {run.step}, {run.checkpoint.state['tokens_seen']:,} tokens seen"]
-    final = next((record for record in run.metrics if record.get("final") and record["best/step"] == run.step), None)
-    if final is not None:
+    final = final_record(run.metrics)
+    if final is not None and final["best/step"] == run.step:
         lines.append(f"validation loss {final['best/val/loss']:.4f} nats per token, on the whole validation split")
     elif run.checkpoint.score is not None:
         tokens = min(run.config.evaluation.tokens, run.manifest.val.tokens)

@@ -24,7 +24,7 @@ from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, discard, list_checkpoints, remove_leftovers
 from glassgpt.training.config_formats import NO_STAGE, read_config
-from glassgpt.training.metrics import Line, cut_back, read_lines
+from glassgpt.training.metrics import Line, cut_back, final_record, read_lines
 
 RUNS = Path("runs")
 
@@ -127,7 +127,7 @@ def find_last(folder: Path, max_steps: int) -> Checkpoint:
 
 def has_ended(folder: Path) -> bool:
     """Whether the run has written its last figures."""
-    return any(record.get("final") for record in read_lines(folder / "metrics.jsonl"))
+    return final_record(read_lines(folder / "metrics.jsonl")) is not None
 
 
 def cut_back_to(folder: Path, step: int) -> None:
@@ -205,8 +205,8 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     if which == "last":
         return checkpoints[-1]
     if which == "best":
-        ended = [record for record in read_lines(folder / "metrics.jsonl") if record.get("final")]
-        found = [checkpoint for checkpoint in checkpoints if ended and checkpoint.step == ended[-1].get("best/step")]
+        final = final_record(read_lines(folder / "metrics.jsonl")) or {}
+        found = [checkpoint for checkpoint in checkpoints if checkpoint.step == final.get("best/step")]
         return next(iter(found), None) or best_checkpoint(checkpoints) or checkpoints[-1]
     steps = [checkpoint.step for checkpoint in checkpoints]
     if not re.fullmatch("[0-9]+", str(which)) or int(which) not in steps:

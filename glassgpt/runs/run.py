@@ -38,7 +38,7 @@ from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights
-from glassgpt.training.metrics import Line, read_lines
+from glassgpt.training.metrics import Line, final_record, read_lines
 
 
 @dataclass
@@ -74,10 +74,10 @@ class Run:
     @property
     def summary(self) -> Line | None:
         """How training ended, as `glassgpt train --json` prints it; None while it has not."""
-        final = [record for record in self.metrics if record.get("final")]
-        if not final:
+        record = final_record(self.metrics)
+        if record is None:
             return None
-        record, name = final[-1], self.checkpoint.best.figure
+        name = self.checkpoint.best.figure
         return {
             "run": str(self.folder),
             "steps": record["step"],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import platform
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +158,6 @@ def build_runtime(
         compile = False
         notes.append(f"{lacking}: the model runs uncompiled")
     if place.type == "cpu":
-        _keep_freed_memory()
         _count_threads(ranks, notes)
     if place.type == "cuda" and ranks.store is not None:
         torch.cuda.set_device(place)
@@ -258,18 +255,6 @@ def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
     if name == "float16" and device.type == "cpu":
         notes.append("float16 on a CPU is slow and meant for checking; float32 is faster")
     return name
-
-
-def _keep_freed_memory() -> None:
-    """Lets this process keep the memory that it frees, where the C library is glibc.
-
-    A training step frees megabytes and takes them again at the next one. By default glibc hands them back to the
-    system in between, and each page that comes anew costs a fault.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest: no mapping of its own for a block below 32 MB
 
 
 @contextlib.contextmanager

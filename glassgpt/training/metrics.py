@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ def read_lines(path: Path) -> list[Line]:
             raise UserError(f"{path}, line {number} is not a record with a step: {error}") from None
         records.append(record)
     return records
+
+
+def final_record(lines: Sequence[Line]) -> Line | None:
+    """The last figures of a run, on the whole validation split; None while it has not ended."""
+    return next((line for line in reversed(lines) if line.get("final")), None)
 
 
 def cut_back(path: Path, keep: Callable[[Line], bool]) -> None:

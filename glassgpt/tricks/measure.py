@@ -27,6 +27,7 @@ from glassgpt.errors import UserError
 from glassgpt.models import build_model
 from glassgpt.models.attention import Attention
 from glassgpt.runtime.device import Runtime, build_runtime
+from glassgpt.runtime.heap import keep_freed_memory
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import build_optimizer
@@ -157,6 +158,7 @@ def run_apart(setup: Setup, shards: Sequence[str], steps: int) -> Measured | str
 
 
 def _report(setup: Setup, shards: Sequence[str], steps: int, sender: Any) -> None:
+    keep_freed_memory()  # as `glassgpt train` does
     try:
         sender.send(measure(setup, TokenArray([Path(shard) for shard in shards]), steps))
     except (RuntimeError, UserError) as error:  # out of memory, no kernel for this precision

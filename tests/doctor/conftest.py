@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -13,13 +12,6 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import prepare
 from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.runtime.device import build_runtime
-
-
-@pytest.fixture(scope="session")
-def text() -> str:
-    draw = random.Random(0)
-    words = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "dogs", "ran", "home", "to", "eat", "and", "sleep"]
-    return "".join(" ".join(draw.choices(words, k=6)).capitalize() + ".\n" for _ in range(500))
 
 
 @pytest.fixture(scope="session")

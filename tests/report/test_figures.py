@@ -26,7 +26,7 @@ def test_count(n: int, shown: str) -> None:
     ("seconds", "shown"),
     [
         (0.5, "0.5 s"), (41.72, "41.7 s"), (59.97, "1 min 0 s"), (60, "1 min 0 s"), (147, "2 min 27 s"),
-        (11_100, "3 h 5 min"), (352_800, "4 d 2 h"),
+        (11_100, "3 h 5 min"), (352_800, "4 d 2 h"), (400 * 86400, "1 y 35 d"), (1e12, "31,709 y 289 d"),
     ],
 )  # fmt: skip
 def test_duration(seconds: float, shown: str) -> None:

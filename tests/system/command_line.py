@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from glassgpt.cli.main import main
@@ -61,6 +64,37 @@ def glassgpt(*arguments: object, stdin: bytes = b"") -> Result:
         except SystemExit as ended:
             code = int(ended.code or 0)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+class Command:
+    """`glassgpt …` as a process; its stderr is read line by line, so that a test knows how far it has come."""
+
+    started: ClassVar[list[Command]] = []  # those that the fixture `end_commands` has still to end
+
+    def __init__(self, *arguments: object, program: Sequence[object] = ("-m", "glassgpt")) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, (*program, *arguments))],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+        self.started.append(self)
+
+    def wait_for(self, words: str) -> None:
+        """Returns once a line of stderr has begun with `words`."""
+        assert self.process.stderr is not None
+        seen = []
+        for line in self.process.stderr:
+            seen.append(line)
+            if line.startswith(words):
+                return
+        raise AssertionError(f"ended without '{words}':\n{''.join(seen)}")
+
+    def end(self, number: int | None = None) -> tuple[int, str, str]:
+        """Sends a signal, if one is given, and waits for exit code, stdout and the rest of stderr."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
 
 
 def settings(**changes: object) -> list[str]:

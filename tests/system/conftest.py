@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import glassgpt, settings
+from command_line import Command, glassgpt, settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,12 +22,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def text() -> str:
-    """Sentences of a few words again and again: learnable, and long enough for every test."""
-    draw = random.Random(0)
-    words = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "dogs", "ran", "home", "to", "eat", "and", "sleep"]
-    return "".join(" ".join(draw.choices(words, k=6)).capitalize() + ".\n" for _ in range(500))
+@pytest.fixture
+def end_commands() -> Iterator[None]:
+    """Commands that a test has started end with it, whatever happens in it."""
+    yield
+    while Command.started:
+        process = Command.started.pop().process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def start(end_commands: None) -> type[Command]:
+    return Command
 
 
 @pytest.fixture(scope="session")

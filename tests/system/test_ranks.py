@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import figures, glassgpt, last_checkpoint, settings
+from command_line import Command, figures, glassgpt, last_checkpoint, settings
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo between processes that are found in /proc")
@@ -24,54 +23,22 @@ ENDLESS = settings(model__dropout=0.0, training__max_steps=1_000_000, evaluation
 LOSSES = ("train/loss", "val/loss", "grad_norm", "best/val/loss")
 
 
-class Job:
-    """`torchrun … -m glassgpt …`; its stderr is read line by line, so that a test knows how far it has come."""
+class Job(Command):
+    """`torchrun … -m glassgpt …`."""
 
     def __init__(self, *arguments: object, program: Sequence[object] = ("-m", "glassgpt")) -> None:
         # The "--" keeps torchrun from taking --run for an abbreviation of its own --run-path.
-        command = ["-m", "torch.distributed.run", "--nproc-per-node", 2, *program, "--", *arguments]
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
-        )  # fmt: skip
-
-    def wait_for(self, words: str) -> None:
-        """Returns once a line of stderr has begun with `words`."""
-        assert self.process.stderr is not None
-        seen = []
-        for line in self.process.stderr:
-            seen.append(line)
-            if line.startswith(words):
-                return
-        raise AssertionError(f"ended without '{words}':\n{''.join(seen)}")
+        super().__init__(*arguments, program=("-m", "torch.distributed.run", "--nproc-per-node", 2, *program, "--"))
 
     def ranks(self) -> list[int]:
         """The process numbers of the ranks, in their order."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return sorted(map(int, children.split()))
 
-    def end(self) -> tuple[int, str, str]:
-        """Waits for exit code, stdout and the rest of stderr."""
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
 
 @pytest.fixture
-def start() -> Iterator[type[Job]]:
-    """Starts jobs that end with the test, whatever happens in it."""
-    started: list[Job] = []
-
-    class Started(Job):
-        def __init__(self, *arguments: object, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            started.append(self)
-
-    yield Started
-    for job in started:
-        if job.process.poll() is None:
-            os.killpg(job.process.pid, signal.SIGKILL)
-        job.process.communicate()
+def start(end_commands: None) -> type[Job]:
+    return Job
 
 
 @pytest.fixture(scope="module")

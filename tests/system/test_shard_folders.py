@@ -123,14 +123,17 @@ def test_bad_shards_are_refused_before_anything_is_written(foreign: Path, shards
 
 
 def test_bad_corpora_are_refused_in_one_sentence(here: Path) -> None:
+    (here / "a.txt").write_text("words")
+    glassgpt("tokenizer", "train", "--data", "a.txt", "--out", "t.json", "--vocab-size", 257,
+             "--special", "<|endoftext|>")  # fmt: skip
+    prepare = ("data", "prepare", "--tokenizer", "t.json", "--workers", 1)
     (here / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "words"}\n' * 1000)[:-9])
-    assert "cut.jsonl.gz is cut short" in glassgpt("data", "prepare", "cut.jsonl.gz", "--out", "a", *BPE[4:]).error
-    assert "cannot read data set 'owner/name'" in glassgpt("data", "prepare", "owner/name", "--out", "b").error
+    assert "cut.jsonl.gz is cut short" in glassgpt(*prepare, "cut.jsonl.gz", "--out", "a").error
+    assert "cannot read data set 'owner/name'" in glassgpt(*prepare, "owner/name", "--out", "b").error
     (here / "c").mkdir()
     (here / "c/note.txt").write_text("mine")
-    (here / "a.txt").write_text("words")
     before = contents(here / "c")
-    assert "holds something else" in glassgpt("data", "prepare", "a.txt", "--out", "c").error
+    assert "holds something else" in glassgpt(*prepare, "a.txt", "--out", "c").error
     assert contents(here / "c") == before
 
 

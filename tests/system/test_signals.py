@@ -3,62 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
-
-
-class Command:
-    """`glassgpt …` as a process; its stderr is read line by line, so that a test knows how far it has come."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "glassgpt", *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def wait_for(self, words: str) -> None:
-        """Returns once a line of stderr has begun with `words`."""
-        assert self.process.stderr is not None
-        seen = []
-        for line in self.process.stderr:
-            seen.append(line)
-            if line.startswith(words):
-                return
-        raise AssertionError(f"ended without '{words}':\n{''.join(seen)}")
-
-    def end(self, number: int | None = None) -> tuple[int, str, str]:
-        """Sends a signal, and waits for exit code, stdout and the rest of stderr."""
-        if number is not None:
-            self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def start() -> Iterator[type[Command]]:
-    """Starts commands that end with the test, whatever happens in it."""
-    started: list[Command] = []
-
-    class Started(Command):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)
-            started.append(self)
-
-    yield Started
-    for command in started:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.process.communicate()
-
+from command_line import Command, contents, figures, glassgpt, last_checkpoint, settings, weights
 
 ENDLESS = ["--max-steps", 1_000_000]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
-from glassgpt.training.metrics import JsonLines, cut_back, read_lines
+from glassgpt.training.metrics import JsonLines, cut_back, final_record, read_lines
 
 RECORDS = [
     {"step": 1, "train/loss": 0.1 + 0.2},
@@ -28,6 +28,11 @@ def write(path: Path, records: list[dict[str, Any]] = RECORDS) -> Path:
         lines.append(record)
     lines.close()
     return path
+
+
+def test_the_final_record_is_the_last_that_says_so() -> None:
+    assert final_record(RECORDS[:2]) is None
+    assert final_record([*RECORDS, {"step": 4, "final": True}, {"step": 5}]) == {"step": 4, "final": True}
 
 
 def test_what_is_appended_is_read_at_once_and_after(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 import glassgpt
 from glassgpt.data.corpora import load_text
 from glassgpt.doctor.diagnosis import diagnose
-from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.listener import Listener
 
@@ -30,16 +31,32 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+def draw(curves: dict[str, tuple[list[int], list[float]]], out: Path) -> None:
+    """The curves (steps, losses), each with its name and its last loss at its end, as the format that `out` names."""
+    plt.rcParams["svg.hashsalt"] = "curves"  # the same data are the same file
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, (steps, losses) in curves.items():
+        (line,) = axes.plot(steps, losses, linewidth=2)
+        axes.annotate(
+            f"{name}  {losses[-1]:.3f}", (steps[-1], losses[-1]), (8, 0), textcoords="offset points",
+            verticalalignment="center", color=line.get_color(),
+        )  # fmt: skip
+    axes.set(title="Five curves of one small model", xlabel="optimizer steps", ylabel="validation loss, nats per token")
+    axes.grid(axis="y", color="#e4e4e4")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+
+
 def main() -> None:
     """Trains, prints the verdicts, and draws the curves where `--out` says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
-    parser.add_argument("--out", type=Path, help="an SVG file")
+    parser.add_argument("--out", type=Path, help="a picture: .svg, .png, .pdf")
     options = parser.parse_args()
     corpus = load_text(options.data)
-    curves = []
+    curves = {}
     with tempfile.TemporaryDirectory(prefix="glassgpt-curves-") as folder:
-        for number, (name, changes) in enumerate(RUNS.items(), start=1):
+        for name, changes in RUNS.items():
             text = corpus.text[:LITTLE] if name == "little text" else corpus.text
             run = Path(folder) / name
             glassgpt.train("char-tiny", text=text, run=run, settings=SETTINGS | changes, listener=Listener())
@@ -48,10 +65,10 @@ def main() -> None:
             for finding in diagnosis.findings:
                 if finding.status == "failed":
                     print(f"    {finding.name}: {finding.figure} (expected: {finding.expected})")
-            steps, losses = zip(*((line["step"], line["val/loss"]) for line in record.validations), strict=True)
-            curves.append(LadderCurve(number, name, steps, losses, losses[-1]))
+            lines = record.validations
+            curves[name] = ([line["step"] for line in lines], [line["val/loss"] for line in lines])
     if options.out:
-        options.out.write_text(draw_ladder(curves, "Five curves of one small model"), encoding="utf-8")
+        draw(curves, options.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import tiktoken
 
-from glassgpt.data.corpus_to_shards import prepare_shards
+from glassgpt.data.corpus_to_shards import shard_corpus
 from glassgpt.data.sharding_state import ShardingConfig
 from glassgpt.data.sources import find_files
 from glassgpt.tokenizers.words import available_cores
@@ -65,9 +65,9 @@ def measure_speed(folder: Path, size: int, repeats: int, workers: int) -> None:
         n_tokens = sum(map(len, ids)) + len(texts)
         del ids
         began, busy = time.perf_counter(), processor_seconds()
-        prepared = prepare_shards(source, folder / f"shards-{number}", config)
+        dataset = shard_corpus(source, folder / f"shards-{number}", config)
         ours, ours_busy = time.perf_counter() - began, processor_seconds() - busy
-        assert len(prepared.train) + len(prepared.val) == n_tokens
+        assert len(dataset.train) + len(dataset.val) == n_tokens
         ratios.append(bare / ours)
         processor_ratios.append(bare_busy / ours_busy)
         print(

@@ -18,16 +18,16 @@ import numpy as np
 
 from glassgpt.data.dataset import (
     MANIFEST_NAME,
-    PREPARATION_NAME,
+    STATE_NAME,
     TOKENIZER_NAME,
     Dataset,
-    open_folder,
+    open_dataset,
     tokenizer_sha256,
 )
 from glassgpt.data.dataset_cache import SLICEABLE
 from glassgpt.data.encoders import Ids, encode_batches, end_of_text
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
-from glassgpt.data.sharding_state import Preparation, Shard, ShardingConfig, begin, put_tokenizer
+from glassgpt.data.sharding_state import Shard, ShardingConfig, ShardingState, begin, put_tokenizer
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import DocumentBatch, Position, Source
 from glassgpt.data.token_files import shards_key
@@ -46,7 +46,7 @@ class ShardingProgress:
     eta: float | None  # seconds
 
 
-def prepare_shards(
+def shard_corpus(
     source: Source,
     folder: Path,
     config: ShardingConfig,
@@ -64,23 +64,23 @@ def prepare_shards(
         state, source = begin(folder, source, config)
         if (folder / MANIFEST_NAME).is_file():
             note(f"{folder} is finished already")
-            return open_folder(folder)
+            return open_dataset(folder)
         if state.shards:
             note(f"going on in {folder} after {len(state.shards)} shards")
         tokenizer = put_tokenizer(folder, source, config, note)
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
-    return open_folder(folder)
+    return open_dataset(folder)
 
 
 def _write_shards(
     folder: Path,
-    state: Preparation,
+    state: ShardingState,
     source: Source,
     tokenizer: Tokenizer,
     config: ShardingConfig,
     on_progress: Callable[[ShardingProgress], None],
-) -> Preparation:
+) -> ShardingState:
     """Writes what is missing; after each shard, `preparation.json` knows it."""
     batches = source.batches(state.position, in_pieces=tokenizer.name in SLICEABLE)
     dtype = dtype_for(tokenizer.vocab_size)
@@ -165,10 +165,10 @@ class _Meter:
         self._tell(ShardingProgress(self._tokens, self._tokens - self._before, seconds, fraction, eta))
 
 
-def _finish(folder: Path, state: Preparation, source: Source, tokenizer: Tokenizer) -> None:
+def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Tokenizer) -> None:
     """Writes the manifest, with which the folder is finished."""
     if len(state.shards) < 2:
-        for name in (PREPARATION_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
+        for name in (STATE_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
             (folder / name).unlink()
         if not state.tokens:
             raise UserError(f"{source.name} has no documents, or empty ones alone: there is nothing to prepare")

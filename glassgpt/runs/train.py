@@ -10,9 +10,9 @@ from typing import Any
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, sha256_of, tokenizer_of
-from glassgpt.data.dataset_cache import open_prepared, prepare
+from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
+from glassgpt.data.dataset_on_ranks import build_on_every_node
 from glassgpt.data.manifest import load_manifest
-from glassgpt.data.sharing import share_data
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.report.run_page import write_report
@@ -230,7 +230,7 @@ def _begin(
 
     sections, config = ranks.on_first(plan)
     runtime = _build_runtime(config, ranks, listener)
-    prepared = share_data(ranks, lambda: prepare(config.data, config.tokenizer, corpus=corpus))
+    prepared = build_on_every_node(ranks, lambda: build_dataset(config.data, config.tokenizer, corpus=corpus))
     listener.note(prepared.note)
     sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
     config = with_dtype(ranks.on_first(lambda: changes.apply(sections)), runtime.precision)
@@ -267,9 +267,9 @@ def _resume(
             raise UserError(
                 f"the text given is not the one that {folder} is trained on: leave it out, or start a new run"
             )
-        return open_prepared(manifest, load_tokenizer(folder / "tokenizer.json"))
+        return reopen_dataset(manifest, load_tokenizer(folder / "tokenizer.json"))
 
-    session = Session(folder, config, share_data(ranks, open_data), runtime, listener)
+    session = Session(folder, config, build_on_every_node(ranks, open_data), runtime, listener)
     state = session.restore(last)
 
     def go_back() -> None:

@@ -49,7 +49,7 @@ def prepare(
     train_tokenizer_on: Annotated[
         int | None, typer.Option(metavar="MB", help="For bpe with --out: on how much of its beginning [100].")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that tokenise; by default, a core each.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that tokenise; by default, one for each core.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Split and tokenise a text into shards: in the cache, or in a folder of its own with --out.

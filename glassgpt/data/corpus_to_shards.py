@@ -86,7 +86,7 @@ def _write_shards(
     dtype = dtype_for(tokenizer.vocab_size)
     counter = _Counter(tokenizer)
     meter = _Meter(state.tokens, on_progress)
-    with contextlib.closing(encode_batches(batches, folder / TOKENIZER_NAME, config.workers)) as encoded:
+    with contextlib.closing(encode_batches(batches, tokenizer, config.workers)) as encoded:
         stream = _Stream(encoded, state.offset)
         while not stream.at_end():
             number = len(state.shards)

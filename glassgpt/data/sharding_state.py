@@ -16,7 +16,7 @@ from glassgpt.files import write_text
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
-from glassgpt.tokenizers.words import available_cores
+from glassgpt.tokenizers.threads import available_cores
 
 SHARD_TOKENS = 100_000_000
 TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus

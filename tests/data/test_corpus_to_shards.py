@@ -214,7 +214,7 @@ def test_tokenizers_that_cannot_serve_are_refused(corpus: LocalFiles, tmp_path: 
 
 def test_a_document_that_cannot_be_encoded_is_named(config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": "half \\ud83d"}\n')
-    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: the text has a lone surrogate U\+D83D"):
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: the text has a lone surrogate, U\+D83D"):
         shard_corpus(find_files([str(tmp_path / "bad.jsonl")], "text"), tmp_path / "out", config)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from glassgpt.data.dataset import (
@@ -32,6 +31,7 @@ from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import DocumentBatch, Position, Source
 from glassgpt.data.token_files import shards_key
 from glassgpt.errors import UserError
+from glassgpt.files import locked
 from glassgpt.tokenizers import Tokenizer
 
 
@@ -59,7 +59,7 @@ def shard_corpus(
     Raises UserError for a folder that holds anything else, or the shards of other settings, and for bad documents.
     """
     folder = folder.absolute()
-    with _alone(folder), _writing(folder):
+    with _writing(folder), _alone(folder):
         _remove_leftovers(folder)
         state, source = begin(folder, source, config)
         if (folder / MANIFEST_NAME).is_file():
@@ -209,21 +209,14 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder, which ends with the process, however that ends."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(f"another process is preparing {folder}: wait for it, or choose another --out") from None
+    """Makes the folder and holds a lock in it. An empty one is removed after an error at the very beginning."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield
+        with locked(folder / ".lock", f"another process is preparing {folder}: wait for it, or choose another --out"):
+            yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
         with contextlib.suppress(OSError):
-            folder.rmdir()  # an empty one is left after an error at the very beginning
+            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.cache import cache_folder, new_folder, writing
+from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.corpora import IN_MEMORY, STDIN, Corpus, load_text
 from glassgpt.data.dataset import (
     MANIFEST_NAME,
@@ -25,6 +25,7 @@ from glassgpt.data.dataset import (
 from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.errors import UserError
+from glassgpt.files import new_folder
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
 from glassgpt.tokenizers.build import NAMES
 from glassgpt.tokenizers.patterns import safe_slices

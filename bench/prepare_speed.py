@@ -4,7 +4,7 @@
     python bench/prepare_speed.py --gigabytes 1       # and memory, on a file of 1 GB
 
 Both tokenise the source code of Python's library with GPT-2's vocabulary on as many cores, in turn. tiktoken has all
-texts in memory and leaves lists of ids there; `data prepare` reads JSON lines, starts its processes and writes shards.
+texts in memory and leaves lists of ids there; `data prepare` reads JSON lines and writes shards.
 The ratio of processor time holds on a busy machine too, where the share that each gets differs.
 """
 
@@ -19,17 +19,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import tiktoken
 
-from glassgpt.data.corpus_to_shards import prepare_shards
+from glassgpt.data.corpus_to_shards import shard_corpus
 from glassgpt.data.sharding_state import ShardingConfig
 from glassgpt.data.sources import find_files
-from glassgpt.tokenizers.words import available_cores
+from glassgpt.tokenizers.threads import available_cores
 
 
 def iter_texts(size: int) -> Iterator[str]:
@@ -65,9 +64,9 @@ def measure_speed(folder: Path, size: int, repeats: int, workers: int) -> None:
         n_tokens = sum(map(len, ids)) + len(texts)
         del ids
         began, busy = time.perf_counter(), processor_seconds()
-        prepared = prepare_shards(source, folder / f"shards-{number}", config)
+        dataset = shard_corpus(source, folder / f"shards-{number}", config)
         ours, ours_busy = time.perf_counter() - began, processor_seconds() - busy
-        assert len(prepared.train) + len(prepared.val) == n_tokens
+        assert len(dataset.train) + len(dataset.val) == n_tokens
         ratios.append(bare / ours)
         processor_ratios.append(bare_busy / ours_busy)
         print(
@@ -89,7 +88,7 @@ def processor_seconds() -> float:
 
 
 def measure_memory(folder: Path, size: int, workers: int) -> None:
-    """Prints the peak resident memory of the command and its workers. Linux only."""
+    """Prints the peak resident memory of the command, which tokenises in threads. Linux only."""
     path = folder / "large.jsonl"
     write_json_lines(path, size)
     command = [
@@ -98,32 +97,12 @@ def measure_memory(folder: Path, size: int, workers: int) -> None:
     ]  # fmt: skip
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    parent, everything = Peak(), Peak()
-    hook = threading.Thread(target=watch, args=(process, parent, everything))
-    hook.start()
-    process.wait()
-    hook.join()
-    seconds = time.perf_counter() - began
-    print(
-        f"{path.stat().st_size / 1e9:.2f} GB in {seconds:.0f} s: peak {everything.bytes / 1e6:.0f} MB, "
-        f"{parent.bytes / 1e6:.0f} MB of them the command's own, the rest its {workers} workers'"
-    )
-
-
-class Peak:
-    """The largest value seen."""
-
-    bytes = 0
-
-
-def watch(process: subprocess.Popen[bytes], parent: Peak, everything: Peak) -> None:
-    """Looks ten times a second how much memory a process and its children have."""
+    peak = 0
     while process.poll() is None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        own = resident(str(process.pid))
-        parent.bytes = max(parent.bytes, own)
-        everything.bytes = max(everything.bytes, own + sum(map(resident, children)))
+        peak = max(peak, resident(str(process.pid)))
         time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    print(f"{path.stat().st_size / 1e9:.2f} GB in {seconds:.0f} s: peak {peak / 1e6:.0f} MB with {workers} workers")
 
 
 def resident(pid: str) -> int:

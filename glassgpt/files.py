@@ -7,11 +7,17 @@ import errno
 import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
+
 from glassgpt.errors import UserError
+
+_DAY = 24 * 3600.0  # seconds; no folder takes longer to fill
 
 
 @contextlib.contextmanager
@@ -32,18 +38,36 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` at the end; after an error nothing is there.
+
+    For what is the same whoever makes it: where another process was first, its folder stays and this one is dropped.
+    """
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of processes that were killed
+        if time.time() - leftover.stat().st_mtime > _DAY:
+            shutil.rmtree(leftover, ignore_errors=True)
+    with _filling(path.with_name(f".{path.name}.{uuid.uuid4().hex}")) as temporary:
+        yield temporary
+        _flush_tree(temporary)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        flush(path.parent)
+
+
+@contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` at the end, in place of what was there; after an error nothing changes.
 
     Raises FileExistsError for what comes to be at `path` only meanwhile: nobody has agreed to replace that.
     """
     agreed = path.exists()  # "new/../old" is nowhere until "new" is made
-    temporary = path.with_name(f".tmp-{path.name}")
     replaced = path.with_name(f".tmp-replaced-{path.name}")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with _filling(path.with_name(f".tmp-{path.name}")) as temporary:
         yield temporary
+        _flush_tree(temporary)
         if path.exists():
             if not agreed:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -51,9 +75,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.rename(replaced)
         temporary.rename(path)
         flush(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _filling(temporary: Path) -> Iterator[Path]:
+    """An empty folder, which is removed at the end unless it has been renamed."""
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def recover_folder(path: Path) -> None:
@@ -83,6 +116,24 @@ def _is_alive(pid: int) -> bool:
     except OSError:  # another user's
         return True
     return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds the lock file `path`, which ends with the process, however that ends, and is removed.
+
+    Raises UserError, saying `busy`, where another process holds it, and OSError where it cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(busy) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,3 +167,9 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush_tree(folder: Path) -> None:
+    """Forces a folder and all in it onto the disk."""
+    for path in (*folder.rglob("*"), folder):
+        flush(path)

@@ -39,10 +39,10 @@ def tricks(
 
     if out.is_dir():  # said before minutes of measuring, not after
         raise UserError(f"--out {out} is a folder: name the file of the picture")
-    setup, prepared = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
-    typer.echo(prepared.note, err=True)
+    setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
+    typer.echo(dataset.note, err=True)
     results = measure_tricks(
-        setup, prepared, steps=steps, rounds=rounds, progress=lambda line: print(line, file=sys.stderr, flush=True)
+        setup, dataset, steps=steps, rounds=rounds, progress=lambda line: print(line, file=sys.stderr, flush=True)
     )
     bars = [Bar(row.trick.name, row.speed, row.memory, row.missing) for row in results.rows]
     write_text(out, draw_bars(bars, f"{Path(recipe).stem}: what each trick gives on {results.device}", results.noise))

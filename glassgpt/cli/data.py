@@ -19,18 +19,18 @@ def list_texts(as_json: AsJson = False) -> None:
     """The texts known by name, and what is prepared in the cache."""
     from glassgpt.data.cache import cache_folder
     from glassgpt.data.corpora import NAMES, shakespeare_path
-    from glassgpt.data.inventory import list_prepared
+    from glassgpt.data.inventory import list_datasets
 
     cached = {"shakespeare"} if shakespeare_path().exists() else set()
     names = [{"name": name, "description": text, "cached": name in cached} for name, text in NAMES.items()]
-    prepared = list_prepared()
+    datasets = list_datasets()
     if as_json:
-        print_json({"cache": str(cache_folder()), "names": names, "prepared": prepared})
+        print_json({"cache": str(cache_folder()), "names": names, "prepared": datasets})
         return
     for entry in names:
         typer.echo(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
-    typer.echo(f"\nprepared in {cache_folder()}: {len(prepared) or 'nothing yet'}")
-    for entry in prepared:
+    typer.echo(f"\nprepared in {cache_folder()}: {len(datasets) or 'nothing yet'}")
+    for entry in datasets:
         typer.echo(describe_entry(entry))
 
 

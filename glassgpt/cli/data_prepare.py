@@ -49,14 +49,14 @@ def prepare(
     train_tokenizer_on: Annotated[
         int | None, typer.Option(metavar="MB", help="For bpe with --out: on how much of its beginning [100].")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that tokenise; by default, a core each.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that tokenise; by default, one for each core.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Split and tokenise a text into shards: in the cache, or in a folder of its own with --out.
 
     Either is done once: a second call finds the shards, or goes on where the first was stopped.
     """
-    from glassgpt.data.inventory import describe_prepared
+    from glassgpt.data.inventory import describe_dataset
     from glassgpt.tokenizers import TokenizerConfig
 
     names = [*(sources or []), *([data] if data is not None else [])] or ["auto"]
@@ -67,28 +67,27 @@ def prepare(
         for name in _ONLY_WITH_OUT:
             if context.params[name] is not None:
                 raise UserError(f"--{name.replace('_', '-')} is of use with --out only: name a folder for the shards")
-        prepared = _into_cache(names, chosen, 0.1 if val_fraction is None else val_fraction)
+        dataset = _into_cache(names, chosen, 0.1 if val_fraction is None else val_fraction)
     else:
         if val_fraction is not None:
             raise UserError(
                 "with --out the first shard is for validation: give --shard-tokens instead of --val-fraction"
             )
         source = _find_source(names, sample, column, split, config)
-        prepared = _into_folder(source, out, chosen, shard_tokens, train_tokenizer_on, workers)
-    print_fields(describe_prepared(prepared.folder, prepared.manifest), as_json)
+        dataset = _into_folder(source, out, chosen, shard_tokens, train_tokenizer_on, workers)
+    print_fields(describe_dataset(dataset.folder, dataset.manifest), as_json)
 
 
 def _into_cache(names: list[str], tokenizer: TokenizerConfig, val_fraction: float) -> Dataset:
-    from glassgpt.data.dataset_cache import DataConfig
-    from glassgpt.data.dataset_cache import prepare as prepare_data
+    from glassgpt.data.dataset_cache import DataConfig, build_dataset
 
     if len(names) > 1:
         raise UserError(
             f"{len(names)} sources are given: several, and patterns, are taken with --out, a folder for shards"
         )
-    prepared = prepare_data(DataConfig(names[0], val_fraction), tokenizer)
-    typer.echo(prepared.note, err=True)
-    return prepared
+    dataset = build_dataset(DataConfig(names[0], val_fraction), tokenizer)
+    typer.echo(dataset.note, err=True)
+    return dataset
 
 
 def _into_folder(
@@ -99,7 +98,7 @@ def _into_folder(
     train_tokenizer_on: int | None,
     workers: int | None,
 ) -> Dataset:
-    from glassgpt.data.corpus_to_shards import prepare_shards
+    from glassgpt.data.corpus_to_shards import shard_corpus
     from glassgpt.data.sharding_state import ShardingConfig
 
     given = {
@@ -109,9 +108,9 @@ def _into_folder(
     }
     config = ShardingConfig(tokenizer, **{name: value for name, value in given.items() if value is not None})
     with ProgressLine() as line:
-        prepared = prepare_shards(source, out, config, on_progress=line.update, note=line.say)
-    typer.echo(prepared.note, err=True)
-    return prepared
+        dataset = shard_corpus(source, out, config, on_progress=line.update, note=line.say)
+    typer.echo(dataset.note, err=True)
+    return dataset
 
 
 def _find_source(

@@ -23,18 +23,18 @@ def ladder(
     """
     from glassgpt.cli.ladder_table import LadderTable
     from glassgpt.course.climb import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results
-    from glassgpt.data.dataset_cache import DataConfig, prepare
+    from glassgpt.data.dataset_cache import DataConfig, build_dataset
     from glassgpt.runtime.device import build_runtime
     from glassgpt.tokenizers import TokenizerConfig
 
     sections = find_sections(section)
     training = LadderTraining(seeds=seeds) if steps is None else LadderTraining(seeds=seeds, steps=steps)
     folder = new_results_folder(out)
-    prepared = prepare(DataConfig(source=data), TokenizerConfig("char"))
+    dataset = build_dataset(DataConfig(source=data), TokenizerConfig("char"))
     runtime = build_runtime("auto", "float32")
     with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:
-        table.note(prepared.note)
-        rows = climb_ladder(prepared, sections, training, runtime, table)
+        table.note(dataset.note)
+        rows = climb_ladder(dataset, sections, training, runtime, table)
     if as_json:
         typer.echo(json.dumps([row.to_dict() for row in rows]))
     else:

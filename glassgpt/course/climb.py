@@ -158,7 +158,7 @@ def find_sections(number: int | None) -> Sequence[Section]:
 
 
 def climb_ladder(
-    prepared: Dataset,
+    dataset: Dataset,
     sections: Sequence[Section],
     training: LadderTraining,
     runtime: Runtime,
@@ -168,14 +168,14 @@ def climb_ladder(
     rows = []
     for section in sections:
         started = time.perf_counter()
-        climbed = [climb(section, seed, prepared, training, runtime, listener) for seed in range(training.seeds)]
+        climbed = [climb(section, seed, dataset, training, runtime, listener) for seed in range(training.seeds)]
         first_model = climbed[0][0]
         row = SectionRow(
             section,
             count_parameters(first_model),
             [result for _, result in climbed],
             time.perf_counter() - started,
-            write_line(first_model, prepared, training.block_size),
+            write_line(first_model, dataset, training.block_size),
         )
         rows.append(row)
         listener.reached(row)
@@ -185,22 +185,22 @@ def climb_ladder(
 def climb(
     section: Section,
     seed: int,
-    prepared: Dataset,
+    dataset: Dataset,
     training: LadderTraining,
     runtime: Runtime,
     listener: LadderListener,
 ) -> tuple[nn.Module, Climb]:
     """Trains one section with one seed."""
     torch.manual_seed(seed)
-    model = section.model(training.sizes(section, prepared.tokenizer.vocab_size)).to(runtime.device)
-    loader = Loader(prepared.train, training.block_size, training.batch_rows, seed)
-    token_bytes = bytes_per_token(prepared.tokenizer)
+    model = section.model(training.sizes(section, dataset.tokenizer.vocab_size)).to(runtime.device)
+    loader = Loader(dataset.train, training.block_size, training.batch_rows, seed)
+    token_bytes = bytes_per_token(dataset.tokenizer)
     steps: list[int] = []
     losses: list[float] = []
 
     def validate(max_tokens: int | None) -> float:
         return evaluate(
-            model, prepared.val, token_bytes, runtime, block_size=training.block_size, max_tokens=max_tokens
+            model, dataset.val, token_bytes, runtime, block_size=training.block_size, max_tokens=max_tokens
         ).loss
 
     def look(step: int) -> None:
@@ -234,9 +234,9 @@ def climb(
     return model, Climb(seed, validate(None), steps, losses)
 
 
-def write_line(model: nn.Module, prepared: Dataset, block_size: int) -> str:
+def write_line(model: nn.Module, dataset: Dataset, block_size: int) -> str:
     """What the model writes after the start of a text, with every run of blanks and line ends as one blank."""
-    tokenizer = prepared.tokenizer
+    tokenizer = dataset.tokenizer
     sampling, generator = SamplingConfig(temperature=0.8), torch.Generator().manual_seed(1)
     pieces = write(model, tokenizer, start_of_text(tokenizer), sampling, block_size, SAMPLE_TOKENS, generator)
     return " ".join("".join(pieces).split())

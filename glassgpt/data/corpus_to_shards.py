@@ -13,25 +13,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from glassgpt.data.dataset import (
     MANIFEST_NAME,
-    PREPARATION_NAME,
+    STATE_NAME,
     TOKENIZER_NAME,
     Dataset,
-    open_folder,
+    open_dataset,
     tokenizer_sha256,
 )
 from glassgpt.data.dataset_cache import SLICEABLE
 from glassgpt.data.encoders import Ids, encode_batches, end_of_text
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
-from glassgpt.data.sharding_state import Preparation, Shard, ShardingConfig, begin, put_tokenizer
+from glassgpt.data.sharding_state import Shard, ShardingConfig, ShardingState, begin, put_tokenizer
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import DocumentBatch, Position, Source
 from glassgpt.data.token_files import shards_key
 from glassgpt.errors import UserError
+from glassgpt.files import locked
 from glassgpt.tokenizers import Tokenizer
 
 
@@ -46,7 +46,7 @@ class ShardingProgress:
     eta: float | None  # seconds
 
 
-def prepare_shards(
+def shard_corpus(
     source: Source,
     folder: Path,
     config: ShardingConfig,
@@ -59,34 +59,34 @@ def prepare_shards(
     Raises UserError for a folder that holds anything else, or the shards of other settings, and for bad documents.
     """
     folder = folder.absolute()
-    with _alone(folder), _writing(folder):
+    with _writing(folder), _alone(folder):
         _remove_leftovers(folder)
         state, source = begin(folder, source, config)
         if (folder / MANIFEST_NAME).is_file():
             note(f"{folder} is finished already")
-            return open_folder(folder)
+            return open_dataset(folder)
         if state.shards:
             note(f"going on in {folder} after {len(state.shards)} shards")
         tokenizer = put_tokenizer(folder, source, config, note)
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
-    return open_folder(folder)
+    return open_dataset(folder)
 
 
 def _write_shards(
     folder: Path,
-    state: Preparation,
+    state: ShardingState,
     source: Source,
     tokenizer: Tokenizer,
     config: ShardingConfig,
     on_progress: Callable[[ShardingProgress], None],
-) -> Preparation:
+) -> ShardingState:
     """Writes what is missing; after each shard, `preparation.json` knows it."""
     batches = source.batches(state.position, in_pieces=tokenizer.name in SLICEABLE)
     dtype = dtype_for(tokenizer.vocab_size)
     counter = _Counter(tokenizer)
     meter = _Meter(state.tokens, on_progress)
-    with contextlib.closing(encode_batches(batches, folder / TOKENIZER_NAME, config.workers)) as encoded:
+    with contextlib.closing(encode_batches(batches, tokenizer, config.workers)) as encoded:
         stream = _Stream(encoded, state.offset)
         while not stream.at_end():
             number = len(state.shards)
@@ -165,10 +165,10 @@ class _Meter:
         self._tell(ShardingProgress(self._tokens, self._tokens - self._before, seconds, fraction, eta))
 
 
-def _finish(folder: Path, state: Preparation, source: Source, tokenizer: Tokenizer) -> None:
+def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Tokenizer) -> None:
     """Writes the manifest, with which the folder is finished."""
     if len(state.shards) < 2:
-        for name in (PREPARATION_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
+        for name in (STATE_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
             (folder / name).unlink()
         if not state.tokens:
             raise UserError(f"{source.name} has no documents, or empty ones alone: there is nothing to prepare")
@@ -209,21 +209,14 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder, which ends with the process, however that ends."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(f"another process is preparing {folder}: wait for it, or choose another --out") from None
+    """Makes the folder and holds a lock in it. An empty one is removed after an error at the very beginning."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield
+        with locked(folder / ".lock", f"another process is preparing {folder}: wait for it, or choose another --out"):
+            yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
         with contextlib.suppress(OSError):
-            folder.rmdir()  # an empty one is left after an error at the very beginning
+            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Prepared data as it is opened: a text's shards in the cache, a corpus in shards, or token files of other programs."""
+"""A dataset, opened: a text's shards in the cache, a folder of shards, or token files of other programs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
-PREPARATION_NAME = "preparation.json"  # of a corpus in shards: how far it has come, see preparation.py
+STATE_NAME = "preparation.json"  # how far sharding a corpus has come, see sharding_state.py
 TRAINED = ("char", "bpe")  # tokenizers that are made from the text
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Text ready for training."""
+    """A text as token ids, split and ready for training."""
 
     folder: Path
     manifest: Manifest
@@ -31,11 +31,13 @@ class Dataset:
     note: str  # one line: which text, why, and whether the shards were there already
 
 
-def open_folder(folder: Path) -> Dataset:
-    """A prepared folder, of the cache or of a corpus in shards. Raises UserError, naming file and reason, if "
-    "damaged."""
+def open_dataset(folder: Path) -> Dataset:
+    """The dataset in a folder, of the cache or of a corpus in shards.
+
+    Raises UserError, naming file and reason, where it is damaged.
+    """
     manifest = load_manifest(folder / MANIFEST_NAME)
-    prepared = Dataset(
+    dataset = Dataset(
         folder=folder,
         manifest=manifest,
         tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
@@ -44,10 +46,10 @@ def open_folder(folder: Path) -> Dataset:
         note=manifest.note,
     )
     if manifest.text_sha256 is None:
-        if shards_key(prepared.val.paths + prepared.train.paths) != manifest.key:
+        if shards_key(dataset.val.paths + dataset.train.paths) != manifest.key:
             raise UserError(f"the shards in {folder} are not those of which its {MANIFEST_NAME} speaks: restore them")
-        return replace(prepared, manifest=replace(manifest, path=str(folder.absolute())))
-    return prepared
+        return replace(dataset, manifest=replace(manifest, path=str(folder.absolute())))
+    return dataset
 
 
 def tokenizer_of(source: str) -> Path | None:
@@ -66,14 +68,14 @@ def tokenizer_sha256(tokenizer: Tokenizer) -> str:
     return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
 
 
-def open_shards(source: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset | None:
-    """A corpus in shards, ours or foreign, where the source means one."""
+def open_tokenized(source: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset | None:
+    """The dataset in a folder of shards or in foreign token files; None where the source is neither."""
     if own := tokenizer_of(source):
-        prepared = open_folder(own.parent)
-        _check_tokenizer(prepared, tokenizer)
-        return prepared
+        dataset = open_dataset(own.parent)
+        _check_tokenizer(dataset, tokenizer)
+        return dataset
     path = local_path(source)
-    if path and (path / PREPARATION_NAME).is_file():
+    if path and (path / STATE_NAME).is_file():
         raise UserError(
             f"{source} is unfinished: give its `data prepare` command again, which goes on where it stopped"
         )
@@ -82,17 +84,17 @@ def open_shards(source: str, val_fraction: float, tokenizer: TokenizerConfig | T
     return None
 
 
-def _check_tokenizer(prepared: Dataset, tokenizer: TokenizerConfig | Tokenizer) -> None:
+def _check_tokenizer(dataset: Dataset, tokenizer: TokenizerConfig | Tokenizer) -> None:
     """Raises UserError where another tokenizer is asked for than the one whose ids the folder holds."""
-    record = prepared.manifest.tokenizer
+    record = dataset.manifest.tokenizer
     if isinstance(tokenizer, TokenizerConfig):
         same, name = tokenizer.name == record.name and tokenizer.name not in TRAINED, tokenizer.name
     else:
         same, name = tokenizer_sha256(tokenizer) == record.sha256, tokenizer.name
     if not same:
         raise UserError(
-            f"{prepared.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, and '{name}' "
-            f"is another: take {prepared.folder / TOKENIZER_NAME}, or prepare the text again"
+            f"{dataset.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, and '{name}' "
+            f"is another: take {dataset.folder / TOKENIZER_NAME}, or prepare the text again"
         )
 
 
@@ -125,17 +127,17 @@ def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerCo
     return Dataset(files.path, manifest, tokenizer, train, val, note)
 
 
-def open_shards_again(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
+def reopen_tokenized(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
     """The shards of a run, where they were. Raises UserError where they are gone, or others."""
     if manifest.path is None:
         raise UserError("the run's data.json does not say where its shards are: it is damaged, or of a prepared folder")
     there = Path(manifest.path).exists()
-    prepared = open_shards(manifest.path, manifest.val_fraction, tokenizer) if there else None
-    if prepared is None:
+    dataset = open_tokenized(manifest.path, manifest.val_fraction, tokenizer) if there else None
+    if dataset is None:
         raise UserError(f"the shards of this run were in {manifest.path}, and are there no longer: put them back")
-    if prepared.manifest.key != manifest.key:
+    if dataset.manifest.key != manifest.key:
         raise UserError(f"the shards in {manifest.path} are not those that this run was trained on: put them back")
-    return prepared
+    return dataset
 
 
 def _open_split(folder: Path, split: Split) -> TokenArray:

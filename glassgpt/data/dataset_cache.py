@@ -10,21 +10,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.cache import cache_folder, new_folder, writing
+from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.corpora import IN_MEMORY, STDIN, Corpus, load_text
 from glassgpt.data.dataset import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
     Dataset,
-    open_folder,
-    open_shards,
-    open_shards_again,
+    open_dataset,
+    open_tokenized,
+    reopen_tokenized,
     sha256_of,
     tokenizer_sha256,
 )
 from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.errors import UserError
+from glassgpt.files import new_folder
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
 from glassgpt.tokenizers.build import NAMES
 from glassgpt.tokenizers.patterns import safe_slices
@@ -49,7 +50,7 @@ class DataConfig:
             raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
 
 
-def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Dataset:
+def build_dataset(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Dataset:
     """The shards of `data`: those in the cache, else made now. `corpus` stands in for the text of `data.source`.
 
     The text is split first and tokenised then. A tokenizer given as a config is trained, where it needs that, on the
@@ -58,23 +59,23 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus:
     """
     if isinstance(tokenizer, TokenizerConfig) and tokenizer.name not in NAMES:
         tokenizer = open_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
-    if corpus is None and (found := open_shards(data.source, data.val_fraction, tokenizer)):
+    if corpus is None and (found := open_tokenized(data.source, data.val_fraction, tokenizer)):
         return found
     corpus = corpus or load_text(data.source)
     text_sha256 = sha256_of(corpus.text)
-    folder = prepared_folder(_key(text_sha256, data.val_fraction, tokenizer))
+    folder = cached_folder(_key(text_sha256, data.val_fraction, tokenizer))
     remark = ""
     if folder.exists():
         try:
-            return _from_corpus(open_folder(folder), corpus, "; tokenised before, in the cache")
+            return _from_corpus(open_dataset(folder), corpus, "; tokenised before, in the cache")
         except UserError as error:
             remark = f"; tokenised again, since the cache was damaged: {error}"
             _discard(folder)
     _write_folder(folder, corpus, text_sha256, data.val_fraction, tokenizer)
-    return _from_corpus(open_folder(folder), corpus, remark)
+    return _from_corpus(open_dataset(folder), corpus, remark)
 
 
-def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
+def reopen_dataset(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
     """The shards of a run, from the manifest and tokenizer in its folder: found in the cache, or made again.
 
     Raises UserError where they must be made again but the source no longer gives the same text.
@@ -85,19 +86,19 @@ def open_prepared(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
     if manifest.text_sha256 is None:
-        return open_shards_again(manifest, tokenizer)
+        return reopen_tokenized(manifest, tokenizer)
     # The second is that of the same text prepared with the run's tokenizer.json, where the first named its training.
     for key in (manifest.key, _key(manifest.text_sha256, manifest.val_fraction, tokenizer)):
         with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
-            found = open_folder(prepared_folder(key))
+            found = open_dataset(cached_folder(key))
             if _same_ids(found.manifest, manifest):
                 return replace(found, manifest=manifest)
     corpus = replace(_text_again(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
-    return prepare(data, tokenizer, corpus=corpus)
+    return build_dataset(data, tokenizer, corpus=corpus)
 
 
-def prepared_folder(key: str) -> Path:
+def cached_folder(key: str) -> Path:
     """Where the cache keeps the shards of `key`."""
     return cache_folder() / "prepared" / key
 
@@ -176,10 +177,10 @@ def _discard(folder: Path) -> None:
         folder.rename(Path(aside) / folder.name)
 
 
-def _from_corpus(prepared: Dataset, corpus: Corpus, remark: str) -> Dataset:
+def _from_corpus(dataset: Dataset, corpus: Corpus, remark: str) -> Dataset:
     """Says where the text is from this time: the same text may have been prepared from another source before."""
-    manifest = replace(prepared.manifest, name=corpus.name, source=corpus.source, note=corpus.note)
-    return replace(prepared, manifest=manifest, note=corpus.note + remark)
+    manifest = replace(dataset.manifest, name=corpus.name, source=corpus.source, note=corpus.note)
+    return replace(dataset, manifest=manifest, note=corpus.note + remark)
 
 
 def _same_ids(one: Manifest, other: Manifest) -> bool:
@@ -195,7 +196,7 @@ def _text_again(manifest: Manifest) -> Corpus:
     if manifest.source in (STDIN, IN_MEMORY):
         origin = "stdin" if manifest.source == STDIN else "memory"
         raise UserError(
-            f"the shards of this run are no longer in the cache ({prepared_folder(manifest.key)}), and its text came "
+            f"the shards of this run are no longer in the cache ({cached_folder(manifest.key)}), and its text came "
             f"from {origin}: prepare the same text again, with `glassgpt data prepare --val-fraction "
             f"{manifest.val_fraction} --tokenizer` and the run's tokenizer.json"
         )

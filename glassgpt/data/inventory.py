@@ -11,16 +11,16 @@ from typing import Any
 from glassgpt.data.corpora import Corpus, load_text, shakespeare_path, verify_shakespeare
 from glassgpt.data.dataset import (
     MANIFEST_NAME,
-    PREPARATION_NAME,
+    STATE_NAME,
     TOKENIZER_NAME,
-    open_folder,
+    open_dataset,
     sha256_of,
     tokenizer_sha256,
 )
-from glassgpt.data.dataset_cache import prepared_folder
+from glassgpt.data.dataset_cache import cached_folder
 from glassgpt.data.foreign import LLMC
 from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
-from glassgpt.data.sharding_state import load_preparation
+from glassgpt.data.sharding_state import load_sharding_state
 from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
 from glassgpt.errors import UserError
@@ -37,17 +37,17 @@ class Finding:
     problem: str | None  # None: it is whole
 
 
-def prepared_folders() -> list[Path]:
+def cached_folders() -> list[Path]:
     """The prepared folders in the cache, whole or not, in the order of their keys."""
-    parent = prepared_folder("key").parent
+    parent = cached_folder("key").parent
     if not parent.is_dir():
         return []
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def list_prepared() -> list[dict[str, Any]]:
+def list_datasets() -> list[dict[str, Any]]:
     """One short entry for each prepared folder, ready for JSON; a folder that is not whole has its `problem`."""
-    return [_entry(folder) for folder in prepared_folders()]
+    return [_entry(folder) for folder in cached_folders()]
 
 
 def _entry(folder: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _entry(folder: Path) -> dict[str, Any]:
     }
 
 
-def find_prepared(target: str) -> Path | None:
+def find_dataset(target: str) -> Path | None:
     """The prepared folder that `target` means: the folder itself, or a key of the cache or its start.
 
     None where it means neither. Raises UserError where several keys start so.
@@ -75,7 +75,7 @@ def find_prepared(target: str) -> Path | None:
         return folder
     if folder.exists() or not re.fullmatch("[0-9a-f]{4,}", target):
         return None
-    found = [path for path in prepared_folders() if path.name.startswith(target)]
+    found = [path for path in cached_folders() if path.name.startswith(target)]
     if len(found) > 1:
         raise UserError(f"{len(found)} keys in the cache begin with {target}: {', '.join(path.name for path in found)}")
     return found[0] if found else None
@@ -87,7 +87,7 @@ def data_of_run(target: str) -> Manifest | None:
     return load_manifest(path) if is_manifest(path) else None
 
 
-def describe_prepared(folder: Path, manifest: Manifest) -> dict[str, Any]:
+def describe_dataset(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """A prepared folder in figures, ready for JSON."""
     fields = manifest.to_dict()
     del fields["version"]
@@ -103,13 +103,13 @@ def describe(target: str) -> dict[str, Any]:
     Raises UserError where `target` is none of these, or damaged.
     """
     if manifest := data_of_run(target):
-        target = manifest.path or str(prepared_folder(manifest.key))
-    if (folder := find_prepared(target)) is not None:
-        return describe_prepared(folder, load_manifest(folder / MANIFEST_NAME))
+        target = manifest.path or str(cached_folder(manifest.key))
+    if (folder := find_dataset(target)) is not None:
+        return describe_dataset(folder, load_manifest(folder / MANIFEST_NAME))
     if files := find_token_files(target):
         return _describe_token_files(files)
-    if (Path(target) / PREPARATION_NAME).is_file():
-        return _describe_preparation(Path(target))
+    if (Path(target) / STATE_NAME).is_file():
+        return _describe_unfinished(Path(target))
     return _describe_text(load_text(target))
 
 
@@ -125,8 +125,8 @@ def _describe_token_files(files: TokenFiles) -> dict[str, Any]:
     return {"kind": "shard", **fields}
 
 
-def _describe_preparation(folder: Path) -> dict[str, Any]:
-    state = load_preparation(folder)
+def _describe_unfinished(folder: Path) -> dict[str, Any]:
+    state = load_sharding_state(folder)
     shards = [shard.name for shard in state.shards]
     return {"kind": "unfinished", "format": OURS, "folder": str(folder), "tokens": state.tokens, "shards": shards}
 
@@ -153,19 +153,19 @@ def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Findin
     """
     manifest = data_of_run(target) if target else None
     if manifest:
-        target = manifest.path or str(prepared_folder(manifest.key))
+        target = manifest.path or str(cached_folder(manifest.key))
         vocab_size = vocab_size or manifest.tokenizer.vocab_size
     if target is None:
         if shakespeare_path().exists():
             yield _check(shakespeare_path(), verify_shakespeare)
-        for folder in prepared_folders():
+        for folder in cached_folders():
             yield _check(folder, _verify_folder)
-    elif (found := find_prepared(target)) is not None:
+    elif (found := find_dataset(target)) is not None:
         yield _check(found, _verify_folder)
     elif files := find_token_files(target):
         yield from _verify_token_files(files, vocab_size)
-    elif (Path(target) / PREPARATION_NAME).is_file():
-        yield from _verify_preparation(Path(target))
+    elif (Path(target) / STATE_NAME).is_file():
+        yield from _verify_unfinished(Path(target))
     elif Path(target).is_file():
         yield _check(Path(target), verify_shard)
     else:
@@ -176,7 +176,7 @@ def _verify_folder(folder: Path) -> None:
     manifest = load_manifest(folder / MANIFEST_NAME)
     for shard in manifest.val.shards + manifest.train.shards:
         verify_shard(folder / shard)
-    if tokenizer_sha256(open_folder(folder).tokenizer) != manifest.tokenizer.sha256:
+    if tokenizer_sha256(open_dataset(folder).tokenizer) != manifest.tokenizer.sha256:
         raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer of which the manifest speaks")
 
 
@@ -198,9 +198,9 @@ def _verify_file(path: Path, vocab_size: int | None) -> None:
         verify_ids(path, vocab_size or default)
 
 
-def _verify_preparation(folder: Path) -> Iterator[Finding]:
+def _verify_unfinished(folder: Path) -> Iterator[Finding]:
     """An unfinished folder is not whole, whatever its shards are."""
-    shards = load_preparation(folder).shards
+    shards = load_sharding_state(folder).shards
     for shard in shards:
         yield _check(folder / shard.name, verify_shard)
     yield Finding(folder, f"{folder} is unfinished, with {len(shards)} shards: give its `data prepare` command again")

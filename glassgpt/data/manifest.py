@@ -1,4 +1,4 @@
-"""The manifest of prepared data: where the text is from, how it was split and tokenised, which shards hold it."""
+"""The manifest of a dataset: where the text is from, how it was split and tokenised, which shards hold it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TokenizerRecord:
 
     name: str
     vocab_size: int
-    sha256: str  # of its contents, see `tokenizer_sha256` in prepare.py
+    sha256: str  # of its contents, see `tokenizer_sha256` in dataset.py
 
 
 @dataclass(frozen=True)

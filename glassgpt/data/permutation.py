@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glassgpt.runtime.splitmix import MULTIPLIERS
+
 _ROUNDS = 8  # fewer leave a trace where n is below a hundred; even, so that both halves are mixed equally often
 
 
@@ -55,10 +57,11 @@ class Permutation:
 def _hash(values: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
     """48 bits that each depend on every bit of the values and the key: two rounds of multiply and fold.
 
-    48 and not 64, so that a half can be added without overflow; the multipliers are those of SplitMix64.
+    48 and not 64, so that a half can be added without overflow; the multipliers are those of SplitMix64. The order of
+    all batches rests on these bits.
     """
-    z = (values ^ key) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (values ^ key) * MULTIPLIERS[0]
     z ^= z >> np.uint64(32)
-    z *= np.uint64(0x94D049BB133111EB)
+    z *= MULTIPLIERS[1]
     z >>= np.uint64(16)
     return z

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.dataset import PREPARATION_NAME, TOKENIZER_NAME, tokenizer_sha256
+from glassgpt.data.dataset import STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
 from glassgpt.data.encoders import end_of_text
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
@@ -16,7 +16,7 @@ from glassgpt.files import write_text
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
-from glassgpt.tokenizers.words import available_cores
+from glassgpt.tokenizers.threads import available_cores
 
 SHARD_TOKENS = 100_000_000
 TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus
@@ -59,7 +59,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ShardingState:
     """The settings, and how far they were carried out."""
 
     settings: dict[str, Any]
@@ -75,31 +75,31 @@ class Preparation:
     def save(self, folder: Path) -> None:
         """Writes the file, whole or not at all."""
         fields = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        write_text(folder / PREPARATION_NAME, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / STATE_NAME, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
 
-def load_preparation(folder: Path) -> Preparation:
+def load_sharding_state(folder: Path) -> ShardingState:
     """What `folder` says of its preparation. Raises UserError where that is missing or damaged."""
-    path = folder / PREPARATION_NAME
+    path = folder / STATE_NAME
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format") != _FORMAT or fields.pop("version") != _VERSION:
             raise ValueError("it is of another format or version")
-        return Preparation(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
+        return ShardingState(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove {folder} and begin again") from error
 
 
-def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Preparation, Source]:
+def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[ShardingState, Source]:
     """The preparation in `folder`, or a new one, and the source as it was read before.
 
     Raises UserError, and changes nothing, where the folder holds anything else, or shards of other settings.
     """
     state = None
-    if (folder / PREPARATION_NAME).is_file():
-        state = load_preparation(folder)
+    if (folder / STATE_NAME).is_file():
+        state = load_sharding_state(folder)
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} exists and holds something else: choose another --out; nothing was changed")
     source = source.pinned(state.settings["source"] if state else None)
@@ -117,7 +117,7 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Prepara
             "to begin again; nothing was changed"
         )
     (folder / TOKENIZER_NAME).unlink(missing_ok=True)
-    state = Preparation(settings)
+    state = ShardingState(settings)
     state.save(folder)
     return state, source
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.dataset_cache import open_prepared, prepare
+from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
 from glassgpt.data.manifest import load_manifest
 from glassgpt.doctor.curve_checks import examine_curve, unigram_entropy, verdict
 from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
@@ -111,11 +111,11 @@ def from_recipe(
     sections = load_recipe(recipe, note)
     config = changes.apply(sections, note)
     runtime = build_runtime(config.machine.device, config.machine.dtype)
-    prepared = prepare(config.data, config.tokenizer)
-    for line in (*runtime.notes, prepared.note):
+    dataset = build_dataset(config.data, config.tokenizer)
+    for line in (*runtime.notes, dataset.note):
         note(line)
-    sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    return build_subject(changes.apply(sections), prepared, runtime)
+    sections.setdefault("model", {}).setdefault("vocab_size", dataset.tokenizer.vocab_size)
+    return build_subject(changes.apply(sections), dataset, runtime)
 
 
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:
@@ -127,7 +127,7 @@ def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], No
         dtype=settings.get("machine.dtype", config.machine.dtype),
     )
     runtime = build_runtime(machine.device, machine.dtype)
-    prepared = open_prepared(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
-    for line in (*runtime.notes, prepared.note):
+    dataset = reopen_dataset(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
+    for line in (*runtime.notes, dataset.note):
         note(line)
-    return build_subject(replace(config, machine=machine), prepared, runtime)
+    return build_subject(replace(config, machine=machine), dataset, runtime)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.parts import MOST, iter_parts, share
 from glassgpt.doctor.subject import Subject
+from glassgpt.runtime.splitmix import GOLDEN, splitmix64
 
 WINDOW_BYTES = 50  # of text, as in GPT-4's report (2023, appendix C): rarely in two places by chance
 WINDOW_TOKENS = 13  # and at least so many tokens; GPT-3's paper (2020, appendix C) looks for 13 words
 HARMLESS = 0.05  # share of the windows
 MOST_WINDOWS = 2 << 20  # of the validation split, held in memory as hashes
 _FILTER_BITS = 25  # a table of 32 MB that lets one hash in 16 through where two million are looked for
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it vanishes modulo 2^64
+_MULTIPLIER = GOLDEN  # odd, so that no power of it vanishes modulo 2^64
 
 
 def check_overlap(subject: Subject) -> Finding:
@@ -70,7 +71,7 @@ def hash_windows(ids: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
     """
     if len(ids) < width:
         return np.empty(0, np.uint64)
-    block, length, power = _scramble(ids), 1, _MULTIPLIER
+    block, length, power = splitmix64(ids.astype(np.uint64)), 1, _MULTIPLIER
     result: NDArray[np.uint64] | None = None
     done = 0
     with np.errstate(over="ignore"):
@@ -88,15 +89,6 @@ def hash_windows(ids: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
 
 def _power(exponent: int) -> np.uint64:
     return np.uint64(pow(int(_MULTIPLIER), exponent, 1 << 64))
-
-
-def _scramble(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele et al. 2014): neighbouring ids become numbers without a pattern."""
-    with np.errstate(over="ignore"):
-        x = ids.astype(np.uint64) + _MULTIPLIER
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _slot(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

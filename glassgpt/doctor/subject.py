@@ -57,20 +57,20 @@ class Subject:
         return replace(self, build=build)
 
 
-def build_subject(config: RunConfig, prepared: Dataset, runtime: Runtime) -> Subject:
+def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subject:
     """The parts that training with this config would be made of."""
 
     def build() -> nn.Module:
         torch.manual_seed(config.training.seed)
         return build_model(config.architecture, config.model).to(runtime.device)
 
-    tokenizer = prepared.tokenizer
+    tokenizer = dataset.tokenizer
     return Subject(
         config,
         build,
-        partial(Loader, prepared.train, config.model.block_size, config.batch_rows, config.training.seed),
-        prepared.train,
-        prepared.val,
+        partial(Loader, dataset.train, config.model.block_size, config.batch_rows, config.training.seed),
+        dataset.train,
+        dataset.val,
         tokenizer,
         runtime,
         partial(

@@ -79,12 +79,21 @@ class Documents:
     """
 
     def __init__(self, tokens: Tensor, eot_id: int) -> None:
-        starts = tokens == eot_id  # (B, T)
-        index = torch.arange(tokens.size(1), device=tokens.device)
+        self._separate(tokens == eot_id)
+
+    @classmethod
+    def from_starts(cls, starts: Tensor) -> Documents:
+        """Documents that begin where `starts` (B, T) is True, whatever their first token."""
+        documents = cls.__new__(cls)
+        documents._separate(starts)
+        return documents
+
+    def _separate(self, starts: Tensor) -> None:
+        index = torch.arange(starts.size(1), device=starts.device)
         self._positions = index - (index * starts).cummax(dim=1).values
         number = starts.cumsum(dim=1)
         same = number.unsqueeze(2) == number.unsqueeze(1)  # (B, T, T)
-        self.mask = (same & causal_mask(len(index), len(index), tokens.device)).unsqueeze(1)  # (B, 1, T, T)
+        self.mask = (same & causal_mask(len(index), len(index), starts.device)).unsqueeze(1)  # (B, 1, T, T)
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """(B, T): how far each token is into its document."""

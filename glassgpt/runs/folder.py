@@ -14,11 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 import glassgpt
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import read_json, recover_folder, remove_unfinished, replacing_folder, write_text
+from glassgpt.files import locked, read_json, recover_folder, remove_unfinished, replacing_folder, write_text
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
@@ -65,20 +63,15 @@ def lock_run(folder: Path) -> Iterator[None]:
     """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another process is training {folder}: wait for it, or choose another --run") from None
-    except OSError as error:
-        raise UserError(f"cannot lock {folder} by {path}: {error.strerror}; another user may hold it") from None
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            busy = f"another process is training {folder}: wait for it, or choose another --run"
+            held.enter_context(locked(path, busy))
+        except OSError as error:
+            raise UserError(f"cannot lock {folder} by {path}: {error.strerror}; another user may hold it") from None
         with contextlib.suppress(OSError):  # what hinders it, the run itself will meet
             recover_folder(folder)
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import Dataset, sha256_of
-from glassgpt.data.dataset_cache import open_prepared, prepare
+from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError
@@ -139,7 +139,7 @@ class PretrainingKind:
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
         """The manifest of the shards, made now where they are not in the cache; the tokenizer; a note for the user."""
-        dataset = prepare(config.data, config.tokenizer, corpus=corpus)
+        dataset = build_dataset(config.data, config.tokenizer, corpus=corpus)
         return dataset.manifest.to_dict(), dataset.tokenizer, dataset.note
 
     def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class PretrainingKind:
 
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
         """The shards that the manifest describes, from this node's cache, or made again."""
-        return open_prepared(Manifest.from_dict(data), tokenizer)
+        return reopen_dataset(Manifest.from_dict(data), tokenizer)
 
     def build(self, config: RunConfig, model: nn.Module, data: Dataset, runtime: Runtime) -> Pretraining:
         """The stage itself."""

@@ -21,7 +21,7 @@ from torch import nn
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
-from glassgpt.data.dataset_cache import DataConfig, open_prepared, prepare
+from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
 from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError
 from glassgpt.evaluation.hellaswag import Accuracies
@@ -134,10 +134,10 @@ class Run:
 
         A `stride` lets the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
         """
-        prepared = self._prepare(data, text_corpus(text) if text is not None else None)
+        dataset = self._prepare(data, text_corpus(text) if text is not None else None)
         return evaluate(
             self.model,
-            prepared.train if split == "train" else prepared.val,
+            dataset.train if split == "train" else dataset.val,
             bytes_per_token(self.tokenizer),
             self.runtime,
             block_size=self.config.model.block_size,
@@ -174,9 +174,9 @@ class Run:
 
     def _prepare(self, data: str | None, corpus: Corpus | None) -> Dataset:
         if data is None and corpus is None:
-            return open_prepared(self.manifest, self.tokenizer)
+            return reopen_dataset(self.manifest, self.tokenizer)
         config = DataConfig(data or "text", self.config.data.val_fraction)
-        return prepare(config, self.tokenizer, corpus=corpus)
+        return build_dataset(config, self.tokenizer, corpus=corpus)
 
 
 def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto") -> Run:

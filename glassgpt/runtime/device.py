@@ -26,6 +26,7 @@ from glassgpt.runtime.parallel import (
     replicate,
     shard,
 )
+from glassgpt.runtime.splitmix import mix
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
@@ -118,7 +119,7 @@ class Runtime:
 
     def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
         """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
-        torch.manual_seed(_mix(seed, step, micro_step, self.ranks.rank))
+        torch.manual_seed(mix(seed, step, micro_step, self.ranks.rank))
 
     @property
     def peak_flops(self) -> float | None:
@@ -281,17 +282,6 @@ def cpu_has_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _mix(*parts: int) -> int:
-    """Folds integers into one 63-bit seed; SplitMix64's finaliser (Steele et al. 2014) spreads neighbours apart."""
-    state = 0
-    for part in parts:
-        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1
 
 
 def describe_device(device: torch.device) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import tiktoken
 
 from glassgpt.errors import UserError
-from glassgpt.tokenizers.base import check_special_names, load_kind, save_json
+from glassgpt.tokenizers.base import END_OF_TEXT, check_special_names, load_kind, save_json
 from glassgpt.tokenizers.merges import learn_merges
 from glassgpt.tokenizers.patterns import split_pattern
 from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printable
@@ -48,7 +48,7 @@ class BPETokenizer(RankedTokenizer):
             "bpe",
             pat_str=split_pattern(pattern),
             mergeable_ranks=_without_unreachable(ranks, self.merges),
-            special_tokens={},
+            special_tokens=specials or {END_OF_TEXT: max(self.vocab) + 1},
         )
         super().__init__("bpe", encoding, self.vocab, specials)
 

@@ -10,7 +10,7 @@ import tiktoken
 
 from glassgpt.tokenizers.base import AllowedSpecial, allowed_names, id_error, plain_ids, split_special, to_utf8
 from glassgpt.tokenizers.patterns import safe_slices, safe_stream, split_long_blanks
-from glassgpt.tokenizers.words import available_cores
+from glassgpt.tokenizers.threads import available_cores
 
 STREAM_SLICE = 1 << 14  # characters that `encode_iterable` encodes at a time
 CORPUS_SLICE = 1 << 20  # characters that a thread of `encode_to_numpy` encodes at a time
@@ -20,7 +20,8 @@ class RankedTokenizer:
     """A byte-level BPE whose ids are ranks: of the pairs in a word, tiktoken joins the one that makes the lowest id.
 
     `encoding` makes ordinary tokens only. Special tokens are found here, because tiktoken, where one begins another,
-    may take either. `tokens` has the bytes of every id, the names of special tokens included.
+    may take either. It should know of one all the same: its search for none at all stops at every character.
+    `tokens` has the bytes of every id, the names of special tokens included.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class RankedTokenizer:
         return parts[0] if len(parts) == 1 else [id for part in parts for id in part]
 
     def _encode_slice(self, text: str) -> np.ndarray:
-        # Not tiktoken's own encode_to_numpy: it looks for special tokens, and took twice the time.
-        return np.array(self._encode_ordinary(text), dtype=np.uint32)
+        # With nothing disallowed, tiktoken takes special tokens for ordinary text. It makes no list of Python integers,
+        # so that it holds up no other thread.
+        parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in split_long_blanks(text)]
+        return np.concatenate(parts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; see `Tokenizer.decode`."""

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.files import flush, write_text
+from glassgpt.files import replacing_folder, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import distribute, full_tensor
 from glassgpt.training.stage import Best
@@ -102,24 +102,16 @@ def write_checkpoint(folder: Path, files: Files, state: dict[str, Any]) -> Check
     A kill or a full disk at any moment leaves the checkpoints of earlier steps as they were.
     """
     target = folder / f"step-{state['step']:08d}"
-    temporary = folder / f".tmp-{target.name}"
     state = {"format": FORMAT, **state}
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for file, tensors in files.items():
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file)
-        state["checksums"] = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
-        state["checksums"][STATE] = _state_checksum(state)
-        (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            flush(path)
-        if target.exists():  # the same step saved before: the same weights, perhaps without the optimizer
-            _hide(target)
-        temporary.rename(target)
-        flush(folder)
+        # The same step may have been saved before: the same weights, perhaps without the optimizer.
+        with replacing_folder(target) as temporary:
+            for file, tensors in files.items():
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file)
+            state["checksums"] = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
+            state["checksums"][STATE] = _state_checksum(state)
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"cannot save {target}: {_reason(error)}; what was saved before is unharmed: make room, then give the same"
             " command with --resume"

@@ -86,7 +86,7 @@ class Results:
 
 def measure_tricks(
     setup: Setup,
-    prepared: Dataset,
+    dataset: Dataset,
     *,
     steps: int = 20,
     rounds: int = 3,
@@ -110,7 +110,7 @@ def measure_tricks(
     for number in range(rounds):
         for name, variant in variants.items():
             progress(f"round {number + 1}/{rounds}: {name}")
-            outcome = run_apart(variant, [str(path) for path in prepared.train.paths], steps)
+            outcome = run_apart(variant, [str(path) for path in dataset.train.paths], steps)
             if isinstance(outcome, Measured):
                 found[name].append(outcome)
             elif name.startswith("plain"):

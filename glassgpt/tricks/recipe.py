@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import prepare
+from glassgpt.data.dataset_cache import build_dataset
 from glassgpt.errors import UserError
 from glassgpt.runs.config import load_recipe, quiet
 from glassgpt.runs.decision import Changes
@@ -31,8 +31,8 @@ def plain_setup(
     config = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None).apply(sections, note)
     if rows is not None and rows < 1:
         raise UserError(f"--rows {rows} is out of range: it must be at least 1")
-    prepared = prepare(config.data, config.tokenizer)
-    n_ids = prepared.tokenizer.vocab_size
+    dataset = build_dataset(config.data, config.tokenizer)
+    n_ids = dataset.tokenizer.vocab_size
     setup = Setup(
         architecture=config.architecture,
         model=replace(cast(Any, config.model), vocab_size=n_ids),
@@ -42,4 +42,4 @@ def plain_setup(
         device=device,
         seed=config.training.seed,
     )
-    return setup, prepared
+    return setup, dataset

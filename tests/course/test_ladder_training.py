@@ -21,7 +21,7 @@ from glassgpt.course.climb import (
 )
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, prepare
+from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
@@ -34,9 +34,9 @@ CPU = build_runtime("cpu", "float32")
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Dataset:
+def dataset() -> Dataset:
     text = "".join(f"{n} bottles of ink on the wall, take one down.\n" for n in range(200))
-    return prepare(DataConfig("text"), TokenizerConfig("char"), corpus=text_corpus(text))
+    return build_dataset(DataConfig("text"), TokenizerConfig("char"), corpus=text_corpus(text))
 
 
 class Recorder(LadderListener):
@@ -51,9 +51,9 @@ class Recorder(LadderListener):
         self.rows.append(row.section.name)
 
 
-def test_all_ten_sections_climb_with_every_seed(prepared: Dataset) -> None:
+def test_all_ten_sections_climb_with_every_seed(dataset: Dataset) -> None:
     recorder = Recorder()
-    rows = climb_ladder(prepared, SECTIONS, TINY, CPU, recorder)
+    rows = climb_ladder(dataset, SECTIONS, TINY, CPU, recorder)
     assert [row.section for row in rows] == list(SECTIONS)
     assert recorder.rows == [section.name for section in SECTIONS]
     assert recorder.steps[:10] == [("bigram", seed, step) for seed in (0, 1) for step in range(5)]
@@ -66,24 +66,24 @@ def test_all_ten_sections_climb_with_every_seed(prepared: Dataset) -> None:
         assert row.seconds > 0 and row.sample and "\n" not in row.sample
 
 
-def test_the_loss_of_a_row_is_that_of_its_model_on_the_whole_split(prepared: Dataset) -> None:
-    model, result = climb(SECTIONS[3], 0, prepared, TINY, CPU, LadderListener())
-    token_bytes = bytes_per_token(prepared.tokenizer)
-    again = evaluate(model, prepared.val, token_bytes, CPU, block_size=TINY.block_size)
+def test_the_loss_of_a_row_is_that_of_its_model_on_the_whole_split(dataset: Dataset) -> None:
+    model, result = climb(SECTIONS[3], 0, dataset, TINY, CPU, LadderListener())
+    token_bytes = bytes_per_token(dataset.tokenizer)
+    again = evaluate(model, dataset.val, token_bytes, CPU, block_size=TINY.block_size)
     assert again.loss == result.val_loss
-    assert again.tokens == len(prepared.val) - 1
+    assert again.tokens == len(dataset.val) - 1
     assert result.losses[-1] < result.losses[0]
 
 
-def test_a_seed_decides_everything(prepared: Dataset) -> None:
+def test_a_seed_decides_everything(dataset: Dataset) -> None:
     decoder = SECTIONS[9]
     training = LadderTraining(steps=3, batch_rows=2, block_size=8, n_head=2, n_embd=8, dropout=0.2)
-    first, again, other = (climb(decoder, seed, prepared, training, CPU, LadderListener())[1] for seed in (0, 0, 1))
+    first, again, other = (climb(decoder, seed, dataset, training, CPU, LadderListener())[1] for seed in (0, 0, 1))
     assert first == again
     assert first.val_loss != other.val_loss
 
 
-def test_all_sections_see_the_same_tokens_in_the_same_order(prepared: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_sections_see_the_same_tokens_in_the_same_order(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
     rows = Loader.rows
 
@@ -94,7 +94,7 @@ def test_all_sections_see_the_same_tokens_in_the_same_order(prepared: Dataset, m
 
     monkeypatch.setattr(Loader, "rows", recording)
     for section in (SECTIONS[0], SECTIONS[9]):
-        climb(section, 0, prepared, TINY, CPU, LadderListener())
+        climb(section, 0, dataset, TINY, CPU, LadderListener())
     assert torch.equal(torch.stack(seen["bigram"]), torch.stack(seen["decoder"]))
 
 

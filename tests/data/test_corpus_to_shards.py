@@ -14,9 +14,9 @@ import pytest
 
 from glassgpt.data import corpus_to_shards as sharding
 from glassgpt.data import sources
-from glassgpt.data.corpus_to_shards import ShardingProgress, prepare_shards
-from glassgpt.data.dataset import PREPARATION_NAME, open_folder
-from glassgpt.data.sharding_state import ShardingConfig, load_preparation
+from glassgpt.data.corpus_to_shards import ShardingProgress, shard_corpus
+from glassgpt.data.dataset import STATE_NAME, open_dataset
+from glassgpt.data.sharding_state import ShardingConfig, load_sharding_state
 from glassgpt.data.sources import LocalFiles, find_files
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
@@ -62,23 +62,23 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_shards_are_the_corpus(corpus: LocalFiles, config: ShardingConfig, ids: list[int], tmp_path: Path) -> None:
-    prepared = prepare_shards(corpus, tmp_path / "out", config)
-    val, train = (tokens.slice(0, len(tokens)).tolist() for tokens in (prepared.val, prepared.train))
+    dataset = shard_corpus(corpus, tmp_path / "out", config)
+    val, train = (tokens.slice(0, len(tokens)).tolist() for tokens in (dataset.val, dataset.train))
     assert (len(val), val + train) == (1000, ids)
-    shards = [*prepared.manifest.val.shards, *prepared.manifest.train.shards]
+    shards = [*dataset.manifest.val.shards, *dataset.manifest.train.shards]
     assert shards[:3] == ["val_000000.shard", "train_000001.shard", "train_000002.shard"]
     assert len(shards) == -(-len(ids) // 1000)
 
 
 def test_the_manifest_counts_documents_and_bytes(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
-    manifest = prepare_shards(corpus, tmp_path / "out", config).manifest
+    manifest = shard_corpus(corpus, tmp_path / "out", config).manifest
     assert manifest.val.documents + manifest.train.documents == len(DOCUMENTS)  # type: ignore[operator]
     assert manifest.val.bytes + manifest.train.bytes == len("".join(DOCUMENTS).encode())  # type: ignore[operator]
 
 
 def test_workers_change_nothing(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     for workers in (1, 3):
-        prepare_shards(corpus, tmp_path / str(workers), replace(config, workers=workers))
+        shard_corpus(corpus, tmp_path / str(workers), replace(config, workers=workers))
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
 
 
@@ -99,11 +99,11 @@ def stop_after(count: int) -> Callable[[ShardingProgress], None]:
 
 def test_stopped_at_every_moment_it_ends_the_same(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    prepare_shards(corpus, whole, config)
+    shard_corpus(corpus, whole, config)
     stops = 0
     for count in (1, 3, 5, 4, 2, 6, 100):
         try:
-            prepare_shards(corpus, stopped, config, on_progress=stop_after(count))
+            shard_corpus(corpus, stopped, config, on_progress=stop_after(count))
         except Killed:
             stops += 1
     assert stops >= 4
@@ -114,36 +114,36 @@ def test_a_stop_between_a_shard_and_its_note(
     corpus: LocalFiles, config: ShardingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    prepare_shards(corpus, whole, config)
+    shard_corpus(corpus, whole, config)
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "Shard", lambda *fields: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
-            prepare_shards(corpus, stopped, config)
+            shard_corpus(corpus, stopped, config)
     (stopped / ".train_000001.shard.123.tmp").write_bytes(b"left by a process that was killed")
-    prepare_shards(corpus, stopped, config)
+    shard_corpus(corpus, stopped, config)
     assert contents(stopped) == contents(whole)
 
 
 def test_a_finished_folder_is_left_as_it_is(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
-    prepare_shards(corpus, tmp_path / "out", config)
+    shard_corpus(corpus, tmp_path / "out", config)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     notes: list[str] = []
-    prepare_shards(corpus, tmp_path / "out", config, note=notes.append)
+    shard_corpus(corpus, tmp_path / "out", config, note=notes.append)
     assert notes == [f"{tmp_path / 'out'} is finished already"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_other_settings_are_refused_by_name(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    prepare_shards(corpus, out, config)
+    shard_corpus(corpus, out, config)
     before = contents(out)
     with pytest.raises(UserError, match=r"begun with other settings: --shard-tokens differ"):
-        prepare_shards(corpus, out, replace(config, shard_tokens=999))
+        shard_corpus(corpus, out, replace(config, shard_tokens=999))
     with pytest.raises(UserError, match="the tokenizer differ"):
-        prepare_shards(corpus, out, replace(config, tokenizer=TokenizerConfig("bpe", vocab_size=280)))
+        shard_corpus(corpus, out, replace(config, tokenizer=TokenizerConfig("bpe", vocab_size=280)))
     corpus.files[0].write_text('{"text": "another"}')
     with pytest.raises(UserError, match=r"the documents \(files, sizes, times\) differ"):
-        prepare_shards(corpus, out, config)
+        shard_corpus(corpus, out, config)
     assert contents(out) == before
 
 
@@ -151,15 +151,15 @@ def test_a_mistake_before_the_first_shard_can_be_mended(
     corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="has no column 'body'"):
-        prepare_shards(replace(corpus, column="body"), tmp_path / "out", config)
-    prepare_shards(corpus, tmp_path / "out", config)
+        shard_corpus(replace(corpus, column="body"), tmp_path / "out", config)
+    shard_corpus(corpus, tmp_path / "out", config)
 
 
 def test_a_folder_of_other_things_is_refused(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds something else"):
-        prepare_shards(corpus, tmp_path / "out", config)
+        shard_corpus(corpus, tmp_path / "out", config)
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
 
 
@@ -167,7 +167,7 @@ def test_a_corpus_of_one_shard_is_refused_with_a_proposal(
     corpus: LocalFiles, config: ShardingConfig, ids: list[int], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=rf"has {len(ids):,} tokens.*smaller --shard-tokens, such as {len(ids) // 10},"):
-        prepare_shards(corpus, tmp_path / "out", replace(config, shard_tokens=1_000_000))
+        shard_corpus(corpus, tmp_path / "out", replace(config, shard_tokens=1_000_000))
     assert not (tmp_path / "out").exists()
 
 
@@ -175,21 +175,21 @@ def test_a_corpus_of_one_shard_is_refused_with_a_proposal(
 def test_a_corpus_without_text_is_refused(text: str, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text(text)
     with pytest.raises(UserError, match=r"empty\.jsonl has no documents, or empty ones alone"):
-        prepare_shards(find_files([str(tmp_path / "empty.jsonl")], "text"), tmp_path / "out", config)
+        shard_corpus(find_files([str(tmp_path / "empty.jsonl")], "text"), tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_do_not_share_a_folder(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with filelock.FileLock(tmp_path / "out/.lock"), pytest.raises(UserError, match="another process is preparing"):
-        prepare_shards(corpus, tmp_path / "out", config)
+        shard_corpus(corpus, tmp_path / "out", config)
 
 
 def test_a_tokenizer_is_trained_on_the_beginning(corpus: LocalFiles, tmp_path: Path) -> None:
     chosen = TokenizerConfig("bpe", vocab_size=280)
     config = ShardingConfig(chosen, train_tokenizer_on=500, shard_tokens=1000, workers=1)
     notes: list[str] = []
-    prepared = prepare_shards(corpus, tmp_path / "out", config, note=notes.append)
+    dataset = shard_corpus(corpus, tmp_path / "out", config, note=notes.append)
     texts = "\n".join(DOCUMENTS)
     beginning, total = [], 0
     for text in DOCUMENTS:
@@ -198,7 +198,7 @@ def test_a_tokenizer_is_trained_on_the_beginning(corpus: LocalFiles, tmp_path: P
         if total >= 500:
             break
     assert texts.startswith("\n".join(beginning))
-    assert prepared.tokenizer.to_dict() == BPETokenizer.train(beginning, 280, [END]).to_dict()
+    assert dataset.tokenizer.to_dict() == BPETokenizer.train(beginning, 280, [END]).to_dict()
     assert notes == ["training a tokenizer on the first 500 characters"]
 
 
@@ -207,41 +207,41 @@ def test_tokenizers_that_cannot_serve_are_refused(corpus: LocalFiles, tmp_path: 
         ShardingConfig(TokenizerConfig("char"))
     BPETokenizer.train("text", 256).save(tmp_path / "plain.json")
     with pytest.raises(UserError, match=r"has no <\|endoftext\|>, which must separate documents"):
-        prepare_shards(corpus, tmp_path / "out", ShardingConfig(TokenizerConfig(str(tmp_path / "plain.json"))))
+        shard_corpus(corpus, tmp_path / "out", ShardingConfig(TokenizerConfig(str(tmp_path / "plain.json"))))
     with pytest.raises(UserError, match="workers is 0"):
         ShardingConfig(workers=0)
 
 
 def test_a_document_that_cannot_be_encoded_is_named(config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": "half \\ud83d"}\n')
-    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: the text has a lone surrogate U\+D83D"):
-        prepare_shards(find_files([str(tmp_path / "bad.jsonl")], "text"), tmp_path / "out", config)
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: the text has a lone surrogate, U\+D83D"):
+        shard_corpus(find_files([str(tmp_path / "bad.jsonl")], "text"), tmp_path / "out", config)
 
 
 def test_a_shard_put_in_the_place_of_another_is_noticed(
     corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    prepare_shards(corpus, out, config)
+    shard_corpus(corpus, out, config)
     shutil.copy(out / "train_000001.shard", out / "train_000002.shard")
     with pytest.raises(UserError, match=r"not those of which its manifest\.json speaks"):
-        open_folder(out)
+        open_dataset(out)
 
 
 def test_a_damaged_note_is_refused(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for text in ("{", "{}", "[]", '{"format": "glassgpt-preparation", "version": 1}'):
-        (out / PREPARATION_NAME).write_text(text)
+        (out / STATE_NAME).write_text(text)
         with pytest.raises(UserError, match=r"preparation\.json is damaged"):
-            load_preparation(out)
+            load_sharding_state(out)
 
 
 def test_progress_tells_tokens_and_the_time_left(
     corpus: LocalFiles, config: ShardingConfig, ids: list[int], tmp_path: Path
 ) -> None:
     told: list[ShardingProgress] = []
-    prepare_shards(corpus, tmp_path / "out", config, on_progress=told.append)
+    shard_corpus(corpus, tmp_path / "out", config, on_progress=told.append)
     assert told[-1].tokens == told[-1].new_tokens == len(ids)
     assert told[-1].fraction == 1.0
     assert told[-1].eta == 0.0
@@ -253,7 +253,7 @@ def test_words_that_look_like_the_separator_stay_text(
 ) -> None:
     (tmp_path / "odd.txt").write_text(f"one {END} two" * 10)
     source = find_files([str(tmp_path / "odd.txt")], "text")
-    prepared = prepare_shards(source, tmp_path / "out", replace(config, shard_tokens=50))
-    ids = np.concatenate([tokens.slice(0, len(tokens)) for tokens in (prepared.val, prepared.train)])
+    dataset = shard_corpus(source, tmp_path / "out", replace(config, shard_tokens=50))
+    ids = np.concatenate([tokens.slice(0, len(tokens)) for tokens in (dataset.val, dataset.train)])
     assert np.flatnonzero(ids == tokenizer.special_tokens[END]).tolist() == [0]
     assert tokenizer.decode(ids[1:].tolist()) == f"one {END} two" * 10

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from glassgpt.data.cache import cache_folder, new_folder, writing
+from glassgpt.data.cache import cache_folder, writing
 from glassgpt.errors import UserError
-from glassgpt.files import new_file
+from glassgpt.files import locked, new_file, new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -97,3 +97,14 @@ def test_a_write_that_the_system_refuses_is_a_user_error(tmp_path: Path) -> None
     message = r"cannot write .*taken/file: .*GLASSGPT_CACHE"
     with pytest.raises(UserError, match=message), writing(target), new_file(target):
         pass
+
+
+def test_a_lock_is_held_once_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, "busy"):
+        with pytest.raises(UserError, match="busy"), locked(path, "busy"):
+            pass
+        assert path.exists()
+    with locked(path, "busy"):
+        pass
+    assert names(tmp_path) == []

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from glassgpt.cli.data import app
 from glassgpt.data.corpora import shakespeare_path
-from glassgpt.data.dataset_cache import DataConfig, prepare
+from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig
 
@@ -87,12 +87,12 @@ def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
 
 
 def test_info_knows_a_prepared_folder_by_every_name(source: Path, tmp_path: Path) -> None:
-    prepared = call_json("prepare", "--data", source)
+    dataset = call_json("prepare", "--data", source)
     run = tmp_path / "run"
     run.mkdir()
-    shutil.copy(Path(prepared["folder"], "manifest.json"), run / "data.json")
-    for target in (prepared["folder"], prepared["key"], prepared["key"][:8], run):
-        assert call_json("info", target) == prepared
+    shutil.copy(Path(dataset["folder"], "manifest.json"), run / "data.json")
+    for target in (dataset["folder"], dataset["key"], dataset["key"][:8], run):
+        assert call_json("info", target) == dataset
 
 
 def test_info_of_a_shard_and_of_a_text(source: Path) -> None:
@@ -203,7 +203,7 @@ def test_an_unfinished_folder_is_said_to_be(shards: Path) -> None:
     error = str(call("verify", shards).exception)
     assert f"{shards} is unfinished, with {len(fields['shards'])} shards" in error
     with pytest.raises(UserError, match=r"is unfinished: give its `data prepare` command again"):
-        prepare(DataConfig(str(shards)), TokenizerConfig("char"))
+        build_dataset(DataConfig(str(shards)), TokenizerConfig("char"))
 
 
 def test_token_files_of_other_programs_are_described_and_verified(tmp_path: Path) -> None:

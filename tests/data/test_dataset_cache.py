@@ -20,8 +20,15 @@ from hypothesis import strategies as st
 
 from glassgpt.data import dataset_cache as prepare_module
 from glassgpt.data.corpora import text_corpus
-from glassgpt.data.dataset import Dataset, open_folder, sha256_of
-from glassgpt.data.dataset_cache import DataConfig, iter_pieces, open_prepared, prepare, prepared_folder, split_text
+from glassgpt.data.dataset import Dataset, open_dataset, sha256_of
+from glassgpt.data.dataset_cache import (
+    DataConfig,
+    build_dataset,
+    cached_folder,
+    iter_pieces,
+    reopen_dataset,
+    split_text,
+)
 from glassgpt.data.manifest import load_manifest
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig, build_tokenizer
@@ -38,13 +45,13 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(source: Path) -> Dataset:
-    return prepare(DataConfig(str(source)), CHAR)
+def dataset(source: Path) -> Dataset:
+    return build_dataset(DataConfig(str(source)), CHAR)
 
 
-def whole_text(prepared: Dataset) -> str:
-    parts = [tokens.slice(0, len(tokens)) for tokens in (prepared.train, prepared.val)]
-    return prepared.tokenizer.decode(np.concatenate(parts).tolist())
+def whole_text(dataset: Dataset) -> str:
+    parts = [tokens.slice(0, len(tokens)) for tokens in (dataset.train, dataset.val)]
+    return dataset.tokenizer.decode(np.concatenate(parts).tolist())
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
@@ -71,56 +78,56 @@ def test_a_text_too_short_to_split_is_refused(text: str, fraction: float) -> Non
         split_text(text, fraction)
 
 
-def test_the_shards_hold_the_text_in_its_two_parts(prepared: Dataset) -> None:
-    assert whole_text(prepared) == TEXT
-    assert len(prepared.train) == int(0.9 * len(TEXT))
+def test_the_shards_hold_the_text_in_its_two_parts(dataset: Dataset) -> None:
+    assert whole_text(dataset) == TEXT
+    assert len(dataset.train) == int(0.9 * len(TEXT))
 
 
-def test_the_manifest_records_source_split_tokenizer_and_sizes(prepared: Dataset, source: Path) -> None:
-    manifest = prepared.manifest
+def test_the_manifest_records_source_split_tokenizer_and_sizes(dataset: Dataset, source: Path) -> None:
+    manifest = dataset.manifest
     train, val = split_text(TEXT, 0.1)
     assert manifest.source == str(source)
     assert manifest.text_sha256 == sha256_of(TEXT)
     assert (manifest.train.characters, manifest.train.bytes) == (len(train), len(train.encode()))
     assert (manifest.val.characters, manifest.val.bytes) == (len(val), len(val.encode()))
-    assert (manifest.train.tokens, manifest.val.tokens) == (len(prepared.train), len(prepared.val))
+    assert (manifest.train.tokens, manifest.val.tokens) == (len(dataset.train), len(dataset.val))
     assert (manifest.tokenizer.name, manifest.tokenizer.vocab_size) == ("char", len(set(TEXT)))
-    on_disk = json.loads((prepared.folder / "manifest.json").read_text(encoding="utf-8"))
+    on_disk = json.loads((dataset.folder / "manifest.json").read_text(encoding="utf-8"))
     assert on_disk == json.loads(json.dumps(manifest.to_dict()))
-    assert load_manifest(prepared.folder / "manifest.json") == manifest
+    assert load_manifest(dataset.folder / "manifest.json") == manifest
 
 
 def test_the_alphabet_of_char_is_that_of_the_whole_text() -> None:
     corpus = text_corpus("a" * 95 + "bcdef")
-    prepared = prepare(DataConfig("memory"), CHAR, corpus=corpus)
-    assert prepared.manifest.tokenizer.vocab_size == 6
+    dataset = build_dataset(DataConfig("memory"), CHAR, corpus=corpus)
+    assert dataset.manifest.tokenizer.vocab_size == 6
 
 
-def test_a_second_call_tokenises_nothing(prepared: Dataset, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_tokenises_nothing(dataset: Dataset, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(prepare_module, "build_tokenizer")
     monkeypatch.delattr(prepare_module, "iter_pieces")
-    again = prepare(DataConfig(str(source)), CHAR)
-    assert again.folder == prepared.folder
+    again = build_dataset(DataConfig(str(source)), CHAR)
+    assert again.folder == dataset.folder
     assert whole_text(again) == TEXT
     assert again.note.endswith("tokenised before, in the cache")
 
 
-def test_other_text_split_or_tokenizer_have_other_folders(prepared: Dataset, source: Path) -> None:
+def test_other_text_split_or_tokenizer_have_other_folders(dataset: Dataset, source: Path) -> None:
     config = DataConfig(str(source))
     folders = {
-        prepared.folder,
-        prepare(replace(config, val_fraction=0.2), CHAR).folder,
-        prepare(config, replace(CHAR, special_tokens=("<end>",))).folder,
-        prepare(config, CHAR, corpus=text_corpus(TEXT + "more")).folder,
+        dataset.folder,
+        build_dataset(replace(config, val_fraction=0.2), CHAR).folder,
+        build_dataset(config, replace(CHAR, special_tokens=("<end>",))).folder,
+        build_dataset(config, CHAR, corpus=text_corpus(TEXT + "more")).folder,
     }
     assert len(folders) == 4
 
 
-def test_the_same_text_from_elsewhere_shares_the_shards_and_keeps_its_source(prepared: Dataset, tmp_path: Path) -> None:
+def test_the_same_text_from_elsewhere_shares_the_shards_and_keeps_its_source(dataset: Dataset, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text(TEXT)
-    again = prepare(DataConfig(str(other)), CHAR)
-    assert again.folder == prepared.folder
+    again = build_dataset(DataConfig(str(other)), CHAR)
+    assert again.folder == dataset.folder
     assert (again.manifest.source, again.manifest.name) == (str(other), "other.txt")
 
 
@@ -128,8 +135,8 @@ def test_a_tokenizer_may_be_given_as_object_or_file(source: Path, tmp_path: Path
     tokenizer = build_tokenizer(CHAR, whole_text=TEXT + "ÄÖÜ", train_text="")
     tokenizer.save(tmp_path / "tokenizer.json")
     config = DataConfig(str(source))
-    by_object = prepare(config, tokenizer)
-    by_file = prepare(config, TokenizerConfig(str(tmp_path / "tokenizer.json")))
+    by_object = build_dataset(config, tokenizer)
+    by_file = build_dataset(config, TokenizerConfig(str(tmp_path / "tokenizer.json")))
     assert by_object.folder == by_file.folder
     assert by_object.manifest.tokenizer.vocab_size == tokenizer.vocab_size == len(set(TEXT)) + 3
     assert whole_text(by_file) == TEXT
@@ -141,7 +148,7 @@ def test_a_tokenizer_in_a_folder_counts_by_what_it_holds(source: Path, tmp_path:
     for extra in ("ÄÖÜ", "ÄÖ"):
         tokenizer = build_tokenizer(CHAR, whole_text=TEXT + extra, train_text="")
         tokenizer.save(tmp_path / "run/tokenizer.json")
-        found = prepare(DataConfig(str(source)), named)
+        found = build_dataset(DataConfig(str(source)), named)
         assert found.manifest.tokenizer.vocab_size == tokenizer.vocab_size
 
 
@@ -150,38 +157,38 @@ def test_a_file_named_as_a_tokenizer_does_not_hide_it(
 ) -> None:
     (tmp_path / "char").write_text("a file of the user's own")
     monkeypatch.chdir(tmp_path)
-    assert prepare(DataConfig(str(source)), CHAR).tokenizer.name == "char"
+    assert build_dataset(DataConfig(str(source)), CHAR).tokenizer.name == "char"
 
 
 def test_a_character_unknown_to_the_tokenizer_leaves_nothing_behind(source: Path, cache: Path) -> None:
     tokenizer = build_tokenizer(CHAR, whole_text="abc", train_text="abc")
     with pytest.raises(UserError, match="L"):
-        prepare(DataConfig(str(source)), tokenizer)
+        build_dataset(DataConfig(str(source)), tokenizer)
     assert list((cache / "prepared").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "train.shard", "val.shard"])
 @pytest.mark.parametrize("damage", ["removed", "truncated"])
-def test_a_damaged_cache_is_made_anew_and_says_so(prepared: Dataset, source: Path, name: str, damage: str) -> None:
-    path = prepared.folder / name
+def test_a_damaged_cache_is_made_anew_and_says_so(dataset: Dataset, source: Path, name: str, damage: str) -> None:
+    path = dataset.folder / name
     data = path.read_bytes()
     path.unlink()
     if damage == "truncated":
         path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=re.escape(name)):
-        open_folder(prepared.folder)
-    again = prepare(DataConfig(str(source)), CHAR)
+        open_dataset(dataset.folder)
+    again = build_dataset(DataConfig(str(source)), CHAR)
     assert "tokenised again, since the cache was damaged" in again.note
     assert whole_text(again) == TEXT
     assert path.read_bytes() == data
-    assert [entry.name for entry in prepared.folder.parent.iterdir()] == [prepared.folder.name]
+    assert [entry.name for entry in dataset.folder.parent.iterdir()] == [dataset.folder.name]
 
 
-def test_a_manifest_that_does_not_fit_its_shards_is_refused(prepared: Dataset) -> None:
-    manifest = replace(prepared.manifest, val=replace(prepared.manifest.val, tokens=5))
-    manifest.save(prepared.folder / "manifest.json")
-    with pytest.raises(UserError, match=f"val.shard hold {len(prepared.val)} tokens, the manifest says 5"):
-        open_folder(prepared.folder)
+def test_a_manifest_that_does_not_fit_its_shards_is_refused(dataset: Dataset) -> None:
+    manifest = replace(dataset.manifest, val=replace(dataset.manifest.val, tokens=5))
+    manifest.save(dataset.folder / "manifest.json")
+    with pytest.raises(UserError, match=f"val.shard hold {len(dataset.val)} tokens, the manifest says 5"):
+        open_dataset(dataset.folder)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +201,8 @@ def test_a_manifest_that_does_not_fit_its_shards_is_refused(prepared: Dataset) -
         (lambda fields: fields.update(tokenizer="char"), "is damaged"),
     ],
 )
-def test_a_foreign_or_damaged_manifest_is_refused(prepared: Dataset, change: Callable, message: str) -> None:
-    path = prepared.folder / "manifest.json"
+def test_a_foreign_or_damaged_manifest_is_refused(dataset: Dataset, change: Callable, message: str) -> None:
+    path = dataset.folder / "manifest.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
     change(fields)
     path.write_text(json.dumps(fields))
@@ -203,63 +210,65 @@ def test_a_foreign_or_damaged_manifest_is_refused(prepared: Dataset, change: Cal
         load_manifest(path)
 
 
-def test_a_run_finds_its_shards_again(prepared: Dataset, source: Path) -> None:
+def test_a_run_finds_its_shards_again(dataset: Dataset, source: Path) -> None:
     source.unlink()
-    again = open_prepared(prepared.manifest, prepared.tokenizer)
-    assert again.folder == prepared.folder
+    again = reopen_dataset(dataset.manifest, dataset.tokenizer)
+    assert again.folder == dataset.folder
 
 
-def test_a_run_keeps_its_source_where_another_prepared_the_same_text_first(prepared: Dataset) -> None:
-    manifest = replace(prepared.manifest, source="/elsewhere/text.txt")
-    assert open_prepared(manifest, prepared.tokenizer).manifest == manifest
+def test_a_run_keeps_its_source_where_another_prepared_the_same_text_first(dataset: Dataset) -> None:
+    manifest = replace(dataset.manifest, source="/elsewhere/text.txt")
+    assert reopen_dataset(manifest, dataset.tokenizer).manifest == manifest
 
 
 def test_a_run_makes_its_shards_again_from_the_same_text(
-    prepared: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLASSGPT_CACHE", str(cache / "another"))
-    again = open_prepared(prepared.manifest, prepared.tokenizer)
+    again = reopen_dataset(dataset.manifest, dataset.tokenizer)
     assert again.folder.is_relative_to(cache / "another")
     assert whole_text(again) == TEXT
 
 
-def test_a_run_whose_text_has_changed_is_refused(prepared: Dataset, cache: Path, source: Path) -> None:
+def test_a_run_whose_text_has_changed_is_refused(dataset: Dataset, cache: Path, source: Path) -> None:
     source.write_text(TEXT + "one more line\n")
-    assert open_prepared(prepared.manifest, prepared.tokenizer).folder == prepared.folder
-    (prepared.folder / "train.shard").unlink()
+    assert reopen_dataset(dataset.manifest, dataset.tokenizer).folder == dataset.folder
+    (dataset.folder / "train.shard").unlink()
     with pytest.raises(UserError, match=r"the text .*text\.txt has changed since this run was made"):
-        open_prepared(prepared.manifest, prepared.tokenizer)
+        reopen_dataset(dataset.manifest, dataset.tokenizer)
 
 
 @pytest.mark.parametrize(("name", "origin"), [("-", "stdin"), ("memory", "memory")])
-def test_a_text_that_cannot_be_had_again_is_said(prepared: Dataset, name: str, origin: str) -> None:
-    (prepared.folder / "train.shard").unlink()
+def test_a_text_that_cannot_be_had_again_is_said(dataset: Dataset, name: str, origin: str) -> None:
+    (dataset.folder / "train.shard").unlink()
     with pytest.raises(UserError, match=f"no longer in the cache .* came from {origin}"):
-        open_prepared(replace(prepared.manifest, source=name), prepared.tokenizer)
+        reopen_dataset(replace(dataset.manifest, source=name), dataset.tokenizer)
 
 
-def test_the_same_text_prepared_with_the_tokenizer_of_the_run_is_found(prepared: Dataset, tmp_path: Path) -> None:
-    manifest = replace(prepared.manifest, source="-")
-    shutil.rmtree(prepared.folder)
-    prepared.tokenizer.save(tmp_path / "tokenizer.json")
-    anew = prepare(DataConfig("text"), TokenizerConfig(str(tmp_path / "tokenizer.json")), corpus=text_corpus(TEXT))
-    assert anew.folder != prepared.folder
-    again = open_prepared(manifest, prepared.tokenizer)
+def test_the_same_text_prepared_with_the_tokenizer_of_the_run_is_found(dataset: Dataset, tmp_path: Path) -> None:
+    manifest = replace(dataset.manifest, source="-")
+    shutil.rmtree(dataset.folder)
+    dataset.tokenizer.save(tmp_path / "tokenizer.json")
+    anew = build_dataset(
+        DataConfig("text"), TokenizerConfig(str(tmp_path / "tokenizer.json")), corpus=text_corpus(TEXT)
+    )
+    assert anew.folder != dataset.folder
+    again = reopen_dataset(manifest, dataset.tokenizer)
     assert (again.folder, again.manifest) == (anew.folder, manifest)
 
 
-def test_a_run_with_another_tokenizer_is_refused(prepared: Dataset) -> None:
+def test_a_run_with_another_tokenizer_is_refused(dataset: Dataset) -> None:
     other = build_tokenizer(CHAR, whole_text=TEXT + "Ä", train_text="")
     with pytest.raises(UserError, match="the tokenizer is not the one"):
-        open_prepared(prepared.manifest, other)
+        reopen_dataset(dataset.manifest, other)
 
 
-def test_a_key_that_holds_other_ids_is_not_taken(prepared: Dataset, source: Path) -> None:
+def test_a_key_that_holds_other_ids_is_not_taken(dataset: Dataset, source: Path) -> None:
     """Say, after an update of Python changed what a bpe tokenizer of the same config learns."""
     tokenizer = build_tokenizer(CHAR, whole_text=TEXT + "Ä", train_text="")
-    older = prepare(DataConfig(str(source)), tokenizer).manifest
-    again = open_prepared(replace(older, key=prepared.manifest.key), tokenizer)
-    assert again.folder == prepared_folder(older.key) != prepared.folder
+    older = build_dataset(DataConfig(str(source)), tokenizer).manifest
+    again = reopen_dataset(replace(older, key=dataset.manifest.key), tokenizer)
+    assert again.folder == cached_folder(older.key) != dataset.folder
 
 
 def test_a_full_disk_is_a_user_error_and_leaves_nothing(
@@ -270,22 +279,22 @@ def test_a_full_disk_is_a_user_error_and_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
-        prepare(DataConfig(str(source)), CHAR)
+        build_dataset(DataConfig(str(source)), CHAR)
     assert list((cache / "prepared").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_a_user_error(source: Path, cache: Path) -> None:
     cache.write_text("a file where the folder must be")
     with pytest.raises(UserError, match=r"cannot write .*GLASSGPT_CACHE"):
-        prepare(DataConfig(str(source)), CHAR)
+        build_dataset(DataConfig(str(source)), CHAR)
 
 
 def test_processes_that_prepare_the_same_at_once_all_succeed(source: Path, cache: Path) -> None:
     program = (
         "import sys; from glassgpt.data.dataset_cache import *\n"
         "sys.stdin.readline()\n"  # all begin together
-        "prepared = prepare(DataConfig(sys.argv[1]), TokenizerConfig('char'))\n"
-        "print(len(prepared.train) + len(prepared.val))"
+        "dataset = build_dataset(DataConfig(sys.argv[1]), TokenizerConfig('char'))\n"
+        "print(len(dataset.train) + len(dataset.val))"
     )
     pipe = subprocess.PIPE
     processes = [

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glassgpt.data import hub
-from glassgpt.data.corpus_to_shards import ShardingProgress, prepare_shards
+from glassgpt.data.corpus_to_shards import ShardingProgress, shard_corpus
 from glassgpt.data.hub import HubDataset, fineweb_edu
 from glassgpt.data.sharding_state import ShardingConfig
 from glassgpt.errors import UserError
@@ -100,7 +100,7 @@ class Killed(BaseException):
 def test_a_stopped_preparation_goes_on_in_the_middle_of_the_stream(dataset: HubDataset, tmp_path: Path) -> None:
     BPETokenizer.train(" ".join(TEXTS), 300, ["<|endoftext|>"]).save(tmp_path / "own.json")
     config = ShardingConfig(TokenizerConfig(str(tmp_path / "own.json")), shard_tokens=150, workers=1)
-    whole = prepare_shards(dataset, tmp_path / "whole", config)
+    whole = shard_corpus(dataset, tmp_path / "whole", config)
     calls = iter(range(12))
 
     def stop(progress: ShardingProgress) -> None:
@@ -108,9 +108,9 @@ def test_a_stopped_preparation_goes_on_in_the_middle_of_the_stream(dataset: HubD
             raise Killed
 
     with pytest.raises(Killed):
-        prepare_shards(dataset, tmp_path / "stopped", config, on_progress=stop)
+        shard_corpus(dataset, tmp_path / "stopped", config, on_progress=stop)
     notes: list[str] = []
-    stopped = prepare_shards(dataset, tmp_path / "stopped", config, note=notes.append)
+    stopped = shard_corpus(dataset, tmp_path / "stopped", config, note=notes.append)
     assert "going on in" in notes[0]
     assert stopped.manifest.key == whole.manifest.key
     assert stopped.manifest.train.documents + stopped.manifest.val.documents == len(TEXTS)  # type: ignore[operator]

@@ -9,24 +9,24 @@ from subjects import Admit, small_config
 
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import prepare
+from glassgpt.data.dataset_cache import build_dataset
 from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.runtime.device import build_runtime
 
 
 @pytest.fixture(scope="session")
-def prepared(text: str) -> Dataset:
+def dataset(text: str) -> Dataset:
     config = small_config()
-    return prepare(config.data, config.tokenizer, corpus=text_corpus(text))
+    return build_dataset(config.data, config.tokenizer, corpus=text_corpus(text))
 
 
 @pytest.fixture(scope="session")
-def from_recipe(prepared: Dataset) -> Admit:
+def from_recipe(dataset: Dataset) -> Admit:
     """`from_recipe(optimizer__lr=0.1)`: a subject in good health but for what is changed."""
 
     def from_recipe(precision: str = "float32", **changes: Any) -> Subject:
-        config = small_config(**{"model__vocab_size": prepared.tokenizer.vocab_size} | changes)
-        return build_subject(config, prepared, build_runtime("cpu", precision))
+        config = small_config(**{"model__vocab_size": dataset.tokenizer.vocab_size} | changes)
+        return build_subject(config, dataset, build_runtime("cpu", precision))
 
     return from_recipe
 

@@ -66,6 +66,13 @@ def test_a_row_that_begins_within_a_document_counts_from_its_start() -> None:
     assert torch.equal(seen.mask[1, 0], torch.ones(8, 8, dtype=torch.bool).tril())
 
 
+def test_documents_may_begin_with_any_token() -> None:
+    tokens = torch.tensor([[5, 6, 0, 7, 8, 0, 0, 9]])
+    by_token, by_starts = Documents(tokens, SEPARATOR), Documents.from_starts(tokens == SEPARATOR)
+    assert torch.equal(by_token.mask, by_starts.mask)
+    assert torch.equal(by_token.positions(8, tokens.device), by_starts.positions(8, tokens.device))
+
+
 def test_without_the_mask_a_document_hears_of_the_one_before() -> None:
     model = build_model()
     inputs, _ = pack([[1, 2, 3], [4, 5]])

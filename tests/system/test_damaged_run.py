@@ -16,7 +16,7 @@ import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
-from glassgpt.data.dataset_cache import prepared_folder
+from glassgpt.data.dataset_cache import cached_folder
 from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.training import checkpoint as checkpoint_module
 
@@ -190,7 +190,7 @@ def test_a_last_line_that_a_kill_cut_short_is_no_damage(run: Path, trained: Path
 
 
 def shards(run: Path) -> Path:
-    return prepared_folder(json.loads((run / "data.json").read_text())["key"])
+    return cached_folder(json.loads((run / "data.json").read_text())["key"])
 
 
 @pytest.fixture

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -16,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
-from glassgpt.tokenizers import load_tokenizer
+from glassgpt.tokenizers import load_tokenizer, word_counter
 from glassgpt.tokenizers.bpe import BPETokenizer, apply_merges
 from glassgpt.tokenizers.printable import BYTE_ORDER
 
@@ -136,6 +140,38 @@ def test_workers_need_no_main_guard(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[(b'a', b'b')]\n", "")
+
+
+def test_a_program_from_stdin_starts_workers_too() -> None:
+    program = (
+        "from glassgpt.tokenizers.bpe import BPETokenizer\n"
+        "print(BPETokenizer.train('ab ab' * 9, 257, processes=2).merges)\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[(b'a', b'b')]\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="a process that is no child is waited for on Linux only")
+def test_a_parent_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
+    """The worker here kills its parent, which is still sending, and then counts what it has been sent."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, pathlib, runpy, signal\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGKILL)\n"
+        f"runpy.run_path({word_counter.__file__!r}, run_name='__main__')\n"
+    )
+    program = (
+        "from glassgpt.tokenizers import bpe, word_counter\n"
+        f"word_counter.__file__ = {str(worker)!r}\n"
+        "bpe.BPETokenizer.train('word ' * 300_000, 300, processes=2)\n"
+    )
+    parent = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert parent.returncode == -signal.SIGKILL
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        handle = os.pidfd_open(int((tmp_path / "pid").read_text()))
+        assert select.select([handle], [], [], 60)[0]
+        os.close(handle)
 
 
 def test_a_worker_that_stops_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,14 +75,14 @@ def lookup_accuracy(mixer: str, steps: int = 800) -> float:
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
+    dataset = open_text(__doc__ or "")
     row("", "parameters", "loss on text", "seconds", "lookups right")
     for mixer in ("attention", "convolution"):
-        model = build(mixer, LadderConfig(vocab_size=prepared.tokenizer.vocab_size, block_size=32, n_layer=1))
+        model = build(mixer, LadderConfig(vocab_size=dataset.tokenizer.vocab_size, block_size=32, n_layer=1))
         started = time.perf_counter()
-        train(model, prepared.train, adamw(model, 5e-3), steps=800)
+        train(model, dataset.train, adamw(model, 5e-3), steps=800)
         seconds = time.perf_counter() - started
-        loss = validation_loss(model, prepared)
+        loss = validation_loss(model, dataset)
         row(mixer, f"{n_parameters(model):,}", loss, f"{seconds:.1f}", f"{lookup_accuracy(mixer):.1%}")
     row("blind guess", "", "", "", f"{1 / N_VALUES:.1%}")
 

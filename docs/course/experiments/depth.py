@@ -14,17 +14,17 @@ DEPTHS = (1, 2, 3, 4, 6)
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
+    dataset = open_text(__doc__ or "")
     row("loss with this many blocks", *DEPTHS)
     for title, architecture in (("replaced (section 7)", BlocksModel), ("added (section 8)", ResidualModel)):
         losses = []
         for n_layer in DEPTHS:
             torch.manual_seed(0)
             model = architecture(
-                LadderConfig(vocab_size=prepared.tokenizer.vocab_size, block_size=32, n_layer=n_layer, n_embd=64)
+                LadderConfig(vocab_size=dataset.tokenizer.vocab_size, block_size=32, n_layer=n_layer, n_embd=64)
             )
-            train(model, prepared.train, adamw(model, 5e-3), steps=300)
-            losses.append(validation_loss(model, prepared))
+            train(model, dataset.train, adamw(model, 5e-3), steps=300)
+            losses.append(validation_loss(model, dataset))
         row(title, *losses)
 
 

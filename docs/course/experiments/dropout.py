@@ -26,11 +26,11 @@ class Beginning(TokenArray):
         return self.length
 
 
-def learn(prepared: Dataset, share: float, dropout: float) -> list[float]:
+def learn(dataset: Dataset, share: float, dropout: float) -> list[float]:
     """Validation losses on the way, and the mean training loss of the last 100 steps."""
-    tokens = Beginning(prepared.train, round(share * len(prepared.train)))
+    tokens = Beginning(dataset.train, round(share * len(dataset.train)))
     torch.manual_seed(0)
-    sizes = LadderConfig(prepared.tokenizer.vocab_size, block_size=32, n_layer=2, n_embd=64, dropout=dropout)
+    sizes = LadderConfig(dataset.tokenizer.vocab_size, block_size=32, n_layer=2, n_embd=64, dropout=dropout)
     model = DecoderModel(sizes)
     looks: list[float] = []
     losses: list[float] = []
@@ -38,7 +38,7 @@ def learn(prepared: Dataset, share: float, dropout: float) -> list[float]:
     def after_step(step: int, loss: float) -> None:
         losses.append(loss)
         if step % LOOK_EVERY == 0:
-            looks.append(validation_loss(model, prepared, max_tokens=10_000))
+            looks.append(validation_loss(model, dataset, max_tokens=10_000))
 
     train(model, tokens, adamw(model, 5e-3), steps=STEPS, after_step=after_step)
     return [*looks, statistics.fmean(losses[-100:])]
@@ -46,11 +46,11 @@ def learn(prepared: Dataset, share: float, dropout: float) -> list[float]:
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
+    dataset = open_text(__doc__ or "")
     row("validation loss after steps", *range(LOOK_EVERY, STEPS + 1, LOOK_EVERY), "train loss", width=11)
     for share in (0.01, 1.0):
         for dropout in (0.0, 0.2):
-            row(f"{share:.0%} of the text, dropout {dropout}", *learn(prepared, share, dropout), width=11)
+            row(f"{share:.0%} of the text, dropout {dropout}", *learn(dataset, share, dropout), width=11)
 
 
 if __name__ == "__main__":

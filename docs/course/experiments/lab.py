@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, prepare
+from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
@@ -24,9 +24,9 @@ def open_text(description: str) -> Dataset:
     """The characters of the text that the script's `--data` names, split into training and validation."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
-    prepared = prepare(DataConfig(parser.parse_args().data), TokenizerConfig("char"))
-    print(prepared.note)
-    return prepared
+    dataset = build_dataset(DataConfig(parser.parse_args().data), TokenizerConfig("char"))
+    print(dataset.note)
+    return dataset
 
 
 def adamw(model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -61,10 +61,10 @@ def train(
         after_step(step + 1, loss.item())
 
 
-def validation_loss(model: nn.Module, prepared: Dataset, block_size: int = 32, max_tokens: int = 20_000) -> float:
+def validation_loss(model: nn.Module, dataset: Dataset, block_size: int = 32, max_tokens: int = 20_000) -> float:
     """Nats per token on that many tokens of the validation split."""
-    token_bytes = bytes_per_token(prepared.tokenizer)
-    return evaluate(model, prepared.val, token_bytes, CPU, block_size=block_size, max_tokens=max_tokens).loss
+    token_bytes = bytes_per_token(dataset.tokenizer)
+    return evaluate(model, dataset.val, token_bytes, CPU, block_size=block_size, max_tokens=max_tokens).loss
 
 
 def row(*cells: object, width: int = 14) -> None:

@@ -50,16 +50,16 @@ def leaks(model: nn.Module, vocab_size: int) -> tuple[bool, bool]:
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
-    vocab_size = prepared.tokenizer.vocab_size
+    dataset = open_text(__doc__ or "")
+    vocab_size = dataset.tokenizer.vocab_size
     row("", "sees future", "sees rows", "16 rows", "4 rows", "1 row")
     for norm in ("layer norm", "batch norm"):
         future, rows = leaks(build(norm, vocab_size), vocab_size)
         losses = []
         for batch_rows in (16, 4, 1):
             model = build(norm, vocab_size)
-            train(model, prepared.train, adamw(model, 3e-3), steps=400, batch_rows=batch_rows)
-            losses.append(validation_loss(model, prepared))
+            train(model, dataset.train, adamw(model, 3e-3), steps=400, batch_rows=batch_rows)
+            losses.append(validation_loss(model, dataset))
         row(norm, "yes" if future else "no", "yes" if rows else "no", *losses)
 
 

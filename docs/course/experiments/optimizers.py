@@ -35,25 +35,25 @@ def build_optimizer(name: str, model: nn.Module, lr: float, decay: float) -> tor
     return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=decay)
 
 
-def losses(prepared: Dataset, name: str, rates: tuple[float, ...], decay: float) -> list[float]:
+def losses(dataset: Dataset, name: str, rates: tuple[float, ...], decay: float) -> list[float]:
     """The validation loss at each learning rate."""
     found = []
     for lr in rates:
-        model = build_model(prepared.tokenizer.vocab_size)
-        train(model, prepared.train, build_optimizer(name, model, lr, decay), steps=300)
-        found.append(validation_loss(model, prepared, max_tokens=10_000))
+        model = build_model(dataset.tokenizer.vocab_size)
+        train(model, dataset.train, build_optimizer(name, model, lr, decay), steps=300)
+        found.append(validation_loss(model, dataset, max_tokens=10_000))
     return found
 
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
+    dataset = open_text(__doc__ or "")
     row("loss at learning rate", *SGD_RATES)
-    row("  SGD with momentum", *losses(prepared, "SGD", SGD_RATES, 0.0))
+    row("  SGD with momentum", *losses(dataset, "SGD", SGD_RATES, 0.0))
     row("loss at learning rate", *ADAM_RATES)
-    row("  Adam, no decay", *losses(prepared, "Adam + L2", ADAM_RATES, 0.0))
+    row("  Adam, no decay", *losses(dataset, "Adam + L2", ADAM_RATES, 0.0))
     for name in ("Adam + L2", "AdamW"):
-        row(f"  {name}, decay {DECAY}", *losses(prepared, name, ADAM_RATES, DECAY))
+        row(f"  {name}, decay {DECAY}", *losses(dataset, name, ADAM_RATES, DECAY))
 
 
 if __name__ == "__main__":

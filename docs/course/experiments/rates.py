@@ -14,17 +14,17 @@ RATES = (3e-3, 1e-2, 2e-2, 4e-2)
 
 def main() -> None:
     """Prints the table."""
-    prepared = open_text(__doc__ or "")
+    dataset = open_text(__doc__ or "")
     row("loss at learning rate", *(f"{lr:g}" for lr in RATES))
     for title, architecture in (("residual (section 8)", ResidualModel), ("layer norm (section 9)", LayerNormModel)):
         losses = []
         for lr in RATES:
             torch.manual_seed(0)
             model = architecture(
-                LadderConfig(vocab_size=prepared.tokenizer.vocab_size, block_size=32, n_layer=3, n_embd=64)
+                LadderConfig(vocab_size=dataset.tokenizer.vocab_size, block_size=32, n_layer=3, n_embd=64)
             )
-            train(model, prepared.train, adamw(model, lr), steps=400)
-            losses.append(validation_loss(model, prepared))
+            train(model, dataset.train, adamw(model, lr), steps=400)
+            losses.append(validation_loss(model, dataset))
         row(title, *losses)
 
 

@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 CASES = (
@@ -39,15 +38,15 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     from glassgpt.training.losses import next_token_loss
     from glassgpt.training.optimizers import build_optimizer
 
-    config, n_ids, _ = planned_config(recipe)
+    config, _ = planned_config(recipe)
     runtime = build_runtime("cpu", "float32")
     torch.manual_seed(0)
     model = build_model(config.architecture, config.model)
     optimizer = build_optimizer(model, config.optimizer)
-    loss = partial(next_token_loss, n_ids=n_ids)
     for step in range(STEPS):
-        batches = random_batches(passes, micro_batch, config.model.block_size, n_ids, runtime.device)
-        train_step(model, optimizer, runtime.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step)
+        batches = random_batches(passes, micro_batch, config.model, runtime.device)
+        scaler = runtime.build_scaler()
+        train_step(model, optimizer, scaler, batches, next_token_loss, runtime, grad_clip=1.0, seed=0, step=step)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -57,8 +56,8 @@ def predict(recipe: str, micro_batch: int, passes: int) -> dict[str, int]:
     from glassgpt.planning.plan import planned_config
     from glassgpt.runs.micro_batch import estimate_memory
 
-    config, n_ids, _ = planned_config(recipe)
-    memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")
+    config, _ = planned_config(recipe)
+    memory = estimate_memory(config, find_hardware("cpu"), precision="float32")
     return memory.at_peak(micro_batch, accumulates=passes > 1)
 
 

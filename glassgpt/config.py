@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from glassgpt.errors import UserError, unknown
 
 T = TypeVar("T")
+NONE = "none"  # how TOML and --set write None, for which TOML has no value
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
@@ -36,6 +37,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """The value as the type `hint`, strictly as JSON: 1 is a float too, "1" is never an int, a list may be a tuple."""
+    if value == NONE and type(None) in typing.get_args(hint):
+        return None
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
@@ -44,11 +47,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass as plain values that TOML and JSON can hold (tuples become lists)."""
-    return {
-        field.name: list(value) if isinstance(value := getattr(config, field.name), tuple) else value
-        for field in dataclasses.fields(config)
-    }
+    """The fields of a dataclass as plain values that TOML and JSON can hold (tuples become lists, None "none")."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return NONE
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
     Raises UserError where the device has no room for the model.
     """
     for check in CHECKS:
-        with out_of_memory_advice(subject.config, subject.runtime, subject.tokenizer.vocab_size):
+        with out_of_memory_advice(subject.config, subject.runtime):
             finding = check(subject)
         yield finding
         if check is check_ids and finding.status == "failed":
@@ -113,8 +113,7 @@ def from_recipe(
     prepared = prepare(config.data, config.tokenizer)
     for line in (*runtime.notes, prepared.note):
         note(line)
-    sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    return build_subject(changes.apply(sections), prepared, runtime)
+    return build_subject(changes.apply(sections, prepared.tokenizer.vocab_size, note), prepared, runtime)
 
 
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
+from glassgpt.config import NONE, dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError, unknown
@@ -16,7 +16,7 @@ from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runtime.device import PARALLEL, PRECISIONS
 from glassgpt.runtime.distributed import Ranks
-from glassgpt.tokenizers import Tokenizer, TokenizerConfig
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
@@ -153,6 +153,8 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
         _check_section(name, fields)
     model = dict(sections.get("model", {}))
     architecture = model.pop("architecture", "gpt2")
+    if isinstance(rows := model.get("padded_vocab_size"), int):
+        model.setdefault("vocab_size", rows)  # only until the tokenizer is known, see `with_vocab_size`
     parsed: dict[str, Any] = {name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in known.items()}
     if parsed["schedule"].decay_steps == 0:
         parsed["schedule"] = replace(parsed["schedule"], decay_steps=parsed["training"].max_steps)
@@ -194,6 +196,9 @@ def load_config(path: Path) -> RunConfig:
             for section, fields in ADDED[number].items():
                 _check_section(section, sections.setdefault(section, {}))
                 sections[section] = fields | sections[section]
+        model = sections.get("model")
+        if isinstance(model, dict) and "padded_vocab_size" not in model and _pads(model):
+            sections["model"] = migrate_vocab(model, _recorded_vocab_size(path.parent))
         config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -202,6 +207,42 @@ def load_config(path: Path) -> RunConfig:
             if field not in sections.get(section, {}):
                 raise UserError(f"{path} is damaged: it has no {section}.{field}; restore the file, or add the field")
     return config
+
+
+def migrate_vocab(model: Mapping[str, Any], n_ids: int | None) -> dict[str, Any]:
+    """A [model] section from before there was `padded_vocab_size`: `vocab_size` then counted the padding too.
+
+    `n_ids` is the tokenizer's number of ids; None for an imported model, which has no padding.
+    """
+    rows = model.get("vocab_size")
+    if n_ids is None or not isinstance(rows, int) or rows <= n_ids:
+        return {**model, "padded_vocab_size": NONE}
+    return {**model, "vocab_size": n_ids, "padded_vocab_size": rows}
+
+
+def _recorded_vocab_size(folder: Path) -> int | None:
+    """How many ids the tokenizer of a run has; None for a run that was imported and not trained."""
+    if not (folder / "data.json").exists() and (folder / "origin.json").exists():
+        return None
+    return load_tokenizer(folder / "tokenizer.json").vocab_size
+
+
+def with_vocab_size(sections: Sections, n_ids: int) -> tuple[Sections, str | None]:
+    """The sections with `model.vocab_size` decided, now that the tokenizer's number of ids is known; and a note.
+
+    Left out, it is `n_ids`. A larger one is read as `padded_vocab_size`, which it meant in older recipes, unless the
+    section says that there is no padding (`padded_vocab_size = "none"`): the config of an imported model does.
+    """
+    model: dict[str, Any] = {"vocab_size": n_ids} | sections.get("model", {})
+    rows, note = model["vocab_size"], None
+    if isinstance(rows, int) and rows > n_ids and model.get("padded_vocab_size") != NONE and _pads(model):
+        model |= {"vocab_size": n_ids, "padded_vocab_size": rows}
+        note = f"model.vocab_size = {rows} is read as model.padded_vocab_size: the tokenizer has {n_ids} ids"
+    return sections | {"model": model}, note
+
+
+def _pads(model: Mapping[str, Any]) -> bool:
+    return find_architecture(str(model.get("architecture", "gpt2"))).pads
 
 
 def list_recipes() -> dict[str, Path]:
@@ -226,9 +267,15 @@ def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
     """A copy of `sections` with each `section.field=value` put in."""
     result = {name: dict(fields) for name, fields in sections.items()}
     for text in overrides:
-        section, field, value = parse_override(text)
-        result.setdefault(section, {})[field] = value
+        set_field(result, *parse_override(text))
     return result
+
+
+def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
+    """Sets one field in place. `model.vocab_size` takes the place of a recipe's padding, which it once counted too."""
+    sections.setdefault(section, {})[field] = value
+    if (section, field) == ("model", "vocab_size"):
+        sections[section].pop("padded_vocab_size", None)
 
 
 def check_ranks(config: RunConfig, ranks: Ranks) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
 
 from glassgpt.data.dataset import Dataset
 from glassgpt.evaluation.hellaswag import HellaSwag
@@ -15,6 +14,7 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
+from glassgpt.models import Model
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 
@@ -25,7 +25,7 @@ class Observer:
     `seconds` is how long it has looked in all, samples not counted.
     """
 
-    def __init__(self, model: nn.Module, config: RunConfig, prepared: Dataset, runtime: Runtime) -> None:
+    def __init__(self, model: Model, config: RunConfig, prepared: Dataset, runtime: Runtime) -> None:
         self._model, self._config, self._prepared, self._runtime = model, config, prepared, runtime
         self._tokenizer = prepared.tokenizer
         self._token_bytes = bytes_per_token(self._tokenizer)
@@ -48,7 +48,6 @@ class Observer:
                 self._prepared.val,
                 self._token_bytes,
                 self._runtime,
-                block_size=self._config.model.block_size,
                 max_tokens=max_tokens,
                 eot_id=self._separator,
             )
@@ -58,7 +57,7 @@ class Observer:
         """The name of each of `training.eval_suites`, its figures, and the seconds it took."""
         for name, suite in self._suites.items():
             with self._clock() as started:
-                figures = suite.evaluate(self._model, self._runtime, block_size=self._config.model.block_size).figures()
+                figures = suite.evaluate(self._model, self._runtime).figures()
                 seconds = time.perf_counter() - started
             yield name, figures, seconds
 
@@ -71,7 +70,7 @@ class Observer:
         ids = start_of_text(self._tokenizer)
         pieces = write(
             self._model, self._tokenizer, ids, SamplingConfig(temperature=0.8, top_k=200),
-            self._config.model.block_size, self._config.training.sample_tokens, generator,
+            self._config.training.sample_tokens, generator,
         )  # fmt: skip
         return self._tokenizer.decode(ids), "".join(pieces)
 

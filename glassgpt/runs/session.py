@@ -81,18 +81,15 @@ class Session:
     def _build_model(self, weights: Mapping[str, Tensor] | None) -> None:
         """`model` is the raw module, `parallel` what is called in training; every rank has the same weights."""
         torch.manual_seed(self.config.training.seed)
-        sizes = self.config.model
         try:
-            self.model = build_model(self.config.architecture, sizes)
+            self.model = build_model(self.config.architecture, self.config.model)
             if weights is not None:
                 self.model.load_state_dict(weights)
             if self.config.training.init_from:  # the first rank alone has read them
                 for tensor in self.model.state_dict().values():
                     self.runtime.ranks.broadcast(tensor)
             self.n_parameters = count_parameters(self.model)
-            self.flops_per_token = estimate_flops_per_token(
-                self.model, n_embd=sizes.n_embd, block_size=sizes.block_size
-            )
+            self.flops_per_token = estimate_flops_per_token(self.model)
             self.parallel = self.runtime.wrap(self.model, in_stages=self.config.training.loss_chunk > 0)
         except RuntimeError as error:  # torch has no class of its own for a CPU without room
             if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
@@ -137,7 +134,7 @@ class Session:
             info = RunInfo(self.folder, self.config, self.n_parameters, self._describe())
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            room = out_of_memory_advice(self.config, self.runtime, self.tokenizer.vocab_size)
+            room = out_of_memory_advice(self.config, self.runtime)
             with room, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
@@ -188,7 +185,6 @@ class Session:
     def _loss_function(self) -> LossFunction:
         return partial(
             next_token_loss,
-            n_ids=self.tokenizer.vocab_size,
             eot_id=document_eot_id(self.config, self.tokenizer),
             chunk=self.config.training.loss_chunk,
             sum_losses=self.runtime.compiled(sum_token_losses),

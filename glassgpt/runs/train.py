@@ -27,7 +27,9 @@ from glassgpt.runs.config import (
     load_config,
     load_recipe,
     parse_run_config,
+    set_field,
     with_dtype,
+    with_vocab_size,
 )
 from glassgpt.runs.console import PlainListener
 from glassgpt.runs.folder import (
@@ -178,8 +180,13 @@ class Changes:
     values: Mapping[str, Any]
     max_steps: int | None
 
-    def apply(self, sections: Sections) -> RunConfig:
-        """The checked config of `sections` with the changes made."""
+    def apply(
+        self, sections: Sections, n_ids: int | None = None, note: Callable[[str], None] = lambda line: None
+    ) -> RunConfig:
+        """The checked config of `sections` with the changes made.
+
+        Once the tokenizer is known, `n_ids` is how many ids it has: that decides `model.vocab_size`.
+        """
         if self.overfit_batch:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
@@ -187,7 +194,11 @@ class Changes:
         sections = apply_overrides(sections, self.overrides)
         for path, value in self.values.items():
             section, _, field = path.partition(".")
-            sections.setdefault(section, {})[field] = value
+            set_field(sections, section, field, value)
+        if n_ids is not None:
+            sections, line = with_vocab_size(sections, n_ids)
+            if line:
+                note(line)
         config = parse_run_config(sections)
         own = tokenizer_of(config.data.source)
         if own and not config.training.init_from and not self._names_tokenizer():
@@ -232,14 +243,14 @@ def _begin(
     runtime = _build_runtime(config, ranks, listener)
     prepared = share_data(ranks, lambda: prepare(config.data, config.tokenizer, corpus=corpus))
     listener.note(prepared.note)
-    sections.setdefault("model", {}).setdefault("vocab_size", prepared.tokenizer.vocab_size)
-    config = with_dtype(ranks.on_first(lambda: changes.apply(sections)), runtime.precision)
-    if config.model.vocab_size < prepared.tokenizer.vocab_size:
+    n_ids = prepared.tokenizer.vocab_size
+    config = with_dtype(ranks.on_first(lambda: changes.apply(sections, n_ids, listener.note)), runtime.precision)
+    if config.model.vocab_size < n_ids:
         raise UserError(
-            f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
-            f" {prepared.tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
+            f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has {n_ids} ids; leave it out,"
+            " and it is the tokenizer's"
         )
-    config = ranks.on_first(lambda: with_micro_batch(config, runtime, prepared.tokenizer.vocab_size, listener.note))
+    config = ranks.on_first(lambda: with_micro_batch(config, runtime, listener.note))
     weights = start.weights(config.model) if start is not None else None
     session = Session(folder, config, prepared, runtime, listener, weights)
     _create_folder(session, start)
@@ -301,7 +312,7 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
         training["dtype"] = stored.training.dtype
     if ranks.store is None:  # how the ranks shared the work says nothing about one process
         training["parallel"] = "auto"
-    config = changes.apply(sections)
+    config = changes.apply(sections, stored.model.vocab_size)
     if config.training.micro_batch == "auto":
         same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
         config = dataclasses.replace(config, training=same)

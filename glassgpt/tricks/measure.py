@@ -99,7 +99,7 @@ def measure_tricks(
     if steps <= WARM_UP or rounds < 1:
         raise UserError(f"{steps} steps in {rounds} rounds measure nothing: at least {WARM_UP + 1} and 1")
     runtime = build_runtime(setup.device, "float32")
-    missing = {trick.name: why for trick in tricks if (why := trick.needs(runtime))}
+    missing = {trick.name: why for trick in tricks if (why := trick.needs(setup, runtime))}
     variants = {"plain": setup, "plain again": setup}
     for trick in tricks:
         if trick.name not in missing:
@@ -178,7 +178,7 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
     scaler = runtime.build_scaler()
     loader = Loader(tokens, setup.model.block_size, setup.rows, setup.seed)
     summed = runtime.compiled(sum_token_losses)
-    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
+    loss_function = partial(next_token_loss, chunk=setup.chunk, sum_losses=summed)
     seconds = []
     for step in range(steps):
         _synchronize(runtime)

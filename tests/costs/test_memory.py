@@ -125,7 +125,7 @@ def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> 
         model = build_model(architecture, config)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(passes, 4, config.block_size, config.vocab_size, CPU.device)
+            batches = random_batches(passes, 4, config, CPU.device)
             train_step(
                 model, optimizer, CPU.build_scaler(), batches, next_token_loss, CPU, grad_clip=1.0, seed=0, step=step
             )
@@ -147,7 +147,7 @@ def test_what_saves_memory_is_predicted_too(options: dict[str, Any]) -> None:
         parallel = runtime.wrap(model, in_stages=chunk > 0)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(1, 8, config.block_size, config.vocab_size, CPU.device)
+            batches = random_batches(1, 8, config, CPU.device)
             loss = partial(next_token_loss, chunk=chunk)
             train_step(
                 parallel, optimizer, CPU.build_scaler(), batches, loss, runtime, grad_clip=1.0, seed=0, step=step
@@ -218,7 +218,5 @@ def test_this_process_has_a_floor() -> None:
 
 def test_speed_is_measured_at_a_micro_batch_no_larger_than_asked() -> None:
     model = build_model("gpt2", CONFIG)
-    rate, rows = measure_tokens_per_second(
-        model, OptimizerConfig(), CPU, block_size=64, n_ids=128, micro_batch=3, seconds=0.05
-    )
+    rate, rows = measure_tokens_per_second(model, OptimizerConfig(), CPU, micro_batch=3, seconds=0.05)
     assert rate > 0 and 1 <= rows <= 3

@@ -24,7 +24,7 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
-from glassgpt.models import build_model
+from glassgpt.models import Model, build_model
 from glassgpt.models.attention import Attention
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.fit import train_step
@@ -219,7 +219,7 @@ def _synchronize(runtime: Runtime) -> None:
         torch.cuda.synchronize(runtime.device)
 
 
-def _on_meta(setup: Setup) -> nn.Module:
+def _on_meta(setup: Setup) -> Model:
     with torch.device("meta"):
         return build_model(setup.architecture, setup.model)
 

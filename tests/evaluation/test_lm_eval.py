@@ -82,7 +82,7 @@ def tokenizer() -> BPETokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: BPETokenizer) -> GPT2:
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(tokenizer.vocab_size + 3, BLOCK, n_layer=2, n_head=2, n_embd=16))
+    model = GPT2(GPT2Config(tokenizer.vocab_size, BLOCK, n_layer=2, n_head=2, n_embd=16))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -103,9 +103,7 @@ def text_logprob(model: GPT2, tokenizer: BPETokenizer, context: str, continuatio
     n = len(tokenizer.encode(context + continuation)) - len(tokenizer.encode(context))
     ids = tokenizer.encode(context + continuation)[-(BLOCK + 1) :]
     with torch.no_grad():
-        logprobs = (
-            copy.deepcopy(model).double()(torch.tensor([ids[:-1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
-        )
+        logprobs = copy.deepcopy(model).double()(torch.tensor([ids[:-1]]))[0].log_softmax(dim=-1)
     targets = torch.tensor(ids[1:])
     nats = logprobs.gather(1, targets[:, None])[-n:].sum().item()
     return nats, bool((logprobs.argmax(dim=-1) == targets)[-n:].all())
@@ -139,7 +137,7 @@ def test_whole_texts_in_windows(results: Any, model: GPT2, tokenizer: BPETokeniz
             end = min(done + BLOCK, len(ids))
             start = max(0, end - 1 - BLOCK)
             with torch.no_grad():
-                logprobs = exact(torch.tensor([ids[start : end - 1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
+                logprobs = exact(torch.tensor([ids[start : end - 1]]))[0].log_softmax(dim=-1)
             nats += sum(logprobs[at - start - 1, ids[at]].item() for at in range(done, end))
             done = end
         n_bytes += len(text.encode())

@@ -272,9 +272,13 @@ def apply_overrides(sections: Sections, overrides: Sequence[str]) -> Sections:
 
 
 def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
-    """Sets one field in place. `model.vocab_size` takes the place of a recipe's padding, which it once counted too."""
+    """Sets one field in place.
+
+    A recipe's padding goes away with it for a `model.vocab_size`, which once counted it too, and for an architecture
+    that has none.
+    """
     sections.setdefault(section, {})[field] = value
-    if (section, field) == ("model", "vocab_size"):
+    if section == "model" and (field == "vocab_size" or (field == "architecture" and not _pads(sections[section]))):
         sections[section].pop("padded_vocab_size", None)
 
 

@@ -331,6 +331,11 @@ def test_a_vocab_size_takes_the_place_of_a_recipes_padding() -> None:
     assert sections == {"model": {"vocab_size": 512}}
 
 
+def test_an_architecture_without_padding_leaves_the_recipes_out() -> None:
+    config = parse_run_config(apply_overrides(load_recipe("gpt2-mini"), ["model.architecture=decoder"]))
+    assert not hasattr(config.model, "padded_vocab_size")
+
+
 def test_no_padding_is_written_and_read_as_none() -> None:
     assert config_sections(parse())["model"]["padded_vocab_size"] == "none"
     assert parse("model.padded_vocab_size=none") == parse()

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from glassgpt.costs.flops import estimate_flops_per_token
 from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.device import Runtime, build_runtime, describe_machine
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
-N_IDS = 50257  # of GPT-2's tokenizer; the model's vocabulary is padded to 50304
 ADAMW = OptimizerConfig(lr=6e-4, beta1=0.9, beta2=0.95, weight_decay=0.1)
 
 
@@ -56,7 +56,7 @@ def build_ours(config: GPT2Config, runtime: Runtime) -> Callable[[list[Batch]], 
     optimizer = build_optimizer(model, ADAMW)
     scaler = runtime.build_scaler()
     summed = runtime.compiled(sum_token_losses)
-    loss = partial(next_token_loss, n_ids=min(N_IDS, config.vocab_size), sum_losses=summed)
+    loss = partial(next_token_loss, sum_losses=summed)
     parallel = runtime.wrap(model, loss)
 
     def step(batches: list[Batch]) -> None:
@@ -70,8 +70,10 @@ def build_theirs(checkout: Path, config: GPT2Config, runtime: Runtime) -> Callab
     """The step of nanoGPT's train.py, on its own model."""
     module = load_module(checkout / "model.py")
     torch.manual_seed(0)
-    sizes = {name: getattr(config, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")}
-    model = module.GPT(module.GPTConfig(**sizes, dropout=0.0, bias=False)).to(runtime.device)
+    sizes = {name: getattr(config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
+    model = module.GPT(module.GPTConfig(vocab_size=embedding_rows(config), **sizes, dropout=0.0, bias=False)).to(
+        runtime.device
+    )
     betas = (ADAMW.beta1, ADAMW.beta2)
     optimizer = model.configure_optimizers(ADAMW.weight_decay, ADAMW.lr, betas, runtime.device.type)
     called: Any = torch.compile(model) if runtime.compile else model
@@ -105,7 +107,7 @@ def draw_batches(config: GPT2Config, rows: int, count: int, device: torch.device
     """`count` micro-batches of random ids of real tokens."""
     draw = torch.Generator().manual_seed(0)
     shape = (rows, config.block_size + 1)
-    windows = [torch.randint(min(N_IDS, config.vocab_size), shape, generator=draw) for _ in range(count)]
+    windows = [torch.randint(config.vocab_size, shape, generator=draw) for _ in range(count)]
     return [Batch(window[:, :-1].contiguous().to(device), window[:, 1:].contiguous().to(device)) for window in windows]
 
 
@@ -199,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
 
     runtime = build_runtime(options.device, options.dtype, not options.no_compile)
-    config = GPT2Config(vocab_size=50304)
+    config = GPT2Config(vocab_size=50257, padded_vocab_size=50304)
     if options.tiny:
         config = GPT2Config(vocab_size=512, block_size=64, n_layer=2, n_head=2, n_embd=64)
     rate = measure_matrix_rate(runtime, 8192 if runtime.device.type == "cuda" else 1024)
@@ -215,7 +217,7 @@ def main() -> None:
         for side in sides:
             measure(side, batches, options.steps, runtime.device)
 
-    flops = estimate_flops_per_token(GPT2(config), n_embd=config.n_embd, block_size=config.block_size)
+    flops = estimate_flops_per_token(GPT2(config))
     tokens = options.micro_batch * options.accumulate * config.block_size
     rows = [figures(side, tokens, flops, runtime.peak_flops, rate) for side in sides]
     result: dict[str, Any] = {"machine": describe_machine(runtime), "matrix_rate_tflops": rate / 1e12, "sides": rows}

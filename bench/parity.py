@@ -27,6 +27,7 @@ import glassgpt as gg
 from glassgpt.generation.sampling import SamplingConfig, generate
 from glassgpt.interop.huggingface_export import hf_tensors, write_hf_folder
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
+from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.tokenizers import Tokenizer, open_tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -104,7 +105,11 @@ def measure_out(size: str, tokenizer: Tokenizer, folder: Path) -> tuple[Figures,
     """A model of ours with a padded vocabulary, exported; exact where an import gives it back."""
     n_layer, n_head, n_embd, block_size = SIZES[size]
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(tokenizer.vocab_size + 47, block_size, n_layer, n_head, n_embd)).eval()
+    model = GPT2(
+        GPT2Config(
+            tokenizer.vocab_size, block_size, n_layer, n_head, n_embd, padded_vocab_size=tokenizer.vocab_size + 47
+        )
+    ).eval()
     shake(model)
     (folder / "ours").mkdir()
     write_hf_folder(folder / "ours", model, tokenizer, "")
@@ -125,24 +130,19 @@ def shake(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def compare(ours: nn.Module, tokenizer: Tokenizer, theirs: Any, their_tokenizer: Any) -> Figures:
+def compare(ours: Model, tokenizer: Tokenizer, theirs: Any, their_tokenizer: Any) -> Figures:
     """Ids, logits and greedy text of the two."""
     draw = random.Random(1)
     texts = ["".join(draw.choices(PIECES, k=draw.randint(0, 60))) for _ in range(TEXTS)]
     same_ids = sum(tokenizer.encode(text) == their_tokenizer.encode(text) for text in texts)
     block_size = theirs.config.n_positions
     tokens = torch.randint(tokenizer.vocab_size, (1, block_size), generator=torch.Generator().manual_seed(2))
-    difference = (ours(tokens)[..., : tokenizer.vocab_size] - theirs(tokens).logits).abs().max().item()
+    difference = (ours(tokens) - theirs(tokens).logits).abs().max().item()
     prompt = tokens[:, :8]
     options = {"eos_token_id": None, "pad_token_id": 0, "do_sample": False}
     written = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW_TOKENS, **options)
     expected = written[0, 8:].tolist()
-    found = list(
-        generate(
-            ours, prompt[0].tolist(), SamplingConfig(temperature=0.0),
-            block_size=block_size, vocab_size=tokenizer.vocab_size, max_new_tokens=NEW_TOKENS,
-        )
-    )  # fmt: skip
+    found = list(generate(ours, prompt[0].tolist(), SamplingConfig(temperature=0.0), max_new_tokens=NEW_TOKENS))
     equal = next((n for n, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]), NEW_TOKENS)
     return Figures(same_ids, difference, equal)
 

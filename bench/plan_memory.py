@@ -18,7 +18,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 CASES = {
@@ -33,7 +32,12 @@ CASES = {
 SHAPES = {  # changes of gpt2-mini
     "deep": ("model.n_layer=24", "model.n_embd=96"),
     "wide": ("model.n_layer=2", "model.n_head=16", "model.n_embd=1024", "model.block_size=64"),
-    "vocabulary": ("model.vocab_size=32000", "tokenizer.vocab_size=32000", "model.n_embd=256", "model.block_size=256"),
+    "vocabulary": (
+        "model.padded_vocab_size=32000",
+        "tokenizer.vocab_size=32000",
+        "model.n_embd=256",
+        "model.block_size=256",
+    ),
     "dropout": ("model.n_layer=6", "model.n_embd=384", "model.block_size=512", "model.dropout=0.1"),
 }
 STEPS = 3
@@ -54,15 +58,15 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     from glassgpt.training.optimizers import build_optimizer
 
     keep_freed_memory()  # as `glassgpt train` does
-    config, n_ids, _ = planned_config(*recipe_and_overrides(recipe))
+    config, _ = planned_config(*recipe_and_overrides(recipe))
     runtime = build_runtime("cpu", "float32")
     torch.manual_seed(0)
     model = build_model(config.architecture, config.model)
     optimizer = build_optimizer(model, config.optimizer)
-    parallel = runtime.wrap(model, partial(next_token_loss, n_ids=n_ids))
+    parallel = runtime.wrap(model, next_token_loss)
     weight = passes * micro_batch * config.model.block_size
     for step in range(STEPS):
-        batches = random_batches(passes, micro_batch, config.model.block_size, n_ids, runtime.device)
+        batches = random_batches(passes, micro_batch, config.model, runtime.device)
         train_step(
             parallel, optimizer, runtime.build_scaler(), batches, runtime,
             grad_clip=1.0, seed=0, step=step, expected_weight=weight,
@@ -76,8 +80,8 @@ def predict(recipe: str, micro_batch: int, passes: int) -> dict[str, int]:
     from glassgpt.planning.plan import planned_config
     from glassgpt.runs.micro_batch import estimate_memory
 
-    config, n_ids, _ = planned_config(*recipe_and_overrides(recipe))
-    memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")
+    config, _ = planned_config(*recipe_and_overrides(recipe))
+    memory = estimate_memory(config, find_hardware("cpu"), precision="float32")
     return memory.at_peak(micro_batch, accumulates=passes > 1)
 
 

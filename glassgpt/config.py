@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from glassgpt.errors import UserError, unknown
 
 T = TypeVar("T")
-NOT_SET = "none"  # how TOML and `--set` write None
+NONE = "none"  # how TOML and `--set` write None
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
@@ -38,7 +38,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """The value as the type `hint`, strictly as JSON: 1 is a float too, "1" is never an int, a list may be a tuple."""
-    if value == NOT_SET and type(None) in typing.get_args(hint):
+    if value == NONE and type(None) in typing.get_args(hint):
         value = None
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
@@ -54,7 +54,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if value is None:
-        return NOT_SET
+        return NONE
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -58,7 +58,7 @@ def print_table(rate: float) -> None:
         with torch.device("meta"):
             model = GPT2(config)
         parameters = count_parameters(model)
-        flops = estimate_flops_per_token(model, n_embd=config.n_embd, block_size=config.block_size) * case.batch_tokens
+        flops = estimate_flops_per_token(model) * case.batch_tokens
         for n in (1, 8, 64, 512):
             passes = max(1, case.batch_tokens // config.block_size // n // case.rows_of_pass)
             computing = flops / rate / n

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from glassgpt.models import Model
 from glassgpt.models.attention import Attention
 
 
-def estimate_flops_per_token(model: nn.Module, *, n_embd: int, block_size: int) -> float:
+def estimate_flops_per_token(model: Model) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
     N counts every parameter but the position table, which is only looked up. A token table that no head shares is
@@ -17,7 +18,7 @@ def estimate_flops_per_token(model: nn.Module, *, n_embd: int, block_size: int) 
     positions = getattr(model, "position_embedding", None)
     n_matmul = count_parameters(model) - (positions.weight.numel() if isinstance(positions, nn.Embedding) else 0)
     n_attention = sum(isinstance(module, Attention) for module in model.modules())
-    return 6.0 * n_matmul + 12.0 * n_attention * n_embd * block_size
+    return 6.0 * n_matmul + 12.0 * n_attention * model.config.n_embd * model.config.block_size
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from glassgpt.models import ModelConfig, build_model
+from glassgpt.models import Model, ModelConfig, build_model
 from glassgpt.models.attention import Attention
+from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.heap import LARGEST_BLOCK
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
@@ -94,11 +94,10 @@ def estimate_step_memory(
     *,
     precision: str,
     device_type: str = "cpu",
-    n_ids: int | None = None,
     activation_checkpointing: bool = False,
     loss_chunk: int | None = None,
 ) -> StepMemory:
-    """What a step of this model takes, without its floor. `precision` is a `Runtime`'s, `n_ids` as in the loss.
+    """What a step of this model takes, without its floor. `precision` is a `Runtime`'s.
 
     With `activation_checkpointing`: each block's input, and one block's activations at a time.
     With a `loss_chunk`, as `training.loss_chunk`: the logits of so many tokens at a time.
@@ -107,7 +106,7 @@ def estimate_step_memory(
         model = build_model(architecture, config)
         if device_type != "cpu":
             _fuse_dropout(model)
-        one, two = (_kept_for_backward(model, rows, config.block_size, precision, n_ids) for rows in (1, 2))
+        one, two = (_kept_for_backward(model, rows, precision) for rows in (1, 2))
         per_row = {part: two[part] - one[part] for part in two}
         weights = sum(parameter.nbytes for parameter in model.parameters())
         one_block = 0
@@ -117,7 +116,7 @@ def estimate_step_memory(
             activations = {"block inputs": 4 * config.block_size * config.n_embd * config.n_layer}
         if loss_chunk:
             activations["head input"] = 8 * config.block_size * config.n_embd  # and its gradient
-        logits = config.block_size * min(n_ids or config.vocab_size, config.vocab_size)
+        logits = config.block_size * config.vocab_size
         return StepMemory(
             weights=weights,
             gradients=weights,
@@ -127,7 +126,7 @@ def estimate_step_memory(
             loss=per_row[LOSS] + LOSS_BYTES * logits,
             table_gradient=_tied_bytes(model),
             one_block=one_block,
-            loss_limit=12 * loss_chunk * config.vocab_size if loss_chunk else None,
+            loss_limit=12 * loss_chunk * embedding_rows(config) if loss_chunk else None,
         )
 
 
@@ -148,7 +147,7 @@ def _divisors(number: int) -> list[int]:
     return sorted({*small, *(number // n for n in small)})
 
 
-def count_parameters_by_part(model: nn.Module) -> dict[str, int]:
+def count_parameters_by_part(model: Model) -> dict[str, int]:
     """The model's parameters by part, as the parts come in it."""
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -171,12 +170,12 @@ def part_of(name: str) -> str:
     return "head" if names[0] == "head" else "rest"
 
 
-def is_tied(model: nn.Module) -> bool:
+def is_tied(model: Model) -> bool:
     """Whether the token table is the head too."""
-    return hasattr(model, "token_embedding") and not isinstance(getattr(model, "head", None), nn.Module)
+    return hasattr(model, "token_embedding") and not isinstance(model.head, nn.Module)
 
 
-def _tied_bytes(model: nn.Module) -> int:
+def _tied_bytes(model: Model) -> int:
     table = getattr(model, "token_embedding", None)
     return int(table.weight.nbytes) if isinstance(table, nn.Embedding) and is_tied(model) else 0
 
@@ -198,7 +197,7 @@ def _optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> int:
     return sum(value.nbytes for value in states if isinstance(value, Tensor))
 
 
-def _kept_for_backward(model: nn.Module, rows: int, block_size: int, precision: str, n_ids: int | None) -> Counter[str]:
+def _kept_for_backward(model: Model, rows: int, precision: str) -> Counter[str]:
     """Bytes that autograd keeps of a forward pass over `rows` rows, by the part of the model that asks for them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, tuple[str, Tensor]] = {}  # by storage: two parts may keep the same one
@@ -210,11 +209,10 @@ def _kept_for_backward(model: nn.Module, rows: int, block_size: int, precision: 
             kept.setdefault(storage, (part_of(where[-1]) if where[-1] else LOSS, tensor))
         return tensor
 
-    tokens = torch.zeros(rows, block_size, dtype=torch.int64)
-    loss = partial(next_token_loss, n_ids=n_ids)
+    tokens = torch.zeros(rows, model.config.block_size, dtype=torch.int64)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with _follow(model, where), hooks, _autocast(precision):
-        loss(model, Batch(tokens, tokens))
+        next_token_loss(model, Batch(tokens, tokens))
     counts = Counter({LOSS: 0})
     for part, tensor in kept.values():
         counts[LOSS if part == "head" else part] += tensor.untyped_storage().nbytes()

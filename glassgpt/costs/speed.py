@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
-from torch import nn
 
+from glassgpt.models import Model, ModelConfig
 from glassgpt.runtime.device import Runtime
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss
@@ -18,19 +17,17 @@ from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 ENOUGH = 1.0  # seconds: a step that takes longer is measured as it is, with no larger micro-batch
 
 
-def random_batches(count: int, rows: int, block_size: int, n_ids: int, device: torch.device) -> list[Batch]:
+def random_batches(count: int, rows: int, sizes: ModelConfig, device: torch.device) -> list[Batch]:
     """`count` micro-batches of ids that are drawn evenly; how fast a step is does not depend on them."""
-    windows = [torch.randint(n_ids, (rows, block_size + 1)) for _ in range(count)]
+    windows = [torch.randint(sizes.vocab_size, (rows, sizes.block_size + 1)) for _ in range(count)]
     return [Batch(window[:, :-1].contiguous().to(device), window[:, 1:].contiguous().to(device)) for window in windows]
 
 
 def measure_tokens_per_second(
-    model: nn.Module,
+    model: Model,
     config: OptimizerConfig,
     runtime: Runtime,
     *,
-    block_size: int,
-    n_ids: int,
     micro_batch: int,
     seconds: float,
 ) -> tuple[float, int]:
@@ -40,13 +37,13 @@ def measure_tokens_per_second(
     `seconds`. A run that accumulates over several micro-batches does without some updates, and is no slower.
     """
     optimizer, scaler = build_optimizer(model, config), runtime.build_scaler()
-    parallel = runtime.wrap(model, partial(next_token_loss, n_ids=n_ids)).train()
+    parallel = runtime.wrap(model, next_token_loss).train()
 
     def step(rows: int) -> float:
-        batches = random_batches(1, rows, block_size, n_ids, runtime.device)
+        batches = random_batches(1, rows, model.config, runtime.device)
         began = time.perf_counter()
         # It ends by reading the loss and so waits for a GPU, but for the update, which the next step waits for.
-        weight = rows * block_size
+        weight = rows * model.config.block_size
         train_step(parallel, optimizer, scaler, batches, runtime, grad_clip=1.0, seed=0, step=0, expected_weight=weight)
         return time.perf_counter() - began
 
@@ -56,7 +53,7 @@ def measure_tokens_per_second(
     times = [step(rows)]
     while time.perf_counter() - began < seconds:
         times.append(step(rows))
-    return rows * block_size / statistics.median(times), rows
+    return rows * model.config.block_size / statistics.median(times), rows
 
 
 def _choose_rows(step: Callable[[int], float], most: int) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from glassgpt.costs.flops import count_parameters
 from glassgpt.data.dataset import Dataset
@@ -26,6 +25,7 @@ from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.files import write_text
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
+from glassgpt.models import Model
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
 from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
 from glassgpt.runs.folder import RUNS
@@ -175,7 +175,7 @@ def climb_ladder(
             count_parameters(first_model),
             [result for _, result in climbed],
             time.perf_counter() - started,
-            write_line(first_model, dataset, training.block_size),
+            write_line(first_model, dataset),
         )
         rows.append(row)
         listener.reached(row)
@@ -189,7 +189,7 @@ def climb(
     training: LadderTraining,
     runtime: Runtime,
     listener: LadderListener,
-) -> tuple[nn.Module, Climb]:
+) -> tuple[Model, Climb]:
     """Trains one section with one seed."""
     torch.manual_seed(seed)
     model = section.model(training.sizes(section, dataset.tokenizer.vocab_size)).to(runtime.device)
@@ -199,9 +199,7 @@ def climb(
     losses: list[float] = []
 
     def validate(max_tokens: int | None) -> float:
-        return evaluate(
-            model, dataset.val, token_bytes, runtime, block_size=training.block_size, max_tokens=max_tokens
-        ).loss
+        return evaluate(model, dataset.val, token_bytes, runtime, max_tokens=max_tokens).loss
 
     def look(step: int) -> None:
         steps.append(step)
@@ -234,11 +232,11 @@ def climb(
     return model, Climb(seed, validate(None), steps, losses)
 
 
-def write_line(model: nn.Module, dataset: Dataset, block_size: int) -> str:
+def write_line(model: Model, dataset: Dataset) -> str:
     """What the model writes after the start of a text, with every run of blanks and line ends as one blank."""
     tokenizer = dataset.tokenizer
     sampling, generator = SamplingConfig(temperature=0.8), torch.Generator().manual_seed(1)
-    pieces = write(model, tokenizer, start_of_text(tokenizer), sampling, block_size, SAMPLE_TOKENS, generator)
+    pieces = write(model, tokenizer, start_of_text(tokenizer), sampling, SAMPLE_TOKENS, generator)
     return " ".join("".join(pieces).split())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glassgpt.config import NOT_SET
+from glassgpt.config import NONE
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.parts import iter_parts
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
@@ -179,7 +179,7 @@ def examine_curve(record: RunRecord, references: Sequence[Reference], entropy: f
     found = [check_divergence(record), check_overfitting(record)]
     if entropy is not None:
         found.append(check_unigram(record, entropy))
-    if record.config.get("run", {}).get("init_from", NOT_SET) == NOT_SET:  # a fine-tuned model has learned most before
+    if record.config.get("run", {}).get("init_from", NONE) == NONE:  # a fine-tuned model has learned most before
         found = [check_reference(record, references), *found, check_plateau(record)]
     return found
 

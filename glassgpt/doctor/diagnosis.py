@@ -96,7 +96,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
     Raises UserError where the device has no room for the model.
     """
     for check in CHECKS:
-        with out_of_memory_advice(subject.config, subject.runtime, subject.tokenizer.vocab_size):
+        with out_of_memory_advice(subject.config, subject.runtime):
             finding = check(subject)
         yield finding
         if check is check_ids and finding.status == "failed":
@@ -109,13 +109,12 @@ def from_recipe(
     """A recipe with its text prepared and its device found."""
     changes = Changes(False, overrides, settings, None)
     sections = load_recipe(recipe, note)
-    config = changes.apply(sections, note)
+    config = changes.apply(sections, note=note)
     runtime = build_runtime(config.machine.device, config.machine.dtype)
     dataset = build_dataset(config.data, config.tokenizer)
     for line in (*runtime.notes, dataset.note):
         note(line)
-    sections.setdefault("model", {}).setdefault("vocab_size", dataset.tokenizer.vocab_size)
-    return build_subject(changes.apply(sections), dataset, runtime)
+    return build_subject(changes.apply(sections, dataset.tokenizer.vocab_size, note), dataset, runtime)
 
 
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,16 @@ SIMILAR = 0.99  # cosine of the gradients of two precisions
 
 
 def check_initial_loss(subject: Subject) -> Finding:
-    """The first loss against that of a blind guess, ln V; V counts the tokenizer's ids, not those of the padding."""
-    blind = math.log(subject.tokenizer.vocab_size)
+    """The first loss against that of a blind guess, ln V."""
+    vocab_size = subject.config.model.vocab_size
+    blind = math.log(vocab_size)
     batch = subject.batch(ROWS, POSITIONS)
     loss = _loss(subject, subject.build().eval(), batch)
     return judge(
         "initial loss",
         abs(loss - blind) <= BLIND,
         figure=f"{loss:.3f}",
-        expected=f"{blind:.3f} ± {BLIND} (ln of {subject.tokenizer.vocab_size:,} ids)",
+        expected=f"{blind:.3f} ± {BLIND} (ln of {vocab_size:,} ids)",
         reason="fresh weights know nothing, so every id should be about equally likely; logits of standard deviation"
         " s cost about s²/2 more",
         remedy="above: the first logits are too large, lower the scale of the first weights (0.02 in GPT-2);"
@@ -87,9 +88,8 @@ def measure_influence(subject: Subject, queries: list[int], n_positions: int) ->
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(keep)
-    stages = cast(Any, model)
-    features = stages.features(tokens)
-    logits = stages.head(features[torch.arange(len(queries)), queries])  # (queries, V)
+    features = model.features(tokens)
+    logits = model.head(features[torch.arange(len(queries)), queries])  # (queries, V)
     if not embedded:
         return None
     weights = torch.randn(logits.shape, generator=generator).to(logits.device)

@@ -12,7 +12,7 @@ from torch import nn
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
-from glassgpt.models import build_model
+from glassgpt.models import Model, build_model
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import ModelWithLoss
@@ -27,7 +27,7 @@ class Subject:
     """A recipe with its text and device. `build` draws fresh weights, the same at every call; so does `open_loader`."""
 
     config: RunConfig
-    build: Callable[[], nn.Module]
+    build: Callable[[], Model]
     open_loader: Callable[[], Loader]
     train: TokenArray
     val: TokenArray
@@ -45,7 +45,7 @@ class Subject:
     def without_dropout(self) -> Subject:
         """The same with a model whose answer to a batch is always the same."""
 
-        def build() -> nn.Module:
+        def build() -> Model:
             model = self.build()
             for module in model.modules():
                 if isinstance(getattr(module, "dropout", None), float):  # attention holds it as a number
@@ -60,7 +60,7 @@ class Subject:
 def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subject:
     """The parts that training with this config would be made of."""
 
-    def build() -> nn.Module:
+    def build() -> Model:
         torch.manual_seed(config.training.seed)
         return build_model(config.architecture, config.model).to(runtime.device)
 
@@ -75,7 +75,6 @@ def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subj
         runtime,
         partial(
             next_token_loss,
-            n_ids=tokenizer.vocab_size,
             eot_id=document_eot_id(config, tokenizer),
             chunk=config.training.loss_chunk,
         ),

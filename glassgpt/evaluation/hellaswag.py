@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.download import DownloadError, fetch
 from glassgpt.errors import UserError
 from glassgpt.evaluation.scoring import ScoringProgress, encode_pair, score
 from glassgpt.files import new_file
+from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
@@ -73,7 +73,6 @@ class HellaSwag:
 
     def __init__(self, items: Sequence[Item], tokenizer: Tokenizer) -> None:
         """Raises UserError for a text that the tokenizer cannot encode."""
-        self.vocab_size = tokenizer.vocab_size
         self.pairs = [
             encode_pair(tokenizer, item.context, " " + ending) for item in items for ending in item.endings
         ]  # four for each item: its text, and a space with the ending
@@ -82,13 +81,9 @@ class HellaSwag:
         tokens = np.array([len(pair.continuation) for pair in self.pairs]).reshape(-1, 4)
         self.lengths = {"acc": np.ones_like(tokens), "acc_norm": characters, "acc_norm_tokens": tokens}  # (n, 4) each
 
-    def evaluate(
-        self, model: nn.Module, runtime: Runtime, *, block_size: int, progress: ScoringProgress | None = None
-    ) -> Accuracies:
+    def evaluate(self, model: Model, runtime: Runtime, *, progress: ScoringProgress | None = None) -> Accuracies:
         """How often the right ending has the highest log-likelihood; `progress` hears of rows, four for each item."""
-        logprobs = score(
-            model, self.pairs, runtime, block_size=block_size, vocab_size=self.vocab_size, progress=progress
-        ).logprobs.reshape(-1, 4)
+        logprobs = score(model, self.pairs, runtime, progress=progress).logprobs.reshape(-1, 4)
         accuracies = {
             metric: float(((logprobs / length).argmax(axis=1) == self.labels).mean())
             for metric, length in self.lengths.items()

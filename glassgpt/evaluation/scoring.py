@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from glassgpt.errors import UserError
+from glassgpt.models import Model, evaluating
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
@@ -55,39 +56,34 @@ def cut_left(pair: Pair, block_size: int) -> tuple[list[int], list[int]]:
 
 @torch.no_grad()
 def score(
-    model: nn.Module,
+    model: Model,
     pairs: Sequence[Pair],
     runtime: Runtime,
     *,
-    block_size: int,
-    vocab_size: int,
     progress: ScoringProgress | None = None,
 ) -> Scores:
-    """The log-likelihood of each continuation given its context; only the first `vocab_size` logits take part.
+    """The log-likelihood of each continuation given its context.
 
     Pairs of about one length go through the model together, the longest first, so that too little memory shows at
     once. Several ranks deal them out; every one must call it, and has the result. Draws no random number and leaves the
     model in the mode it was in. Raises UserError for a pair that lacks a part, and for an id outside the vocabulary.
     """
-    rows = [_row(pair, block_size, vocab_size) for pair in pairs]
+    vocab_size = model.config.vocab_size
+    rows = [_row(pair, model.config.block_size, vocab_size) for pair in pairs]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
     ranks = runtime.ranks
     logprobs, hits = np.zeros(len(rows)), np.zeros(len(rows))
-    was_training = model.training
-    model.eval()
-    try:
-        done = 0
+    done = 0
+    with evaluating(model):
         for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size, ranks.world_size):
             # Every rank makes as many passes, as in validation: one without a row of its own takes another's.
             mine = batch[slice(*ranks.rank_slice(len(batch)))]
-            scored = _score_rows(model, [rows[i] for i in mine or batch[:1]], runtime, vocab_size)
+            scored = _score_rows(model, [rows[i] for i in mine or batch[:1]], runtime)
             if mine:
                 logprobs[mine], hits[mine] = scored
             done += len(batch)
             if progress is not None:
                 progress(done, len(rows))
-    finally:
-        model.train(was_training)
     summed = np.array(ranks.sum([*logprobs.tolist(), *hits.tolist()])).reshape(2, -1)
     return Scores(summed[0], summed[1] > 0)
 
@@ -112,13 +108,13 @@ def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int, n_ra
 
 
 def _score_rows(
-    model: nn.Module, rows: Sequence[tuple[list[int], list[int]]], runtime: Runtime, vocab_size: int
+    model: Model, rows: Sequence[tuple[list[int], list[int]]], runtime: Runtime
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows are padded on the right, where a causal model's earlier positions cannot see it."""
     inputs = pad_sequence([torch.tensor(inputs) for inputs, _ in rows], batch_first=True).to(runtime.device)
     with runtime.autocast():
         logits = model(inputs)  # (B, T, V)
-    scored = torch.cat([_last(part, row) for part, row in zip(logits, rows, strict=True)])[:, :vocab_size].float()
+    scored = torch.cat([_last(part, row) for part, row in zip(logits, rows, strict=True)]).float()
     targets = torch.tensor([id for _, row in rows for id in row], device=runtime.device)
     logprobs = scored.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0].double().cpu().numpy()
     hits = (scored.argmax(dim=-1) == targets).cpu().numpy()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
+from glassgpt.models import Model, evaluating
 from glassgpt.models.context import Documents
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks
@@ -45,12 +45,11 @@ def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: Model,
     tokens: TokenArray,
     token_bytes: np.ndarray,
     runtime: Runtime,
     *,
-    block_size: int,
     max_tokens: int | None = None,
     stride: int | None = None,
     eot_id: int | None = None,
@@ -63,36 +62,33 @@ def evaluate(
     "Perplexity of fixed-length models"). The loss is lower, as no target but the first ones lacks context; it costs
     `block_size / stride` times as much.
 
-    Only the logits of ids that `token_bytes` has take part. With a `eot_id`, documents are predicted each alone.
+    With an `eot_id`, documents are predicted each alone.
 
     With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
     through the model at a time, fewer where their logits would fill the memory. Several ranks deal the windows out;
     every one must call it, and has the result. Draws no random number and leaves the model in the mode it was in.
     Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or a stride out of range.
     """
+    block_size = model.config.block_size
     if stride is not None and not 1 <= stride < block_size:
         raise UserError(f"stride {stride} is out of range: it must be at least 1 and below block_size = {block_size}")
     if len(tokens) < 2:
         raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
     width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
-    rows = max(1, min(rows, MAX_LOGITS // (block_size * len(token_bytes))))
+    rows = max(1, min(rows, MAX_LOGITS // (block_size * model.config.vocab_size)))
     ranks = runtime.ranks
     nats = nats_of_text = n_tokens = n_bytes = 0.0
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for starts, counted in _share(_batches(len(tokens), width, step, max_tokens, rows * ranks.world_size), ranks):
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
-            losses = _token_losses(model, windows, len(token_bytes), eot_id, runtime)  # (rows, T)
+            losses = _token_losses(model, windows, eot_id, runtime)  # (rows, T)
             new = counted & _new_targets(starts, losses.shape[1], width - step - 1)
             losses, sizes = losses[new], token_bytes[windows[:, 1:]][new]
             nats += float(losses.sum())
             nats_of_text += float(losses[sizes > 0].sum())
             n_tokens += losses.size
             n_bytes += int(sizes.sum())
-    finally:
-        model.train(was_training)
     nats, nats_of_text, n_tokens, n_bytes = ranks.sum([nats, nats_of_text, n_tokens, n_bytes])
     return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), int(n_tokens))
 
@@ -133,15 +129,13 @@ def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
         )
 
 
-def _token_losses(
-    model: nn.Module, windows: np.ndarray, n_ids: int, eot_id: int | None, runtime: Runtime
-) -> np.ndarray:
+def _token_losses(model: Model, windows: np.ndarray, eot_id: int | None, runtime: Runtime) -> np.ndarray:
     """windows (rows, T + 1) to the loss of each target, (rows, T), in float64."""
     block = torch.from_numpy(windows).to(runtime.device)
     inputs, targets = block[:, :-1], block[:, 1:]
-    context = {} if eot_id is None else {"cache": Documents(inputs, eot_id)}
+    context = {} if eot_id is None else {"context": Documents(inputs, eot_id)}
     with runtime.autocast():
-        logits = model(inputs, **context)[..., :n_ids]
+        logits = model(inputs, **context)
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     result: np.ndarray = losses.view(len(windows), -1).cpu().double().numpy()
     return result

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.errors import UserError
+from glassgpt.models import Model, evaluating
 from glassgpt.models.context import KVCache
 from glassgpt.runtime.device import one_thread_for_small
 
@@ -71,37 +72,33 @@ def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | 
 
 @torch.no_grad()
 def generate(
-    model: nn.Module,
+    model: Model,
     prompt: Sequence[int],
     config: SamplingConfig,
     *,
-    block_size: int,
-    vocab_size: int,
     max_new_tokens: int,
+    vocab_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
     """Yields up to `max_new_tokens` ids that follow `prompt` (at least one id), each as soon as it is chosen.
 
     Up to `block_size` positions a key-value cache makes each token cost one row. Beyond, the model sees the rolling
     window of the last `block_size` tokens, whose positions all shift, so every token costs a whole pass.
-    Only the first `vocab_size` logits take part: a model's vocabulary may be padded beyond the tokenizer's.
+    Only the first `vocab_size` logits take part: an imported model may have more ids than its tokenizer.
     """
     if not prompt:
         raise UserError("the prompt is empty: give at least one token to go on from")
     device = next(model.parameters()).device
     tokens = torch.tensor([list(prompt)], device=device)
+    block_size = model.config.block_size
     cache = KVCache(block_size)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for _ in range(max_new_tokens):
             with one_thread_for_small(model):
                 if tokens.size(1) <= block_size:
-                    logits = model(tokens[:, cache.length :], cache=cache)
+                    logits = model(tokens[:, cache.length :], context=cache)
                 else:
                     logits = model(tokens[:, -block_size:])
             chosen = choose(logits[:, -1, :vocab_size], config, generator)
             tokens = torch.cat([tokens, chosen], dim=1)
             yield int(chosen)
-    finally:
-        model.train(was_training)

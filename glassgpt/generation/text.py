@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
 
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.models import Model
 from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from glassgpt.tokenizers.stream import StreamDecoder
 
@@ -24,20 +24,18 @@ def start_of_text(tokenizer: Tokenizer) -> list[int]:
 
 
 def write(
-    model: nn.Module,
+    model: Model,
     tokenizer: Tokenizer,
     ids: Sequence[int],
     config: SamplingConfig,
-    block_size: int,
     max_new_tokens: int,
     generator: torch.Generator,
 ) -> Iterator[str]:
     """ids to the pieces of text that follow them."""
     decoder = StreamDecoder(tokenizer)
     for id in generate(
-        model, ids, config,
-        block_size=block_size, vocab_size=tokenizer.vocab_size, max_new_tokens=max_new_tokens, generator=generator,
-    ):  # fmt: skip
+        model, ids, config, max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator
+    ):
         if piece := decoder.feed(id):
             yield piece
     if rest := decoder.flush():

@@ -20,22 +20,22 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
+from glassgpt.models import Model, evaluating
 from glassgpt.models.attention import Attention
 
 ATTENTION_NAMES = ("q", "k", "v", "scores", "pattern", "out")
 Keep = Callable[[str, Tensor], None]
 
 
-def capture_names(model: nn.Module) -> list[str]:
+def capture_names(model: Model) -> list[str]:
     """The names of all that can be captured in this model, in the order in which it is computed."""
-    names = ["embed"] if blocks_of(model) else []  # without blocks there is no stream, only what the head reads
-    for n, block in enumerate(blocks_of(model)):
+    names = ["embed"] if model.blocks else []  # without blocks there is no stream, only what the head reads
+    for n, block in enumerate(model.blocks):
         if attention_of(block) is not None:
             names += [f"blocks.{n}.attn.{name}" for name in ATTENTION_NAMES]
         names.append(f"blocks.{n}.resid")
@@ -43,7 +43,7 @@ def capture_names(model: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def capture(model: nn.Module, tokens: Tensor, names: Iterable[str] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+def capture(model: Model, tokens: Tensor, names: Iterable[str] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Runs the model on tokens (B, T); returns its logits (B, T, V) and the named activations, by default all.
 
     The pass is that of evaluation, without dropout and gradients; afterwards the model is as it was. Attention that is
@@ -59,13 +59,11 @@ def capture(model: nn.Module, tokens: Tensor, names: Iterable[str] | None = None
         if name in wanted:
             found[name] = value
 
-    with ExitStack() as undo:
-        _evaluate(model, undo)
+    with evaluating(model), ExitStack() as undo:
         _watch(model, wanted, keep, undo)
-        stages = cast(Any, model)  # torch's types know no `features` and `head`, which every architecture has
-        features = stages.features(tokens)
+        features = model.features(tokens)
         keep("final", features)
-        logits = stages.head(features)
+        logits = model.head(features)
     return logits, {name: found[name] for name in wanted}
 
 
@@ -87,27 +85,15 @@ def _described(known: Sequence[str]) -> str:
     return ", ".join(patterns) + (f" (N from 0 to {max(numbers)})" if numbers else "")
 
 
-def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The list of blocks that every model has."""
-    return cast(nn.ModuleList, model.blocks)
-
-
 def attention_of(block: nn.Module) -> Attention | None:
     """The block's attention primitive; None in a block that has none."""
     inner = getattr(getattr(block, "attn", None), "inner", None)
     return inner if isinstance(inner, Attention) else None
 
 
-def _evaluate(model: nn.Module, undo: ExitStack) -> None:
-    """Sets the model to evaluation; `undo` gives every module its own mode back."""
-    for module in model.modules():
-        undo.callback(setattr, module, "training", module.training)
-    model.eval()
-
-
-def _watch(model: nn.Module, wanted: Sequence[str], keep: Keep, undo: ExitStack) -> None:
+def _watch(model: Model, wanted: Sequence[str], keep: Keep, undo: ExitStack) -> None:
     """Has the blocks hand what is wanted to `keep` as they compute it; `undo` removes every hook and hook again."""
-    for n, block in enumerate(blocks_of(model)):
+    for n, block in enumerate(model.blocks):
         if n == 0:
             before = block.register_forward_pre_hook(lambda _, inputs: keep("embed", inputs[0]))
             undo.callback(before.remove)

@@ -8,22 +8,23 @@ from typing import Any
 
 import safetensors
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.interop.huggingface import SIZES, names
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
+from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 
 
-def write_hf_folder(folder: Path, model: nn.Module, tokenizer: Tokenizer, card: str) -> None:
+def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
     """Fills an existing folder with weights, configs, tokenizer and model card.
 
-    Rows of the embedding that pad the vocabulary beyond the tokenizer's are cut off. Our own tokenizer goes along, so
+    Rows of the embedding beyond the tokenizer's ids, padding among them, are cut off. Our own tokenizer goes along, so
     that an import gives it back as it was. Raises UserError for a model or tokenizer that cannot be said exactly.
     """
     if not isinstance(model, GPT2):

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.models.attention import Attention, causal_mask
+from glassgpt.models.attention import Attention, window_mask
 from glassgpt.models.context import Context
 from glassgpt.models.gelu import gelu_tanh
-from glassgpt.models.sizes import check_sizes
+from glassgpt.models.model import Model
+from glassgpt.models.sizes import check_padding, check_sizes, embedding_rows
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class GPT3Config:
     n_embd: int = 768
     dropout: float = 0.0
     band_width: int = 128  # positions that a banded layer sees, its own included
+    padded_vocab_size: int | None = None  # rows of the embedding, if more than vocab_size
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        check_padding(self.vocab_size, self.padded_vocab_size)
         if self.band_width < 1:
             raise UserError(f"model.band_width = {self.band_width} is out of range: it must be at least 1")
 
@@ -58,28 +61,17 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: Context | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        mask = self.mask(T, k.size(-2), x.device, None if cache is None else cache.mask)
+        if context is None:
+            mask = window_mask(T, T, self.band, x.device)
+        else:
+            k, v, mask = context.append(self.layer, k, v, window=self.band)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
         return self.dropout(self.proj(out))
-
-    def mask(self, T: int, S: int, device: torch.device, allowed: Tensor | None) -> Tensor | None:
-        """What `allowed` (B, 1, T, S) allows, within the band; None where causality alone decides."""
-        if self.band is None or self.band >= S:
-            return allowed
-        band = banded_mask(T, S, self.band, device)
-        return band.expand(1, 1, T, S) if allowed is None else band & allowed
-
-
-def banded_mask(T: int, S: int, width: int, device: torch.device) -> Tensor:
-    """(T, S) booleans, True where query t (position S - T + t) may look at key s: itself and width - 1 before it."""
-    return causal_mask(T, S, device).triu(diagonal=S - T - width + 1)
 
 
 class MLP(nn.Module):
@@ -105,18 +97,20 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: Context | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), cache)
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), context)
         return x + self.mlp(self.norm2(x))
 
 
-class GPT3(nn.Module):
+class GPT3(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
+
+    config: GPT3Config
 
     def __init__(self, config: GPT3Config) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.token_embedding = nn.Embedding(embedding_rows(config), config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
@@ -133,20 +127,20 @@ class GPT3(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def features(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
         T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if cache is None else cache.positions(T, tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block in self.blocks:
-            x = block(x, cache)
-        if cache is not None:
-            cache.advance(T)
+            x = block(x, context)
+        if context is not None:
+            context.advance(T)
         return self.norm(x)
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, T, C) to logits (B, T, V), by the token embedding's own weights."""
-        return F.linear(features, self.token_embedding.weight)
+        """(B, T, C) to logits (B, T, V), by the token embedding's own weights; those of padded rows are cut off."""
+        return F.linear(features, self.token_embedding.weight)[..., : self.config.vocab_size]
 
-    def forward(self, tokens: Tensor, *, cache: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

@@ -38,3 +38,17 @@ def check_sizes(config: ModelConfig) -> None:
         raise UserError(
             f"model.n_embd = {config.n_embd} is not divisible by model.n_head = {config.n_head}: try n_embd = {near}"
         )
+
+
+def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
+    """Raises UserError for an embedding with fewer rows than ids."""
+    if padded_vocab_size is not None and padded_vocab_size < vocab_size:
+        raise UserError(
+            f"model.padded_vocab_size = {padded_vocab_size} is out of range: it must be at least"
+            f" model.vocab_size = {vocab_size}"
+        )
+
+
+def embedding_rows(config: ModelConfig) -> int:
+    """The rows of the token embedding: `vocab_size`, or `padded_vocab_size` in an architecture that pads."""
+    return getattr(config, "padded_vocab_size", None) or config.vocab_size

@@ -21,7 +21,7 @@ from glassgpt.costs.memory import (
 from glassgpt.costs.speed import measure_tokens_per_second
 from glassgpt.errors import UserError
 from glassgpt.models import build_model
-from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config, quiet
+from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config, quiet, with_vocab_size
 from glassgpt.runs.micro_batch import estimate_memory
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig, open_tokenizer
@@ -51,7 +51,6 @@ class Plan:
 
     recipe: str
     config: RunConfig
-    n_ids: int
     tied: bool
     parameters: dict[str, int]
     n_parameters: int
@@ -154,24 +153,23 @@ def make_plan(
         raise UserError(f"utilisation {utilisation} is out of range: it must be above 0 and at most 1")
     if price_per_hour is not None and not 0.0 < price_per_hour < math.inf:
         raise UserError(f"price-per-hour {price_per_hour} is out of range: it must be above 0")
-    config, n_ids, notes = planned_config(recipe, overrides, note)
+    config, notes = planned_config(recipe, overrides, note)
     hardware = find_hardware(device)
     precision = planned_precision(config, hardware)
     with torch.device("meta"):
         model = build_model(config.architecture, config.model)
-    flops = estimate_flops_per_token(model, n_embd=config.model.n_embd, block_size=config.model.block_size)
-    memory = estimate_memory(config, hardware, n_ids=n_ids, precision=precision)
+    flops = estimate_flops_per_token(model)
+    memory = estimate_memory(config, hardware, precision=precision)
     largest = largest_micro_batch(memory, config.batch_rows, hardware.usable)
     own = largest if config.training.micro_batch == "auto" else config.rows_of_pass(config.batch_rows)
     tokens = config.training.max_steps * config.training.batch_tokens
     estimated = None
     if hardware.peak_flops is not None and precision in ("bfloat16", "float16"):
         estimated = flops * tokens / (hardware.peak_flops * utilisation)
-    measured = _measure(config, n_ids, tokens, seconds, notes, note) if seconds else None
+    measured = _measure(config, tokens, seconds, notes, note) if seconds else None
     return Plan(
         recipe=recipe,
         config=config,
-        n_ids=n_ids,
         tied=is_tied(model),
         parameters=count_parameters_by_part(model),
         n_parameters=count_parameters(model),
@@ -192,15 +190,12 @@ def make_plan(
 
 def planned_config(
     recipe: str, overrides: Sequence[str] = (), note: Callable[[str], None] = quiet
-) -> tuple[RunConfig, int, list[str]]:
-    """The config of a recipe, how many ids its tokenizer has, and notes on what had to be assumed."""
+) -> tuple[RunConfig, list[str]]:
+    """The config of a recipe, and notes on what had to be assumed."""
     sections = apply_overrides(load_recipe(recipe, note), overrides, note)
-    config = parse_run_config(sections)
-    n_ids, assumed = _count_ids(config.tokenizer)
-    notes = [assumed] if assumed else []
-    if "vocab_size" not in sections.get("model", {}):
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=n_ids))  # type: ignore[type-var]
-    return config, min(n_ids, config.model.vocab_size), notes
+    n_ids, assumed = _count_ids(parse_run_config(sections).tokenizer)
+    sections, remark = with_vocab_size(sections, n_ids)
+    return parse_run_config(sections), [line for line in (assumed, remark) if line]
 
 
 def _count_ids(config: TokenizerConfig) -> tuple[int, str | None]:
@@ -236,14 +231,14 @@ def _memory_table(memory: StepMemory, batch_rows: int, own: int | None, usable: 
 
 
 def _measure(
-    config: RunConfig, n_ids: int, tokens: int, seconds: float, notes: list[str], note: Callable[[str], None]
+    config: RunConfig, tokens: int, seconds: float, notes: list[str], note: Callable[[str], None]
 ) -> Measurement | None:
     """The run's own step on this machine's device; None, and a note that says why, where the model does not fit."""
     machine = config.machine
     device = "auto" if machine.device.startswith("cuda") else machine.device
     runtime = build_runtime(device, machine.dtype, machine.compile)
     here = local_hardware(runtime)
-    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    memory = estimate_memory(config, here, precision=runtime.precision)
     largest = largest_micro_batch(memory, config.batch_rows, here.usable)
     if largest is None:
         need = memory.peak(1, accumulates=config.batch_rows > 1)
@@ -255,8 +250,5 @@ def _measure(
     rows = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)
     note(f"measuring steps on {here.name} for about {seconds:.0f} seconds")
     model = build_model(config.architecture, config.model).to(runtime.device)
-    rate, rows = measure_tokens_per_second(
-        model, config.optimizer, runtime,
-        block_size=config.model.block_size, n_ids=n_ids, micro_batch=rows, seconds=seconds,
-    )  # fmt: skip
+    rate, rows = measure_tokens_per_second(model, config.optimizer, runtime, micro_batch=rows, seconds=seconds)
     return Measurement(here.name, rows, rate, tokens / rate)

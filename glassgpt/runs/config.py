@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
+from glassgpt.config import NONE, dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError, check_least, unknown
@@ -17,11 +17,12 @@ from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runs.gpt3_recipes import GPT3_SIZES, gpt3_recipe
 from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
-from glassgpt.tokenizers import Tokenizer, TokenizerConfig
+from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.config_formats import (
     FORMAT,
+    NO_STAGE,
     check_section,
     current_setting,
     current_settings,
@@ -160,6 +161,8 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
         check_section(name, fields)
     model = dict(sections.get("model", {}))
     architecture = model.pop("architecture", "gpt2")
+    if isinstance(rows := model.get("padded_vocab_size"), int):
+        model.setdefault("vocab_size", rows)  # only until the tokenizer is known, see `with_vocab_size`
     parsed: dict[str, Any] = {
         name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in SECTIONS.items()
     }
@@ -193,6 +196,11 @@ def load_config(path: Path) -> RunConfig:
     if found != FORMAT:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads formats up to {FORMAT}")
     try:
+        model = sections.get("model")
+        if isinstance(model, dict) and "padded_vocab_size" not in model and _pads(model):
+            imported = sections["run"]["stage"] == NO_STAGE
+            n_ids = None if imported else load_tokenizer(path.parent / "tokenizer.json").vocab_size
+            sections["model"] = migrate_vocab(model, n_ids)
         config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -201,6 +209,35 @@ def load_config(path: Path) -> RunConfig:
             if field not in sections.get(section, {}):
                 raise UserError(f"{path} is damaged: it has no {section}.{field}; restore the file, or add the field")
     return config
+
+
+def migrate_vocab(model: Mapping[str, Any], n_ids: int | None) -> dict[str, Any]:
+    """A [model] section from before there was `padded_vocab_size`: `vocab_size` then counted the padding too.
+
+    `n_ids` is the tokenizer's number of ids; None for an imported model, which has no padding.
+    """
+    rows = model.get("vocab_size")
+    if n_ids is None or not isinstance(rows, int) or rows <= n_ids:
+        return {**model, "padded_vocab_size": NONE}
+    return {**model, "vocab_size": n_ids, "padded_vocab_size": rows}
+
+
+def with_vocab_size(sections: Sections, n_ids: int) -> tuple[Sections, str | None]:
+    """The sections with `model.vocab_size` decided, now that the tokenizer's number of ids is known; and a note.
+
+    Left out, it is `n_ids`. A larger one is read as `padded_vocab_size`, which it meant in older recipes, unless the
+    section says that there is no padding (`padded_vocab_size = "none"`): the config of an imported model does.
+    """
+    model: dict[str, Any] = {"vocab_size": n_ids} | sections.get("model", {})
+    rows, note = model["vocab_size"], None
+    if isinstance(rows, int) and rows > n_ids and model.get("padded_vocab_size") != NONE and _pads(model):
+        model |= {"vocab_size": n_ids, "padded_vocab_size": rows}
+        note = f"model.vocab_size = {rows} is read as model.padded_vocab_size: the tokenizer has {n_ids} ids"
+    return sections | {"model": model}, note
+
+
+def _pads(model: Mapping[str, Any]) -> bool:
+    return find_architecture(str(model.get("architecture", "gpt2"))).pads
 
 
 def list_recipes() -> dict[str, dict[str, Any]]:
@@ -228,7 +265,11 @@ def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
     for section, fields in sections.items():
         check_section(section, fields)
     settings = {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}
-    return with_settings({section: {} for section in sections}, current_settings(settings, note))
+    current: Sections = {section: {} for section in sections}
+    for path, value in current_settings(settings, note).items():
+        section, _, field = path.partition(".")
+        current.setdefault(section, {})[field] = value
+    return current
 
 
 def apply_overrides(sections: Sections, overrides: Sequence[str], note: Callable[[str], None] = quiet) -> Sections:
@@ -247,7 +288,21 @@ def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
     for path, value in settings.items():
         section, _, field = path.partition(".")
         result.setdefault(section, {})[field] = value
+        # A recipe's padding goes with a model.vocab_size, which once counted it too, and with an architecture without.
+        if path == "model.vocab_size" or (path == "model.architecture" and not _pads(result["model"])):
+            result["model"].pop("padded_vocab_size", None)
     return result
+
+
+def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
+    """Sets one field in place.
+
+    A recipe's padding goes away with it for a `model.vocab_size`, which once counted it too, and for an architecture
+    that has none.
+    """
+    sections.setdefault(section, {})[field] = value
+    if section == "model" and (field == "vocab_size" or (field == "architecture" and not _pads(sections[section]))):
+        sections[section].pop("padded_vocab_size", None)
 
 
 def check_ranks(config: RunConfig, ranks: Ranks) -> None:

@@ -27,6 +27,7 @@ from glassgpt.runs.config import (
     quiet,
     with_dtype,
     with_settings,
+    with_vocab_size,
 )
 from glassgpt.runs.folder import check_free, check_trained, find_last, find_run, has_ended
 from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
@@ -61,13 +62,23 @@ class Changes:
     values: Mapping[str, Any]
     max_steps: int | None
 
-    def apply(self, sections: Sections, note: Note = quiet) -> RunConfig:
-        """The checked config of `sections` with the changes made; `note` as in `load_recipe`."""
+    def apply(self, sections: Sections, n_ids: int | None = None, note: Note = quiet) -> RunConfig:
+        """The checked config of `sections` with the changes made; `note` as in `load_recipe`.
+
+        Once the tokenizer is known, `n_ids` is how many ids it has: that decides `model.vocab_size`.
+        """
         if self.overfit_batch:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        config = parse_run_config(with_settings(apply_overrides(sections, self.overrides, note), self.values))
+        # What the overrides have to say they say once, while the tokenizer is not known.
+        early = note if n_ids is None else quiet
+        sections = with_settings(apply_overrides(sections, self.overrides, early), self.values)
+        if n_ids is not None:
+            sections, line = with_vocab_size(sections, n_ids)
+            if line:
+                note(line)
+        config = parse_run_config(sections)
         own = tokenizer_of(config.data.source)
         if own and not config.run.init_from and not self._names_tokenizer():
             config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
@@ -116,7 +127,7 @@ def decide_new_run(
     sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
         sections = initial.sections(sections)
-    config = changes.apply(sections, note)
+    config = changes.apply(sections, note=note)
     if initial is not None:
         initial.check(config)
     elif config.run.init_from:
@@ -125,14 +136,13 @@ def decide_new_run(
     runtime = find_runtime(config, ranks, note)
     data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
     note(remark)
-    sections.setdefault("model", {}).setdefault("vocab_size", tokenizer.vocab_size)
-    config = with_dtype(changes.apply(sections), runtime.precision)
+    config = with_dtype(changes.apply(sections, tokenizer.vocab_size, note), runtime.precision)
     if config.model.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
             f" {tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
         )
-    config = with_micro_batch(config, runtime, tokenizer.vocab_size, note)
+    config = with_micro_batch(config, runtime, note)
     origin = None if initial is None else dataclasses.asdict(initial.origin())
     return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin)
 
@@ -175,7 +185,7 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
         machine["dtype"] = stored.machine.dtype
     if ranks.store is None:  # how the ranks shared the work says nothing about one process
         machine["parallel"] = "auto"
-    config = changes.apply(sections, note)
+    config = changes.apply(sections, stored.model.vocab_size, note)
     if config.training.micro_batch == "auto":
         same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
         config = dataclasses.replace(config, training=same)

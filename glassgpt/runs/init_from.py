@@ -39,8 +39,8 @@ class InitialRun:
             raise UserError(f"the tokenizer cannot be changed: the weights of {self.run.folder} know only its own ids")
         if after.architecture != before.architecture:
             raise self._refusal("architecture", after.architecture, before.architecture)
-        for field, value in to_dict(after.model).items():
-            had = getattr(before.model, field)
+        for field in to_dict(after.model):
+            value, had = getattr(after.model, field), getattr(before.model, field)
             if field == "block_size" and value > had:
                 raise self._refusal(field, value, had)
             if field not in ("block_size", "dropout") and value != had:

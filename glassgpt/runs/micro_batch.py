@@ -15,23 +15,23 @@ from glassgpt.runs.config import RunConfig
 from glassgpt.runtime.device import Runtime
 
 
-def estimate_memory(config: RunConfig, hardware: Hardware, *, n_ids: int, precision: str) -> StepMemory:
+def estimate_memory(config: RunConfig, hardware: Hardware, *, precision: str) -> StepMemory:
     """What a step of the run takes on a device, the framework included."""
     memory = estimate_step_memory(
         config.architecture, config.model, config.optimizer,
-        precision=precision, device_type=hardware.kind, n_ids=n_ids,
+        precision=precision, device_type=hardware.kind,
         activation_checkpointing=config.machine.activation_checkpointing, loss_chunk=config.training.loss_chunk,
     )  # fmt: skip
     floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
 
 
-def with_micro_batch(config: RunConfig, runtime: Runtime, n_ids: int, note: Callable[[str], None]) -> RunConfig:
+def with_micro_batch(config: RunConfig, runtime: Runtime, note: Callable[[str], None]) -> RunConfig:
     """The config of a run that is to begin, with `training.micro_batch = auto` decided for the rows of one rank."""
     if config.training.micro_batch != "auto":
         return config
     here, rows = local_hardware(runtime), config.batch_rows // runtime.ranks.world_size
-    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    memory = estimate_memory(config, here, precision=runtime.precision)
     micro_batch = largest_micro_batch(memory, rows, here.usable)
     if micro_batch is None:
         raise UserError(_no_room(memory, here, rows))
@@ -41,7 +41,7 @@ def with_micro_batch(config: RunConfig, runtime: Runtime, n_ids: int, note: Call
 
 
 @contextmanager
-def out_of_memory_advice(config: RunConfig, runtime: Runtime, n_ids: int) -> Iterator[None]:
+def out_of_memory_advice(config: RunConfig, runtime: Runtime) -> Iterator[None]:
     """Turns an error of torch's for want of memory into a UserError that says what would fit."""
     try:
         yield
@@ -49,13 +49,13 @@ def out_of_memory_advice(config: RunConfig, runtime: Runtime, n_ids: int) -> Ite
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
-        raise UserError(_advice(config, runtime, n_ids)) from None
+        raise UserError(_advice(config, runtime)) from None
 
 
-def _advice(config: RunConfig, runtime: Runtime, n_ids: int) -> str:
+def _advice(config: RunConfig, runtime: Runtime) -> str:
     rows = config.batch_rows // runtime.ranks.world_size
     tried, here = config.rows_of_pass(rows), local_hardware(runtime)
-    memory = estimate_memory(config, here, n_ids=n_ids, precision=runtime.precision)
+    memory = estimate_memory(config, here, precision=runtime.precision)
     memory = memory.with_floor(min(memory.floor, CPU_FLOOR), on_heap=memory.on_heap)  # not what the failed step holds
     fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
     if fitting is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import Dataset, sha256_of
@@ -19,7 +19,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
-from glassgpt.models import build_model
+from glassgpt.models import Model, build_model
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
@@ -37,7 +37,7 @@ class Pretraining:
 
     best = Best("val/loss", "min")
 
-    def __init__(self, config: RunConfig, model: nn.Module, dataset: Dataset, runtime: Runtime) -> None:
+    def __init__(self, config: RunConfig, model: Model, dataset: Dataset, runtime: Runtime) -> None:
         if len(dataset.val) < 2:
             raise UserError(
                 f"the validation split has {len(dataset.val)} token(s): give a longer text,"
@@ -51,7 +51,6 @@ class Pretraining:
         self._eot_id = document_eot_id(config, self.tokenizer)
         self._loss = partial(
             next_token_loss,
-            n_ids=self.tokenizer.vocab_size,
             eot_id=self._eot_id,
             chunk=config.training.loss_chunk,
             sum_losses=runtime.compiled(sum_token_losses),
@@ -75,7 +74,7 @@ class Pretraining:
         device = self._runtime.device
         return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
 
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+    def loss(self, model: Model, batch: Batch) -> Loss:
         """The cross-entropy of the next token, see `next_token_loss`."""
         return self._loss(model, batch)
 
@@ -86,7 +85,6 @@ class Pretraining:
             self.dataset.val,
             self._token_bytes,
             self._runtime,
-            block_size=self._config.model.block_size,
             max_tokens=None if whole else self._config.evaluation.tokens,
             eot_id=self._eot_id,
         )
@@ -105,7 +103,7 @@ class Pretraining:
         ids = start_of_text(self.tokenizer)
         pieces = write(
             self.model, self.tokenizer, ids, SAMPLING,
-            self._config.model.block_size, self._config.evaluation.sample_tokens, generator,
+            self._config.evaluation.sample_tokens, generator,
         )  # fmt: skip
         return Sample(self.tokenizer.decode(ids), "".join(pieces))
 
@@ -133,7 +131,7 @@ class Pretraining:
 class PretrainingKind:
     """How a run gets its pretraining stage. Implements `glassgpt.runs.stages.StageKind`."""
 
-    def build_model(self, config: RunConfig) -> nn.Module:
+    def build_model(self, config: RunConfig) -> Model:
         """The architecture of the config, with fresh weights."""
         return build_model(config.architecture, config.model)
 
@@ -155,6 +153,6 @@ class PretrainingKind:
         """The shards that the manifest describes, from this node's cache, or made again."""
         return reopen_dataset(Manifest.from_dict(data), tokenizer)
 
-    def build(self, config: RunConfig, model: nn.Module, data: Dataset, runtime: Runtime) -> Pretraining:
+    def build(self, config: RunConfig, model: Model, data: Dataset, runtime: Runtime) -> Pretraining:
         """The stage itself."""
         return Pretraining(config, model, data, runtime)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
@@ -31,6 +30,7 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
+from glassgpt.models import Model
 from glassgpt.runs.config import RunConfig, document_eot_id, load_config
 from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_imported
 from glassgpt.runs.origin import ORIGIN, load_origin
@@ -51,7 +51,7 @@ class Run:
     folder: Path
     config: RunConfig
     tokenizer: Tokenizer
-    model: nn.Module
+    model: Model
     checkpoint: Checkpoint
     runtime: Runtime
 
@@ -120,7 +120,7 @@ class Run:
         else:
             generator.manual_seed(seed)
         ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
-        return write(self.model, self.tokenizer, ids, config, self.config.model.block_size, max_new_tokens, generator)
+        return write(self.model, self.tokenizer, ids, config, max_new_tokens, generator)
 
     def evaluate(
         self,
@@ -140,7 +140,6 @@ class Run:
             dataset.train if split == "train" else dataset.val,
             bytes_per_token(self.tokenizer),
             self.runtime,
-            block_size=self.config.model.block_size,
             stride=stride,
             eot_id=document_eot_id(self.config, self.tokenizer),
         )
@@ -155,7 +154,7 @@ class Run:
     ) -> Accuracies:
         """How the model does at a test known by name, "hellaswag"; `file` and `limit` choose its items."""
         suite = open_suite(name, self.tokenizer, file=file, limit=limit)
-        return suite.evaluate(self.model, self.runtime, block_size=self.config.model.block_size, progress=progress)
+        return suite.evaluate(self.model, self.runtime, progress=progress)
 
     def evaluate_tasks(
         self,
@@ -168,7 +167,7 @@ class Run:
         """What EleutherAI's lm-eval reports for its `tasks`, see `glassgpt.evaluation.lm_eval`."""
         return evaluate_tasks(
             self.model, self.tokenizer, tasks, self.runtime,
-            block_size=self.config.model.block_size, prefix_id=start_of_text(self.tokenizer)[0],
+            prefix_id=start_of_text(self.tokenizer)[0],
             include_path=include_path, limit=limit, num_fewshot=num_fewshot,
         )  # fmt: skip
 

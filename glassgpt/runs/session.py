@@ -43,9 +43,9 @@ class Session:
     def __init__(self, folder: Path, config: RunConfig, stage: Stage, runtime: Runtime, listener: Listener) -> None:
         self.folder, self.config, self.stage = folder, config, stage
         self.runtime, self.listener = runtime, listener
-        model, sizes = stage.model, config.model
+        model = stage.model
         self.n_parameters = count_parameters(model)
-        self.flops_per_token = estimate_flops_per_token(model, n_embd=sizes.n_embd, block_size=sizes.block_size)
+        self.flops_per_token = estimate_flops_per_token(model)
         self._parallel = runtime.wrap(model, stage.loss, in_parts=stage.in_parts)
         self._optimizer = build_optimizer(model, config.optimizer)
         self._scaler = runtime.build_scaler()
@@ -105,7 +105,7 @@ class Session:
             info = RunInfo(self.folder, self.config, self.n_parameters, (self._describe(), stage.describe()))
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            advice = out_of_memory_advice(self.config, self.runtime, stage.tokenizer.vocab_size)
+            advice = out_of_memory_advice(self.config, self.runtime)
             with advice, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._look(state)
@@ -221,7 +221,7 @@ class Session:
     def _run_suites(self, step: int) -> None:
         for name, suite in self._suites.items():
             started = time.perf_counter()
-            accuracies = suite.evaluate(self.stage.model, self.runtime, block_size=self.config.model.block_size)
+            accuracies = suite.evaluate(self.stage.model, self.runtime)
             seconds = time.perf_counter() - started
             self._validating += seconds
             figures = accuracies.figures()

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
-
 from glassgpt.data.corpora import Corpus
 from glassgpt.errors import UserError, unknown
+from glassgpt.models import Model
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.pretraining import PretrainingKind
 from glassgpt.runtime.device import Runtime
@@ -21,7 +20,7 @@ from glassgpt.training.stage import Stage
 class StageKind(Protocol):
     """How a run gets its stage. The first rank prepares the data and describes it; every rank opens it."""
 
-    def build_model(self, config: RunConfig) -> nn.Module:
+    def build_model(self, config: RunConfig) -> Model:
         """The raw module with all that the stage adds to it, with fresh weights drawn from torch's generator."""
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
@@ -36,7 +35,7 @@ class StageKind(Protocol):
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Any:
         """The data of such a description, on every rank; on each node once before the others of the node."""
 
-    def build(self, config: RunConfig, model: nn.Module, data: Any, runtime: Runtime) -> Stage:
+    def build(self, config: RunConfig, model: Model, data: Any, runtime: Runtime) -> Stage:
         """The stage, on every rank."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glassgpt.config import NOT_SET, read_toml
+from glassgpt.config import NONE, read_toml
 from glassgpt.errors import UserError
 
 Sections = dict[str, dict[str, Any]]
@@ -106,7 +106,7 @@ def _changed(sections: Sections, change: FormatChange) -> Sections:
         for name, value in fields.items():
             old = f"{section}.{name}"
             new = change.renamed.get(old, old)
-            _put(changed, new, NOT_SET if _is_unset(change, new, value) else value)
+            _put(changed, new, NONE if _is_unset(change, new, value) else value)
     for new, value in change.added.items():
         section, _, name = new.partition(".")
         if name not in changed.get(section, {}):
@@ -138,9 +138,9 @@ def current_setting(path: str, value: Any, note: Callable[[str], None]) -> tuple
     for change in CHANGES.values():
         new_path = change.renamed.get(new_path, new_path)
         if _is_unset(change, new_path, new_value):
-            new_value = NOT_SET
+            new_value = NONE
     if new_value is not value:
-        note(f'{path} = {value!r} is now {new_path} = "{NOT_SET}"')
+        note(f'{path} = {value!r} is now {new_path} = "{NONE}"')
     elif new_path != path:
         note(f"{path} is now {new_path}")
     return new_path, new_value

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from glassgpt.models import Model
 from glassgpt.models.context import Documents
 
 
@@ -50,7 +51,7 @@ class Loss:
     figures: Mapping[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
 
 
-SumLosses = Callable[[Tensor, Tensor, Tensor | None, int | None], Tensor]
+SumLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 LossFunction = Callable[[Any, Any], Loss]  # (model, micro-batch)
 
 
@@ -58,29 +59,29 @@ def next_token_loss(
     model: nn.Module,
     batch: Batch,
     *,
-    n_ids: int | None = None,
     eot_id: int | None = None,
     chunk: int | None = None,
     sum_losses: SumLosses | None = None,
 ) -> Loss:
     """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
 
-    Only the first `n_ids` logits take part: those of a padded vocabulary belong to no token. With a `eot_id`, each
-    document of a row, from one eot_id to the next, is predicted as if it stood alone. With a `chunk`, the logits of
-    only so many tokens are held at a time: the backward pass computes them again, four products with the head instead
-    of three for not holding (B·T, V) numbers. `sum_losses` is `sum_token_losses`, or that compiled.
+    With an `eot_id`, each document of a row, from one eot_id to the next, is predicted as if it stood alone. With a
+    `chunk`, the logits of only so many tokens are held at a time: the backward pass computes them again, four products
+    with the head instead of three for not holding (B·T, V) numbers. `sum_losses` is `sum_token_losses`, or that
+    compiled. Raises TypeError for a chunk of a module that is not a `Model`: a wrapper has no `features` and `head`.
     """
     sum_losses = sum_losses or sum_token_losses
-    context = {} if eot_id is None else {"cache": Documents(batch.inputs, eot_id)}
+    context = {} if eot_id is None else {"context": Documents(batch.inputs, eot_id)}
     targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
     weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
     if not chunk:
-        return Loss(sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask, n_ids), weight)
-    stages = cast(Any, model)  # torch's types know no `features` and `head`, which every architecture has
-    features = stages.features(batch.inputs, **context).flatten(0, 1)  # (B·T, C)
+        return Loss(sum_losses(model(batch.inputs, **context).flatten(0, 1), targets, mask), weight)
+    if not isinstance(model, Model):
+        raise TypeError(f"a chunked loss calls `features` and `head`, which {type(model).__name__} does not have")
+    features = model.features(batch.inputs, **context).flatten(0, 1)  # (B·T, C)
 
     def sum_chunk(features: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
-        return sum_losses(stages.head(features), targets, mask, n_ids)
+        return sum_losses(model.head(features), targets, mask)
 
     total = features.new_zeros((), dtype=torch.float32)
     for start in range(0, len(targets), chunk):
@@ -90,9 +91,9 @@ def next_token_loss(
     return Loss(total, weight)
 
 
-def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None, n_ids: int | None) -> Tensor:
+def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
     """logits (N, V) and targets (N,) to the sum of the losses where mask (N,) is not 0."""
-    logits = logits[:, :n_ids].float()
+    logits = logits.float()
     if mask is None:
         return F.cross_entropy(logits, targets, reduction="sum")
     losses = F.cross_entropy(logits, targets, reduction="none")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from glassgpt.models import Model
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.losses import Loss, MicroBatch
 
@@ -45,7 +46,7 @@ class Stage(Protocol):
     in_parts: bool  # whether the loss calls `features` and `head` instead of the model itself
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Model:
         """The raw module with all that the stage adds to it, such as a reward head: what is trained and saved.
 
         Parameters that the loss does not use must not require a gradient.

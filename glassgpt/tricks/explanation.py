@@ -44,7 +44,7 @@ def _facts(row: TrickRow, results: Results) -> Facts:
         on_cpu=results.device.startswith("cpu"),
         faster=row.speed > 1 + results.noise,
         slower=row.speed < 1 - results.noise,
-        logits=4 * tokens * setup.n_ids,
+        logits=4 * tokens * setup.model.vocab_size,
         pattern=4 * tokens * window * n_head,
         moments=8 * results.n_params,
         tokens=tokens,

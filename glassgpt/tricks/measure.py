@@ -24,7 +24,7 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
-from glassgpt.models import build_model
+from glassgpt.models import Model, build_model
 from glassgpt.models.attention import Attention
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.runtime.heap import keep_freed_memory
@@ -100,7 +100,7 @@ def measure_tricks(
     if steps <= WARM_UP or rounds < 1:
         raise UserError(f"{steps} steps in {rounds} rounds measure nothing: at least {WARM_UP + 1} and 1")
     runtime = build_runtime(setup.device, "float32")
-    missing = {trick.name: why for trick in tricks if (why := trick.needs(runtime))}
+    missing = {trick.name: why for trick in tricks if (why := trick.needs(setup, runtime))}
     variants = {"plain": setup, "plain again": setup}
     for trick in tricks:
         if trick.name not in missing:
@@ -173,7 +173,7 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
     if not setup.flash:
         _spell_attention_out(model)
     summed = runtime.compiled(sum_token_losses)
-    loss_function = partial(next_token_loss, n_ids=setup.n_ids, chunk=setup.chunk, sum_losses=summed)
+    loss_function = partial(next_token_loss, chunk=setup.chunk, sum_losses=summed)
     parallel = runtime.wrap(model, loss_function, in_parts=setup.chunk is not None)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
@@ -222,7 +222,7 @@ def _synchronize(runtime: Runtime) -> None:
         torch.cuda.synchronize(runtime.device)
 
 
-def _on_meta(setup: Setup) -> nn.Module:
+def _on_meta(setup: Setup) -> Model:
     with torch.device("meta"):
         return build_model(setup.architecture, setup.model)
 

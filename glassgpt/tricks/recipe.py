@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, cast
 
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import build_dataset
@@ -26,19 +24,20 @@ def plain_setup(
 ) -> tuple[Setup, Dataset]:
     """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
     sections = load_recipe(recipe, note)
-    sections.setdefault("model", {}).pop("vocab_size", None)  # without padding: that is one of the tricks
+    model = sections.setdefault("model", {})
+    model.pop("vocab_size", None)
+    model.pop("padded_vocab_size", None)  # that is one of the tricks
     values = {} if data is None else {"data.source": data}
-    config = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None).apply(sections, note)
+    changes = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None)
+    config = changes.apply(sections, note=note)
     if rows is not None and rows < 1:
         raise UserError(f"--rows {rows} is out of range: it must be at least 1")
     dataset = build_dataset(config.data, config.tokenizer)
-    n_ids = dataset.tokenizer.vocab_size
     setup = Setup(
         architecture=config.architecture,
-        model=replace(cast(Any, config.model), vocab_size=n_ids),
+        model=changes.apply(sections, dataset.tokenizer.vocab_size).model,
         optimizer=config.optimizer,
         rows=rows or min(config.batch_rows, MOST_ROWS),
-        n_ids=n_ids,
         device=device,
         seed=config.training.seed,
     )

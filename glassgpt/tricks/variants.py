@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-from glassgpt.models import ModelConfig
+from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.optimizers import OptimizerConfig
 
@@ -19,10 +19,9 @@ class Setup:
     """Everything that decides a variant. The defaults are the plain one: float32, eager, all in one pass."""
 
     architecture: str
-    model: ModelConfig  # its vocab_size is the tokenizer's
+    model: ModelConfig
     optimizer: OptimizerConfig
     rows: int  # of the batch
-    n_ids: int  # of the tokenizer
     device: str = "auto"
     precision: str = "float32"
     compile: bool = False
@@ -42,20 +41,24 @@ class Trick:
     idea: str
     with_it: Callable[[Setup], Setup]
     without: Callable[[Setup], Setup] = lambda plain: plain
-    needs: Callable[[Runtime], str | None] = lambda _: None  # why it is not to be had here
+    needs: Callable[[Setup, Runtime], str | None] = lambda setup, runtime: None  # why it is not to be had here
 
 
-def _needs_cuda(runtime: Runtime) -> str | None:
+def _needs_cuda(setup: Setup, runtime: Runtime) -> str | None:
     return None if runtime.device.type == "cuda" else "a mode of NVIDIA's matrix units: this device has none"
 
 
-def _needs_compiler(runtime: Runtime) -> str | None:
+def _needs_compiler(setup: Setup, runtime: Runtime) -> str | None:
     tried = build_runtime(str(runtime.device), "float32", compile=True)
     return None if tried.compile else tried.notes[-1]
 
 
-def _needs_precision(name: str, runtime: Runtime) -> str | None:
+def _needs_precision(name: str, setup: Setup, runtime: Runtime) -> str | None:
     return f"no {name} on {runtime.device.type}" if runtime.device.type == "mps" and name == "bfloat16" else None
+
+
+def _needs_padding(setup: Setup, runtime: Runtime) -> str | None:
+    return None if find_architecture(setup.architecture).pads else f"{setup.architecture} has no padding"
 
 
 TRICKS = (
@@ -67,7 +70,8 @@ TRICKS = (
           needs=_needs_compiler),
     Trick("fused AdamW", "one kernel for the whole update", lambda s: s, lambda s: replace(s, fused=False)),
     Trick("flash attention", "never holds the pattern", lambda s: s, lambda s: replace(s, flash=False)),
-    Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: replace(s, model=_padded(s))),
+    Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: replace(s, model=_padded(s)),
+          needs=_needs_padding),
     Trick("chunked loss", "never holds all logits", lambda s: replace(s, chunk=_eighth(s))),
     Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, recompute=True)),
     Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
@@ -80,4 +84,4 @@ def _eighth(setup: Setup) -> int:
 
 
 def _padded(setup: Setup) -> ModelConfig:
-    return replace(cast(Any, setup.model), vocab_size=-(-setup.n_ids // PADDED_TO) * PADDED_TO)
+    return replace(cast(Any, setup.model), padded_vocab_size=-(-setup.model.vocab_size // PADDED_TO) * PADDED_TO)

@@ -26,7 +26,7 @@ def test_it_is_what_a_forward_and_backward_pass_costs() -> None:
         loss = found.sum
         loss.backward()
     measured = counter.get_total_flops() / tokens.numel()
-    estimate = estimate_flops_per_token(model, n_embd=CONFIG.n_embd, block_size=CONFIG.block_size)
+    estimate = estimate_flops_per_token(model)
     assert estimate == pytest.approx(measured, rel=0.03)  # biases and gains count as if they were multiplied
 
 
@@ -34,13 +34,13 @@ def test_gpt2_by_hand() -> None:
     with torch.device("meta"):
         model = GPT2(GPT2Config())
     expected = 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
-    assert estimate_flops_per_token(model, n_embd=768, block_size=1024) == expected
+    assert estimate_flops_per_token(model) == expected
 
 
 def test_a_model_without_attention_has_no_quadratic_part() -> None:
     config = LadderConfig(vocab_size=10, block_size=8, n_embd=8)
     bigram = SECTIONS[0].model(config)
-    assert estimate_flops_per_token(bigram, n_embd=8, block_size=8) == 6 * count_parameters(bigram)
+    assert estimate_flops_per_token(bigram) == 6 * count_parameters(bigram)
 
 
 def test_a_shared_parameter_counts_once() -> None:

@@ -125,7 +125,7 @@ def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> 
         model = build_model(architecture, config)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(passes, 4, config.block_size, config.vocab_size, CPU.device)
+            batches = random_batches(passes, 4, config, CPU.device)
             train_step(
                 CPU.wrap(model, next_token_loss), optimizer, CPU.build_scaler(), batches, CPU,
                 grad_clip=1.0, seed=0, step=step, expected_weight=sum(batch.n_tokens for batch in batches),
@@ -148,7 +148,7 @@ def test_what_saves_memory_is_predicted_too(options: dict[str, Any]) -> None:
         parallel = runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(1, 8, config.block_size, config.vocab_size, CPU.device)
+            batches = random_batches(1, 8, config, CPU.device)
             train_step(
                 parallel, optimizer, CPU.build_scaler(), batches, runtime,
                 grad_clip=1.0, seed=0, step=step, expected_weight=8 * config.block_size,
@@ -219,7 +219,5 @@ def test_this_process_has_a_floor() -> None:
 
 def test_speed_is_measured_at_a_micro_batch_no_larger_than_asked() -> None:
     model = build_model("gpt2", CONFIG)
-    rate, rows = measure_tokens_per_second(
-        model, OptimizerConfig(), CPU, block_size=64, n_ids=128, micro_batch=3, seconds=0.05
-    )
+    rate, rows = measure_tokens_per_second(model, OptimizerConfig(), CPU, micro_batch=3, seconds=0.05)
     assert rate > 0 and 1 <= rows <= 3

@@ -69,7 +69,7 @@ def test_all_ten_sections_climb_with_every_seed(dataset: Dataset) -> None:
 def test_the_loss_of_a_row_is_that_of_its_model_on_the_whole_split(dataset: Dataset) -> None:
     model, result = climb(SECTIONS[3], 0, dataset, TINY, CPU, LadderListener())
     token_bytes = bytes_per_token(dataset.tokenizer)
-    again = evaluate(model, dataset.val, token_bytes, CPU, block_size=TINY.block_size)
+    again = evaluate(model, dataset.val, token_bytes, CPU)
     assert again.loss == result.val_loss
     assert again.tokens == len(dataset.val) - 1
     assert result.losses[-1] < result.losses[0]

@@ -84,7 +84,7 @@ def test_first_weights_that_are_too_large(healthy: Subject) -> None:
 
 def test_padding_takes_no_part_in_the_first_loss(healthy: Subject, from_recipe: Admit) -> None:
     """All ids of the padding would make ln V larger by two nats."""
-    padded = from_recipe(model__vocab_size=8 * healthy.tokenizer.vocab_size)
+    padded = from_recipe(model__padded_vocab_size=8 * healthy.tokenizer.vocab_size)
     assert check_initial_loss(padded).status == "passed"
     assert check_initial_loss(padded).expected == check_initial_loss(healthy).expected
 
@@ -118,7 +118,7 @@ def test_a_norm_over_the_rows_of_a_batch(healthy: Subject) -> None:
 
 def test_a_model_that_hears_nothing(healthy: Subject) -> None:
     def deafen(model: Any) -> None:
-        model.features = lambda tokens, cache=None: 0.0 * model.token_embedding(tokens)
+        model.features = lambda tokens, context=None: 0.0 * model.token_embedding(tokens)
 
     finding = check_no_future(with_model(healthy, deafen))
     assert finding.status == "failed"
@@ -282,7 +282,7 @@ def test_a_model_too_narrow_for_its_batch(healthy: Subject) -> None:
 
     def narrow(model: Any) -> None:
         features = model.features
-        model.features = lambda tokens, cache=None: features(tokens, cache=cache)[..., :1].expand(
+        model.features = lambda tokens, context=None: features(tokens, context=context)[..., :1].expand(
             -1, -1, model.config.n_embd
         )
 

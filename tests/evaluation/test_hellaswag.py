@@ -128,7 +128,7 @@ def test_three_accuracies_against_a_loop() -> None:
     model = GPT2(GPT2Config(tokenizer.vocab_size, 32, n_layer=2, n_head=2, n_embd=16))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
-    got = HellaSwag(items, tokenizer).evaluate(model, CPU, block_size=32)
+    got = HellaSwag(items, tokenizer).evaluate(model, CPU)
 
     exact = model.double()
     right = {"acc": 0, "acc_norm": 0, "acc_norm_tokens": 0}

@@ -82,7 +82,7 @@ def tokenizer() -> BPETokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: BPETokenizer) -> GPT2:
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(tokenizer.vocab_size + 3, BLOCK, n_layer=2, n_head=2, n_embd=16))
+    model = GPT2(GPT2Config(tokenizer.vocab_size, BLOCK, n_layer=2, n_head=2, n_embd=16))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -93,7 +93,7 @@ def results(tasks: Path, tokenizer: BPETokenizer, model: GPT2, tmp_path_factory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         return evaluate_tasks(
-            model, tokenizer, list(TASKS), CPU, block_size=BLOCK, prefix_id=tokenizer.special_tokens["<|endoftext|>"],
+            model, tokenizer, list(TASKS), CPU, prefix_id=tokenizer.special_tokens["<|endoftext|>"],
             include_path=tasks,
         )  # fmt: skip
 
@@ -103,16 +103,14 @@ def text_logprob(model: GPT2, tokenizer: BPETokenizer, context: str, continuatio
     n = len(tokenizer.encode(context + continuation)) - len(tokenizer.encode(context))
     ids = tokenizer.encode(context + continuation)[-(BLOCK + 1) :]
     with torch.no_grad():
-        logprobs = (
-            copy.deepcopy(model).double()(torch.tensor([ids[:-1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
-        )
+        logprobs = copy.deepcopy(model).double()(torch.tensor([ids[:-1]]))[0].log_softmax(dim=-1)
     targets = torch.tensor(ids[1:])
     nats = logprobs.gather(1, targets[:, None])[-n:].sum().item()
     return nats, bool((logprobs.argmax(dim=-1) == targets)[-n:].all())
 
 
 def test_hellaswag_equals_our_own(results: Any, tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
-    ours = HellaSwag(load_items(tasks / "items.jsonl"), tokenizer).evaluate(model, CPU, block_size=BLOCK)
+    ours = HellaSwag(load_items(tasks / "items.jsonl"), tokenizer).evaluate(model, CPU)
     theirs = results["swag_local"]
     assert (theirs["acc,none"], theirs["acc_norm,none"]) == (ours.acc, ours.acc_norm)
     assert theirs["acc_stderr,none"] == pytest.approx(ours.standard_error("acc"))
@@ -139,7 +137,7 @@ def test_whole_texts_in_windows(results: Any, model: GPT2, tokenizer: BPETokeniz
             end = min(done + BLOCK, len(ids))
             start = max(0, end - 1 - BLOCK)
             with torch.no_grad():
-                logprobs = exact(torch.tensor([ids[start : end - 1]]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)
+                logprobs = exact(torch.tensor([ids[start : end - 1]]))[0].log_softmax(dim=-1)
             nats += sum(logprobs[at - start - 1, ids[at]].item() for at in range(done, end))
             done = end
         n_bytes += len(text.encode())
@@ -152,9 +150,9 @@ def test_writing_ran(results: Any) -> None:
 
 def test_unknown_task_and_folder(tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
     with pytest.raises(UserError, match="unknown task 'swag_lokal': did you mean 'swag_local'"):
-        evaluate_tasks(model, tokenizer, ["swag_lokal"], CPU, block_size=BLOCK, prefix_id=0, include_path=tasks)
+        evaluate_tasks(model, tokenizer, ["swag_lokal"], CPU, prefix_id=0, include_path=tasks)
     with pytest.raises(UserError, match="there is no folder 'nowhere'"):
-        evaluate_tasks(model, tokenizer, ["swag_local"], CPU, block_size=BLOCK, prefix_id=0, include_path="nowhere")
+        evaluate_tasks(model, tokenizer, ["swag_local"], CPU, prefix_id=0, include_path="nowhere")
 
 
 @pytest.mark.parametrize("change", [{"doc_to_text": "{{cty}}"}, {"output_type": "guess"}, {"test_split": "none"}])
@@ -162,9 +160,9 @@ def test_a_task_that_makes_no_sense(change: dict[str, Any], tasks: Path, model: 
     wrong = json.loads((tasks / "swag_local.yaml").read_text()) | {"task": "wrong_local"} | change
     (tasks / "wrong_local.yaml").write_text(json.dumps(wrong))
     with pytest.raises(UserError, match="lm-eval could not run wrong_local: "):
-        evaluate_tasks(model, tokenizer, ["wrong_local"], CPU, block_size=BLOCK, prefix_id=0, include_path=tasks)
+        evaluate_tasks(model, tokenizer, ["wrong_local"], CPU, prefix_id=0, include_path=tasks)
 
 
 def test_a_data_set_that_cannot_be_had(model: GPT2, tokenizer: BPETokenizer) -> None:
     with pytest.raises(UserError, match="lm-eval could not run hellaswag: "):
-        evaluate_tasks(model, tokenizer, ["hellaswag"], CPU, block_size=BLOCK, prefix_id=0)
+        evaluate_tasks(model, tokenizer, ["hellaswag"], CPU, prefix_id=0)

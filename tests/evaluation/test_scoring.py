@@ -12,6 +12,7 @@ from torch import nn
 from glassgpt.errors import UserError
 from glassgpt.evaluation import scoring
 from glassgpt.evaluation.scoring import Pair, Scores, encode_pair, score
+from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.char import CharTokenizer
@@ -24,14 +25,14 @@ ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12)
 
 def build(dropout: float = 0.0) -> GPT2:
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=dropout))
+    model = GPT2(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=dropout, padded_vocab_size=PADDED))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model
 
 
-def measure(model: nn.Module, pairs: list[Pair]) -> Scores:
-    return score(model, pairs, CPU, block_size=BLOCK, vocab_size=VOCAB)
+def measure(model: Model, pairs: list[Pair]) -> Scores:
+    return score(model, pairs, CPU)
 
 
 def by_hand(pair: Pair) -> tuple[float, bool]:
@@ -42,7 +43,7 @@ def by_hand(pair: Pair) -> tuple[float, bool]:
     total, greedy = 0.0, True
     for at in range(first, len(text)):
         with torch.no_grad():
-            logprobs = model(torch.tensor([text[:at]]))[0, -1, :VOCAB].log_softmax(dim=-1)
+            logprobs = model(torch.tensor([text[:at]]))[0, -1].log_softmax(dim=-1)
         total += logprobs[text[at]].item()
         greedy = greedy and int(logprobs.argmax()) == text[at]
     return total, greedy
@@ -86,10 +87,7 @@ def test_draws_no_random_number_and_leaves_the_mode() -> None:
 
 def test_progress_counts_rows() -> None:
     heard: list[tuple[int, int]] = []
-    score(
-        build(), [Pair([1], [2])] * 70, CPU, block_size=BLOCK, vocab_size=VOCAB,
-        progress=lambda done, total: heard.append((done, total)),
-    )  # fmt: skip
+    score(build(), [Pair([1], [2])] * 70, CPU, progress=lambda done, total: heard.append((done, total)))
     assert heard == [(64, 70), (70, 70)]
 
 

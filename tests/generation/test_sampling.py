@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig, choose, generate, next_token_probabilities
+from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
 
@@ -143,15 +144,15 @@ def test_logits_of_a_diverged_model_are_refused(config: SamplingConfig, largest:
 
 
 def run(
-    model: nn.Module, prompt: list[int], config: SamplingConfig = GREEDY, *, n: int = 20, seed: int = 0
+    model: Model, prompt: list[int], config: SamplingConfig = GREEDY, *, n: int = 20, seed: int = 0
 ) -> Iterator[int]:
     return generate(
         model, prompt, config,
-        block_size=BLOCK, vocab_size=VOCAB, max_new_tokens=n, generator=torch.Generator().manual_seed(seed),
+        max_new_tokens=n, vocab_size=VOCAB, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
 
 
-def generate_naively(model: nn.Module, prompt: list[int], config: SamplingConfig, n: int, seed: int) -> list[int]:
+def generate_naively(model: Model, prompt: list[int], config: SamplingConfig, n: int, seed: int) -> list[int]:
     """Every token from a whole pass over the last BLOCK tokens, without a cache."""
     model.eval()
     generator = torch.Generator().manual_seed(seed)
@@ -188,9 +189,9 @@ def test_every_section_of_the_ladder_writes_the_same_with_a_cache(section: objec
 class Counting(GPT2):
     """Notes how many positions each pass computes."""
 
-    def forward(self, tokens: Tensor, **cache: object) -> Tensor:
+    def forward(self, tokens: Tensor, **context: object) -> Tensor:
         self.lengths = [*getattr(self, "lengths", []), tokens.size(1)]
-        return super().forward(tokens, **cache)  # type: ignore[arg-type]
+        return super().forward(tokens, **context)  # type: ignore[arg-type]
 
 
 def test_a_cached_token_costs_one_row() -> None:
@@ -199,7 +200,7 @@ def test_a_cached_token_costs_one_row() -> None:
     assert model.lengths == [3, 1, 1, 1, 1, 1, BLOCK, BLOCK]
 
 
-def test_padded_ids_are_never_written() -> None:
+def test_ids_that_the_tokenizer_lacks_are_never_written() -> None:
     model = build()
     with torch.no_grad():
         model.token_embedding.weight[VOCAB:] *= 100

@@ -16,9 +16,10 @@ def shake(model: nn.Module) -> None:
             parameter.normal_(mean=1.0 if gain else 0.0, std=0.2)
 
 
-def toy_model(vocab_size: int) -> GPT2:
+def toy_model(vocab_size: int, padding: int = 0) -> GPT2:
     """Two layers, in evaluation mode."""
     torch.manual_seed(1)
-    model = GPT2(GPT2Config(vocab_size, block_size=48, n_layer=2, n_head=3, n_embd=24))
+    sizes = {"block_size": 48, "n_layer": 2, "n_head": 3, "n_embd": 24}
+    model = GPT2(GPT2Config(vocab_size, **sizes, padded_vocab_size=vocab_size + padding))
     shake(model)
     return model.eval()

@@ -106,3 +106,59 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_it_has_no_state_of_its_own() -> None:
     assert Attention(dropout=0.1).state_dict() == {}
+
+
+def in_float64(q: Tensor, k: Tensor, v: Tensor, *, scale: float, allowed: Tensor, bias: Tensor | None) -> Tensor:
+    """Each query by itself, over the keys that it may look at, in float64: the independent reference."""
+    B, H, T, _ = q.shape
+    shared = H // k.size(1)
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    for b, h, t in torch.cartesian_prod(*map(torch.arange, (B, H, T))).tolist():
+        keys = allowed[b, h, t].nonzero().flatten()
+        scores = scale * (k[b, h // shared, keys].double() @ q[b, h, t].double())
+        if bias is not None:
+            scores = scores + bias[b, h, t, keys].double()
+        weights = (scores - scores.max()).exp()
+        out[b, h, t] = (weights / weights.sum()) @ v[b, h // shared, keys].double()
+    return out
+
+
+@given(
+    st.integers(1, 2), st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 2), (3, 1)]), st.integers(1, 5), st.integers(0, 3),
+    st.booleans(), st.booleans(), st.booleans(), st.sampled_from([None, 0.3, 1.0]), st.integers(0, 10_000),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_every_option_is_the_formula_on_both_paths(
+    B: int, heads: tuple[int, int], T: int, before: int, causal: bool, masked: bool, biased: bool,
+    scale: float | None, seed: int,
+) -> None:  # fmt: skip
+    (H, G), S, D = heads, T + before, 4
+    draw = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(B, n, length, D, generator=draw) for n, length in ((H, T), (G, S), (G, S)))
+    allowed = causal_mask(T, S, q.device) if causal else torch.ones(T, S, dtype=torch.bool)
+    mask = None
+    if masked:
+        mask = (torch.rand(B, 1, T, S, generator=draw) < 0.5) | (torch.arange(S) == 0)  # each query has a key
+        allowed = mask
+    bias = torch.randn(H, T, S, generator=draw) if biased else None
+    expected = in_float64(
+        q, k, v, scale=D**-0.5 if scale is None else scale,
+        allowed=allowed.expand(B, H, T, S), bias=None if bias is None else bias.expand(B, H, T, S),
+    )  # fmt: skip
+    attention = Attention(causal=causal, scale=scale)
+    for hook in (None, ignore):
+        attention.hook = hook
+        torch.testing.assert_close(attention(q, k, v, mask, bias).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hook", [None, ignore], ids=["fused", "watched"])
+def test_a_bias_learns(hook: object) -> None:
+    q, k, v = random_qkv(1, 2, 4, 4, 4)
+    bias = torch.zeros(2, 4, 4, requires_grad=True)
+    attention = Attention()
+    attention.hook = hook  # type: ignore[assignment]
+    attention(q, k, v, None, bias)[0, :, 1].square().sum().backward()
+    assert bias.grad is not None
+    assert bias.grad[:, 1, :2].abs().min() > 0
+    assert not bias.grad[:, 1, 2:].any()  # the future
+    assert not bias.grad[:, [0, 2, 3]].any()  # other queries

@@ -35,7 +35,7 @@ def pack(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
 def test_each_document_gets_the_logits_that_it_gets_alone(texts: list[list[int]]) -> None:
     model = build_model()
     inputs, _ = pack(texts)
-    packed = model(inputs, cache=Documents(inputs, SEPARATOR))[0]
+    packed = model(inputs, context=Documents(inputs, SEPARATOR))[0]
     alone = torch.cat([model(pack([text])[0])[0] for text in texts])
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
 
@@ -76,16 +76,16 @@ def test_documents_may_begin_with_any_token() -> None:
 def test_without_the_mask_a_document_hears_of_the_one_before() -> None:
     model = build_model()
     inputs, _ = pack([[1, 2, 3], [4, 5]])
-    assert not torch.allclose(model(inputs), model(inputs, cache=Documents(inputs, SEPARATOR)), atol=1e-2)
+    assert not torch.allclose(model(inputs), model(inputs, context=Documents(inputs, SEPARATOR)), atol=1e-2)
 
 
 def test_what_is_watched_is_masked_too() -> None:
     model = build_model()
     inputs, _ = pack([[1, 2, 3], [4, 5]])
     cache = Documents(inputs, SEPARATOR)
-    fused = model(inputs, cache=cache)
+    fused = model(inputs, context=cache)
     patterns: list[Tensor] = []
     for block in model.blocks:
         block.attn.inner.hook = lambda name, value: patterns.append(value) if name == "pattern" else None
-    torch.testing.assert_close(model(inputs, cache=cache), fused, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(inputs, context=cache), fused, atol=1e-5, rtol=1e-5)
     assert all(torch.equal(pattern > 0, cache.mask.expand_as(pattern)) for pattern in patterns)

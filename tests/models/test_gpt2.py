@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glassgpt.errors import UserError
+from glassgpt.models import ARCHITECTURES
 from glassgpt.models.context import KVCache
 from glassgpt.models.gpt2 import GPT2, GPT2_SIZES, GPT2Config
+from glassgpt.models.gpt3 import GPT3Config
 
 SMALL = GPT2Config(vocab_size=53, block_size=16, n_layer=3, n_head=2, n_embd=12)
 
@@ -101,7 +103,7 @@ def test_cached_logits_equal_those_of_one_pass(chunks: list[int]) -> None:
     tokens = some_tokens(T=sum(chunks))
     cache = KVCache(SMALL.block_size)
     with torch.no_grad():
-        parts = [model(part, cache=cache) for part in tokens.split(chunks, dim=1)]
+        parts = [model(part, context=cache) for part in tokens.split(chunks, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
     assert cache.length == sum(chunks)
 
@@ -111,9 +113,9 @@ def test_a_prefill_and_single_steps_equal_one_pass() -> None:
     cache = KVCache(SMALL.block_size)
     with torch.no_grad():
         whole = model(tokens)
-        torch.testing.assert_close(model(tokens[:, :10], cache=cache), whole[:, :10], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model(tokens[:, :10], context=cache), whole[:, :10], atol=1e-5, rtol=1e-5)
         for t in range(10, 16):
-            step = model(tokens[:, t : t + 1], cache=cache)
+            step = model(tokens[:, t : t + 1], context=cache)
             torch.testing.assert_close(step[:, 0], whole[:, t], atol=1e-5, rtol=1e-5)
 
 
@@ -155,3 +157,22 @@ def test_dropout_acts_in_training_only() -> None:
 def test_sizes_that_cannot_be_are_refused(sizes: dict[str, float], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         GPT2Config(**sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt3"])
+def test_padding_adds_rows_and_no_logits(architecture: str) -> None:
+    found, tokens = ARCHITECTURES[architecture], some_tokens(T=7)
+    sizes = {"block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
+    torch.manual_seed(0)
+    wide = found.model(found.config(64, **sizes))  # as a padded vocabulary was said before there was padded_vocab_size
+    torch.manual_seed(0)
+    padded = found.model(found.config(53, **sizes, padded_vocab_size=64))
+    for (name, theirs), (ours_name, ours) in zip(wide.named_parameters(), padded.named_parameters(), strict=True):
+        assert name == ours_name and torch.equal(theirs, ours)
+    assert torch.equal(padded(tokens), wide(tokens)[..., :53])
+
+
+@pytest.mark.parametrize("config", [GPT2Config, GPT3Config])
+def test_fewer_rows_than_ids_are_refused(config: type[GPT2Config]) -> None:
+    with pytest.raises(UserError, match=r"model\.padded_vocab_size = 52 .* at least model\.vocab_size = 53"):
+        config(vocab_size=53, padded_vocab_size=52)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glassgpt.errors import UserError
-from glassgpt.models.attention import causal_mask
+from glassgpt.models.attention import window_mask
 from glassgpt.models.context import Documents, KVCache
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.models.gpt3 import GPT3, GPT3Config, banded_mask
+from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.training.losses import Batch, next_token_loss
 
 SMALL = GPT3Config(vocab_size=53, block_size=16, n_layer=4, n_head=2, n_embd=12, band_width=4)
@@ -34,9 +34,9 @@ def some_tokens(B: int = 2, T: int = SMALL.block_size, seed: int = 1) -> Tensor:
 def test_a_band_by_hand() -> None:
     rows = ["1....", "11...", ".11..", "..11.", "...11"]
     whole = torch.tensor([[character == "1" for character in row] for row in rows])
-    assert torch.equal(banded_mask(5, 5, 2, torch.device("cpu")), whole)
-    assert torch.equal(banded_mask(2, 5, 2, torch.device("cpu")), whole[3:])  # the queries are the last positions
-    assert torch.equal(banded_mask(3, 5, 5, torch.device("cpu")), causal_mask(3, 5, torch.device("cpu")))
+    assert torch.equal(window_mask(5, 5, 2, torch.device("cpu"))[0, 0], whole)
+    assert torch.equal(window_mask(2, 5, 2, torch.device("cpu"))[0, 0], whole[3:])  # the queries are the last positions
+    assert window_mask(3, 5, 5, torch.device("cpu")) is None  # as wide as the context: causality alone decides
 
 
 def test_a_banded_layer_sees_its_band_and_a_dense_one_all() -> None:
@@ -74,7 +74,7 @@ def test_cached_logits_equal_those_of_one_pass(chunks: list[int]) -> None:
     tokens = some_tokens(T=sum(chunks))
     cache = KVCache(SMALL.block_size)
     with torch.no_grad():
-        parts = [model(part, cache=cache) for part in tokens.split(chunks, dim=1)]
+        parts = [model(part, context=cache) for part in tokens.split(chunks, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_documents_of_a_row_do_not_see_each_other() -> None:
     """Each gets the logits of a row of its own, bands included."""
     model, tokens = awake(), some_tokens(B=1) % 52  # 52 is the eot_id
     tokens[0, [0, 7]] = 52
-    together = model(tokens, cache=Documents(tokens, 52))
+    together = model(tokens, context=Documents(tokens, 52))
     for part in (slice(0, 7), slice(7, 16)):
         torch.testing.assert_close(together[:, part], model(tokens[:, part]), atol=1e-5, rtol=1e-5)
 

@@ -6,8 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from glassgpt.models import Model, build_model
+from glassgpt.models.attention import Attention
 from glassgpt.models.context import KVCache
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.gpt3 import GPT3, GPT3Config
+from glassgpt.models.ladder import LadderConfig
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 3))
@@ -19,7 +26,7 @@ def test_it_returns_all_so_far_of_each_layer(chunks: list[int], n_layer: int) ->
     for n_tokens in chunks:
         new = slice(cache.length, cache.length + n_tokens)
         for layer in range(n_layer):
-            k, v = cache.append(layer, keys[layer, :, :, new], values[layer, :, :, new])
+            k, v, _ = cache.append(layer, keys[layer, :, :, new], values[layer, :, :, new])
             assert torch.equal(k, keys[layer, :, :, : new.stop])
             assert torch.equal(v, values[layer, :, :, : new.stop])
         cache.advance(n_tokens)
@@ -40,7 +47,98 @@ def test_memory_is_taken_once() -> None:
     cache = KVCache(block_size=64)
     places = set()
     for _ in range(64):
-        k, _ = cache.append(0, torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+        k, _, _ = cache.append(0, torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
         cache.advance(1)
         places.add(k.untyped_storage().data_ptr())
     assert len(places) == 1
+
+
+MODELS = {
+    "gpt2": GPT2(GPT2Config(23, 16, n_layer=2, n_head=2, n_embd=12)),
+    "gpt3": GPT3(GPT3Config(23, 16, n_layer=4, n_head=2, n_embd=12, band_width=4)),  # banded in every second layer
+    "head": build_model("head", LadderConfig(23, 16, n_embd=12)),  # attention spelled out
+    "decoder": build_model("decoder", LadderConfig(23, 16, n_layer=2, n_head=2, n_embd=12)),
+}
+
+
+def awake(name: str) -> Model:
+    torch.manual_seed(0)
+    for parameter in MODELS[name].parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return MODELS[name].eval()
+
+
+@torch.no_grad()
+def write_greedily(model: Model, prompts: list[list[int]], n: int) -> tuple[list[list[int]], list[Tensor]]:
+    """Right-padded prompts together: the ids that follow each, and the logits (B, V) of every step."""
+    cache, lengths = KVCache(model.config.block_size), torch.tensor([len(prompt) for prompt in prompts])
+    padded = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
+    logits = model(padded, context=cache)[torch.arange(len(prompts)), lengths - 1]
+    cache.truncate(lengths)
+    steps, chosen = [logits], [logits.argmax(dim=-1)]
+    for _ in range(n - 1):
+        steps.append(model(chosen[-1][:, None], context=cache)[:, -1])
+        chosen.append(steps[-1].argmax(dim=-1))
+    return torch.stack(chosen, dim=1).tolist(), steps
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(prompts=st.lists(st.lists(st.integers(0, 22), min_size=1, max_size=10), min_size=1, max_size=4))
+@settings(max_examples=15)
+def test_prompts_of_different_lengths_are_gone_on_with_as_each_alone(name: str, prompts: list[list[int]]) -> None:
+    model = awake(name)
+    together, steps = write_greedily(model, prompts, 6)
+    for row, prompt in enumerate(prompts):
+        [alone], steps_alone = write_greedily(model, [prompt], 6)
+        assert together[row] == alone
+        for logits, expected in zip(steps, steps_alone, strict=True):
+            torch.testing.assert_close(logits[row], expected[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt3"])
+def test_rows_of_different_lengths_may_get_several_tokens_at_once(name: str) -> None:
+    model, cache = awake(name), KVCache(16)
+    tokens = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = model(tokens)
+        model(tokens[:, :7], context=cache)
+        cache.truncate(torch.tensor([3, 7]))
+        more = model(torch.stack([tokens[0, 3:8], tokens[1, 7:12]]), context=cache)
+    torch.testing.assert_close(more[0], whole[0, 3:8], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(more[1], whole[1, 7:12], atol=1e-5, rtol=1e-5)
+    assert cache.length == 12
+    assert cache.lengths is not None and cache.lengths.tolist() == [8, 12]
+
+
+def test_rows_of_one_length_need_no_mask() -> None:
+    cache = KVCache(8)
+    rows = torch.zeros(2, 1, 4, 4)
+    cache.append(0, rows, rows)
+    cache.advance(4)
+    cache.truncate(torch.tensor([3, 3]))
+    assert (cache.length, cache.lengths) == (3, None)
+    assert cache.append(0, rows[:, :, :1], rows[:, :, :1])[2] is None
+
+
+def test_what_was_never_written_is_not_read() -> None:
+    """Fresh memory may hold a NaN, which no weight of zero takes away."""
+    cache = KVCache(8)
+    rows = torch.ones(2, 1, 4, 4)
+    cache.append(0, rows, rows)
+    cache.advance(4)
+    for part in cache._layers[0]:
+        part[:, :, 4:] = torch.nan
+    cache.truncate(torch.tensor([2, 4]))
+    k, v, mask = cache.append(0, rows[:, :, :1], rows[:, :, :1])
+    assert mask is not None
+    assert not Attention()(rows[:, :, :1], k, v, mask).isnan().any()
+
+
+@pytest.mark.parametrize("lengths", [[5, 1], [-1, 2]])
+def test_a_row_cannot_keep_what_it_does_not_have(lengths: list[int]) -> None:
+    cache = KVCache(8)
+    rows = torch.zeros(2, 1, 4, 4)
+    cache.append(0, rows, rows)
+    cache.advance(4)
+    with pytest.raises(ValueError, match=r"cannot keep .* positions of rows that have \[4, 4\]"):
+        cache.truncate(torch.tensor(lengths))

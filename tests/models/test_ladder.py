@@ -79,7 +79,7 @@ def test_the_cache_changes_nothing(section: Section, pieces: list[int]) -> None:
     cache = KVCache(CONFIG.block_size)
     with torch.no_grad():
         whole = model(tokens)
-        in_pieces = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+        in_pieces = torch.cat([model(piece, context=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
     assert cache.length == sum(pieces)
     torch.testing.assert_close(in_pieces, whole, rtol=1e-5, atol=1e-5)
 

@@ -10,6 +10,7 @@ import torch
 
 from glassgpt.costs.hardware import Hardware, find_hardware
 from glassgpt.errors import UserError
+from glassgpt.models.sizes import embedding_rows
 from glassgpt.planning.plan import make_plan, planned_config
 from glassgpt.runs import micro_batch as room
 from glassgpt.runs.config import load_config
@@ -74,13 +75,13 @@ def test_what_does_not_fit_is_not_measured_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "n_ids", "vocab_size"),
+    ("recipe", "vocab_size", "rows"),
     [("char-tiny", 65, 65), ("gpt2-mini", 4000, 4096), ("gpt2-124m", 50257, 50304)],
 )
-def test_the_vocabulary_is_the_tokenizers_where_the_recipe_has_none(recipe: str, n_ids: int, vocab_size: int) -> None:
-    config, found, notes = planned_config(recipe)
-    assert found == n_ids
-    assert config.model.vocab_size >= vocab_size
+def test_the_vocabulary_is_the_tokenizers_where_the_recipe_has_none(recipe: str, vocab_size: int, rows: int) -> None:
+    config, notes = planned_config(recipe)
+    assert config.model.vocab_size == vocab_size
+    assert embedding_rows(config.model) == rows
     assert any("65 characters are assumed" in note for note in notes) == (recipe == "char-tiny")
 
 
@@ -119,22 +120,22 @@ def test_auto_becomes_a_number_in_the_runs_config(text_file: Path, tmp_path: Pat
 
 
 def test_auto_divides_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, n_ids, _ = planned_config("char-tiny", ["training.micro_batch=auto"])
-    memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32")
+    config, _ = planned_config("char-tiny", ["training.micro_batch=auto"])
+    memory = estimate_memory(config, find_hardware("cpu"), precision="float32")
     space = memory.peak(5, accumulates=True)
     hardware = Hardware("small", int(space / 0.9) + 1, None, "cpu", "float32", memory.floor)
     monkeypatch.setattr(room, "local_hardware", lambda runtime: hardware)
     lines: list[str] = []
-    assert with_micro_batch(config, build_runtime("cpu"), n_ids, lines.append).training.micro_batch == 4  # of 12 rows
+    assert with_micro_batch(config, build_runtime("cpu"), lines.append).training.micro_batch == 4  # of 12 rows
     assert len(lines) == 1
 
 
 def test_a_model_with_no_room_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, n_ids, _ = planned_config("char-tiny", ["training.micro_batch=auto"])
+    config, _ = planned_config("char-tiny", ["training.micro_batch=auto"])
     monkeypatch.setattr(room, "local_hardware", lambda runtime: Hardware("small", 10, None, "cpu", "float32"))
     monkeypatch.setattr(room, "resident_bytes", lambda: 300 << 20)  # other tests may have left this process large
     with pytest.raises(UserError, match=r"this model does not fit on small: one row needs about 0\.[3-9] GiB"):
-        with_micro_batch(config, build_runtime("cpu"), n_ids, lambda line: None)
+        with_micro_batch(config, build_runtime("cpu"), lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +146,14 @@ def test_a_model_with_no_room_at_all_is_refused(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_out_of_memory_names_a_micro_batch_that_fits(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, n_ids, _ = planned_config("char-tiny")
-    memory = estimate_memory(config, find_hardware("cpu"), n_ids=n_ids, precision="float32").with_floor(0, on_heap=True)
+    config, _ = planned_config("char-tiny")
+    memory = estimate_memory(config, find_hardware("cpu"), precision="float32").with_floor(0, on_heap=True)
     space = memory.peak(6, accumulates=True)
     hardware = Hardware("small", int(space / 0.9) + 1, None, "cpu", "float32", 0)
     monkeypatch.setattr(room, "local_hardware", lambda runtime: hardware)
     with (
         pytest.raises(UserError, match=r"a micro-batch of 12 rows needs .* --set training\.micro_batch=6: about"),
-        out_of_memory_advice(config, build_runtime("cpu"), n_ids),
+        out_of_memory_advice(config, build_runtime("cpu")),
     ):
         raise error
 
@@ -166,8 +167,8 @@ def test_an_allocation_that_fails_in_training_is_one_sentence(text_file: Path, t
 
 
 def test_another_error_passes() -> None:
-    config, n_ids, _ = planned_config("char-tiny")
-    with pytest.raises(RuntimeError, match="shapes differ"), out_of_memory_advice(config, build_runtime("cpu"), n_ids):
+    config, _ = planned_config("char-tiny")
+    with pytest.raises(RuntimeError, match="shapes differ"), out_of_memory_advice(config, build_runtime("cpu")):
         raise RuntimeError("shapes differ")
 
 

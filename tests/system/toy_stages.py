@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glassgpt.cli.main import main
 from glassgpt.data.loader import Loader
-from glassgpt.models import build_model
+from glassgpt.models import Model, build_model
 from glassgpt.runs.pretraining import Pretraining, PretrainingKind
 from glassgpt.runs.stages import STAGES
 from glassgpt.training.losses import Loss
@@ -36,7 +36,7 @@ class Pairs:
         return 2 * self.chosen.numel()
 
 
-class RewardModel(nn.Module):
+class RewardModel(Model):
     """`tokens (B, T)` to a reward each, (B,): a linear head on the features of the last token."""
 
     def __init__(self, base: Any) -> None:
@@ -50,8 +50,8 @@ class RewardModel(nn.Module):
     def blocks(self) -> nn.ModuleList:
         return self.base.blocks
 
-    def features(self, tokens: Tensor) -> Tensor:
-        return self.base.features(tokens)
+    def features(self, tokens: Tensor, *, context: Any = None) -> Tensor:
+        return self.base.features(tokens, context=context)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.reward(self.features(tokens)[:, -1]).squeeze(-1)
@@ -92,7 +92,7 @@ class RewardStage(Pretraining):
 
 
 class RewardKind(PretrainingKind):
-    def build_model(self, config: Any) -> nn.Module:
+    def build_model(self, config: Any) -> Model:
         return RewardModel(build_model(config.architecture, config.model))
 
     def build(self, config: Any, model: Any, data: Any, runtime: Any) -> RewardStage:

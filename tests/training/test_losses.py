@@ -81,14 +81,10 @@ def test_logits_of_low_precision_are_summed_in_float32() -> None:
     assert total.item() == pytest.approx(sum_by_hand(model, inputs, targets, torch.ones_like(targets)), rel=1e-5)
 
 
-def test_logits_beyond_the_real_ids_take_no_part() -> None:
-    model, inputs, targets = build_table(), torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 0]])
-    loss = next_token_loss(model, Batch(inputs, targets), n_ids=3)
-    padded = loss.sum
-    expected = torch.nn.functional.cross_entropy(model.table.weight[:3, :3], targets[0], reduction="sum")
-    torch.testing.assert_close(padded, expected)
-    padded.backward()
-    assert not model.table.weight.grad[:, 3:].any()
+def test_a_chunk_of_what_has_no_head_of_its_own_is_refused() -> None:
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(TypeError, match="`features` and `head`, which Table does not have"):
+        next_token_loss(build_table(), Batch(tokens, tokens), chunk=1)
 
 
 @given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 25), st.booleans())
@@ -101,8 +97,8 @@ def test_in_chunks_it_has_the_same_sum_and_gradients(B: int, T: int, chunk: int,
     results = []
     for held in (0, chunk):
         torch.manual_seed(0)
-        model = GPT2(GPT2Config(vocab_size=16, block_size=8, n_layer=1, n_head=2, n_embd=8))
-        loss = next_token_loss(model, batch, n_ids=11, eot_id=0, chunk=held)
+        model = GPT2(GPT2Config(11, block_size=8, n_layer=1, n_head=2, n_embd=8, padded_vocab_size=16))
+        loss = next_token_loss(model, batch, eot_id=0, chunk=held)
         total, weight = loss.sum, loss.weight
         total.backward()
         results.append((total.detach(), float(weight), [parameter.grad for parameter in model.parameters()]))

@@ -12,13 +12,14 @@ import pytest
 from glassgpt.data.shards import dtype_for, write_shard
 from glassgpt.errors import UserError
 from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models.sizes import embedding_rows
 from glassgpt.report.bars_picture import Bar, draw_bars
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.tricks import TRICKS, Measured, Results, Setup, TrickRow, explanation
 from glassgpt.tricks import measure as module
 from glassgpt.tricks.measure import measure_tricks, run_apart
 
-SETUP = Setup("gpt2", GPT2Config(50, 16, 2, 2, 16), OptimizerConfig(), rows=4, n_ids=50, device="cpu")
+SETUP = Setup("gpt2", GPT2Config(50, 16, 2, 2, 16), OptimizerConfig(), rows=4, device="cpu")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -46,9 +47,9 @@ def test_each_trick_differs_from_the_plain_setup_in_one_way() -> None:
 
 def test_a_padded_vocabulary_is_the_next_multiple() -> None:
     padded = next(trick for trick in TRICKS if trick.name == "padded vocabulary")
-    gpt2 = replace(SETUP, model=GPT2Config(vocab_size=50257), n_ids=50257)
-    assert padded.with_it(gpt2).model.vocab_size == 50304
-    assert padded.with_it(gpt2).n_ids == 50257
+    gpt2 = replace(SETUP, model=GPT2Config(vocab_size=50257))
+    changed = padded.with_it(gpt2).model
+    assert (changed.vocab_size, embedding_rows(changed)) == (50257, 50304)
 
 
 def test_ratios_are_of_with_to_without_whichever_is_the_plain_one(

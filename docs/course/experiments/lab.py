@@ -14,6 +14,7 @@ from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
+from glassgpt.models import Model
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig
 
@@ -61,10 +62,10 @@ def train(
         after_step(step + 1, loss.item())
 
 
-def validation_loss(model: nn.Module, dataset: Dataset, block_size: int = 32, max_tokens: int = 20_000) -> float:
+def validation_loss(model: Model, dataset: Dataset, max_tokens: int = 20_000) -> float:
     """Nats per token on that many tokens of the validation split."""
     token_bytes = bytes_per_token(dataset.tokenizer)
-    return evaluate(model, dataset.val, token_bytes, CPU, block_size=block_size, max_tokens=max_tokens).loss
+    return evaluate(model, dataset.val, token_bytes, CPU, max_tokens=max_tokens).loss
 
 
 def row(*cells: object, width: int = 14) -> None:

@@ -12,20 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from glassgpt.errors import UserError
+from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
 
 def evaluate_tasks(
-    model: nn.Module,
+    model: Model,
     tokenizer: Tokenizer,
     tasks: Sequence[str],
     runtime: Runtime,
     *,
-    block_size: int,
     prefix_id: int,
     include_path: str | Path | None = None,
     limit: int | None = None,
@@ -47,7 +45,7 @@ def evaluate_tasks(
         raise UserError(f"there is no folder '{include_path}' of tasks: --include-path names one with YAML files")
     manager = TaskManager(include_path=None if include_path is None else str(include_path))
     _check_tasks(tasks, manager.all_tasks)
-    adapter = GlassGPT(model, tokenizer, runtime, block_size=block_size, prefix_id=prefix_id)
+    adapter = GlassGPT(model, tokenizer, runtime, prefix_id=prefix_id)
     try:
         found = simple_evaluate(
             adapter, tasks=list(tasks), task_manager=manager, limit=limit, num_fewshot=num_fewshot, log_samples=False,

@@ -10,11 +10,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from torch import Generator, nn
+from torch import Generator
 
 from glassgpt.errors import UserError
 from glassgpt.evaluation.scoring import Pair, score
 from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 from glassgpt.tokenizers.stream import StreamDecoder
@@ -26,12 +27,10 @@ SEED = 1234  # of drawn texts, which lm-eval wants to be the same at every call
 class GlassGPT(TemplateLM):
     """A model of ours. What is left to lm-eval: how a text is cut into context and continuation, and into windows."""
 
-    def __init__(
-        self, model: nn.Module, tokenizer: Tokenizer, runtime: Runtime, *, block_size: int, prefix_id: int
-    ) -> None:
+    def __init__(self, model: Model, tokenizer: Tokenizer, runtime: Runtime, *, prefix_id: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.runtime = model, tokenizer, runtime
-        self.block_size, self._prefix_id = block_size, prefix_id
+        self.block_size, self._prefix_id = model.config.block_size, prefix_id
 
     @property
     def eot_token_id(self) -> int:
@@ -49,9 +48,7 @@ class GlassGPT(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs = [Pair(context, continuation) for _, context, continuation in requests]
-        scores = score(
-            self.model, pairs, self.runtime, block_size=self.block_size, vocab_size=self.tokenizer.vocab_size
-        )
+        scores = score(self.model, pairs, self.runtime)
         return [(float(nats), bool(greedy)) for nats, greedy in zip(*scores, strict=True)]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -78,8 +75,8 @@ class GlassGPT(TemplateLM):
         sampling = SamplingConfig(temperature, options.get("top_k"), options.get("top_p"))
         decoder, text = StreamDecoder(self.tokenizer), ""
         for id in generate(
-            self.model, ids, sampling, block_size=self.block_size, vocab_size=self.tokenizer.vocab_size,
-            max_new_tokens=limit, generator=Generator().manual_seed(SEED),
+            self.model, ids, sampling,
+            max_new_tokens=limit, vocab_size=self.tokenizer.vocab_size, generator=Generator().manual_seed(SEED),
         ):  # fmt: skip
             if id == self._prefix_id and not self.tokenizer.token_bytes(id):  # the end of the text
                 break

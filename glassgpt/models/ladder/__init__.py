@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.ladder.s01_bigram import BigramModel
 from glassgpt.models.ladder.s02_embedding import EmbeddingModel
@@ -21,6 +19,7 @@ from glassgpt.models.ladder.s07_blocks import BlocksModel
 from glassgpt.models.ladder.s08_residual import ResidualModel
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
 from glassgpt.models.ladder.s10_decoder import DecoderModel
+from glassgpt.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Section:
     number: int
     name: str
     idea: str
-    model: Callable[[LadderConfig], nn.Module]
+    model: Callable[[LadderConfig], Model]
 
 
 SECTIONS = (

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
-class BigramModel(nn.Module):
+class BigramModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, each position on its own."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -26,11 +27,11 @@ class BigramModel(nn.Module):
         self.head = nn.Identity()  # a row of the table is already logits
         nn.init.zeros_(self.table.weight)  # every token equally likely: the first loss is ln V, that of a blind guess
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        """tokens (B, T) to their rows of the table (B, T, V). Nothing of the past is needed: the cache only counts."""
-        if cache is not None:
-            cache.advance(tokens.size(1))
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        """tokens (B, T) to their rows of the table (B, T, V). Nothing of the past is needed: a cache only counts."""
+        if context is not None:
+            context.advance(tokens.size(1))
         return self.table(tokens)
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

@@ -13,11 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
-class EmbeddingModel(nn.Module):
+class EmbeddingModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`; each position still on its own."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -29,15 +30,14 @@ class EmbeddingModel(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)  # small: the first guess is nearly blind, a loss of about ln V
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        """tokens (B, T) to what they are plus where they stand (B, T, C). The cache only counts the positions."""
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        """tokens (B, T) to what they are plus where they stand (B, T, C). A cache only counts the positions."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        if cache is not None:
-            cache.advance(T)
+        if context is not None:
+            context.advance(T)
         return x
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

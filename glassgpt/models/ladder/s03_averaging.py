@@ -19,8 +19,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
 def average_by_loop(x: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def average_by_softmax(x: Tensor) -> Tensor:
     return weights @ x
 
 
-class AveragingModel(nn.Module):
+class AveragingModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, from the mean of all tokens so far."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -57,26 +58,27 @@ class AveragingModel(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the mean of the embeddings up to each of them (B, T, C)."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        if cache is not None:
-            x = remember(x, cache)  # (B, S, C)
+        if context is not None:
+            x = remember(x, context)  # (B, S, C)
         return average_by_softmax(x)[:, -T:]
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))
 
 
-def remember(x: Tensor, cache: KVCache) -> Tensor:
-    """Adds x (B, T, C) to the cache and returns all S positions so far (B, S, C).
+def remember(x: Tensor, context: Context) -> Tensor:
+    """Adds x (B, T, C) to the context and returns all S positions so far (B, S, C).
 
-    The cache keeps a key and a value per position. Here a position has no key, only itself, so it is stored as both.
+    A cache keeps a key and a value per position. Here a position has no key, only itself, so it is stored as both.
     """
-    new = x.unsqueeze(1)  # the cache has heads: (B, 1, T, C)
-    _, values = cache.append(0, new, new)
-    cache.advance(x.size(1))
+    new = x.unsqueeze(1)  # a cache has heads: (B, 1, T, C)
+    _, values, mask = context.append(0, new, new)
+    if mask is not None:
+        raise ValueError("this section averages all positions so far: it can leave none out")
+    context.advance(x.size(1))
     return values.squeeze(1)

@@ -17,8 +17,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
 def attention_scores(q: Tensor, k: Tensor) -> Tensor:
@@ -35,19 +36,22 @@ class SelfAttentionHead(nn.Module):
         self.key = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.value = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
         q, k, v = self.query(x), self.key(x), self.value(x)  # each (B, T, D)
-        if cache is not None:
-            keys, values = cache.append(0, k.unsqueeze(1), v.unsqueeze(1))  # the cache has heads: (B, 1, S, D)
+        mask = None
+        if context is not None:
+            keys, values, mask = context.append(0, k.unsqueeze(1), v.unsqueeze(1))  # a context has heads: (B, 1, S, D)
             k, v = keys.squeeze(1), values.squeeze(1)
         T, S = q.size(1), k.size(1)
         past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # the queries come last
+        if mask is not None:
+            past = mask.squeeze(1)  # (B, T, S)
         scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
         pattern = scores.softmax(dim=-1)  # (B, T, S), each row sums to 1
         return pattern @ v
 
 
-class HeadModel(nn.Module):
+class HeadModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through one attention head."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -60,16 +64,15 @@ class HeadModel(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to what the head heard at each of them (B, T, C)."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        x = self.attn(x, cache)
-        if cache is not None:
-            cache.advance(T)
+        x = self.attn(x, context)
+        if context is not None:
+            context.advance(T)
         return x
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
@@ -32,13 +33,14 @@ class CausalSelfAttention(nn.Module):
         self.inner = Attention()
         self.proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        out = self.inner(q, k, v)  # (B, H, T, D)
+        mask = None
+        if context is not None:
+            k, v, mask = context.append(self.layer, k, v)
+        out = self.inner(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
         return self.proj(out)
 
@@ -50,11 +52,11 @@ class Block(nn.Module):
         super().__init__()
         self.attn = CausalSelfAttention(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
-        return self.attn(x, cache)
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+        return self.attn(x, context)
 
 
-class MultiHeadModel(nn.Module):
+class MultiHeadModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through H attention heads."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -66,17 +68,16 @@ class MultiHeadModel(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to what the heads heard at each of them (B, T, C)."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         for block in self.blocks:
-            x = block(x, cache)
-        if cache is not None:
-            cache.advance(T)
+            x = block(x, context)
+        if context is not None:
+            context.advance(T)
         return x
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

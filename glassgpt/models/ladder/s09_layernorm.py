@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.context import KVCache
+from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
+from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
@@ -33,13 +34,14 @@ class CausalSelfAttention(nn.Module):
         self.inner = Attention()
         self.proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        out = self.inner(q, k, v)  # (B, H, T, D)
+        mask = None
+        if context is not None:
+            k, v, mask = context.append(self.layer, k, v)
+        out = self.inner(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
         return self.proj(out)
 
@@ -66,12 +68,12 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
-        x = x + self.attn(self.norm1(x), cache)
+    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+        x = x + self.attn(self.norm1(x), context)
         return x + self.mlp(self.norm2(x))
 
 
-class LayerNormModel(nn.Module):
+class LayerNormModel(Model):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`, through `n_layer` pre-norm blocks."""
 
     def __init__(self, config: LadderConfig) -> None:
@@ -84,17 +86,16 @@ class LayerNormModel(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the final residual stream, normalised (B, T, C)."""
         T = tokens.size(1)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + T, device=tokens.device)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         for block in self.blocks:
-            x = block(x, cache)
-        if cache is not None:
-            cache.advance(T)
+            x = block(x, context)
+        if context is not None:
+            context.advance(T)
         return self.norm(x)
 
-    def forward(self, tokens: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        return self.head(self.features(tokens, cache=cache))
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

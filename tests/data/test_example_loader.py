@@ -172,7 +172,7 @@ def test_bad_sizes_and_rows_are_refused(tmp_path: Path) -> None:
 
 def packed_loss(model: nn.Module, rows: ExampleRows) -> Loss:
     """Cross-entropy of packed rows: the sum over trained-on targets, and their number."""
-    logits = model(rows.inputs, cache=Documents.from_starts(rows.starts))
+    logits = model(rows.inputs, context=Documents.from_starts(rows.starts))
     mask = rows.mask.flatten()
     total = sum_token_losses(logits.flatten(0, 1), rows.targets.flatten(), mask, None)
     return Loss(total, mask.sum(dtype=torch.float32))

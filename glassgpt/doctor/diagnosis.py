@@ -107,7 +107,7 @@ def from_recipe(
     recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], note: Callable[[str], None]
 ) -> Subject:
     """A recipe with its text prepared and its device found."""
-    changes = Changes(False, overrides, settings, None)
+    changes = Changes(overrides, settings)
     sections = load_recipe(recipe, note)
     config = changes.apply(sections, note=note)
     runtime = build_runtime(config.machine.device, config.machine.dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_
 from glassgpt.runs.micro_batch import with_micro_batch
 from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
-from glassgpt.runtime.distributed import Ranks
+from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.tokenizers import TokenizerConfig, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint
 from glassgpt.training.metrics import read_lines
@@ -57,10 +57,10 @@ Note = Callable[[str], None]
 class Changes:
     """What a user changes in a recipe, in the order in which it is applied."""
 
-    overfit_batch: bool
-    overrides: Sequence[str]
-    values: Mapping[str, Any]
-    max_steps: int | None
+    overrides: Sequence[str] = ()  # "section.field=value"
+    values: Mapping[str, Any] = field(default_factory=dict)  # by "section.field"
+    max_steps: int | None = None
+    overfit_batch: bool = False
 
     def apply(self, sections: Sections, n_ids: int | None = None, note: Note = quiet) -> RunConfig:
         """The checked config of `sections` with the changes made; `note` as in `load_recipe`.
@@ -120,7 +120,14 @@ class Decision:
 
 
 def decide_new_run(
-    folder: Path, recipe: str, changes: Changes, corpus: Corpus | None, overwrite: bool, ranks: Ranks, note: Note
+    folder: Path,
+    recipe: str,
+    changes: Changes,
+    *,
+    corpus: Corpus | None = None,
+    overwrite: bool = False,
+    ranks: Ranks = ALONE,
+    note: Note = quiet,
 ) -> Decision:
     """A new run. Everything is checked and prepared before the folder, or an old run's, is touched."""
     check_free(folder, overwrite)
@@ -148,7 +155,13 @@ def decide_new_run(
 
 
 def decide_resumed_run(
-    folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, ranks: Ranks, note: Note
+    folder: Path,
+    recipe: str | None,
+    changes: Changes,
+    *,
+    corpus: Corpus | None = None,
+    ranks: Ranks = ALONE,
+    note: Note = quiet,
 ) -> Decision:
     """The run in `folder`, from its last checkpoint that can be resumed from."""
     folder = find_run(folder)
@@ -178,8 +191,8 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
         sections = inherit(sections, stored)
     # What a recipe leaves open was decided when the run began.
     decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
-    for section, field in decided:
-        sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
+    for section, name in decided:
+        sections.setdefault(section, {}).setdefault(name, getattr(getattr(stored, section), name))
     machine = sections.setdefault("machine", {})
     if machine.get("dtype", "auto") == "auto":
         machine["dtype"] = stored.machine.dtype

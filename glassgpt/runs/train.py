@@ -97,14 +97,18 @@ def train(
             if init_from is not None:
                 values["run.init_from"] = named_run(init_from)
             values |= {"evaluation.track": list(track)} if track else {}
-            changes = Changes(overfit_batch, overrides, values, max_steps)
+            changes = Changes(overrides, values, max_steps, overfit_batch)
             held.enter_context(lock_run(folder))
             can_begin = recipe is not None or source is not None or init_from is not None
             if resume and (folder.exists() or not can_begin):
-                return decide_resumed_run(folder, recipe, changes, corpus, ranks, listener.note).to_json()
+                decision = decide_resumed_run(folder, recipe, changes, corpus=corpus, ranks=ranks, note=listener.note)
+                return decision.to_json()
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
-            return decide_new_run(folder, new, changes, corpus, overwrite, ranks, listener.note).to_json()
+            decision = decide_new_run(
+                folder, new, changes, corpus=corpus, overwrite=overwrite, ranks=ranks, note=listener.note
+            )
+            return decision.to_json()
 
         decision = Decision.from_json(ranks.on_first(decide))
         device = _carry_out(decision, ranks, listener)
@@ -119,7 +123,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
         if ranks.first and not (folder / "report.html").exists():
             write_report(folder)
         return "auto"
-    session = ranks.on_all(lambda: _build_session(decision, ranks, listener))
+    session = ranks.on_all(lambda: build_session(decision, ranks, listener))
     state = _create_run(session, decision.origin) if decision.checkpoint is None else _resume_run(session, decision)
     track = session.config.evaluation.track
     if track and ranks.first:
@@ -144,7 +148,7 @@ def _report(folder: Path) -> None:
     write_report(folder)
 
 
-def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:
+def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:
     """The same session on every rank: runtime, data, model, stage."""
     config = parse_run_config(decision.config)
     kind = find_stage(config.run.stage)

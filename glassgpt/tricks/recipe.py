@@ -28,7 +28,7 @@ def plain_setup(
     model.pop("vocab_size", None)
     model.pop("padded_vocab_size", None)  # that is one of the tricks
     values = {} if data is None else {"data.source": data}
-    changes = Changes(overfit_batch=False, overrides=overrides, values=values, max_steps=None)
+    changes = Changes(overrides, values)
     config = changes.apply(sections, note=note)
     if rows is not None and rows < 1:
         raise UserError(f"--rows {rows} is out of range: it must be at least 1")

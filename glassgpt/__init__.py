@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from glassgpt.interop.huggingface import load_hf
     from glassgpt.runs.exporting import export_hf
     from glassgpt.runs.importing import import_hf
+    from glassgpt.runs.listener import Listener
     from glassgpt.runs.run import Run, load
     from glassgpt.runs.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Listener": "glassgpt.runs.listener",
     "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
     "export_hf": "glassgpt.runs.exporting",
@@ -36,7 +38,18 @@ _HOMES = {
     "train": "glassgpt.runs.train",
 }
 
-__all__ = ["Run", "UserError", "__version__", "capture", "export_hf", "import_hf", "load", "load_hf", "train"]
+__all__ = [
+    "Listener",
+    "Run",
+    "UserError",
+    "__version__",
+    "capture",
+    "export_hf",
+    "import_hf",
+    "load",
+    "load_hf",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

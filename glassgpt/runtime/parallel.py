@@ -7,6 +7,7 @@ each.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -74,6 +75,8 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    # Logits without their padding are a view. The warning is about in-place operations on it, which no loss of ours has.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(.*\) returned a view tensor")
     mesh = init_device_mesh(device.type, (ranks.world_size,))
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
     for block in blocks_of(model):

@@ -53,7 +53,7 @@ class Stage(Protocol):
         """
 
     def batches(self, step: int) -> Sequence[MicroBatch]:
-        """This rank's micro-batches of a step, at least one, on the device of the runtime.
+        """This rank's micro-batches of a step, on the device of the runtime: at least one, and as many on every rank.
 
         Pure, but for what `state` holds: rollouts may be drawn from the model as it is now.
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,6 +263,61 @@ def test_an_error_of_the_first_rank_is_raised_by_the_others_and_said_by_none_of_
     with pytest.raises(ReportedByFirstRank, match="no such file"):
         second.on_first(fail)
     assert first.on_first(lambda: [1, 2]) == second.on_first(lambda: [3]) == [1, 2]
+
+
+def test_only_json_goes_through_the_store() -> None:
+    """A pickle would execute whatever reaches the port."""
+    first, second = (Ranks(rank, 2, store=store) for store in [HashStore()] for rank in range(2))
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        first.on_first(lambda: Path("runs"))
+    first, second = (Ranks(rank, 2, store=store) for store in [HashStore()] for rank in range(2))
+    decided = {"folder": "runs/x", "step": None, "lr": 0.1, "é": [True, 1 << 62]}
+    first.on_first(lambda: decided)
+    assert second.on_first(dict) == decided
+
+
+@pytest.mark.parametrize("failing", [(), (0,), (1,), (0, 2), (1, 2)])
+def test_an_error_on_any_rank_is_reported_by_one_and_raised_by_all(failing: tuple[int, ...]) -> None:
+    store = HashStore()
+
+    def work(rank: int) -> str:
+        if rank in failing:
+            raise UserError(f"nothing at {rank}")
+        return f"done {rank}"
+
+    def on_rank(rank: int) -> str:
+        try:
+            return Ranks(rank, 3, store=store).on_all(lambda: work(rank))
+        except ReportedByFirstRank as error:
+            return f"quiet: {error}"
+        except UserError as error:
+            return f"reports: {error}"
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(on_rank, range(3)))
+    if not failing:
+        assert found == ["done 0", "done 1", "done 2"]
+    else:
+        reporter = failing[0]
+        expected = [f"{'reports' if rank == reporter else 'quiet'}: nothing at {reporter}" for rank in range(3)]
+        assert found == expected
+
+
+def test_the_others_of_a_node_find_what_its_first_rank_has_made() -> None:
+    store, made, order = HashStore(), [], []
+
+    def work(rank: int) -> None:
+        order.append(rank)
+        if rank in (0, 2):  # the first of each node
+            made.append(rank // 2)
+        assert rank // 2 in made
+
+    def on_rank(rank: int) -> None:
+        Ranks(rank, 4, rank % 2, 2, rank // 2, store).on_all(lambda: work(rank), first_of_node_first=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(on_rank, (3, 1, 2, 0)))
+    assert sorted(order) == [0, 1, 2, 3]
 
 
 def test_recomputed_blocks_keep_their_names_and_their_dropout() -> None:

@@ -89,6 +89,36 @@ main()
 """
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_hold_few_logits(
+    start: type[Job], text_file: Path, tmp_path: Path, parallel: str, alone: Path
+) -> None:
+    """A loss that calls `features` and `head`, with validation, samples, and every block run again."""
+    way = ["--parallel", parallel, "--set", "training.loss_chunk=50", "--set", "machine.activation_checkpointing=true"]
+    code, _, err = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *way).end()
+    assert code == 0, err
+    assert_same_losses(tmp_path / "run", alone)
+
+
+# A program of a caller: what it does after training it does on every rank.
+CALLER = """
+import sys
+import glassgpt as gg
+data, folder, *overrides = sys.argv[1:]
+run = gg.train("char-tiny", data=data, run=folder, max_steps=2, listener=gg.Listener(), overrides=overrides)
+print("returned", "nothing" if run is None else run.step)
+"""
+
+
+def test_train_ends_no_caller(start: type[Job], text_file: Path, tmp_path: Path) -> None:
+    program = tmp_path / "caller.py"
+    program.write_text(CALLER)
+    overrides = [part for part in SETTINGS if part != "--set"]
+    code, out, err = start(text_file, tmp_path / "run", *overrides, program=[program]).end()
+    assert code == 0, err
+    assert sorted(out.split("\n")[:2]) == ["returned 2", "returned nothing"]
+
+
 def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path, alone: Path) -> None:
     Path("apart.py").write_text(APART)
     options = [
@@ -123,7 +153,8 @@ from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 ROWS, BLOCK, VOCAB = 12, 16, 29
 ranks = join_ranks()
-first, last = ranks.rank_slice(ROWS)
+# The first of two ranks has 4 of the 12 rows: ranks may have unequal numbers of targets.
+first, last = (0, ROWS) if not ranks.several else (0, 4) if ranks.first else (4, ROWS)
 
 
 def batches(step):
@@ -131,7 +162,8 @@ def batches(step):
     tokens = torch.randint(VOCAB, (ROWS, BLOCK), generator=draw)
     mask = torch.rand(ROWS, BLOCK, generator=draw) < torch.rand(ROWS, 1, generator=draw)
     mask[: (0, 3, 6)[step % 3]] = False  # at every third step nothing for the first of two ranks
-    rows = [slice(start, min(start + 4, last)) for start in range(first, last, 4)]
+    middle = (first + last) // 2  # as many micro-batches on every rank
+    rows = [slice(first, middle), slice(middle, last)]
     return [Batch(tokens[part], (3 * tokens[part] + 1) % VOCAB, mask[part]) for part in rows]
 
 
@@ -139,14 +171,15 @@ def train(parallel, recompute, chunk):
     runtime = build_runtime("cpu", ranks=ranks, parallel=parallel, activation_checkpointing=recompute)
     torch.manual_seed(0)
     model = GPT2(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=32))
-    losses = []
+    losses, seen = [], []
     fit(
         runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0),
         build_optimizer(model, OptimizerConfig()), batches=batches,
         expected_weight=ROWS * BLOCK / ranks.world_size, lr_at=lambda step: 0.003, runtime=runtime,
         scaler=runtime.build_scaler(), max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
-        on_step=lambda state, result: losses.append(result.loss),
+        on_step=lambda state, result: losses.append(result.loss) or seen.append(state.tokens_seen),
     )
+    assert seen[-1] == 20 * ROWS * BLOCK
     return losses
 
 

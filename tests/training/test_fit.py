@@ -374,3 +374,47 @@ def test_an_overflow_that_no_scale_mends_stops_the_run() -> None:
             loss_function=spoil("gradient", lambda call: True),
         )
     assert same(model, before)
+
+
+# Parameter groups, and figures of a loss
+
+
+def test_each_parameter_group_has_a_factor_of_the_learning_rate() -> None:
+    model = build()
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in model.parameters() if parameter.dim() != 2]
+    optimizer = torch.optim.SGD([{"params": matrices, "lr_factor": 0.5}, {"params": others}], lr=1.0)
+    _, seen = run(model, optimizer, 3, lr_at=lambda step: 0.1 * (step + 1), grad_clip=0.0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.15, 0.3])
+    assert [result.lr for _, result in seen] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_figures_are_means_over_the_whole_batch() -> None:
+    """Of micro-batches of 4 and 2 rows, by their weights; the loss and its gradient do not depend on them."""
+
+    def with_figures(model: nn.Module, batch: Batch) -> Loss:
+        loss = next_token_loss(model, batch)
+        rows = torch.arange(len(batch.inputs)).float()
+        return replace(loss, figures={"rows": (rows.sum(), float(len(rows))), "none": (0.0, 0.0)})
+
+    inputs, targets = draw_tokens()
+    model, other = build(), build()
+    _, seen = run(
+        model, adamw(model), 1, batches=lambda step: cut(inputs, targets, None, 4), loss_function=with_figures
+    )
+    run(other, adamw(other), 1, batches=lambda step: cut(inputs, targets, None, 4))
+    figures = seen[0][1].figures
+    assert figures["rows"] == pytest.approx((0 + 1 + 2 + 3 + 0 + 1) / 6)
+    assert math.isnan(figures["none"])
+    assert same(model, clone(other))
+
+
+@given(st.floats(0.01, 1e4))
+@settings(max_examples=10)
+def test_the_expected_weight_changes_nothing_but_rounding(expected_weight: float) -> None:
+    losses = []
+    for weight in (ROWS * BLOCK, expected_weight):
+        model = build()
+        _, seen = run(model, adamw(model), 3, expected_weight=weight)
+        losses.append([result.loss for _, result in seen])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)

@@ -75,7 +75,7 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    # Logits without their padding are a view. The warning is about in-place operations on it, which no loss of ours has.
+    # Logits without their padding are a view. The warning is about in-place operations on it: no loss has one.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(.*\) returned a view tensor")
     mesh = init_device_mesh(device.type, (ranks.world_size,))
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)

@@ -77,10 +77,10 @@ def fit(
     """Trains what `runtime.wrap` returned until `max_steps` or told to stop. Returns how far it came.
 
     `batches(step)` gives this rank's micro-batches of a step, as many on every rank. `lr_at(step)` gives the learning
-    rate; a parameter group with an `lr_factor` takes it times that factor. `expected_weight` is about the weight of one rank's
-    batch, see `train_step`. `on_step` sees every finished step; it may evaluate, save and print. `should_stop` must
-    answer the same on every rank. When `interrupted` is true on one rank, all stop after the step in which they learn
-    of it. Raises `Diverged` on every rank after MAX_SKIPPED steps in a row that could not be applied.
+    rate; a parameter group with an `lr_factor` takes it times that factor. `expected_weight` is about the weight of one
+    rank's batch, see `train_step`. `on_step` sees every finished step; it may evaluate, save and print. `should_stop`
+    must answer the same on every rank. When `interrupted` is true on one rank, all stop after the step in which they
+    learn of it. Raises `Diverged` on every rank after MAX_SKIPPED steps in a row that could not be applied.
     """
     alone = not runtime.ranks.several
     stopping = alone and interrupted()

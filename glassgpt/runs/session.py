@@ -11,7 +11,6 @@ from typing import Any
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
 from glassgpt.errors import UserError
 from glassgpt.evaluation.hellaswag import HellaSwag
-from glassgpt.evaluation.suites import open_suite
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.runs.micro_batch import out_of_memory_advice
@@ -40,7 +39,16 @@ class Interrupted(Exception):
 class Session:
     """A stage and its optimizer, ready to train from any step of the run in `folder`. Every rank has its own."""
 
-    def __init__(self, folder: Path, config: RunConfig, stage: Stage, runtime: Runtime, listener: Listener) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        stage: Stage,
+        suites: Mapping[str, HellaSwag],
+        runtime: Runtime,
+        listener: Listener,
+    ) -> None:
+        """`suites` are the test suites that the model takes while it trains, by name."""
         self.folder, self.config, self.stage = folder, config, stage
         self.runtime, self.listener = runtime, listener
         model = stage.model
@@ -54,19 +62,11 @@ class Session:
             keep_last=config.checkpoint.keep_last,
             snapshots=snapshot_steps(config.training.max_steps, config.checkpoint.snapshots),
         )  # fmt: skip
-        self._suites = {name: self._open_suite(name) for name in config.evaluation.suites}
+        self._suites = suites
         self._loss = math.inf  # of the last step
         self._validating = 0.0  # seconds spent on validation and suites
         self._seconds = 0.0  # spent in training so far, interruptions not counted
         self._clock = time.perf_counter()
-
-    def _open_suite(self, name: str) -> HellaSwag:
-        evaluation, tokenizer = self.config.evaluation, self.stage.tokenizer
-        file, limit = evaluation.suite_file, evaluation.suite_limit
-        # The first rank of a node may have to download it for the others.
-        return self.runtime.ranks.on_all(
-            lambda: open_suite(name, tokenizer, file=file, limit=limit), first_of_node_first=True
-        )
 
     def first_checkpoint(self) -> tuple[Files, dict[str, Any]]:
         """The checkpoint of step 0: its tensors, on the first rank, and its state."""

@@ -11,9 +11,11 @@ import torch
 
 from glassgpt.data.corpora import text_corpus
 from glassgpt.errors import ReportedByFirstRank, UserError
+from glassgpt.evaluation.hellaswag import HellaSwag
+from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
 from glassgpt.report.run_page import write_report
-from glassgpt.runs.config import dump_config, load_config, parse_run_config
+from glassgpt.runs.config import EvaluationConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.console import PlainListener
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
@@ -34,6 +36,7 @@ from glassgpt.runs.session import Interrupted, Session
 from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
+from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.build import build_again
 from glassgpt.training.checkpoint import record_score, write_checkpoint
 from glassgpt.training.config_formats import current_settings
@@ -78,7 +81,6 @@ def train(
     """
     ranks = join_ranks()
     listener = (listener or PlainListener()) if ranks.first else Listener()
-    corpus = text_corpus(text) if text is not None else None
     with contextlib.ExitStack() as held, ranks.together():
 
         def decide() -> dict[str, Any]:
@@ -88,6 +90,7 @@ def train(
                 raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
+            corpus = text_corpus(text) if text is not None else None
             source = corpus.source if corpus else data
             new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
             folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
@@ -123,7 +126,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
         if ranks.first and not (folder / "report.html").exists():
             write_report(folder)
         return "auto"
-    session = ranks.on_all(lambda: build_session(decision, ranks, listener))
+    session = build_session(decision, ranks, listener)
     state = _create_run(session, decision.origin) if decision.checkpoint is None else _resume_run(session, decision)
     track = session.config.evaluation.track
     if track and ranks.first:
@@ -145,6 +148,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
 
 
 def _report(folder: Path) -> None:
+    """Without the path, which `on_first` could not send as JSON."""
     write_report(folder)
 
 
@@ -155,8 +159,12 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     runtime = ranks.on_all(lambda: find_runtime(config, ranks))
     ranks.connect(runtime.device, compiling=runtime.compile)
     tokenizer = build_again(decision.tokenizer)
+    # The first rank of a node may have to make the shards, or to download a suite, for the others.
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
-    with _room_for_model(runtime):
+    suites = ranks.on_all(lambda: _open_suites(config.evaluation, tokenizer), first_of_node_first=True)
+
+    @_advising(runtime)
+    def build() -> Session:
         torch.manual_seed(config.training.seed)
         model = kind.build_model(config)
         if config.run.init_from and decision.checkpoint is None:
@@ -165,12 +173,19 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
             for tensor in model.state_dict().values():
                 ranks.broadcast(tensor)
         stage = kind.build(config, model, data, runtime)
-        return Session(Path(decision.folder), config, stage, runtime, listener)
+        return Session(Path(decision.folder), config, stage, suites, runtime, listener)
+
+    return ranks.on_all(build)
+
+
+def _open_suites(evaluation: EvaluationConfig, tokenizer: Tokenizer) -> dict[str, HellaSwag]:
+    file, limit = evaluation.suite_file, evaluation.suite_limit
+    return {name: open_suite(name, tokenizer, file=file, limit=limit) for name in evaluation.suites}
 
 
 @contextlib.contextmanager
-def _room_for_model(runtime: Runtime) -> Iterator[None]:
-    """Turns torch's error where memory for the weights is lacking into a UserError."""
+def _advising(runtime: Runtime) -> Iterator[None]:
+    """Turns torch's error for too little memory for the weights into a UserError."""
     try:
         yield
     except RuntimeError as error:  # torch has no class of its own for a CPU without room

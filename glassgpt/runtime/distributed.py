@@ -88,8 +88,8 @@ class Ranks:
         """Runs `work` on every rank and returns this rank's own result.
 
         Where it raises UserError on any rank, all ranks raise: the first of the failing ones its own error, the others
-        ReportedByFirstRank. With `first_of_node_first` the other ranks of a node begin once the node's first has
-        finished, so that they find in its cache what it has made there.
+        ReportedByFirstRank. `work` must not call `on_first` or `on_all` itself. With `first_of_node_first` the other
+        ranks of a node begin once the node's first has finished, so that they find in its cache what it has made there.
         """
         if not self.several:
             return work()

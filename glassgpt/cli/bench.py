@@ -1,4 +1,4 @@
-"""glassgpt bench: what things cost on this device."""
+"""`glassgpt bench`: measures training tricks on this device."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ import typer
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
 
-app = typer.Typer(no_args_is_help=True, help="Measure on this device what a trick of training gives.")
+app = typer.Typer(no_args_is_help=True, help="Benchmark training tricks on this device.")
 WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
 
 
 @app.command()
 def tricks(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (glassgpt recipes) or TOML file.")] = "gpt2-mini",
-    data: Annotated[str | None, typer.Option(help="The text to train on; by default the recipe's.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Rows of a batch; by default the recipe's, at most 16.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps of each measurement.")] = 20,
-    rounds: Annotated[int, typer.Option(help="How often each is measured, in turn.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("tricks.svg"),
+    recipe: Annotated[str, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")] = "gpt2-mini",
+    data: Annotated[str | None, typer.Option(help="Training text; by default, the recipe's.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows per batch; by default, the recipe's, at most 16.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps per measurement.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Measurements per trick, interleaved.")] = 3,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    out: Annotated[Path, typer.Option(help="File for the picture (SVG).")] = Path("tricks.svg"),
     set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Turn each trick on and off: tokens per second, peak of memory, loss, and why it helped or did not."""
+    """Measure each trick on and off: tokens per second, peak memory, loss, and why it helped or did not."""
     from glassgpt.errors import UserError
     from glassgpt.files import write_text
     from glassgpt.report.bars_picture import Bar, draw_bars
     from glassgpt.tricks import explanation, measure_tricks
     from glassgpt.tricks.recipe import plain_setup
 
-    if out.is_dir():  # said before minutes of measuring, not after
+    if out.is_dir():  # fail before minutes of measuring, not after
         raise UserError(f"--out {out} is a folder: name the file of the picture")
     setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
     typer.echo(dataset.note, err=True)
@@ -57,7 +58,7 @@ def tricks(
 
 
 def print_table(results: Results) -> None:
-    """A row for each trick: both sides, the ratio, and its explanation below."""
+    """Prints a row per trick with both measurements and their ratio, then the explanations."""
     from rich.console import Console
     from rich.table import Table
 

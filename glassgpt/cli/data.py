@@ -1,4 +1,4 @@
-"""`glassgpt data`: which texts there are, their token shards, and whether these are whole."""
+"""`glassgpt data`: lists, prepares, describes and verifies texts and their token shards."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from glassgpt.cli.output import AsJson, print_fields, print_json
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, describe and verify texts and their token shards.")
 
-HELP_OF_DATA = "A known name, a file, a folder of text files, or - for stdin."
+HELP_OF_DATA = "Known name, file, folder of text files, or - for stdin."
 
 
 @app.command("list")
 def list_texts(as_json: AsJson = False) -> None:
-    """The texts known by name, and what is prepared in the cache."""
+    """List the texts known by name, and the prepared data in the cache."""
     from glassgpt.data.cache import cache_folder
     from glassgpt.data.corpora import NAMES, shakespeare_path
     from glassgpt.data.inventory import list_datasets
@@ -39,10 +39,12 @@ app.command()(prepare)
 
 @app.command()
 def info(
-    target: Annotated[str, typer.Argument(help=f"{HELP_OF_DATA} Or token files, a prepared or run folder, a key.")],
+    target: Annotated[
+        str, typer.Argument(help=f"{HELP_OF_DATA} Also token files, a prepared or run folder, a cache key.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """A text, or what is prepared from one, in figures."""
+    """Describe a text or prepared data: size, tokenizer, splits."""
     from glassgpt.data.inventory import describe
 
     print_fields(describe(target), as_json)
@@ -51,14 +53,15 @@ def info(
 @app.command()
 def verify(
     target: Annotated[
-        str | None, typer.Argument(help="Token files, a prepared or run folder, a key; else all in the cache.")
+        str | None,
+        typer.Argument(help="Token files, a prepared or run folder, or a cache key; by default, the whole cache."),
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option(help="For token files of other programs: one more than the largest id [50257].")
+        int | None, typer.Option(help="For token files of other programs: largest id plus one (default: 50257).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of what is prepared, and compare it with its sha256."""
+    """Check every byte of the prepared data against its sha256."""
     from glassgpt.data.inventory import verify as verify_data
     from glassgpt.errors import UserError
 
@@ -78,7 +81,7 @@ def verify(
 
 
 def describe_entry(entry: dict[str, Any]) -> str:
-    """One line on one prepared folder."""
+    """Describes a prepared folder in one line."""
     if "problem" in entry:
         return f"{entry['key']}  damaged: {entry['problem']}"
     tokenizer = f"{entry['tokenizer']} ({entry['vocab_size']:,})"

@@ -1,4 +1,4 @@
-"""`glassgpt data prepare`: a text into the cache, or a corpus of any size into a folder of shards."""
+"""`glassgpt data prepare`: tokenises a text into the cache, or a corpus of any size into a folder of shards."""
 
 from __future__ import annotations
 
@@ -21,40 +21,45 @@ if TYPE_CHECKING:
     from glassgpt.tokenizers import TokenizerConfig
 
 HELP_OF_SOURCE = (
-    "A known name, files, folders or patterns of them, - for stdin; with --out also fineweb-edu, a data set of the "
-    "hub, parquet, JSON lines and CSV, plain or compressed."
+    "Known name, files, folders, file name patterns, or - for stdin. With --out also fineweb-edu, a data set of the "
+    "Hugging Face hub, and parquet, JSON lines and CSV files, plain or compressed."
 )
-EVERY = 10.0  # seconds between lines of progress where stderr is no terminal
+EVERY = 10.0  # seconds between progress lines if stderr is not a terminal
 _ONLY_WITH_OUT = ("sample", "column", "split", "config", "shard_tokens", "train_tokenizer_on", "workers")
 
 
 def prepare(
     context: typer.Context,
     sources: Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help=HELP_OF_SOURCE)] = None,
-    data: Annotated[str | None, typer.Option(help="The same as SOURCE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for shards of a corpus of any size.")] = None,
+    data: Annotated[str | None, typer.Option(help="Same as SOURCE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the shards of a corpus of any size.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="A name, or the file of a saved one. By default char; with --out, gpt2.")
+        str | None, typer.Option(help="Tokenizer name or file (default: char; with --out: gpt2).")
     ] = None,
-    vocab_size: Annotated[int | None, typer.Option(help="For bpe: bytes, merges and special tokens.")] = None,
+    vocab_size: Annotated[int | None, typer.Option(help="For bpe: number of bytes, merges and special tokens.")] = None,
     val_fraction: Annotated[
         float | None,
-        typer.Option(help="The part of the text kept for validation [0.1]; with --out, the first shard is."),
+        typer.Option(help="Fraction of the text for validation (default: 0.1). With --out, the first shard is used."),
     ] = None,
-    sample: Annotated[str | None, typer.Option(help="Of fineweb-edu: 10BT, 100BT or 350BT [10BT].")] = None,
-    column: Annotated[str | None, typer.Option(help="The column or field that holds the text [text].")] = None,
-    split: Annotated[str | None, typer.Option(help="Of a data set of the hub [train].")] = None,
-    config: Annotated[str | None, typer.Option(help="Of a data set of the hub.")] = None,
-    shard_tokens: Annotated[int | None, typer.Option(help="Tokens in a shard [100000000].")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Sample of fineweb-edu: 10BT, 100BT or 350BT (default: 10BT).")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column or field with the text (default: text).")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a hub data set (default: train).")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a hub data set.")] = None,
+    shard_tokens: Annotated[int | None, typer.Option(help="Tokens per shard (default: 100000000).")] = None,
     train_tokenizer_on: Annotated[
-        int | None, typer.Option(metavar="MB", help="For bpe with --out: on how much of its beginning [100].")
+        int | None,
+        typer.Option(
+            metavar="MB", help="For bpe with --out: megabytes of the beginning to train it on (default: 100)."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that tokenise; by default, one for each core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Tokenising threads; by default, one per core.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Split and tokenise a text into shards: in the cache, or in a folder of its own with --out.
+    """Split a text and tokenise it into shards, in the cache or in a folder of its own (--out).
 
-    Either is done once: a second call finds the shards, or goes on where the first was stopped.
+    This is done once: a second call finds the shards, or continues where the first was stopped.
     """
     from glassgpt.data.inventory import describe_dataset
     from glassgpt.tokenizers import TokenizerConfig
@@ -66,7 +71,7 @@ def prepare(
     if out is None:
         for name in _ONLY_WITH_OUT:
             if context.params[name] is not None:
-                raise UserError(f"--{name.replace('_', '-')} is of use with --out only: name a folder for the shards")
+                raise UserError(f"--{name.replace('_', '-')} works only with --out: name a folder for the shards")
         dataset = _into_cache(names, chosen, 0.1 if val_fraction is None else val_fraction)
     else:
         if val_fraction is not None:
@@ -82,9 +87,7 @@ def _into_cache(names: list[str], tokenizer: TokenizerConfig, val_fraction: floa
     from glassgpt.data.dataset_cache import DataConfig, build_dataset
 
     if len(names) > 1:
-        raise UserError(
-            f"{len(names)} sources are given: several, and patterns, are taken with --out, a folder for shards"
-        )
+        raise UserError(f"{len(names)} sources are given: several need --out, a folder for the shards")
     dataset = build_dataset(DataConfig(names[0], val_fraction), tokenizer)
     typer.echo(dataset.note, err=True)
     return dataset
@@ -121,14 +124,14 @@ def _find_source(
     from glassgpt.data.sources import OneText, find_files, is_local
 
     if STDIN in names:
-        raise UserError("stdin cannot be read a second time, which going on after a stop needs: save it to a file")
+        raise UserError("stdin cannot be read a second time after an interruption: save it to a file")
     name = names[0]
     if sample is not None and name != "fineweb-edu":
-        raise UserError(f"--sample is of fineweb-edu, not of {name}: choose with --config and --split")
+        raise UserError(f"--sample is for fineweb-edu, not for {name}: choose with --config and --split")
     from_hub = len(names) == 1 and (name == "fineweb-edu" or not (name in NAMES or is_local(name)))
     if not from_hub and (split is not None or config is not None):
         raise UserError(
-            f"--split and --config are of data sets of the hub, not of {name}: name the files that you mean"
+            f"--split and --config are for data sets of the hub, not for {name}: name the files that you mean"
         )
     if not from_hub:
         return OneText(load_text(name)) if names == [name] and name in NAMES else find_files(names, column or "text")
@@ -138,7 +141,7 @@ def _find_source(
 
 
 class ProgressLine:
-    """How far a preparation has come, on stderr: a line kept up to date on a terminal, elsewhere one now and then."""
+    """Progress of a preparation on stderr: a live line on a terminal, elsewhere a line every `EVERY` seconds."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -157,7 +160,7 @@ class ProgressLine:
             self._status.stop()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a permanent line."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     def update(self, progress: ShardingProgress) -> None:
@@ -170,7 +173,7 @@ class ProgressLine:
 
 
 def describe_progress(progress: ShardingProgress) -> str:
-    """Tokens so far, how fast they come, and how long it will take."""
+    """Tokens so far, tokens per second, percentage done and remaining time."""
     from glassgpt.report.figures import duration
 
     rate = progress.new_tokens / max(progress.seconds, 1e-9)

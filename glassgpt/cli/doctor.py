@@ -1,4 +1,4 @@
-"""glassgpt doctor: is everything in order, and is this curve normal?"""
+"""`glassgpt doctor`: checks a recipe before training, or a run and its curves."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 def doctor(
     target: Annotated[
-        str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or TOML file, else a run's name or folder.")
+        str, typer.Argument(metavar="RECIPE|RUN", help="Recipe name or TOML file, or run name or folder.")
     ],
-    data: Annotated[str | None, typer.Option(help="The text of a recipe, as for train.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, tf32, bfloat16, float16.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training text of a recipe, as for train.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Precision: auto, float32, tf32, bfloat16 or float16.")] = None,
     set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a recipe with its text before training, or a run with its curve. Exit code 1 where a check fails."""
+    """Check a recipe and its text before training, or a run and its curves. Exit code 1 if a check fails."""
     from glassgpt.doctor.diagnosis import diagnose
 
     given = {"data.source": data, "machine.device": device, "machine.dtype": dtype}
@@ -51,7 +52,7 @@ def _announce(finding: Finding) -> None:
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """A row for each check, and below it why, and for a failed one what to do."""
+    """Prints a row per check with the reason and, for a failed one, what to do."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""glassgpt eval: how well a run predicts a text, or does at a test that is known by name."""
+"""`glassgpt eval`: the loss of a run on a text, or its accuracy on a test suite."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
 
 def evaluate(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    data: Annotated[str | None, typer.Option(help="Another text; by default the run's own.")] = None,
-    split: Annotated[Literal["train", "val"] | None, typer.Option(help="Of the text: val (default) or train.")] = None,
-    stride: Annotated[
-        int | None, typer.Option(help="Overlapping windows, this many tokens apart: every target has context.")
+    data: Annotated[str | None, typer.Option(help="Another text; by default, the run's own.")] = None,
+    split: Annotated[
+        Literal["train", "val"] | None, typer.Option(help="Split of the text: val (default) or train.")
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="A test instead of a text: hellaswag.")] = None,
-    file: Annotated[str | None, typer.Option(help="The suite's items, JSON lines; by default its own.")] = None,
-    limit: Annotated[int | None, typer.Option(help="The first so many items of the suite.")] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Tokens from one window to the next: windows overlap, so every target has context."),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Test suite instead of a text: hellaswag.")] = None,
+    file: Annotated[str | None, typer.Option(help="Items of the suite as JSON lines; by default, its own.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N items of the suite.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """The loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy at a suite."""
+    """Compute the loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy on a suite."""
     from glassgpt.runs.run import load
 
     if suite is None and (file is not None or limit is not None):
         raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")
     if suite is not None and (data is not None or split is not None or stride is not None):
-        raise UserError("--suite brings its own text: leave out --data, --split and --stride")
+        raise UserError("--suite has its own text: leave out --data, --split and --stride")
     opened = load(run, checkpoint=checkpoint, device=device)
     if suite is None:
         _report_loss(opened, data, split or "val", stride, as_json)

@@ -1,4 +1,4 @@
-"""glassgpt export: a run for other programs."""
+"""`glassgpt export`: writes a run in the format of other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 
 def export(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
-    format: Annotated[str, typer.Option(help="hf: a folder for transformers.")] = "hf",
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    format: Annotated[str, typer.Option(help="Format: hf (a folder for transformers).")] = "hf",
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a run so that other programs load it without any code of ours."""
+    """Export a run so that other programs load it without GlassGPT."""
     from glassgpt.runs.exporting import find_exporter
 
     folder = find_exporter(format)(run, out, checkpoint=checkpoint, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""glassgpt import: a GPT-2 from elsewhere as a run."""
+"""`glassgpt import`: makes a run of a GPT-2 that transformers saved."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def import_(
         str,
         typer.Argument(help="gpt2, gpt2-medium, distilgpt2, …, another GPT-2 on the Hugging Face hub, or a folder."),
     ],
-    run: Annotated[str, typer.Option(help="The run's name under runs/, or its path.")],
-    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit of the repository.")] = None,
+    run: Annotated[str, typer.Option(help="Run name under runs/, or path.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a run of a GPT-2 that transformers saved: its weights and its tokenizer, exactly."""
+    """Import a GPT-2 saved by transformers. The run has exactly its weights and tokenizer."""
     from glassgpt.costs.flops import count_parameters
     from glassgpt.runs.importing import import_hf
 

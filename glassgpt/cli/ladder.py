@@ -1,4 +1,4 @@
-"""glassgpt ladder: the ten sections of the course, trained side by side."""
+"""`glassgpt ladder`: trains the ten sections of the course and compares them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import typer
 
 
 def ladder(
-    data: Annotated[str, typer.Option(help="auto, shakespeare, python-manual, a file, a folder, or -.")] = "auto",
-    section: Annotated[int | None, typer.Option(help="Only this section, 1 to 10.")] = None,
-    seeds: Annotated[int, typer.Option(help="How often each section is trained, from other first weights.")] = 2,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each training.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default runs/ladder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the rows on stdout.")] = False,
+    data: Annotated[
+        str, typer.Option(help="Training text: auto, shakespeare, python-manual, a file, a folder, or -.")
+    ] = "auto",
+    section: Annotated[int | None, typer.Option(help="Train only this section (1 to 10).")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds per section; each is one training.")] = 2,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps per training.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; by default, runs/ladder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
 ) -> None:
     """Train the sections of the ladder on the same characters in the same order, and compare them.
 
-    The table fills on stderr as it goes. The results folder holds ladder.json and ladder.svg, the ten curves.
+    A table on stderr shows the progress. The results folder holds ladder.json and ladder.svg, the ten curves.
     """
     from glassgpt.cli.ladder_table import LadderTable
     from glassgpt.course.climb import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results

@@ -1,4 +1,4 @@
-"""The table of the ladder: live on a terminal while it trains, line by line elsewhere."""
+"""The results table of the ladder: live on a terminal, elsewhere a line per section."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
 
 
 class LadderTable(LadderListener):
-    """Shows on stderr how far each section is; `save` is called with all rows whenever one is added."""
+    """Shows the progress of each section on stderr, and calls `save` with all rows whenever one is added."""
 
     def __init__(
         self, sections: Sequence[Section], training: LadderTraining, *, save: Callable[[Sequence[SectionRow]], None]
@@ -27,7 +27,7 @@ class LadderTable(LadderListener):
         self._rows: list[SectionRow] = []
         self._now: tuple[Section, int, int, float] | None = None  # section, seed, step, validation loss
         self._console = Console(stderr=True, highlight=False)
-        # The live table goes when it is done: what stays is the result, on stdout.
+        # The live table disappears at the end: the result is printed on stdout.
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> LadderTable:
@@ -41,7 +41,7 @@ class LadderTable(LadderListener):
         self._live.stop()
 
     def note(self, line: str) -> None:
-        """A line above the table."""
+        """Prints a line above the table."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
@@ -58,7 +58,7 @@ class LadderTable(LadderListener):
         self._refresh()
 
     def print_result(self) -> None:
-        """The finished table, on stdout."""
+        """Prints the finished table on stdout."""
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = WIDTH_OF_A_FILE
@@ -72,7 +72,7 @@ class LadderTable(LadderListener):
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("", justify="right", min_width=2)
         table.add_column("section", min_width=11)
-        # Least widths keep the figures whole on a narrow terminal; these two share what is left.
+        # Minimum widths keep the figures complete on a narrow terminal. The two text columns take the rest.
         table.add_column("idea", no_wrap=True, overflow="ellipsis", ratio=1)
         for name, width in (("parameters", 10), ("validation loss", 15), ("time", 5)):
             table.add_column(name, justify="right", min_width=width)
@@ -97,5 +97,5 @@ class LadderTable(LadderListener):
 
 
 def describe_loss(row: SectionRow) -> str:
-    """The mean, and half of the distance between the best and the worst seed where there are several."""
+    """The mean loss over the seeds and, if there are several, half of their range."""
     return f"{row.val_loss:.4f}" + (f" ± {row.spread:.4f}" if len(row.climbs) > 1 else "")

@@ -1,4 +1,4 @@
-"""python -m glassgpt.evaluation.lm_eval: a run under the tasks of EleutherAI's lm-eval."""
+"""`python -m glassgpt.evaluation.lm_eval`: evaluates a run on tasks of EleutherAI's lm-eval."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ app = typer.Typer(
 @app.command()
 def evaluate_run(
     run: Annotated[str, typer.Option(help=RUN_HELP)],
-    tasks: Annotated[str, typer.Option(help="Names of lm-eval's tasks, with commas between them.")],
-    limit: Annotated[int | None, typer.Option(help="The first so many items of each task.", min=1)] = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each item.", min=0)] = None,
-    include_path: Annotated[Path | None, typer.Option(help="A folder of further tasks, as YAML files.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks, separated by commas.")],
+    limit: Annotated[int | None, typer.Option(help="Use only the first N items of each task.", min=1)] = None,
+    num_fewshot: Annotated[int | None, typer.Option(help="Number of examples before each item.", min=0)] = None,
+    include_path: Annotated[Path | None, typer.Option(help="Folder with more tasks as YAML files.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to as well.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run by tasks of lm-eval. Their data sets come from the Hugging Face hub, or are local files."""
+    """Evaluate a run on lm-eval tasks. Their data sets come from the Hugging Face hub or from local files."""
     from glassgpt.files import write_text
     from glassgpt.runs.run import load
     from glassgpt.runtime.heap import keep_freed_memory

@@ -1,4 +1,4 @@
-"""The command line: registers the verbs; the one place where a user's error becomes a sentence and exit code 2."""
+"""The `glassgpt` command: registers the verbs, and turns a UserError into one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from glassgpt.cli import (
 from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 from glassgpt.runtime.heap import keep_freed_memory
 
-USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name itself
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not export
 
 app = typer.Typer(
     help="A GPT you can see through: train it, look inside it, use it.",
@@ -61,7 +61,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# Verbs whose steps take the same memory again and again; not `data`, which keeps its own small.
+# Verbs that allocate the same memory at every step. Not `data`, which limits its own memory.
 COMPUTING = frozenset({"train", "doctor", "ladder", "sample", "eval", "plan", "bench"})
 
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
-    """Runs one. Exit codes: 0 done, 2 an error of the user's to mend, 130 and 143 stopped by a signal."""
+    """Runs an app. Exit codes: 0 success, 2 user error, 130 and 143 stopped by a signal."""
     try:
         # In its standalone mode typer draws a box around an error.
         code = app(prog_name=name, standalone_mode=False)
@@ -92,7 +92,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(2)
     except RankLost as error:
         sys.stderr.write(f"glassgpt: {error}\n")
-        os._exit(2)  # an orderly end could wait for the rank that is gone
+        os._exit(2)  # a normal exit could wait for the lost rank
     except UserError as error:
         fail(str(error))
     except USAGE_ERROR as error:
@@ -107,30 +107,30 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
             leave_quietly()
         raise
     except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer's own answer is exit code 1
+        if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer would exit with code 1
             leave_quietly()
         raise
 
 
 def reader_left() -> bool:
-    """Whether it is stdout that nobody reads any more."""
+    """Whether the reader of stdout has closed it."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), 0)
-    except OSError:  # not a file of the system
+    except OSError:  # stdout has no file descriptor
         return False
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def leave_quietly() -> NoReturn:
-    """The reader of our output left, as `head` does: no mistake of anyone's."""
+    """Exits with code 0, because the reader of stdout has left, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
 def fail(message: str) -> NoReturn:
-    """One sentence on stderr, and exit code 2."""
+    """Prints one sentence on stderr and exits with code 2."""
     sys.stderr.write(f"glassgpt: {message}\n")
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""Results on stdout, for people and, with --json, for programs."""
+"""Prints results on stdout, as text or as JSON (--json)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
+    """Prints one JSON object on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    """Fields as JSON, or as lines of name and value, those of a nested field as `train.tokens`."""
+    """Prints fields as JSON or as lines of name and value; a nested field is named like `train.tokens`."""
     if as_json:
         print_json(fields)
         return
     for name, value in fields.items():
         for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
-            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {_shown(part)}")
+            typer.echo(f"{f'{name}.{inner}'.rstrip('.'):<22} {_format(part)}")
 
 
-def _shown(value: Any) -> str:
-    """A value on one line: blanks at the ends of a text are seen, and a long row has its ends."""
+def _format(value: Any) -> str:
+    """Formats a value on one line: quotes a text with outer blanks, shortens a long list to its ends."""
     if isinstance(value, list | tuple):
         row = [str(part) for part in value]
         return " ".join(row) if len(row) <= 4 else f"{row[0]} … {row[-1]} ({len(row)})"

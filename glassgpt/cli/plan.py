@@ -1,4 +1,4 @@
-"""glassgpt plan: what a run will take, before it is begun."""
+"""`glassgpt plan`: estimates memory, time and cost of a run before it starts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from glassgpt.cli.output import AsJson, print_json
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (glassgpt recipes) or TOML file.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")],
     set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="this, cpu, or a GPU's name: h100, a100, 4090, t4, …")] = "this",
-    utilisation: Annotated[float, typer.Option(help="The share of the device's peak that the run reaches.")] = 0.4,
-    price_per_hour: Annotated[float | None, typer.Option(help="Of the device, in any currency.")] = None,
-    measure: Annotated[bool, typer.Option(help="Run steps on this machine's device for about ten seconds.")] = True,
+    device: Annotated[str, typer.Option(help="Device: this, cpu, or a GPU such as h100, a100, 4090, t4.")] = "this",
+    utilisation: Annotated[float, typer.Option(help="Expected fraction of the device's peak FLOP/s.")] = 0.4,
+    price_per_hour: Annotated[float | None, typer.Option(help="Price of the device per hour, in any currency.")] = None,
+    measure: Annotated[bool, typer.Option(help="Measure steps on this machine for about ten seconds.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, arithmetic, memory by micro-batch, time and cost of a recipe."""
+    """Estimate parameters, FLOPs, memory by micro-batch, time and cost of a recipe."""
     from glassgpt.cli.plan_table import print_plan
     from glassgpt.planning.plan import make_plan
 

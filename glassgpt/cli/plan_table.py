@@ -1,4 +1,4 @@
-"""A plan as a page of text."""
+"""Prints a plan as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = {
 
 
 def print_plan(plan: Plan) -> None:
-    """Parameters, arithmetic, memory, time; then the notes."""
+    """Prints parameters, FLOPs, memory and time, then the notes."""
     lines = [*_size(plan), "", *_arithmetic(plan), "", *_memory(plan), "", *_time(plan)]
     for line in (*lines, *(f"note: {note}" for note in plan.notes)):
         typer.echo(line)
@@ -85,7 +85,7 @@ def _time(plan: Plan) -> list[str]:
 
 
 def size(count: float) -> str:
-    """Bytes in a readable unit."""
+    """Formats bytes in a readable unit."""
     for unit, power in (("GiB", 30), ("MiB", 20)):
         if count >= 2**power:
             return f"{count / 2**power:,.1f} {unit}" if count < 1000 * 2**power else f"{count / 2**power:,.0f} {unit}"

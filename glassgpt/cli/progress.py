@@ -1,4 +1,4 @@
-"""Progress of training on stderr, live with rich on a terminal; the result on stdout."""
+"""Shows training progress on stderr, live on a terminal, and prints the result on stdout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from glassgpt.training.metrics import Line
 
 
 def build_listener() -> PlainListener:
-    """The rich one on a terminal, else the plain one."""
+    """A RichListener on a terminal, else a PlainListener."""
     console = Console(stderr=True, highlight=False)
     return RichListener(console) if console.is_terminal else PlainListener()
 
 
 class RichListener(PlainListener):
-    """A bar with the figures below it, kept up to date, and the events above it."""
+    """A live progress bar with the newest figures below it and the events above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -53,7 +53,7 @@ class RichListener(PlainListener):
 
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line at every tenth; gives the function to call with what is done and what is all."""
+    """A progress bar on a terminal, else a line every 10%. Yields a function to call with (done, total)."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _tenths(what, console)
@@ -65,19 +65,19 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _tenths(what: str, console: Console) -> Callable[[int, int], None]:
-    said = 0
+    reported = 0
 
     def say(done: int, total: int) -> None:
-        nonlocal said
-        if done * 10 // total > said:
-            said = done * 10 // total
+        nonlocal reported
+        if done * 10 // total > reported:
+            reported = done * 10 // total
             console.print(f"{what}: {done:,} of {total:,} rows", markup=False, soft_wrap=True)
 
     return say
 
 
 def print_result(run: Run) -> None:
-    """The result, on stdout: what the run writes, how good it became, and where everything is."""
+    """Prints the result on stdout: a sample, the losses and the paths."""
     summary = run.summary or {}
     if run.config.run.stage == "pretrain":
         print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
@@ -92,5 +92,5 @@ def print_result(run: Run) -> None:
 
 
 def figure(loss: float | None) -> str:
-    """A loss to four places; one that was not finite has no figure."""
+    """A loss to four decimals; None was not finite."""
     return "not finite" if loss is None else f"{loss:.4f}"

@@ -1,4 +1,4 @@
-"""glassgpt recipes: the presets that `glassgpt train` knows."""
+"""`glassgpt recipes`: lists the presets of `glassgpt train`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEEDS = {
 
 
 def recipes(as_json: AsJson = False) -> None:
-    """List the recipes, those that a laptop can train first."""
+    """List the recipes, smallest hardware first."""
     from glassgpt.runs.config import list_recipes
 
     found = list_recipes()

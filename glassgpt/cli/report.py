@@ -1,4 +1,4 @@
-"""glassgpt report: a run, or several on the same axes, as one page."""
+"""`glassgpt report`: writes a page on a run, on several runs, or on the runs of some days."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from glassgpt.cli.sample import RUN_HELP
 
 def report(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help=RUN_HELP)] = None,
-    out: Annotated[Path | None, typer.Option(help="The page of several runs; by default comparison.html.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="DAY", help="A log of all runs and notes from this day.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day of the log.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for a comparison or log; by default, comparison.html or log.html.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Log of all runs and notes, from this day on.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day of the log.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write report.html into a run's folder, or one page on several runs, or on those of some days; prints its path."""
+    """Write report.html into a run's folder, or a page on several runs or on a period. Prints its path."""
     from glassgpt.errors import UserError
     from glassgpt.report.run_page import write_comparison, write_report
     from glassgpt.runs.folder import check_trained, find_run
 
     if since is not None or until is not None:
         if runs:
-            raise UserError("--since and --until are for the log of all runs: name runs, or days")
+            raise UserError("--since and --until are for the log of all runs: name runs or days, not both")
         print_page(*write_log(since, until, out or Path("log.html")), as_json)
         return
     if not runs:
@@ -40,7 +44,7 @@ def report(
 
 
 def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, list[Path]]:
-    """The page of the runs and notes of a period, and the runs that are on it."""
+    """Writes a page on the runs and notes of a period. Returns its path and the folders of these runs."""
     from glassgpt.errors import UserError
     from glassgpt.report.daybook import list_entries, parse_day, within
     from glassgpt.report.daybook_page import write_daybook
@@ -50,10 +54,10 @@ def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, li
     last = None if until is None else parse_day(until, "--until")
     entries = within(list_entries(RUNS), first, last)
     if not entries:
-        raise UserError(f"no run under {RUNS}/ was begun or noted on in these days: glassgpt runs lists them all")
+        raise UserError(f"no run under {RUNS}/ was started or has a note in this period: glassgpt runs lists all runs")
     return write_daybook(entries, first, last, out), [Path(entry.folder) for entry in entries]
 
 
 def print_page(page: Path, folders: list[Path], as_json: bool) -> None:
-    """The path of the page; in JSON with the runs that are on it."""
+    """Prints the path of the page; as JSON, also the runs on it."""
     typer.echo(json.dumps({"report": str(page), "runs": [str(folder) for folder in folders]}) if as_json else page)

@@ -1,4 +1,4 @@
-"""glassgpt runs and glassgpt note: the daily log of training."""
+"""`glassgpt runs` and `glassgpt note`: list runs, and add notes to them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WIDTH_OF_A_FILE = 200  # columns of the table where stdout is no terminal
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Where the runs are.")] = Path("runs"),
-    sort: Annotated[str, typer.Option(help="A figure: begun, run, steps, val_loss, seconds, …")] = "begun",
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder with the runs.")] = Path("runs"),
+    sort: Annotated[str, typer.Option(help="Column to sort by: begun, run, steps, val_loss, seconds, …")] = "begun",
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List all runs with date, data, model, losses, time and notes; the newest first."""
+    """List all runs with date, data, model, losses, time and notes, newest first."""
     from glassgpt.errors import UserError
     from glassgpt.report.daybook import list_entries
 
@@ -39,10 +39,10 @@ def runs(
 
 def note(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    text: Annotated[str, typer.Argument(help="What you have seen, or want to try next.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    text: Annotated[str, typer.Argument(help="Text of the note: an observation, or what to try next.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a note beside a run; glassgpt runs and glassgpt report show it."""
+    """Add a note to a run. glassgpt runs and glassgpt report show it."""
     from glassgpt.report.daybook import add_note
     from glassgpt.runs.folder import find_run
 
@@ -53,7 +53,7 @@ def note(
 
 
 def print_table(entries: list[Entry]) -> None:
-    """A row for each run; a run that cannot be read says why in its last column."""
+    """Prints a row per run. If a run cannot be read, the last column says why."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""glassgpt sample: a run writes."""
+"""`glassgpt sample`: generates text with a run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from typing import Annotated
 
 import typer
 
-RUN_HELP = "A run's name under runs/, or its path."
-CHECKPOINT_HELP = "best, last or a step."
+RUN_HELP = "Run name under runs/, or path."
+CHECKPOINT_HELP = "Checkpoint: best, last or a step."
 
 
 def sample(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
-    num_samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="The length of each.")] = 500,
-    temperature: Annotated[float, typer.Option(help="0 is greedy, 1 as learned, above 1 wilder.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k most likely tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the fewest tokens that hold this mass.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    num_samples: Annotated[int, typer.Option(help="Number of texts.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = 500,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature: 0 is greedy, 1 is unscaled, above 1 is more random.")
+    ] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens only.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the fewest tokens with at least this total probability.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed: the same seed gives the same text.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Write text from a run's weights, as it is chosen."""
+    """Generate text with a run, and print it token by token."""
     from glassgpt.errors import UserError
     from glassgpt.generation.sampling import SamplingConfig
     from glassgpt.runs.run import load
@@ -51,6 +55,6 @@ def sample(
 
 
 def print_text(text: str) -> None:
-    """Text on stdout exactly as it is, at once; typer.echo would drop escape sequences where stdout is a file."""
+    """Writes text to stdout unchanged, at once. typer.echo would drop escape sequences if stdout is a file."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`glassgpt tokenizer`: train one, and see what it makes of a text."""
+"""`glassgpt tokenizer`: trains, applies and describes tokenizers."""
 
 from __future__ import annotations
 
@@ -15,33 +15,39 @@ from glassgpt.errors import UserError
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
 
-app = typer.Typer(no_args_is_help=True, help="Train a tokenizer, encode and decode with one, describe it.")
+app = typer.Typer(no_args_is_help=True, help="Train a tokenizer, encode and decode with it, describe it.")
 
-Name = Annotated[str, typer.Option("--tokenizer", help="gpt2, cl100k_base, o200k_base, a file, or a run's folder.")]
+Name = Annotated[
+    str, typer.Option("--tokenizer", help="Tokenizer: gpt2, cl100k_base, o200k_base, a file, or a run folder.")
+]
 COLOURS = ("on dark_blue", "on dark_green", "on dark_magenta", "on dark_goldenrod", "on dark_cyan")
 
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="A known name, a file, a folder of text files, or - for stdin.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    type_: Annotated[Literal["bpe", "char"], typer.Option("--type", help="bpe or char.")] = "bpe",
-    vocab_size: Annotated[int, typer.Option(help="For bpe: bytes, merges and special tokens together.")] = 8192,
-    special: Annotated[list[str] | None, typer.Option(help="A special token; may be given several times.")] = None,
-    pattern: Annotated[str, typer.Option(help="For bpe, how text is split into words: gpt2 or cl100k.")] = "gpt2",
+    data: Annotated[str, typer.Option(help="Known name, file, folder of text files, or - for stdin.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    type_: Annotated[Literal["bpe", "char"], typer.Option("--type", help="Type of tokenizer: bpe or char.")] = "bpe",
+    vocab_size: Annotated[
+        int, typer.Option(help="For bpe: number of bytes, merges and special tokens together.")
+    ] = 8192,
+    special: Annotated[list[str] | None, typer.Option(help="Special token; repeatable.")] = None,
+    pattern: Annotated[
+        str, typer.Option(help="For bpe: pattern that splits text into words, gpt2 or cl100k.")
+    ] = "gpt2",
     processes: Annotated[
-        int | None, typer.Option(help="For bpe, how many count words; by default, a core each.")
+        int | None, typer.Option(help="For bpe: processes that count words; by default, one per core.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a tokenizer on a text, all of it, and save it to one JSON file."""
+    """Train a tokenizer on all of a text, and save it as one JSON file."""
     from glassgpt.data.corpora import load_text
     from glassgpt.tokenizers.bpe import BPETokenizer
     from glassgpt.tokenizers.char import CharTokenizer
 
     if out.exists() and not overwrite:
-        raise UserError(f"'{out}' is there already: choose another --out, or give --overwrite")
+        raise UserError(f"'{out}' exists already: choose another --out, or give --overwrite")
     corpus = load_text(data)
     typer.echo(f"training on {corpus.name}: {len(corpus.text):,} characters", err=True)
     names = special or []
@@ -59,11 +65,13 @@ def train(
 @app.command()
 def encode(
     tokenizer: Name,
-    text: Annotated[str | None, typer.Argument(help="The text; by default, stdin to its last byte.")] = None,
-    allow_special: Annotated[bool, typer.Option("--allow-special", help="Let text become special tokens.")] = False,
+    text: Annotated[str | None, typer.Argument(help="Text to encode; by default, all of stdin.")] = None,
+    allow_special: Annotated[
+        bool, typer.Option("--allow-special", help="Encode names of special tokens as special tokens.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The ids of a text: on a terminal its pieces in colour too, elsewhere a line of ids."""
+    """Encode a text as a line of ids. On a terminal, also show its tokens in colour."""
     from glassgpt.tokenizers import open_tokenizer
 
     opened = open_tokenizer(tokenizer)
@@ -79,10 +87,10 @@ def encode(
 @app.command()
 def decode(
     tokenizer: Name,
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids; by default, those on stdin.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids to decode; by default, those on stdin.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The text of ids, which spaces or commas separate."""
+    """Decode ids, separated by spaces or commas, to text."""
     from glassgpt.tokenizers import open_tokenizer
 
     numbers = parse_ids(read_stdin() if ids is None else " ".join(ids))
@@ -95,14 +103,14 @@ def decode(
 
 @app.command()
 def info(tokenizer: Name, as_json: AsJson = False) -> None:
-    """What a tokenizer has: its kind, size, special tokens, longest token."""
+    """Show the kind, size, special tokens and longest token of a tokenizer."""
     from glassgpt.tokenizers import open_tokenizer
 
     print_fields(describe(open_tokenizer(tokenizer)), as_json)
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, Any]:
-    """A tokenizer in a few fields."""
+    """Describes a tokenizer in a few fields."""
     from glassgpt.tokenizers.bpe import BPETokenizer
 
     fields = {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "special_tokens": tokenizer.special_tokens}
@@ -113,7 +121,7 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def token_texts(tokenizer: Tokenizer, ids: list[int], errors: str = "replace") -> list[str]:
-    """What each id stands for; a special token is its name, bytes that are no whole character are as `errors` says."""
+    """The text of each id, or its name if it is special. `errors` is for incomplete characters, as in bytes.decode."""
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     return [names[id] if id in names else tokenizer.token_bytes(id).decode("utf-8", errors=errors) for id in ids]
 
@@ -123,12 +131,12 @@ def parse_ids(text: str) -> list[int]:
     words = text.translate(str.maketrans("[],", "   ")).split()
     for word in words:
         if not word.removeprefix("-").isdecimal():
-            raise UserError(f"'{word}' is no token id: ids are whole numbers, separated by spaces or commas")
+            raise UserError(f"'{word}' is not a token id: ids are integers, separated by spaces or commas")
     return [int(word) for word in words]
 
 
 def read_stdin() -> str:
-    """All of stdin as UTF-8. Raises UserError with the place of the first byte that is not."""
+    """Reads all of stdin as UTF-8. Raises UserError with the offset of the first invalid byte."""
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -136,7 +144,7 @@ def read_stdin() -> str:
 
 
 def print_pieces(pieces: list[str]) -> None:
-    """The pieces one after another, each on a colour of its own."""
+    """Prints the pieces one after another, on alternating background colours."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""glassgpt train: a text to a run."""
+"""`glassgpt train`: trains a recipe on a text."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ import typer
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe's name (glassgpt recipes) or TOML file.")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="auto, shakespeare, python-manual, a file, a folder, or - for stdin.")
+        str | None,
+        typer.Option(help="Training text: auto, shakespeare, python-manual, a file, a folder, or - for stdin."),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Begin with the weights and the tokenizer of that run.")
+        str | None, typer.Option(metavar="RUN", help="Start from the weights and tokenizer of this run.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="The run's name under runs/, or its path.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the schedule stays.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    run: Annotated[str | None, typer.Option(help="Run name under runs/, or path.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Stop after this many steps; the schedule does not change.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the first weights, the data order and dropout.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, tf32, bfloat16, float16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed (initialisation, data order, dropout).")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Precision: auto, float32, tf32, bfloat16 or float16.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = None,
-    parallel: Annotated[str | None, typer.Option(help="How torchrun's ranks share the work: ddp, fsdp.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Parallelism for torchrun ranks: ddp or fsdp.")] = None,
     overfit_batch: Annotated[
-        bool, typer.Option("--overfit-batch", help="Learn one batch by heart: the first check of any change.")
+        bool, typer.Option("--overfit-batch", help="Overfit one batch: the first check of any change.")
     ] = False,
     track: Annotated[
-        list[str] | None, typer.Option(help="Also send figures to swanlab, trackio, wandb or tensorboard; repeatable.")
+        list[str] | None,
+        typer.Option(help="Also send figures to this tracker: swanlab, trackio, wandb or tensorboard; repeatable."),
     ] = None,
     set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change any field of the recipe.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train a recipe on a text. Progress goes to stderr; everything is kept in the run's folder."""
+    """Train a recipe on a text. Progress goes to stderr; everything is saved in the run folder."""
     from glassgpt.cli.progress import build_listener, print_result
     from glassgpt.runs.session import Interrupted
     from glassgpt.runs.train import train as train_run

@@ -1,1 +1,1 @@
-"""The climb of the ladder: ten sections, trained on the same tokens."""
+"""Trains the ten sections of the ladder on the same tokens."""

@@ -1,7 +1,7 @@
-"""The ladder, trained: ten sections on the same tokens in the same order, so that only the model differs.
+"""Trains the ten sections of the ladder on the same tokens in the same order, so that only the model differs.
 
-A section is trained once per seed, which decides its first weights and the order of the data. What it reaches is the
-mean over the seeds of the loss on the whole validation split.
+A section is trained once per seed, which sets its initial weights and the data order. Its result is the loss on the
+whole validation split, averaged over the seeds.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 from glassgpt.training.schedules import ScheduleConfig, learning_rate
 
-LAYERS = {"blocks": 3, "residual": 3, "layernorm": 3, "decoder": 6}  # the sections before have one block at most
-WIDTHS = {"decoder": 2}  # times the n_embd of the others: the idea of the last section is size
-CURVE_POINTS = 20  # validations on the way, for the picture
-CURVE_TOKENS = 10_000  # of the validation split, at each of them; the whole split at the end
+LAYERS = {"blocks": 3, "residual": 3, "layernorm": 3, "decoder": 6}  # earlier sections have at most one block
+WIDTHS = {"decoder": 2}  # factor of n_embd: the idea of the last section is size
+CURVE_POINTS = 20  # validations during training, for the picture
+CURVE_TOKENS = 10_000  # validation tokens at each of them; the whole split at the end
 SAMPLE_TOKENS = 80
 RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
 
 @dataclass(frozen=True)
 class LadderTraining:
-    """What all sections share. Raises UserError for a number of steps or seeds below 1.
+    """Settings that all sections share. Raises UserError for a number of steps or seeds below 1.
 
-    `lr` is the peak at width `n_embd`. A wider section gets less in proportion, since an output is a sum over the width
-    and Adam moves every term alike (Yang et al. 2022, "Tensor Programs V", table 8).
+    `lr` is the peak at width `n_embd`. It shrinks in proportion for a wider section, because an output is a sum over
+    the width, and Adam changes every term by a similar amount (Yang et al. 2022, "Tensor Programs V", table 8).
     """
 
     steps: int = 1000
@@ -68,7 +68,7 @@ class LadderTraining:
                 raise UserError(f"--{field} {getattr(self, field)} is out of range: it must be at least 1")
 
     def sizes(self, section: Section, vocab_size: int) -> LadderConfig:
-        """The config of a section's model: the same for all, but for depth, and width in the last."""
+        """The model config of a section. Only the depth differs, and the width of the last section."""
         return LadderConfig(
             vocab_size=vocab_size,
             block_size=self.block_size,
@@ -87,7 +87,7 @@ class LadderTraining:
 
 @dataclass(frozen=True)
 class Climb:
-    """One section trained with one seed: the loss on the whole validation split, and on a part of it along the way."""
+    """One section trained with one seed: the final loss on the validation split, and losses on a part of it before."""
 
     seed: int
     val_loss: float
@@ -97,13 +97,13 @@ class Climb:
 
 @dataclass(frozen=True)
 class SectionRow:
-    """A section's line of the table. `seconds` are those of all its seeds, validation included."""
+    """A section's row of the table. `seconds` is the total of all its seeds, including validation."""
 
     section: Section
     n_params: int
     climbs: list[Climb]
     seconds: float
-    sample: str  # what the model of the first seed writes
+    sample: str  # text generated with the first seed
 
     @property
     def val_loss(self) -> float:
@@ -112,13 +112,13 @@ class SectionRow:
 
     @property
     def spread(self) -> float:
-        """Half of the distance between the best and the worst seed; 0 for a single one."""
+        """Half of the range of the losses over the seeds; 0 for a single seed."""
         losses = [climb.val_loss for climb in self.climbs]
         return (max(losses) - min(losses)) / 2
 
     @property
     def curve(self) -> LadderCurve:
-        """The mean over the seeds of the losses along the way, and of the last."""
+        """The losses during training and at the end, averaged over the seeds."""
         steps = self.climbs[0].steps
         losses = [statistics.fmean(column) for column in zip(*(climb.losses for climb in self.climbs), strict=True)]
         return LadderCurve(self.section.number, self.section.name, steps, losses, self.val_loss)
@@ -139,13 +139,13 @@ class SectionRow:
 
 
 class LadderListener:
-    """What wants to hear how the climb goes. Every method may be left as it is: silence."""
+    """Receives the events of the ladder training. By default, every method does nothing."""
 
     def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
-        """Section `section` stands at `val_loss` after `step` steps; heard CURVE_POINTS times on the way."""
+        """`section` has `val_loss` after `step` steps. Called about CURVE_POINTS times per training."""
 
     def reached(self, row: SectionRow) -> None:
-        """A section is trained with all its seeds."""
+        """A section has been trained with all its seeds."""
 
 
 def find_sections(number: int | None) -> Sequence[Section]:
@@ -201,20 +201,20 @@ def climb(
     def validate(max_tokens: int | None) -> float:
         return evaluate(model, dataset.val, token_bytes, runtime, max_tokens=max_tokens).loss
 
-    def look(step: int) -> None:
+    def record_loss(step: int) -> None:
         steps.append(step)
         losses.append(validate(CURVE_TOKENS))
         listener.stepped(section, seed, step, losses[-1])
 
     def after_step(state: TrainState, result: StepResult) -> None:
         if state.step % math.ceil(training.steps / CURVE_POINTS) == 0 or state.step == training.steps:
-            look(state.step)
+            record_loss(state.step)
 
     def batches(step: int) -> list[Batch]:
         inputs, targets = loader.rows(step)
         return [Batch(inputs.to(runtime.device), targets.to(runtime.device))]
 
-    look(0)
+    record_loss(0)
     fit(
         runtime.wrap(model, next_token_loss),
         build_optimizer(model, OptimizerConfig()),
@@ -233,7 +233,7 @@ def climb(
 
 
 def write_line(model: Model, dataset: Dataset) -> str:
-    """What the model writes after the start of a text, with every run of blanks and line ends as one blank."""
+    """Generates text from an empty prompt, with each run of whitespace replaced by one blank."""
     tokenizer = dataset.tokenizer
     sampling, generator = SamplingConfig(temperature=0.8), torch.Generator().manual_seed(1)
     pieces = write(model, tokenizer, start_of_text(tokenizer), sampling, SAMPLE_TOKENS, generator)
@@ -241,7 +241,7 @@ def write_line(model: Model, dataset: Dataset) -> str:
 
 
 def new_results_folder(out: Path | None) -> Path:
-    """Where the results go: `out`, else runs/ladder with the next free number. Raises UserError where results are."""
+    """The folder for results: `out`, else the next free runs/ladder-N. Raises UserError if `out` has results."""
     if out is None:
         candidates = [RUNS / "ladder", *(RUNS / f"ladder-{number}" for number in range(2, 10_000))]
         return next(path for path in candidates if not path.exists())
@@ -251,7 +251,7 @@ def new_results_folder(out: Path | None) -> Path:
 
 
 def save_results(folder: Path, rows: Sequence[SectionRow]) -> None:
-    """Writes the rows with their curves as JSON, and the picture. Raises UserError where the folder refuses."""
+    """Writes the rows with their curves as JSON, and the picture. Raises UserError if they cannot be written."""
     lines = [row.to_dict() | {"steps": row.curve.steps, "losses": list(row.curve.losses)} for row in rows]
     title = f"The ladder: {len(rows)} section{'s' if len(rows) > 1 else ''}"
     write_text(folder / RESULTS, json.dumps(lines, indent=1) + "\n")

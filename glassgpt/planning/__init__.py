@@ -1,1 +1,1 @@
-"""What a user asks before a run: how large, how much memory, how long."""
+"""Estimates the size, memory, time and cost of a run before it starts."""

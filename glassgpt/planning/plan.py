@@ -1,4 +1,4 @@
-"""Before a run: how large, how much memory, how long, how much money."""
+"""Plans a run before it starts: parameters, memory, time and cost."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from glassgpt.runs.micro_batch import estimate_memory
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig, open_tokenizer
 
-UTILISATION = 0.4  # of the peak; table 3 of Chowdhery et al. 2022 has 0.21 (GPT-3), 0.33, 0.30 and 0.46 (PaLM)
+UTILISATION = 0.4  # fraction of the peak; table 3 of Chowdhery et al. 2022 has 0.21 (GPT-3), 0.33, 0.30 and 0.46 (PaLM)
 SHAKESPEARE_CHARACTERS = 65
 PUBLISHED_VOCABULARIES = {"gpt2": 50257, "cl100k_base": 100277, "o200k_base": 200019}  # special tokens included
-CHINCHILLA_RATIO = 20  # tokens per parameter that make the best of an amount of compute (Hoffmann et al. 2022)
+CHINCHILLA_RATIO = 20  # compute-optimal number of tokens per parameter (Hoffmann et al. 2022)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One row of the memory table: bytes by part at the highest moment of a step."""
+    """One row of the memory table: bytes by part at the memory peak of a step."""
 
     rows: int
     parts: dict[str, int]
@@ -47,7 +47,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known of a run before it is begun. Bytes, seconds, FLOPs; a time is None where nothing tells it."""
+    """What is known about a run before it starts, in bytes, seconds and FLOPs. An unknown time is None."""
 
     recipe: str
     config: RunConfig
@@ -60,10 +60,10 @@ class Plan:
     activations: dict[str, int]  # bytes of one row, by part of the model
     micro_batches: list[MicroBatch]
     largest_micro_batch: int | None
-    own_micro_batch: int | None  # the recipe's, or the largest where it says auto
+    own_micro_batch: int | None  # the recipe's, or the largest if it is auto
     utilisation: float
-    seconds: float | None  # on the named device, by its rate and the utilisation
-    measured: Measurement | None  # on this one
+    seconds: float | None  # on the named device, from its peak FLOP/s and the utilisation
+    measured: Measurement | None  # on this machine's device
     price_per_hour: float | None
     notes: list[str]
 
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Hours on the named device, estimated or else measured."""
+        """Hours on the named device, estimated or, if not possible, measured."""
         seconds = self.seconds
         if seconds is None and self.measured is not None and self.measured.device == self.hardware.name:
             seconds = self.measured.seconds
@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def cost(self) -> float | None:
-        """The price of these hours."""
+        """The price of `hours`."""
         return None if self.price_per_hour is None or self.hours is None else self.price_per_hour * self.hours
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Steps of the run on this machine's device, and what they say of the whole run."""
+    """Measured speed on this machine's device, and the seconds of the whole run at that speed."""
 
     device: str
     micro_batch: int
@@ -145,9 +145,9 @@ def make_plan(
     seconds: float = 10.0,
     note: Callable[[str], None] = quiet,
 ) -> Plan:
-    """Plans a recipe for a device. `seconds` is how long to measure on this one; 0 does not.
+    """Plans a recipe for a device. `seconds` is how long to measure on this machine; 0 turns that off.
 
-    Raises UserError for a recipe, setting or device that is not known, or a number out of range.
+    Raises UserError for an unknown recipe, setting or device, and for a number out of range.
     """
     if not 0.0 < utilisation <= 1.0:
         raise UserError(f"utilisation {utilisation} is out of range: it must be above 0 and at most 1")
@@ -191,7 +191,7 @@ def make_plan(
 def planned_config(
     recipe: str, overrides: Sequence[str] = (), note: Callable[[str], None] = quiet
 ) -> tuple[RunConfig, list[str]]:
-    """The config of a recipe, and notes on what had to be assumed."""
+    """The config of a recipe, and notes on assumptions."""
     sections = apply_overrides(load_recipe(recipe, note), overrides, note)
     n_ids, assumed = _count_ids(parse_run_config(sections).tokenizer)
     sections, remark = with_vocab_size(sections, n_ids)
@@ -199,7 +199,7 @@ def planned_config(
 
 
 def _count_ids(config: TokenizerConfig) -> tuple[int, str | None]:
-    """How many ids the tokenizer has, and a note where only the text will tell."""
+    """The number of ids of the tokenizer, and a note if it depends on the text and is assumed."""
     if config.name == "char":
         count = SHAKESPEARE_CHARACTERS + len(config.special_tokens)
         return count, f"the text decides the vocabulary: {count} characters are assumed, as in Tiny Shakespeare"
@@ -211,7 +211,7 @@ def _count_ids(config: TokenizerConfig) -> tuple[int, str | None]:
 
 
 def planned_precision(config: RunConfig, hardware: Hardware) -> str:
-    """What the run computes in on that device."""
+    """The precision that the run computes in on that device."""
     dtype = config.machine.dtype
     if dtype == "auto":
         return hardware.precision
@@ -219,7 +219,7 @@ def planned_precision(config: RunConfig, hardware: Hardware) -> str:
 
 
 def _memory_table(memory: StepMemory, batch_rows: int, own: int | None, usable: int) -> list[MicroBatch]:
-    """1, 2, 4, … rows up to the whole batch, and the run's own; no more than one of those that do not fit."""
+    """1, 2, 4, … rows up to the whole batch, and the run's own; only the first of those that do not fit."""
     sizes = sorted({2**n for n in range(batch_rows.bit_length())} | {own or 1})
     table: list[MicroBatch] = []
     for rows in sizes:
@@ -233,7 +233,7 @@ def _memory_table(memory: StepMemory, batch_rows: int, own: int | None, usable: 
 def _measure(
     config: RunConfig, tokens: int, seconds: float, notes: list[str], note: Callable[[str], None]
 ) -> Measurement | None:
-    """The run's own step on this machine's device; None, and a note that says why, where the model does not fit."""
+    """Measures the run's step on this machine's device. If the model does not fit, adds a note and returns None."""
     machine = config.machine
     device = "auto" if machine.device.startswith("cuda") else machine.device
     runtime = build_runtime(device, machine.dtype, machine.compile)
@@ -244,7 +244,7 @@ def _measure(
         need = memory.peak(1, accumulates=config.batch_rows > 1)
         notes.append(
             f"not measured on this device: a single row needs {need / GIB:,.1f} GiB, and {here.name} has"
-            f" {here.usable / GIB:,.1f} GiB to give"
+            f" {here.usable / GIB:,.1f} GiB usable"
         )
         return None
     rows = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)

@@ -223,12 +223,12 @@ def test_token_files_of_other_programs_are_described_and_verified(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.txt", "--workers", 2], "--workers is of use with --out only"),
+        (["a.txt", "--workers", 2], "--workers works only with --out"),
         (["a.txt", "b.txt"], "2 sources are given"),
         (["a.txt", "--out", "o", "--val-fraction", 0.2], "give --shard-tokens instead of --val-fraction"),
         (["-", "--out", "o"], "stdin cannot be read a second time"),
-        (["a.txt", "--out", "o", "--sample", "10BT"], "--sample is of fineweb-edu"),
-        (["a.txt", "--out", "o", "--split", "train"], "--split and --config are of data sets of the hub"),
+        (["a.txt", "--out", "o", "--sample", "10BT"], "--sample is for fineweb-edu"),
+        (["a.txt", "--out", "o", "--split", "train"], "--split and --config are for data sets of the hub"),
         (["fineweb-edu", "--out", "o", "--sample", "11BT"], "unknown sample of fineweb-edu '11BT'"),
         (["fineweb-edu", "--out", "o"], "cannot read data set 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"),
         (["gone.jsonl", "--out", "o"], "no file, folder or pattern 'gone.jsonl'"),

@@ -43,7 +43,7 @@ def test_train_writes_a_file_and_describes_it(tmp_path: Path, file: str) -> None
 
 def test_train_overwrites_only_when_told(tmp_path: Path, file: str) -> None:
     arguments = ("train", "--vocab-size", "260", "--data", str(tmp_path / "text.txt"), "--out", file)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         run(*arguments)
     assert load_tokenizer(file).vocab_size == 270
     run(*arguments, "--overwrite")
@@ -87,7 +87,7 @@ def test_a_runs_folder_is_a_tokenizer(tmp_path: Path, file: str) -> None:
         (("encode", "--tokenizer", "bpe", "x"), None, "made from a text"),
         (("encode", "--tokenizer", "none.json", "x"), None, "there is no tokenizer file 'none.json'"),
         (("encode", "--tokenizer", "FILE"), b"ab\xff", "byte 0xff at offset 2"),
-        (("decode", "--tokenizer", "FILE", "1", "x2"), None, "'x2' is no token id"),
+        (("decode", "--tokenizer", "FILE", "1", "x2"), None, "'x2' is not a token id"),
         (("decode", "--tokenizer", "FILE", "1,999"), None, "token id 999 is outside the vocabulary"),
     ],
 )

@@ -28,10 +28,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     `unknown("recipe", "char-tinny", ["char-tiny", "gpt2-124m"])` reads
     "unknown recipe 'char-tinny': did you mean 'char-tiny'? Known: char-tiny, gpt2-124m".
     """
+    return UserError(f"unknown {kind} '{name}':{known_names(name, known)}")
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest known name, if one is close, then all known names."""
     options = sorted(known)
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{name}':{hint} Known: {', '.join(options)}")
+    return f"{hint} Known: {', '.join(options)}"
 
 
 def check_least(section: str, config: object, least: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Files as byte streams, plain or compressed; one that is cut short or damaged is said to be, wherever that shows."""
+"""Plain or compressed files as byte streams. A truncated or damaged file raises an error, at whatever byte it shows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any, BinaryIO
 from glassgpt.errors import UserError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-_CHUNK = 1 << 18  # compressed bytes read at a time
-_LARGEST_WINDOW = 1 << 31  # of `zstd --long=31`; without it the library refuses what `zstd --ultra` may write
+_CHUNK = 1 << 18  # compressed bytes per read
+_LARGEST_WINDOW = 1 << 31  # as of `zstd --long=31`; the library's default limit rejects some `zstd --ultra` files
 
 
 def plain_name(path: Path) -> Path:
-    """`path` without the suffix of its compression: corpus.jsonl for corpus.jsonl.gz."""
+    """`path` without its compression suffix: corpus.jsonl for corpus.jsonl.gz."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
 @contextlib.contextmanager
 def open_stream(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The file's contents, decompressed by its suffix, and the file itself, whose `tell` says how far reading has come.
+    """Yields the decompressed contents (format by suffix) and the raw file, whose `tell` gives the reading progress.
 
-    Raises UserError, naming the file, where it cannot be read, and where its compressed data are cut short or damaged.
+    Raises UserError, naming the file, if it cannot be read or its compressed data are truncated or damaged.
     """
-    with _naming(path), path.open("rb") as raw, _decompress(path.suffix.lower(), raw) as stream:
+    with _errors_as_user_errors(path), path.open("rb") as raw, _decompress(path.suffix.lower(), raw) as stream:
         yield stream, raw
 
 
@@ -47,17 +47,17 @@ def _decompress(suffix: str, raw: BinaryIO) -> Any:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Says of which file an error speaks. The decompressors have no class of error in common."""
+def _errors_as_user_errors(path: Path) -> Iterator[None]:
+    """Turns any reading error into a UserError with the file's name. The decompressors share no error class."""
     try:
         yield
     except EOFError as error:
-        raise UserError(f"{path} is cut short: its compressed data end in the middle; fetch it again") from error
+        raise UserError(f"{path} is truncated: its compressed data end too early; download it again") from error
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, _Damaged) as error:
-        raise UserError(f"{path} is damaged: {error}; fetch it again") from error
+        raise UserError(f"{path} is damaged: {error}; download it again") from error
     except OSError as error:
-        if path.suffix.lower() == ".bz2" and error.errno is None:  # what bz2 raises for foreign data
-            raise UserError(f"{path} is damaged: {error}; fetch it again") from error
+        if path.suffix.lower() == ".bz2" and error.errno is None:  # bz2 raises this for data that are not bzip2
+            raise UserError(f"{path} is damaged: {error}; download it again") from error
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
@@ -66,7 +66,7 @@ class _Damaged(Exception):
 
 
 class _ZstandardFile(io.RawIOBase):
-    """Zstandard frames, one after another. The library's own reader takes a file that is cut short for a whole one."""
+    """Reads consecutive Zstandard frames. The library's own reader does not notice a truncated file."""
 
     def __init__(self, raw: BinaryIO) -> None:
         try:
@@ -83,7 +83,7 @@ class _ZstandardFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            compressed = self._take_rest() or self._raw.read(_CHUNK)
+            compressed = self._take_unused() or self._raw.read(_CHUNK)
             if not compressed:
                 if self._frame is not None:
                     raise EOFError
@@ -101,10 +101,10 @@ class _ZstandardFile(io.RawIOBase):
         except self._library.ZstdError as error:
             raise _Damaged(error) from error
 
-    def _take_rest(self) -> bytes:
-        """What came after the end of a frame, with which the next one begins."""
+    def _take_unused(self) -> bytes:
+        """The bytes after the end of a finished frame: the start of the next frame."""
         if self._frame is None or not self._frame.eof:
             return b""
-        rest: bytes = self._frame.unused_data
+        unused: bytes = self._frame.unused_data
         self._frame = None
-        return rest
+        return unused

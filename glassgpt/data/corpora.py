@@ -1,4 +1,4 @@
-"""Where the text comes from: a known name, a file, a folder of text files, or stdin."""
+"""Loads a text from a known corpus name, a file, a folder of text files, or stdin."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from glassgpt.data.cache import cache_folder
 from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError, known_names
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-AUTO_SECONDS = 5.0  # how long `auto` may wait for the network
-NAMED_SECONDS = 60.0  # how long a corpus that was asked for by name may
-RETRY_SECONDS = 600.0  # after a failure `auto` leaves the network alone for so long
+AUTO_SECONDS = 5.0  # download timeout of `auto`
+NAMED_SECONDS = 60.0  # download timeout of a corpus requested by name
+RETRY_SECONDS = 600.0  # after a failure, `auto` does not retry the download for this long
 
 NAMES = {
-    "auto": "shakespeare where it is cached or downloads within 5 s, else python-manual",
+    "auto": "shakespeare if it is cached or downloads within 5 s, else python-manual",
     "shakespeare": "Tiny Shakespeare, 1,115,394 characters of plays, downloaded once",
-    "python-manual": "the language reference inside Python itself, about 370,000 characters, no network",
+    "python-manual": "the language reference that comes with Python, about 370,000 characters, no network needed",
 }
 STDIN = "-"
-IN_MEMORY = "memory"  # the source of a text that a Python program handed over
+IN_MEMORY = "memory"  # the source of a text that a Python program passed in
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and where it is from. `load_text(source)` gives the same text again, except for stdin and memory."""
+    """A text and its source. `load_text(source)` gives the same text again, except for stdin and memory."""
 
     name: str  # short, for headings
     text: str
     source: str  # a known name, an absolute path, "-" or "memory"
-    note: str  # one line: which text this is, and why this one
+    note: str  # one line: which text this is, and why it was chosen
 
 
 def load_text(source: str) -> Corpus:
     """The text of `source`: `auto`, `shakespeare`, `python-manual`, a file, a folder of text files, or `-` for stdin.
 
-    A known name means the same in every folder: a file of that name is reached as `./shakespeare`.
+    A known name takes precedence over a file of the same name, which is reached as `./shakespeare`.
     Raises UserError for an unknown name, and for text that is missing, empty, binary or not UTF-8.
     """
     if source == STDIN:
@@ -57,7 +57,7 @@ def load_text(source: str) -> Corpus:
 
 
 def text_corpus(text: str, name: str = "text") -> Corpus:
-    """A text that a program already holds, as a corpus. Raises UserError where it is empty or cannot be UTF-8."""
+    """A corpus from a text in memory. Raises UserError if it is empty or cannot be encoded as UTF-8."""
     if not text:
         raise UserError("the text is empty: there is nothing to learn from")
     try:
@@ -70,17 +70,17 @@ def text_corpus(text: str, name: str = "text") -> Corpus:
 
 
 def shakespeare_path() -> Path:
-    """Where the cache keeps Tiny Shakespeare."""
+    """Path of Tiny Shakespeare in the cache."""
     return cache_folder() / "corpora" / "shakespeare.txt"
 
 
 def verify_shakespeare(path: Path) -> None:
-    """Raises UserError where the cached file is not Tiny Shakespeare."""
+    """Raises UserError if the cached file is not Tiny Shakespeare."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != SHAKESPEARE_SHA256:
         raise UserError(
             f"{path} is not Tiny Shakespeare: its sha256 is {found[:12]}…, expected {SHAKESPEARE_SHA256[:12]}…; "
-            "remove it, and it will be downloaded again"
+            "delete it, and it will be downloaded again"
         )
 
 
@@ -88,7 +88,7 @@ def _from_path(source: str) -> Corpus:
     try:
         path = Path(source).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as error:  # a text in the place of its file's name, the home of a user unknown here
+    except (OSError, RuntimeError) as error:  # a text given instead of a file name, or `~` of an unknown user
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read '{source[:40]}': {reason}; give a name, a file or a folder") from error
     if is_folder:
@@ -96,25 +96,25 @@ def _from_path(source: str) -> Corpus:
         return Corpus(path.absolute().name, text, str(path.absolute()), f"{path}: {which}")
     if exists and kind_of(path) == "parquet":
         raise UserError(
-            f"{source} is parquet: make shards of it first, with `glassgpt data prepare {source} --out DIR`"
+            f"{source} is parquet: convert it to shards first, with `glassgpt data prepare {source} --out DIR`"
         )
     if exists:
         return Corpus(path.name, read_file(path), str(path.absolute()), str(path))
     if path.name != source or path.suffix:
         raise UserError(
             f"there is no file or folder '{source}'; give one, '-' for stdin, or a name: {', '.join(NAMES)}; "
-            "a data set of the hub is made into shards first, with `glassgpt data prepare --out DIR`"
+            "to use a dataset of the hub, convert it to shards first, with `glassgpt data prepare --out DIR`"
         )
-    raise unknown("text, and no file or folder either,", source, NAMES)
+    raise UserError(f"'{source}' is neither a known corpus nor an existing path:{known_names(source, NAMES)}")
 
 
 def _auto() -> Corpus:
-    """Shakespeare if that takes no more than `AUTO_SECONDS`, else the manual; the note says why."""
+    """Shakespeare if it is cached or downloads within `AUTO_SECONDS`, else the manual; the note says why."""
     cached = _cached_shakespeare()
     if cached is not None:
         return _shakespeare_corpus(cached, "from the cache")
     try:
-        _leave_network_alone_after_failure()
+        _raise_recent_failure()
         return _download_shakespeare(AUTO_SECONDS)
     except DownloadError as error:
         manual = _python_manual()
@@ -130,7 +130,7 @@ def _shakespeare() -> Corpus:
     except DownloadError as error:
         raise UserError(
             f"Tiny Shakespeare could not be downloaded from {SHAKESPEARE_URL}: {error}; try again, put the file at "
-            f"{shakespeare_path()} yourself, or take 'python-manual', which needs no network"
+            f"{shakespeare_path()} yourself, or use 'python-manual', which needs no network"
         ) from error
 
 
@@ -139,7 +139,7 @@ def _shakespeare_corpus(text: str, how: str) -> Corpus:
 
 
 def _cached_shakespeare() -> str | None:
-    """The cached text, or None where it is missing or not what was downloaded once."""
+    """The cached text, or None if it is missing or has another checksum."""
     with contextlib.suppress(OSError):
         data = shakespeare_path().read_bytes()
         if hashlib.sha256(data).hexdigest() == SHAKESPEARE_SHA256:
@@ -152,7 +152,7 @@ def _download_shakespeare(seconds: float) -> Corpus:
     try:
         download(SHAKESPEARE_URL, path, sha256=SHAKESPEARE_SHA256, seconds=seconds)
     except DownloadError as error:
-        _remember_failure(error)
+        _record_failure(error)
         raise
     _failure_path().unlink(missing_ok=True)
     return _shakespeare_corpus(path.read_bytes().decode(), f"downloaded to {path}")
@@ -162,14 +162,14 @@ def _failure_path() -> Path:
     return shakespeare_path().with_suffix(".failed")
 
 
-def _remember_failure(error: DownloadError) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs the next call its wait
+def _record_failure(error: DownloadError) -> None:
+    with contextlib.suppress(OSError):  # if the cache cannot be written, the next call only waits again
         _failure_path().parent.mkdir(parents=True, exist_ok=True)
         _failure_path().write_text(str(error), encoding="utf-8")
 
 
-def _leave_network_alone_after_failure() -> None:
-    """Raises the last DownloadError again while it is fresh, so that only the first of several calls waits."""
+def _raise_recent_failure() -> None:
+    """Raises the last DownloadError again for `RETRY_SECONDS`, so that only the first of several calls waits."""
     with contextlib.suppress(OSError):
         age = time.time() - _failure_path().stat().st_mtime
         if 0 <= age < RETRY_SECONDS:
@@ -182,9 +182,9 @@ def _python_manual() -> Corpus:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise UserError(
-            "this Python comes without its manual (pydoc_data.topics): give a text file with --data FILE"
+            "this Python installation lacks its manual (pydoc_data.topics): give a text file with --data FILE"
         ) from error
-    # Some topics are parts of others: a paragraph counts once, or it would be in training and validation alike.
+    # Some topics contain others. Each paragraph is used once, or it could be in both training and validation.
     paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")
     text = "\n\n".join(dict.fromkeys(paragraphs)) + "\n"
     note = f"python-manual, the language reference of Python {platform.python_version()}"

@@ -1,8 +1,8 @@
-"""A corpus of any size to a folder of shards, which a killed process goes on with as if it had not been killed.
+"""Converts a corpus of any size to a folder of token shards. A killed process resumes with an identical result.
 
-The corpus is one stream of ids, each document begun by end-of-text, cut into shards of the same length; the first is
-for validation. What is done is noted after each shard in `preparation.json`, with the place in the corpus at which the
-next one begins. Nothing else outlives the process, so a shard that was not finished is begun again.
+The corpus is one stream of ids. Each document begins with end-of-text. The stream is cut into shards of equal length,
+of which the first is the validation split. After each shard, `preparation.json` records the finished shards and the
+position in the corpus where the next one begins. There is no other state: an unfinished shard is started again.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from glassgpt.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class ShardingProgress:
-    """How far a preparation has come."""
+    """Progress of `shard_corpus`."""
 
-    tokens: int  # in all
+    tokens: int  # in total
     new_tokens: int  # since this process began
     seconds: float  # since this process began
-    fraction: float | None  # of the corpus; None where its size is not known
-    eta: float | None  # seconds
+    fraction: float | None  # of the corpus; None if its size is unknown
+    eta: float | None  # seconds; None if unknown
 
 
 def shard_corpus(
@@ -54,19 +54,19 @@ def shard_corpus(
     on_progress: Callable[[ShardingProgress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
-    """The shards of `source` in `folder`: found there, finished there, or made now.
+    """The shards of `source` in `folder`: opened if finished, resumed if unfinished, else created.
 
-    Raises UserError for a folder that holds anything else, or the shards of other settings, and for bad documents.
+    Raises UserError for a folder that holds anything else or shards of other settings, and for bad documents.
     """
     folder = folder.absolute()
-    with _writing(folder), _alone(folder):
+    with _writing(folder), _exclusive(folder):
         _remove_leftovers(folder)
         state, source = begin(folder, source, config)
         if (folder / MANIFEST_NAME).is_file():
             note(f"{folder} is finished already")
             return open_dataset(folder)
         if state.shards:
-            note(f"going on in {folder} after {len(state.shards)} shards")
+            note(f"resuming in {folder} after {len(state.shards)} shards")
         tokenizer = put_tokenizer(folder, source, config, note)
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
@@ -81,7 +81,7 @@ def _write_shards(
     config: ShardingConfig,
     on_progress: Callable[[ShardingProgress], None],
 ) -> ShardingState:
-    """Writes what is missing; after each shard, `preparation.json` knows it."""
+    """Writes the missing shards, and records each finished one in `preparation.json`."""
     batches = source.batches(state.position, in_pieces=tokenizer.name in SLICEABLE)
     dtype = dtype_for(tokenizer.vocab_size)
     counter = _Counter(tokenizer)
@@ -104,7 +104,7 @@ def _write_shards(
 
 
 class _Stream:
-    """Encoded batches as one row of ids, of which is known where in the corpus the next one lies."""
+    """Encoded batches as one stream of ids, which tracks the position of the next id in the corpus."""
 
     def __init__(self, encoded: Iterator[tuple[DocumentBatch, Ids]], offset: int) -> None:
         self._encoded = encoded
@@ -115,7 +115,7 @@ class _Stream:
         self.fraction: float | None = None
 
     def at_end(self) -> bool:
-        """Whether no id is left; reads on until that is known."""
+        """Whether no id is left. Reads batches until it finds an id or the end."""
         while self.offset >= len(self._ids):
             batch, ids = next(self._encoded, (None, None))
             if batch is None or ids is None:
@@ -126,7 +126,7 @@ class _Stream:
         return False
 
     def take(self, count: int) -> Iterator[Ids]:
-        """The next `count` ids in parts, or those that are left."""
+        """The next `count` ids in parts; fewer at the end of the stream."""
         while count > 0 and not self.at_end():
             part = self._ids[self.offset : self.offset + count]
             self.offset += len(part)
@@ -135,23 +135,23 @@ class _Stream:
 
 
 class _Counter:
-    """What ids stand for."""
+    """Counts tokens, documents and bytes in arrays of ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], np.int64)
         self._end_of_text = end_of_text(tokenizer)
 
     def count(self, ids: Ids) -> np.ndarray:
-        """Tokens, documents begun, and bytes of text: (3,) int64."""
+        """Number of tokens, of documents that begin, and of bytes of text: (3,) int64."""
         return np.array([len(ids), np.count_nonzero(ids == self._end_of_text), self._sizes[ids].sum()])
 
 
 class _Meter:
-    """Tells how far the work has come, how fast it is, and when it will end."""
+    """Reports progress, elapsed time and the estimated time left."""
 
-    def __init__(self, tokens: int, tell: Callable[[ShardingProgress], None]) -> None:
+    def __init__(self, tokens: int, on_progress: Callable[[ShardingProgress], None]) -> None:
         self._before = self._tokens = tokens
-        self._tell = tell
+        self._on_progress = on_progress
         self._began = time.monotonic()
         self._first: float | None = None
 
@@ -162,19 +162,19 @@ class _Meter:
         eta = None
         if fraction is not None and self._first is not None and fraction > self._first:
             eta = seconds * (1 - fraction) / (fraction - self._first)
-        self._tell(ShardingProgress(self._tokens, self._tokens - self._before, seconds, fraction, eta))
+        self._on_progress(ShardingProgress(self._tokens, self._tokens - self._before, seconds, fraction, eta))
 
 
 def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Tokenizer) -> None:
-    """Writes the manifest, with which the folder is finished."""
+    """Writes the manifest, which marks the folder as finished."""
     if len(state.shards) < 2:
         for name in (STATE_NAME, TOKENIZER_NAME, *(shard.name for shard in state.shards)):
             (folder / name).unlink()
         if not state.tokens:
-            raise UserError(f"{source.name} has no documents, or empty ones alone: there is nothing to prepare")
+            raise UserError(f"{source.name} has no documents, or only empty ones: there is nothing to prepare")
         raise UserError(
-            f"{source.name} has {state.tokens:,} tokens, no more than the first shard, which is for validation: give a "
-            f"smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or leave --out out"
+            f"{source.name} has only {state.tokens:,} tokens: they fill no more than the first shard, which is the "
+            f"validation split; give a smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or omit --out"
         )
     val, *train = state.shards
     documents = sum(shard.documents for shard in state.shards)
@@ -202,14 +202,14 @@ def _split(shards: list[Shard]) -> Split:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of a process that was killed."""
+    """Removes the temporary files of a killed process."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds a lock in it. An empty one is removed after an error at the very beginning."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Creates the folder and holds a lock in it. Removes the folder if it is still empty at the end (early errors)."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / ".lock", f"another process is preparing {folder}: wait for it, or choose another --out"):
@@ -226,5 +226,5 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         where, reason = error.filename or folder, error.strerror or error
         raise UserError(
-            f"cannot write {where}: {reason}; mend that, and give the same command again: it goes on where it stopped"
+            f"cannot write {where}: {reason}; fix this and run the same command again: it resumes where it stopped"
         ) from error

@@ -1,4 +1,4 @@
-"""A dataset, opened: a text's shards in the cache, a folder of shards, or token files of other programs."""
+"""Opens a dataset: shards of a text in the cache, a folder of shards, or token files of other programs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
-STATE_NAME = "preparation.json"  # how far sharding a corpus has come, see sharding_state.py
-TRAINED = ("char", "bpe")  # tokenizers that are made from the text
+STATE_NAME = "preparation.json"  # progress of sharding a corpus, see sharding_state.py
+TRAINED = ("char", "bpe")  # tokenizers that are trained on the text
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Dataset:
     tokenizer: Tokenizer
     train: TokenArray
     val: TokenArray
-    note: str  # one line: which text, why, and whether the shards were there already
+    note: str  # one line: which text, why, and whether its shards were cached
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """The dataset in a folder, of the cache or of a corpus in shards.
+    """The dataset in a folder of the cache, or in a folder of shards.
 
-    Raises UserError, naming file and reason, where it is damaged.
+    Raises UserError, naming file and reason, if it is damaged.
     """
     manifest = load_manifest(folder / MANIFEST_NAME)
     dataset = Dataset(
@@ -47,13 +47,13 @@ def open_dataset(folder: Path) -> Dataset:
     )
     if manifest.text_sha256 is None:
         if shards_key(dataset.val.paths + dataset.train.paths) != manifest.key:
-            raise UserError(f"the shards in {folder} are not those of which its {MANIFEST_NAME} speaks: restore them")
+            raise UserError(f"the shards in {folder} do not match its {MANIFEST_NAME}: restore them")
         return replace(dataset, manifest=replace(manifest, path=str(folder.absolute())))
     return dataset
 
 
 def tokenizer_of(source: str) -> Path | None:
-    """The tokenizer file of a prepared folder that is named as a source of text; None for any other source."""
+    """The tokenizer file of `source` if it is a prepared folder, else None."""
     folder = local_path(source)
     return folder / TOKENIZER_NAME if folder and is_manifest(folder / MANIFEST_NAME) else None
 
@@ -64,28 +64,26 @@ def sha256_of(text: str) -> str:
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """The sha256 of all that a tokenizer's file says, whatever its layout: equal for equal tokenizers."""
+    """The sha256 of a tokenizer's fields, independent of the file layout: equal for equal tokenizers."""
     return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
 
 
 def open_tokenized(source: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset | None:
-    """The dataset in a folder of shards or in foreign token files; None where the source is neither."""
+    """The dataset in a folder of shards or in foreign token files; None if the source is neither."""
     if own := tokenizer_of(source):
         dataset = open_dataset(own.parent)
         _check_tokenizer(dataset, tokenizer)
         return dataset
     path = local_path(source)
     if path and (path / STATE_NAME).is_file():
-        raise UserError(
-            f"{source} is unfinished: give its `data prepare` command again, which goes on where it stopped"
-        )
+        raise UserError(f"{source} is unfinished: run its `data prepare` command again, which resumes where it stopped")
     if files := find_token_files(source):
         return _open_foreign(files, val_fraction, tokenizer)
     return None
 
 
 def _check_tokenizer(dataset: Dataset, tokenizer: TokenizerConfig | Tokenizer) -> None:
-    """Raises UserError where another tokenizer is asked for than the one whose ids the folder holds."""
+    """Raises UserError if `tokenizer` is not the one that made the folder's ids."""
     record = dataset.manifest.tokenizer
     if isinstance(tokenizer, TokenizerConfig):
         same, name = tokenizer.name == record.name and tokenizer.name not in TRAINED, tokenizer.name
@@ -93,18 +91,18 @@ def _check_tokenizer(dataset: Dataset, tokenizer: TokenizerConfig | Tokenizer) -
         same, name = tokenizer_sha256(tokenizer) == record.sha256, tokenizer.name
     if not same:
         raise UserError(
-            f"{dataset.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, and '{name}' "
-            f"is another: take {dataset.folder / TOKENIZER_NAME}, or prepare the text again"
+            f"{dataset.folder} holds ids of its own tokenizer, {record.name} of {record.vocab_size:,}, but '{name}' "
+            f"is a different one: use {dataset.folder / TOKENIZER_NAME}, or prepare the text again"
         )
 
 
 def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset:
-    """The splits of foreign token files, with a tokenizer that must be told."""
+    """The dataset of foreign token files, which do not say their tokenizer: the caller must."""
     if isinstance(tokenizer, TokenizerConfig):
         if tokenizer.name in TRAINED:
             raise UserError(
-                f"{files.path} holds token ids and not their tokenizer, which cannot be '{tokenizer.name}': say whose "
-                "ids they are, for example with --set tokenizer.name=gpt2"
+                f"{files.path} holds token ids without their tokenizer, which cannot be '{tokenizer.name}': name the "
+                "tokenizer that made them, for example with --set tokenizer.name=gpt2"
             )
         tokenizer = open_tokenizer(tokenizer.name)
     train, val = files.open(val_fraction, tokenizer.vocab_size)
@@ -128,15 +126,17 @@ def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerCo
 
 
 def reopen_tokenized(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
-    """The shards of a run, where they were. Raises UserError where they are gone, or others."""
+    """The shards of a run, from the path in its manifest. Raises UserError if they are missing or have changed."""
     if manifest.path is None:
-        raise UserError("the run's data.json does not say where its shards are: it is damaged, or of a prepared folder")
-    there = Path(manifest.path).exists()
-    dataset = open_tokenized(manifest.path, manifest.val_fraction, tokenizer) if there else None
+        raise UserError(
+            "the run's data.json has no path of the shards: it is damaged, or was copied from a prepared folder"
+        )
+    exists = Path(manifest.path).exists()
+    dataset = open_tokenized(manifest.path, manifest.val_fraction, tokenizer) if exists else None
     if dataset is None:
-        raise UserError(f"the shards of this run were in {manifest.path}, and are there no longer: put them back")
+        raise UserError(f"the shards of this run are no longer in {manifest.path}: put them back")
     if dataset.manifest.key != manifest.key:
-        raise UserError(f"the shards in {manifest.path} are not those that this run was trained on: put them back")
+        raise UserError(f"the shards in {manifest.path} are not those that this run was trained on: restore them")
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""Text to shards, once: split, tokenise, and keep the ids in the user's cache under a key of their content."""
+"""Tokenises a text once: splits it, tokenises it, and caches the ids as shards under a key of their content."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, ope
 from glassgpt.tokenizers.build import NAMES
 from glassgpt.tokenizers.patterns import safe_slices
 
-_PIECE = 1 << 20  # characters tokenised at once: bounds the memory beside the text itself
-# Tokenizers whose ids of a text are those of its slices. SentencePiece looks across spaces.
+_PIECE = 1 << 20  # characters tokenised at once: bounds the memory in addition to the text itself
+# Tokenizers for which the ids of a text equal the joined ids of its slices. SentencePiece merges across spaces.
 SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which text, and how much of its end is kept for validation."""
+    """Which text, and how much of its end is the validation split."""
 
     source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
-    val_fraction: float = 0.1  # share at the end kept for validation, of characters; of tokens in a foreign folder
+    val_fraction: float = 0.1  # fraction at the end used for validation, of characters; of tokens in foreign files
     document_mask: bool = False  # no token attends across an end-of-text
 
     def __post_init__(self) -> None:
@@ -51,14 +51,14 @@ class DataConfig:
 
 
 def build_dataset(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Dataset:
-    """The shards of `data`: those in the cache, else made now. `corpus` stands in for the text of `data.source`.
+    """The dataset of `data`, from the cache or built now. `corpus` replaces the text of `data.source`.
 
-    The text is split first and tokenised then. A tokenizer given as a config is trained, where it needs that, on the
-    training split; `char` has the alphabet of the whole text. In memory: the text, its halves and a piece of ids.
-    Raises UserError for bad text, a tokenizer that cannot be had, and a cache that cannot be written.
+    The text is split first, then tokenised. A tokenizer given as a config is trained, if it needs training, on the
+    training split; `char` takes the alphabet of the full text. In memory: the text, its two splits, one piece of ids.
+    Raises UserError for bad text, a tokenizer that cannot be loaded, and a cache that cannot be written.
     """
     if isinstance(tokenizer, TokenizerConfig) and tokenizer.name not in NAMES:
-        tokenizer = open_tokenizer(tokenizer.name)  # what counts for the key is what the file holds
+        tokenizer = open_tokenizer(tokenizer.name)  # the cache key depends on the contents of the file
     if corpus is None and (found := open_tokenized(data.source, data.val_fraction, tokenizer)):
         return found
     corpus = corpus or load_text(data.source)
@@ -76,35 +76,35 @@ def build_dataset(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, c
 
 
 def reopen_dataset(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
-    """The shards of a run, from the manifest and tokenizer in its folder: found in the cache, or made again.
+    """The dataset of a run, from the manifest and tokenizer in its folder: from the cache, or built again.
 
-    Raises UserError where they must be made again but the source no longer gives the same text.
+    Raises UserError if it must be built again but the source no longer gives the same text.
     """
     if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
         raise UserError(
-            f"the tokenizer is not the one whose ids the data manifest describes ({manifest.tokenizer.name}, "
+            f"the tokenizer is not the one in the data manifest ({manifest.tokenizer.name}, "
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
     if manifest.text_sha256 is None:
         return reopen_tokenized(manifest, tokenizer)
-    # The second is that of the same text prepared with the run's tokenizer.json, where the first named its training.
+    # The first key may name a tokenizer config. The second is of the same text and the run's tokenizer.json.
     for key in (manifest.key, _key(manifest.text_sha256, manifest.val_fraction, tokenizer)):
-        with contextlib.suppress(UserError):  # whatever is wrong there, making the shards again mends it
+        with contextlib.suppress(UserError):  # a missing or damaged cache entry is built again below
             found = open_dataset(cached_folder(key))
             if _same_ids(found.manifest, manifest):
                 return replace(found, manifest=manifest)
-    corpus = replace(_text_again(manifest), name=manifest.name)
+    corpus = replace(_reload_text(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
     return build_dataset(data, tokenizer, corpus=corpus)
 
 
 def cached_folder(key: str) -> Path:
-    """Where the cache keeps the shards of `key`."""
+    """Folder of the cache for the shards of `key`."""
     return cache_folder() / "prepared" / key
 
 
 def split_text(text: str, val_fraction: float) -> tuple[str, str]:
-    """The training text, the first 1 - val_fraction of the characters, and the validation text after it."""
+    """(training text, validation text): the first 1 - val_fraction of the characters, and the rest."""
     n_train = int((1 - val_fraction) * len(text))
     if n_train == 0 or n_train == len(text):
         raise UserError(
@@ -115,15 +115,15 @@ def split_text(text: str, val_fraction: float) -> tuple[str, str]:
 
 
 def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[str]:
-    """Slices of `text`, of about `size` characters, whose ids one after the other are those of the whole text.
+    """Slices of `text`, of about `size` characters, whose concatenated ids are the ids of the full text.
 
-    SentencePiece looks across spaces, so it gets the whole text at once.
+    SentencePiece merges across spaces, so it gets the full text at once.
     """
     return safe_slices(text, size) if tokenizer_name in SLICEABLE else iter([text])
 
 
 def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
-    """A name for the ids that these inputs give: known before any tokenizer is trained."""
+    """The cache key of the ids that these inputs give. It needs no trained tokenizer."""
     inputs = [VERSION, text_sha256, val_fraction, _tokenizer_identity(tokenizer)]
     return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
 
@@ -168,7 +168,7 @@ def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Sp
 
 
 def _discard(folder: Path) -> None:
-    """Removes a damaged folder: moved aside at once, so that nobody meets it half deleted."""
+    """Removes a damaged folder. It is renamed first, so that no process sees it half deleted."""
     with (
         writing(folder),
         tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as aside,
@@ -178,7 +178,7 @@ def _discard(folder: Path) -> None:
 
 
 def _from_corpus(dataset: Dataset, corpus: Corpus, remark: str) -> Dataset:
-    """Says where the text is from this time: the same text may have been prepared from another source before."""
+    """The dataset with this corpus's name and source: the same text may have been cached from another source."""
     manifest = replace(dataset.manifest, name=corpus.name, source=corpus.source, note=corpus.note)
     return replace(dataset, manifest=manifest, note=corpus.note + remark)
 
@@ -191,8 +191,8 @@ def _same_ids(one: Manifest, other: Manifest) -> bool:
     )
 
 
-def _text_again(manifest: Manifest) -> Corpus:
-    """The text that the manifest describes, from its source, checked by its sha256."""
+def _reload_text(manifest: Manifest) -> Corpus:
+    """Loads the text of a manifest from its source again, and checks its sha256."""
     if manifest.source in (STDIN, IN_MEMORY):
         origin = "stdin" if manifest.source == STDIN else "memory"
         raise UserError(

@@ -1,9 +1,10 @@
-"""A file to its documents, one after another in a fixed order, in memory that does not grow with the file.
+"""Streams the documents of a file in a fixed order, in constant memory.
 
-.parquet                a row                     plain, never compressed around
-.jsonl .ndjson .json    a line: an object         plain, .gz, .bz2, .xz or .zst
-.csv .tsv               a record below the header likewise
-any other               the whole file, in pieces likewise
+file                    one document is           file compression
+.parquet                a row                     none
+.jsonl .ndjson .json    a line with an object     none, .gz, .bz2, .xz or .zst
+.csv .tsv               a record below the header none, .gz, .bz2, .xz or .zst
+any other               the file, in pieces       none, .gz, .bz2, .xz or .zst
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ KINDS = {
 }  # fmt: skip
 TEXT = "text"
 PIECE = 1 << 20  # characters of a text file in one piece
-_READ = 1 << 20  # bytes
-_ROWS = 100  # of a parquet file decoded at a time
-_LARGEST_FIELD = (1 << 31) - 1  # of CSV; Python's default of 128 KiB is shorter than many documents
+_READ = 1 << 20  # bytes per read
+_ROWS = 100  # rows of a parquet file decoded at a time
+_LARGEST_FIELD = (1 << 31) - 1  # characters of a CSV field; many documents exceed Python's default of 128 KiB
 
 
 class Piece(NamedTuple):
@@ -37,20 +38,20 @@ class Piece(NamedTuple):
 
     text: str
     starts_document: bool
-    where: str  # for errors: the file, and the place in it
-    bytes_read: int  # of the file so far, as it lies on the disk
+    where: str  # file and place in it, for error messages
+    bytes_read: int  # of the (compressed) file so far
 
 
 def kind_of(path: Path) -> str:
-    """What a file's name says that it holds: parquet, JSON lines, CSV or text."""
+    """The kind of file, by its name: parquet, JSON lines, CSV or text."""
     return KINDS.get(plain_name(path).suffix.lower(), TEXT)
 
 
 def read_documents(path: Path, column: str, start: int = 0, *, in_pieces: bool = True) -> Iterator[Piece]:
-    """The pieces of a file from number `start` on; one that is empty or null comes too, so that numbers are stable.
+    """The pieces of a file from number `start` on, empty and null ones included, so that numbers are stable.
 
-    `column` is the field that holds the text, except in a text file. One of these comes in pieces whose ids joined are
-    the ids of the whole, unless `in_pieces` is false. Raises UserError, naming file and place, for what is no text.
+    `column` is the field with the text; text files ignore it. A text file is split into pieces whose joined ids are
+    the ids of the full text, unless `in_pieces` is false. Raises UserError, naming file and place, for invalid text.
     """
     kind = kind_of(path)
     if kind == "parquet":
@@ -61,7 +62,7 @@ def read_documents(path: Path, column: str, start: int = 0, *, in_pieces: bool =
 
 
 def check_column(path: Path, column: str) -> None:
-    """Raises UserError where a parquet file, known by its last bytes, is damaged or has no such column of text."""
+    """Raises UserError if a parquet file has a damaged footer or no text column of this name."""
     if kind_of(path) != "parquet":
         return
     with _open_parquet(path) as file:
@@ -69,7 +70,7 @@ def check_column(path: Path, column: str) -> None:
     if column not in fields:
         raise _no_column(path, column, list(fields))
     if str(fields[column]) not in ("string", "large_string", "string_view", "null"):
-        raise UserError(f"column '{column}' of {path} holds {fields[column]}, not text: name another with --column")
+        raise UserError(f"column '{column}' of {path} holds {fields[column]}, not text: name another one with --column")
 
 
 def _read_parquet(path: Path, column: str, start: int) -> Iterator[Piece]:
@@ -87,7 +88,7 @@ def _read_parquet(path: Path, column: str, start: int) -> Iterator[Piece]:
 
 
 def _groups_before(file: Any, start: int) -> tuple[int, int]:
-    """How many rows, in how many whole row groups, come before row `start`: they need not be read."""
+    """(rows, row groups) in the complete row groups before row `start`, which need not be read."""
     rows = group = 0
     while group < file.num_row_groups and rows + file.metadata.row_group(group).num_rows <= start:
         rows += file.metadata.row_group(group).num_rows
@@ -102,10 +103,10 @@ def _open_parquet(path: Path) -> Any:
     except ImportError as error:
         raise UserError("reading parquet files needs pyarrow: pip install 'glassgpt[data]'") from error
     try:
-        # By default a whole row group is read ahead, which may be the whole file.
+        # By default, pyarrow reads ahead a full row group, which may be the whole file.
         return pyarrow.parquet.ParquetFile(path, buffer_size=_READ, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no parquet file, or is cut short: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a parquet file, or is truncated: {str(error).splitlines()[0]}") from error
 
 
 Reader = Callable[[BinaryIO, Path], Iterator[tuple[int, dict[str, Any]]]]
@@ -118,7 +119,7 @@ def _read_records(path: Path, column: str, reader: Reader) -> Iterator[Piece]:
                 raise _no_column(f"{path}, line {line}", column, list(record))
             text = record[column]
             if not isinstance(text, str | None):
-                raise UserError(f"{path}, line {line}: field '{column}' is no text but {str(text)[:40]!r}")
+                raise UserError(f"{path}, line {line}: field '{column}' is not text but {str(text)[:40]!r}")
             yield Piece(text or "", True, f"{path}, line {line}", raw.tell())
 
 
@@ -132,7 +133,7 @@ def _json_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, A
             raise UserError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise UserError(
-                f"{path}, line {number} is no JSON object: a line each, with the text in a field, is needed"
+                f"{path}, line {number} is not a JSON object: each line must be one, with the text in a field"
             )
         yield number, record
 
@@ -159,9 +160,7 @@ def _csv_records(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, 
 
 def _no_column(where: object, column: str, known: Sequence[object]) -> UserError:
     names = ", ".join(map(str, known[:20])) or "none"
-    return UserError(
-        f"{where} has no column '{column}': name the one that holds the text with --column; it has {names}"
-    )
+    return UserError(f"{where} has no column '{column}': name the column with the text with --column; it has {names}")
 
 
 def _read_text(path: Path, in_pieces: bool) -> Iterator[Piece]:
@@ -173,9 +172,9 @@ def _read_text(path: Path, in_pieces: bool) -> Iterator[Piece]:
 
 
 def _decode(stream: BinaryIO, path: Path) -> Iterator[str]:
-    """The text of a UTF-8 stream in chunks, by the rules of `text_files.decode`."""
+    """The text of a UTF-8 stream in chunks, with the rules of `text_files.decode`."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    first, offset = True, 0  # of the bytes not yet decoded
+    first, offset = True, 0  # offset of `data` in the stream
     while True:
         data = stream.read(_READ)
         pending = len(decoder.getstate()[0])

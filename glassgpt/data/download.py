@@ -1,4 +1,4 @@
-"""One file from the network, within a deadline that also holds for a hanging DNS look-up."""
+"""Downloads one file within a time limit, which also covers a hanging DNS lookup."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from glassgpt.data.cache import writing
 from glassgpt.files import new_file
 
-_MAX_BYTES = 1 << 26  # whatever else comes is none of the texts known by name
+_MAX_BYTES = 1 << 26  # more than any of the corpora known by name
 
 
 class DownloadError(Exception):
-    """Why a file could not be had; what to do about it is for the caller to decide."""
+    """A download failed. The caller decides what to do."""
 
 
 def download(url: str, path: Path, *, sha256: str, seconds: float) -> None:
-    """Fetches `url` into `path`, whole and checked, or raises DownloadError within `seconds` in all."""
+    """Downloads `url` to `path` atomically and checks it. Raises DownloadError within `seconds` in total."""
     data = fetch(url, seconds)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise DownloadError(f"what came was refused: its sha256 is {found[:12]}…, expected {sha256[:12]}…")
+        raise DownloadError(f"the downloaded file was rejected: its sha256 is {found[:12]}…, not {sha256[:12]}…")
     with writing(path), new_file(path) as file:
         file.write(data)
 
@@ -31,19 +31,19 @@ def download(url: str, path: Path, *, sha256: str, seconds: float) -> None:
 def fetch(url: str, seconds: float) -> bytes:
     """The bytes of `url`, or DownloadError within `seconds`.
 
-    Socket timeouts do not cover name resolution, nor a server that trickles: the whole try runs in a daemon thread,
-    which is left behind when the time is over.
+    Socket timeouts cover neither name resolution nor a server that sends very slowly. So the request runs in a daemon
+    thread, which is abandoned when the time is over.
     """
     answer: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 
-    def try_it() -> None:
+    def request() -> None:
         try:
             with urllib.request.urlopen(url, timeout=seconds) as response:
                 answer.put(response.read(_MAX_BYTES))
-        except Exception as error:  # whatever it is, the caller in the other thread must hear of it
+        except Exception as error:  # any error must reach the caller in the other thread
             answer.put(error)
 
-    threading.Thread(target=try_it, name="download", daemon=True).start()
+    threading.Thread(target=request, name="download", daemon=True).start()
     try:
         result = answer.get(timeout=seconds)
     except queue.Empty:

@@ -1,6 +1,6 @@
-"""Batches of documents to ids on all cores, in order.
+"""Encodes batches of documents to ids on all cores, in order.
 
-Threads are enough: the libraries that encode, tiktoken, SentencePiece and NumPy, let others run while they work.
+Threads are enough: tiktoken, SentencePiece and NumPy release the GIL while they work.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Ids = NDArray[np.uint32]
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:
-    """The id with which every document begins. Raises UserError for a tokenizer without one."""
+    """The end-of-text id, with which every document begins. Raises UserError for a tokenizer without one."""
     try:
         return tokenizer.special_tokens[END_OF_TEXT]
     except KeyError:
         raise UserError(
-            f"the tokenizer '{tokenizer.name}' has no {END_OF_TEXT}, which must separate documents: take gpt2, or "
+            f"the tokenizer '{tokenizer.name}' has no {END_OF_TEXT}, which must separate documents: use gpt2, or "
             f"train one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
         ) from None
 
@@ -39,9 +39,9 @@ def encode_batches(
 
 
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Ids:
-    """The ids of pieces, each document begun by end-of-text. Empty documents leave nothing.
+    """The ids of pieces, with end-of-text at the start of each document. Empty documents give no ids.
 
-    Raises UserError, with the place of the piece, for text that the tokenizer refuses.
+    Raises UserError, with the place of the piece, for text that the tokenizer rejects.
     """
     start = np.array([end_of_text(tokenizer)], np.uint32)
     parts = [np.empty(0, np.uint32)]

@@ -1,14 +1,14 @@
-"""Examples to batches, without state: the rows of a step are a pure function of (seed, step).
+"""Batches of packed examples, without loader state: the rows of a step are a pure function of (seed, step).
 
-Each epoch takes every example once, in the order of a keyed permutation, and packs them one after another into rows of
-block_size positions; an example that does not fit into what is left of a row begins the next one. An example of n ids
-takes n - 1 positions: its ids without the last are inputs, its ids without the first are targets, so no target crosses
-from one example to the next. The document mask (`models.context.Documents`) keeps attention within an example.
+Each epoch visits every example once, in the order of a keyed permutation. It packs them one after another into rows of
+block_size positions. An example that does not fit into the rest of a row begins the next row. An example of n ids
+takes n - 1 positions: its inputs are the ids without the last, its targets the ids without the first. So no target
+belongs to the next example. The document mask (`models.context.Documents`) restricts attention to one example.
 
-Row r of step s is row s · batch_rows + r of all epochs in a row. Ranks and micro-batches take row ranges of the one
-global batch. Packing an epoch takes O(n) time and 8 bytes of memory for each of its n examples, and is kept until
-another epoch is asked for. How many rows an epoch has is known only by packing it: finding a step in epoch e packs the
-e epochs before it, once.
+Row r of step s is row s · batch_rows + r, counted over all epochs. Ranks and micro-batches take row ranges of the
+global batch. Packing an epoch of n examples takes O(n) time and 8 n bytes of memory; the last packed epoch is cached.
+The number of rows of an epoch is known only after packing: to find a step in epoch e, the e epochs before it are packed
+once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PADDING = -1  # in `ExampleRows.examples`
 
 @dataclass(frozen=True)
 class ExampleRows:
-    """Packed rows (B, T). inputs and targets are int64 ids, 0 at padding; mask says where a target is trained on."""
+    """Packed rows (B, T). inputs and targets are int64 ids, 0 at padding; mask is True for targets to train on."""
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor  # booleans, False at padding
-    examples: Tensor  # int64: the number of the example that a position belongs to, PADDING at the end of a row
+    examples: Tensor  # int64: the example number of each position, PADDING at the end of a row
 
     @property
     def starts(self) -> Tensor:
@@ -46,15 +46,15 @@ class ExampleRows:
 
     @property
     def n_tokens(self) -> int:
-        """The number of targets, masked ones included, padding not."""
+        """The number of targets, including masked ones, excluding padding."""
         return int((self.examples != PADDING).sum())
 
 
 class ExampleLoader:
     """Batches of `batch_rows` rows of packed examples.
 
-    An example longer than a row, which holds `block_size` + 1 ids of one, is refused with a UserError; with `truncate`
-    its first `block_size` + 1 ids are taken instead, in which there may be nothing left to train on.
+    A row holds at most `block_size` + 1 ids of an example. A longer example raises UserError. With `truncate`, its
+    first `block_size` + 1 ids are used instead, which may contain no target to train on.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class ExampleLoader:
             raise UserError(
                 f"{len(too_long):,} of {len(examples):,} examples are too long: the first is example {too_long[0]} "
                 f"with {examples.lengths[too_long[0]]:,} ids, and block_size {block_size:,} holds "
-                f"{block_size + 1:,}; give a larger block_size, shorten them, or truncate"
+                f"{block_size + 1:,}; increase block_size, shorten the examples, or truncate them"
             )
         self.examples = examples
         self.block_size = block_size
         self.batch_rows = batch_rows
         self.seed = seed
         self._sizes = np.minimum(examples.lengths - 1, block_size)  # positions that each example takes
-        # The two memos below hold nothing that could not be computed again: they are no state.
-        self._first_rows = [0]  # of epoch 0, 1, …, as far as is known, counted from the start of training
+        # The two attributes below are caches that can be computed again, not loader state.
+        self._first_rows = [0]  # first row of epochs 0, 1, … (those packed so far), counted from the start of training
         self._epoch = _Epoch(-1, np.empty(0, np.int64), np.zeros(1, np.int64))
 
     def rows(self, step: int, start: int = 0, stop: int | None = None) -> ExampleRows:
-        """Rows `start` to `stop` of the global batch of `step`, all by default. Any split gives the same rows."""
+        """Rows `start` to `stop` of the global batch of `step`; all rows by default. Any split gives the same rows."""
         stop = self.batch_rows if stop is None else stop
         if step < 0 or not 0 <= start <= stop <= self.batch_rows:
             raise IndexError(f"rows {start} to {stop} of step {step}, where a batch has {self.batch_rows} rows")
@@ -99,7 +99,7 @@ class ExampleLoader:
         return ExampleRows(*map(torch.from_numpy, (inputs, targets, mask, examples)))
 
     def _examples_of_row(self, row: int) -> NDArray[np.int64]:
-        """The numbers of the examples in a row, which is counted from the start of training."""
+        """The numbers of the examples in a row. Rows are counted from the start of training."""
         while self._first_rows[-1] <= row:
             epoch = self._packed(len(self._first_rows) - 1)
             self._first_rows.append(self._first_rows[-1] + len(epoch.row_starts) - 1)
@@ -119,12 +119,15 @@ class ExampleLoader:
 @dataclass(frozen=True)
 class _Epoch:
     number: int
-    order: NDArray[np.int64]  # (n,) the examples
-    row_starts: NDArray[np.int64]  # (rows + 1,) where in `order` each row begins, and n
+    order: NDArray[np.int64]  # (n,) example numbers
+    row_starts: NDArray[np.int64]  # (rows + 1,) index into `order` where each row begins, then n
 
 
 def pack_rows(sizes: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    """Where rows begin, (rows + 1,), if items of `sizes`, each at most `capacity`, fill them in this order."""
+    """Packs items into rows in order: the index of each row's first item, then n; (rows + 1,) int64.
+
+    Each of the n `sizes` is at most `capacity`, the size of a row.
+    """
     ends = np.cumsum(sizes)
     starts, filled = [0], 0
     while starts[-1] < len(sizes):

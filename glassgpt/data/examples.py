@@ -1,11 +1,11 @@
-"""Examples of (ids, mask), each of its own length, in a folder of token shards; what fine-tuning trains on.
+"""Fine-tuning examples: (ids, mask) pairs of varying length, stored in a folder of token shards.
 
     examples.json    format, version, counts, and the sha256 of each shard
     ids.shard        the ids of all examples, one after another
-    masks.shard      as many numbers: 1 where an id is trained on, 0 where it is only context
+    masks.shard      one number per id: 1 if it is trained on, 0 if it is only context
     lengths.shard    the number of ids of each example
 
-The shards have the format of `shards.py`. The folder is written whole or not at all.
+The shards have the format of `shards.py`. The folder is written atomically.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _FORMAT, _VERSION = "glassgpt-examples", 1
 
 @dataclass(frozen=True)
 class ExampleCounts:
-    """What a folder of examples holds."""
+    """The sizes of a folder of examples."""
 
-    vocab_size: int  # every id is below it
+    vocab_size: int  # every id is smaller
     examples: int
     tokens: int
     targets: int  # ids that are trained on
 
 
 class Examples:
-    """The examples of a folder, memory-mapped; made by `open_examples`. `lengths` (n,) int64 are their numbers of ids.
+    """The memory-mapped examples of a folder; created by `open_examples`. `lengths` (n,) int64 counts their ids.
 
-    In memory: 16 bytes for each example, whatever its length.
+    In memory: 16 bytes per example, independent of its length.
     """
 
     def __init__(self, folder: Path, counts: ExampleCounts) -> None:
@@ -63,15 +63,15 @@ class Examples:
 
 
 def write_examples(folder: Path, examples: Iterable[tuple[ArrayLike, ArrayLike]], vocab_size: int) -> ExampleCounts:
-    """Writes (ids, mask) pairs as a folder, which appears when all are written. Memory does not grow with their number.
+    """Writes (ids, mask) pairs atomically to a new folder, in constant memory.
 
-    Ids are integers below `vocab_size`; the mask is 1 for an id that is trained on and 0 for one that is context. The
-    first id has nothing before it, so it is never predicted: its mask is stored and has no effect.
-    Raises UserError, naming the example, for one that is not so, has fewer than two ids, or has nothing to train on;
-    also where there are no examples, where the folder exists, and where it cannot be written.
+    Ids are integers below `vocab_size`. The mask is 1 for an id that is trained on and 0 for context. The first id
+    has no context, so it is never predicted: its mask is stored but has no effect.
+    Raises UserError, naming the example, for invalid ids or mask, fewer than two ids, or no id to train on. Also
+    raises it if there are no examples, if the folder exists, or if it cannot be written.
     """
     if folder.exists():
-        raise UserError(f"{folder} exists: choose another folder for the examples, or remove it first")
+        raise UserError(f"{folder} exists: choose another folder for the examples, or delete it first")
     tokens = targets = number = 0
     try:
         with replacing_folder(folder) as temporary:
@@ -97,11 +97,11 @@ def write_examples(folder: Path, examples: Iterable[tuple[ArrayLike, ArrayLike]]
 
 
 def open_examples(folder: Path) -> Examples:
-    """The examples in `folder`. Raises UserError, naming file and reason, where they are missing or damaged."""
+    """The examples in `folder`. Raises UserError, naming file and reason, if they are missing or damaged."""
     path = folder / INDEX_NAME
     fields = read_json(path)
     if fields.get("format") != _FORMAT or fields.get("version") != _VERSION:
-        raise UserError(f"{path} does not describe examples in {_FORMAT} version {_VERSION}, which this GlassGPT reads")
+        raise UserError(f"{path} is not in the format that this GlassGPT reads, {_FORMAT} version {_VERSION}")
     try:
         counts, checksums = ExampleCounts(**fields["counts"]), {name: fields["sha256"][name] for name in _SHARDS}
     except (KeyError, TypeError) as error:
@@ -110,12 +110,12 @@ def open_examples(folder: Path) -> Examples:
     for name in _SHARDS:
         header = read_header(_shard(folder, name))
         if (header.count, header.sha256.hex()) != (expected[name], checksums[name]):
-            raise UserError(f"{_shard(folder, name)} is not the one of which {path} speaks: restore the whole folder")
+            raise UserError(f"{_shard(folder, name)} does not match {path}: restore the whole folder")
     return Examples(folder, counts)
 
 
 def verify_examples(folder: Path) -> Examples:
-    """Reads every byte and compares the checksums. Raises UserError as `open_examples` does, and for altered shards."""
+    """Reads every byte and compares the checksums. Raises UserError like `open_examples`, and for altered shards."""
     examples = open_examples(folder)
     for name in _SHARDS:
         verify_shard(_shard(folder, name))
@@ -133,17 +133,17 @@ def _save_index(folder: Path, counts: ExampleCounts) -> None:
 
 
 def _check(number: int, ids: np.ndarray, mask: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ids and the mask of an example, if they are valid."""
+    """The ids and the mask of an example. Raises UserError if they are invalid."""
     if ids.ndim != 1 or ids.shape != mask.shape:
         raise UserError(
             f"example {number} has ids of shape {ids.shape} and a mask of shape {mask.shape}: give (n,) each"
         )
     if len(ids) < 2:
-        raise UserError(f"example {number} has {len(ids)} ids: it takes two or more to predict one from another")
+        raise UserError(f"example {number} has {len(ids)} ids: it needs two or more, to predict one from another")
     if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= vocab_size:
         raise UserError(f"example {number} has ids that are not integers from 0 to {vocab_size - 1}")
     if not np.isin(mask, (0, 1)).all():
-        raise UserError(f"example {number} has a mask that is neither 0 nor 1 everywhere")
+        raise UserError(f"example {number} has a mask with values other than 0 and 1")
     if not mask[1:].any():
         raise UserError(f"example {number} has nothing to train on: its mask is 0 everywhere after the first id")
     return ids, mask.astype(np.uint8)

@@ -1,10 +1,10 @@
-"""Token files that other programs wrote, read as they are.
+"""Reads token files of other programs, without conversion.
 
     npy          NumPy's format, one dimension: build-nanogpt's shards, and their copy on Kaggle
     llmc-bin     llm.c's: 256 int32 (magic, version, count), then uint16 for GPT-2 or uint32 for Llama 3
-    nanogpt-bin  nanoGPT's train.bin and val.bin: uint16 and nothing else
+    nanogpt-bin  nanoGPT's train.bin and val.bin: uint16, no header
 
-Only the ids are read. A `meta.pkl` that nanoGPT leaves beside them is a pickle, which may execute code: it stays shut.
+Only the ids are read. nanoGPT's `meta.pkl` is ignored: it is a pickle, which may execute code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LLMC: dict[tuple[int, int], np.dtype[np.integer]] = {  # magic and version, as 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a token file holds, and where in it."""
+    """Format of a token file: type, number and position of its ids."""
 
     format: str
     dtype: np.dtype[np.integer]
@@ -40,7 +40,7 @@ class Layout:
 def read_layout(path: Path) -> Layout:
     """The layout of a .npy or .bin file, checked against its size.
 
-    Raises UserError, naming file and reason, where it is missing, cut short or of another kind.
+    Raises UserError, naming file and reason, if it is missing, truncated or of another format.
     """
     try:
         return _npy(path) if path.suffix == ".npy" else _bin(path)
@@ -49,7 +49,7 @@ def read_layout(path: Path) -> Layout:
 
 
 def open_foreign(path: Path) -> NDArray[np.integer]:
-    """The ids of a foreign file (count,), memory-mapped and read-only. Raises UserError as `read_layout` does."""
+    """The ids of a foreign file (count,), memory-mapped and read-only. Raises UserError like `read_layout`."""
     layout = read_layout(path)
     if layout.count == 0:
         return np.empty(0, layout.dtype)
@@ -64,9 +64,9 @@ def _npy(path: Path) -> Layout:
             shape, _, dtype = header(file)
             offset = file.tell()
     except ValueError as error:
-        raise UserError(f"{path} is no .npy file, or is damaged: {error}") from error
+        raise UserError(f"{path} is not a .npy file, or is damaged: {error}") from error
     if len(shape) != 1 or dtype.kind not in "iu":
-        raise UserError(f"{path} holds an array of {dtype} and shape {shape}, where token ids are integers in a row")
+        raise UserError(f"{path} holds an array of {dtype} of shape {shape}, but token ids are integers of shape (n,)")
     _check_size(path, offset + shape[0] * dtype.itemsize)
     return Layout(NPY, dtype, shape[0], offset)
 
@@ -80,17 +80,17 @@ def _bin(path: Path) -> Layout:
     if fields and fields[0] in known:
         magic, version, count = fields
         if (magic, version) not in _LLMC or len(head) < _LLMC_HEADER or count < 0:
-            raise UserError(f"{path} has a damaged header of llm.c: magic {magic}, version {version}, {count} ids")
+            raise UserError(f"{path} has a damaged llm.c header: magic {magic}, version {version}, {count} ids")
         dtype = _LLMC[magic, version]
         _check_size(path, _LLMC_HEADER + count * dtype.itemsize)
         return Layout(LLMC, dtype, count, _LLMC_HEADER)
     if size % 2:
-        raise UserError(f"{path} is cut short, or is no token file: its {size} bytes are no whole number of uint16")
+        raise UserError(f"{path} is truncated, or is not a token file: {size} bytes are not a multiple of 2 (uint16)")
     return Layout(NANOGPT, np.dtype("<u2"), size // 2, 0)
 
 
 def _check_size(path: Path, expected: int) -> None:
     size = path.stat().st_size
     if size != expected:
-        problem = "cut short" if size < expected else "too long"
-        raise UserError(f"{path} is {problem}: {size} bytes, its header promises {expected}")
+        problem = "truncated" if size < expected else "too long"
+        raise UserError(f"{path} is {problem}: {size} bytes, but its header says {expected}")

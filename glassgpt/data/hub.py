@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub as a stream: nothing is kept on the disk but the shards made of it."""
+"""Streams datasets of the Hugging Face hub. Only the resulting shards are stored on disk."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from glassgpt.data.sources import BATCH, DocumentBatch, Position
 from glassgpt.errors import UserError, unknown
 
 FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
-FINEWEB_EDU_SAMPLES = ("10BT", "100BT", "350BT")  # tokens of GPT-2's vocabulary, in billions
+FINEWEB_EDU_SAMPLES = ("10BT", "100BT", "350BT")  # billions of GPT-2 tokens
 
 
 def fineweb_edu(sample: str = "10BT") -> HubDataset:
-    """A published sample of FineWeb-Edu, filtered pages of the web."""
+    """A published sample of FineWeb-Edu (filtered web pages)."""
     if sample not in FINEWEB_EDU_SAMPLES:
         raise unknown("sample of fineweb-edu", sample, FINEWEB_EDU_SAMPLES)
     return HubDataset(FINEWEB_EDU, config=f"sample-{sample}")
@@ -25,13 +25,16 @@ def fineweb_edu(sample: str = "10BT") -> HubDataset:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set by its id, or a folder laid out like one. A position is the state of its iterator, and a count."""
+    """A dataset by its hub id, or a local folder with the same layout.
+
+    A position is [number of documents before it, state of the dataset's iterator].
+    """
 
     id: str
     config: str | None = None
     split: str = "train"
     column: str = "text"
-    revision: str | None = None  # a commit, so that going on reads what the beginning read
+    revision: str | None = None  # commit hash, so that a resumed process reads the same data
 
     @property
     def name(self) -> str:
@@ -47,19 +50,19 @@ class HubDataset:
         }
 
     def pinned(self, earlier: dict[str, Any] | None) -> HubDataset:
-        """The same data set at the revision of earlier settings, else at the newest. Raises UserError offline."""
+        """This dataset at the revision in the `earlier` settings, else at the newest. Raises UserError offline."""
         if earlier and earlier.get("hub") == self.id:
             return replace(self, revision=earlier.get("revision"))
         if Path(self.id).is_dir():
             return self
-        with _reaching(self.id):
+        with _errors_as_user_errors(self.id):
             from huggingface_hub import HfApi
 
             return replace(self, revision=HfApi().dataset_info(self.id, timeout=20).sha)
 
     def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
-        """The documents in batches of about a million characters, each document whole."""
-        with _reaching(self.id):
+        """The documents in batches of about a million characters. Documents are not split."""
+        with _errors_as_user_errors(self.id):
             stream = self._stream()
             done, state = start or (0, None)
             if state is not None:
@@ -80,20 +83,20 @@ class HubDataset:
         try:
             import datasets
         except ImportError as error:
-            raise UserError("data sets of the hub need datasets: pip install 'glassgpt[data]'") from error
+            raise UserError("datasets of the hub need the datasets package: pip install 'glassgpt[data]'") from error
         try:
             stream = datasets.load_dataset(
                 self.id, name=self.config, split=self.split, revision=self.revision, streaming=True
             )
-        except ValueError as error:  # an unknown configuration or split; the message lists those there are
-            raise UserError(f"data set {self.id}: {error}; choose with --config and --split") from error
+        except ValueError as error:  # an unknown configuration or split; the message lists the known ones
+            raise UserError(f"dataset {self.id}: {error}; choose with --config and --split") from error
         columns = list(stream.features or [])
         if columns and self.column not in columns:
             raise self._no_column(columns)
         return stream.select_columns([self.column]) if columns else stream
 
     def _documents(self, stream: Any) -> int | None:
-        """How many documents the data set says that it has."""
+        """The number of documents according to the dataset's metadata; None if unknown."""
         split = (stream.info.splits or {}).get(self.split)
         return split.num_examples if split else None
 
@@ -103,28 +106,28 @@ class HubDataset:
             raise self._no_column(list(record))
         text = record[self.column]
         if not isinstance(text, str | None):
-            raise UserError(f"{where}: column '{self.column}' is no text but {str(text)[:40]!r}")
+            raise UserError(f"{where}: column '{self.column}' is not text but {str(text)[:40]!r}")
         return Piece(text or "", True, where, 0)
 
     def _no_column(self, columns: list[str]) -> UserError:
         return UserError(
-            f"{self.name} has no column '{self.column}': name the one that holds the text with --column; "
+            f"{self.name} has no column '{self.column}': name the column with the text with --column; "
             f"it has {', '.join(columns)}"
         )
 
 
 @contextlib.contextmanager
-def _reaching(id: str) -> Iterator[None]:
-    """One sentence for whatever goes wrong on the way: the libraries below raise errors of a dozen families."""
+def _errors_as_user_errors(id: str) -> Iterator[None]:
+    """Turns any error of the hub's libraries into a UserError: they raise a dozen unrelated error classes."""
     try:
         yield
     except (UserError, GeneratorExit):
         raise
     except ImportError as error:
-        raise UserError("data sets of the hub need huggingface-hub: pip install 'glassgpt[data]'") from error
+        raise UserError("datasets of the hub need huggingface-hub: pip install 'glassgpt[data]'") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"cannot read data set '{id}' from the Hugging Face hub ({reason}): check its id and the network, then "
-            "give the same command again, which goes on where it stopped"
+            f"cannot read dataset '{id}' from the Hugging Face hub ({reason}): check its id and the network, then "
+            "run the same command again, which resumes where it stopped"
         ) from error

@@ -1,4 +1,4 @@
-"""What the cache holds, where to find it, and whether it is still whole."""
+"""Lists, finds, describes and verifies prepared data, in the cache and elsewhere."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
 from glassgpt.errors import UserError
 
-RUN_MANIFEST_NAME = "data.json"  # the copy of the manifest that a run folder keeps
-GPT2_VOCAB, LLAMA3_VOCAB = 50257, 128256  # of the published tokenizers
+RUN_MANIFEST_NAME = "data.json"  # the copy of the manifest in a run folder
+GPT2_VOCAB, LLAMA3_VOCAB = 50257, 128256  # vocabulary sizes of the published tokenizers
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check of one file or folder found."""
+    """The result of verifying one file or folder."""
 
     path: Path
-    problem: str | None  # None: it is whole
+    problem: str | None  # None: it is intact
 
 
 def cached_folders() -> list[Path]:
-    """The prepared folders in the cache, whole or not, in the order of their keys."""
+    """The prepared folders in the cache, damaged ones included, sorted by key."""
     parent = cached_folder("key").parent
     if not parent.is_dir():
         return []
@@ -46,7 +46,7 @@ def cached_folders() -> list[Path]:
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """One short entry for each prepared folder, ready for JSON; a folder that is not whole has its `problem`."""
+    """One short JSON-ready entry per prepared folder in the cache. That of a damaged folder has a `problem`."""
     return [_entry(folder) for folder in cached_folders()]
 
 
@@ -66,9 +66,9 @@ def _entry(folder: Path) -> dict[str, Any]:
 
 
 def find_dataset(target: str) -> Path | None:
-    """The prepared folder that `target` means: the folder itself, or a key of the cache or its start.
+    """The prepared folder that `target` names: by its path, or by its cache key or the start of it.
 
-    None where it means neither. Raises UserError where several keys start so.
+    None if there is no such folder. Raises UserError if several keys start with `target`.
     """
     folder = Path(target)
     if is_manifest(folder / MANIFEST_NAME):
@@ -82,13 +82,13 @@ def find_dataset(target: str) -> Path | None:
 
 
 def data_of_run(target: str) -> Manifest | None:
-    """What a run folder was trained on; None where `target` is no run folder."""
+    """The data manifest of a run folder; None if `target` is not a run folder."""
     path = Path(target) / RUN_MANIFEST_NAME
     return load_manifest(path) if is_manifest(path) else None
 
 
 def describe_dataset(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """A prepared folder in figures, ready for JSON."""
+    """Sizes and settings of a prepared folder, JSON-ready."""
     fields = manifest.to_dict()
     del fields["version"]
     fields["format"], dtype = describe_file(folder / manifest.train.shards[0])
@@ -98,9 +98,9 @@ def describe_dataset(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def describe(target: str) -> dict[str, Any]:
-    """Prepared data, a run folder's data, token files or a text, in figures ready for JSON; `kind` says which.
+    """Describes prepared data, a run folder's data, token files or a text, JSON-ready; `kind` says which of them.
 
-    Raises UserError where `target` is none of these, or damaged.
+    Raises UserError if `target` is none of these, or damaged.
     """
     if manifest := data_of_run(target):
         target = manifest.path or str(cached_folder(manifest.key))
@@ -146,10 +146,10 @@ def _describe_text(corpus: Corpus) -> dict[str, Any]:
 
 
 def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Finding]:
-    """Reads every byte of token files, a prepared folder, a run folder's data or a key; None: of all in the cache.
+    """Verifies every byte of `target`: token files, a prepared folder, a run folder's data or a cache key.
 
-    Our shards are compared with their checksums; in foreign ones, no id may be `vocab_size` or more, by default that of
-    GPT-2, or of Llama 3 in the files of llm.c that are for it.
+    None verifies the whole cache. Our own shards are compared with their checksums. In foreign files, every id must be
+    below `vocab_size`. Its default is that of Llama 3 for llm.c files with uint32 ids, else that of GPT-2.
     """
     manifest = data_of_run(target) if target else None
     if manifest:
@@ -177,7 +177,7 @@ def _verify_folder(folder: Path) -> None:
     for shard in manifest.val.shards + manifest.train.shards:
         verify_shard(folder / shard)
     if tokenizer_sha256(open_dataset(folder).tokenizer) != manifest.tokenizer.sha256:
-        raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer of which the manifest speaks")
+        raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer in the manifest")
 
 
 def _verify_token_files(files: TokenFiles, vocab_size: int | None) -> Iterator[Finding]:
@@ -199,11 +199,11 @@ def _verify_file(path: Path, vocab_size: int | None) -> None:
 
 
 def _verify_unfinished(folder: Path) -> Iterator[Finding]:
-    """An unfinished folder is not whole, whatever its shards are."""
+    """A finding per shard, and one for the folder: an unfinished folder is a problem even if its shards are intact."""
     shards = load_sharding_state(folder).shards
     for shard in shards:
         yield _check(folder / shard.name, verify_shard)
-    yield Finding(folder, f"{folder} is unfinished, with {len(shards)} shards: give its `data prepare` command again")
+    yield Finding(folder, f"{folder} is unfinished, with {len(shards)} shards: run its `data prepare` command again")
 
 
 def _check(path: Path, check: Callable[[Path], object]) -> Finding:

@@ -1,11 +1,11 @@
-"""Ids to batches, without state: the rows of a step are a pure function of (seed, step).
+"""Batches of token windows, without loader state: the rows of a step are a pure function of (seed, step).
 
-Row r of step s is sample i = s · batch_rows + r. A sample is a whole window of block_size + 1 ids. An epoch draws a
-phase, 0 ≤ phase < block_size, and visits each window that starts at phase + k · block_size once, in the order of a
-keyed permutation. Ranks and micro-batches take row ranges of the one global batch.
+Row r of step s is sample i = s · batch_rows + r. A sample is a complete window of block_size + 1 ids. An epoch draws a
+phase, 0 ≤ phase < block_size. It visits each window that starts at phase + k · block_size once, in the order of a
+keyed permutation. Ranks and micro-batches take row ranges of the global batch.
 
-Phases are drawn without replacement: a cycle of epochs has each phase once, and so visits every window of the text
-once, wherever it starts. All cycles are equally long, so any step is found at once, in constant memory.
+Phases are drawn without replacement. A cycle of epochs uses each phase once, so it visits the window at every position
+of the text once. All cycles have the same length, so any step is found directly, in constant memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Loader:
         return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
     def _positions(self, first: int, last: int) -> list[int]:
-        """Where the windows of samples `first` to `last` start in the text."""
+        """Start positions in the text of the windows of samples `first` to `last`."""
         positions: list[int] = []
         while first < last:
             epoch = find_epoch(len(self.tokens), self.block_size, self.seed, first)
@@ -68,29 +68,29 @@ class Loader:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One visit of each whole window of one phase."""
+    """One pass over the complete windows of one phase."""
 
-    first: int  # its first sample, counted from the start of training
+    first: int  # number of its first sample, counted from the start of training
     n_windows: int
     phase: int
     block_size: int
     order: Permutation
 
     def positions(self, first: int, last: int) -> NDArray[np.int64]:
-        """Where the windows of samples `first` to `last`, all of this epoch, start in the text."""
+        """Start positions in the text of the windows of samples `first` to `last`, all within this epoch."""
         windows = self.order(np.arange(first - self.first, last - self.first))
         return self.phase + windows * self.block_size
 
 
 def find_epoch(n_tokens: int, block_size: int, seed: int, sample: int) -> Epoch:
     """The epoch to which `sample` belongs."""
-    n_starts = n_tokens - block_size  # windows of a cycle: one for each id that has block_size more after it
+    n_starts = n_tokens - block_size  # windows of a cycle: one for each id that is followed by block_size ids or more
     cycle, offset = divmod(sample, n_starts)
     firsts = _draw_cycle(n_tokens, block_size, seed, cycle)[1]
     return _epoch(n_tokens, block_size, seed, cycle, bisect_right(firsts, offset) - 1)
 
 
-# The two memos below hold nothing that could not be computed again: they are no state.
+# The two caches below hold values that can be computed again: they are not loader state.
 
 
 @lru_cache(maxsize=64)
@@ -108,8 +108,8 @@ def _epoch(n_tokens: int, block_size: int, seed: int, cycle: int, number: int) -
 
 @lru_cache(maxsize=8)
 def _draw_cycle(n_tokens: int, block_size: int, seed: int, cycle: int) -> tuple[list[int], list[int]]:
-    """The phases of a cycle's epochs, in their order, and each epoch's first sample, counted within the cycle."""
-    # A text of fewer than two windows has phases that leave no whole window; they are not drawn.
+    """The phase of each epoch of a cycle, in order, and its first sample, counted within the cycle."""
+    # A text of fewer than two windows has phases without a complete window; they are not drawn.
     n_phases = min(block_size, n_tokens - block_size)
     phases = Permutation(n_phases, "phases", seed, cycle)(np.arange(n_phases))
     n_windows = (n_tokens - 1 - phases) // block_size

@@ -1,4 +1,4 @@
-"""The manifest of a dataset: where the text is from, how it was split and tokenised, which shards hold it."""
+"""The manifest of a dataset: the source of the text, its split and tokenizer, and its shards."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the text, by every measure."""
+    """The sizes and shards of one split of the text."""
 
-    characters: int | None  # None: not known, since only the ids are there
+    characters: int | None  # None: unknown, because only the ids are available
     bytes: int | None  # of the text in UTF-8, for information: bits per byte are counted from the ids themselves
     tokens: int
     shards: tuple[str, ...]  # file names within the folder
-    documents: int | None = None  # that begin in it; None: the text was one, or they were not counted
+    documents: int | None = None  # documents that begin in it; None: a single text, or not counted
 
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """Enough of a tokenizer to know it again; the tokenizer itself is in its own file."""
+    """Identifies a tokenizer; the tokenizer itself is in its own file."""
 
     name: str
     vocab_size: int
@@ -37,25 +37,25 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` in a prepared folder, and `data.json` in a run folder, hold.
+    """The contents of `manifest.json` in a prepared folder, and of `data.json` in a run folder.
 
-    A text that fits into memory is prepared in the cache, under a key of what went in, and can be prepared again. A
-    corpus in shards lies where the user put it; its key is of what its files hold, see token_files.py.
+    A text that fits into memory is prepared in the cache. Its key is a hash of the inputs, so it can be prepared again.
+    A corpus in shards stays where the user put it. Its key is a hash of its files, see token_files.py.
     """
 
     key: str
     name: str
     source: str  # for `load_text`
     note: str
-    text_sha256: str | None  # of the whole text in UTF-8; None: a corpus in shards
+    text_sha256: str | None  # of the full text in UTF-8; None: a corpus in shards
     val_fraction: float
     tokenizer: TokenizerRecord
     train: Split
     val: Split
-    path: str | None = None  # of a corpus in shards: its folder, or its only file, as a run found it
+    path: str | None = None  # of a corpus in shards: the folder, or the only file, that the run used
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON has it."""
+        """The manifest as a JSON-ready dict."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
@@ -65,9 +65,9 @@ class Manifest:
         texts |= {"text_sha256": fields["text_sha256"], "path": fields.get("path")}
         for name, value in texts.items():
             if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
-                raise TypeError(f"field '{name}' is no text but {value!r}")
+                raise TypeError(f"field '{name}' is not text but {value!r}")
         if not isinstance(fields["val_fraction"], float):
-            raise TypeError(f"field 'val_fraction' is no fraction but {fields['val_fraction']!r}")
+            raise TypeError(f"field 'val_fraction' is not a fraction but {fields['val_fraction']!r}")
         return cls(
             **texts,
             val_fraction=fields["val_fraction"],
@@ -77,13 +77,13 @@ class Manifest:
         )
 
     def save(self, path: Path) -> None:
-        """Writes the manifest as JSON, whole or not at all."""
+        """Writes the manifest as JSON, atomically."""
         with new_file(path) as file:
             file.write((json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether there is a file that begins as a manifest does, be it whole or not: others use such names too."""
+    """Whether `path` begins like a manifest, intact or not. Other programs use the same file names."""
     try:
         with path.open("rb") as file:
             return f'"{FORMAT}"'.encode() in file.read(100)
@@ -92,7 +92,7 @@ def is_manifest(path: Path) -> bool:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """The manifest in `path`. Raises UserError, naming file and reason, where it is missing, foreign or damaged."""
+    """The manifest in `path`. Raises UserError, naming file and reason, if it is missing, foreign or damaged."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

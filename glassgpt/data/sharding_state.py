@@ -1,4 +1,4 @@
-"""What a folder of shards is made of, and how far that has come: `preparation.json`, by which a stopped one goes on."""
+"""`preparation.json`: the settings and the progress of sharding a corpus, from which a stopped process resumes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.threads import available_cores
 
-SHARD_TOKENS = 100_000_000
+SHARD_TOKENS = 100_000_000  # tokens per shard
 TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus
 _FORMAT, _VERSION = "glassgpt-preparation", 1
-_NAMES = {  # of settings, as an error says them
+_NAMES = {  # names of the settings in error messages
     "source": "the documents (files, sizes, times)",
     "tokenizer": "the tokenizer",
     "shard_tokens": "--shard-tokens",
@@ -30,72 +30,72 @@ _NAMES = {  # of settings, as an error says them
 
 @dataclass(frozen=True)
 class ShardingConfig:
-    """How a corpus becomes shards. The number of workers decides how soon, and nothing else."""
+    """Settings of sharding a corpus. The number of workers changes only the speed, not the result."""
 
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig("gpt2"))
-    train_tokenizer_on: int = TRAIN_TOKENIZER_ON  # characters at the start of the corpus from which `bpe` learns
+    train_tokenizer_on: int = TRAIN_TOKENIZER_ON  # characters at the start of the corpus that `bpe` is trained on
     shard_tokens: int = SHARD_TOKENS
     workers: int = field(default_factory=available_cores)
 
     def __post_init__(self) -> None:
         for name in ("train_tokenizer_on", "shard_tokens", "workers"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, and must be 1 or more")
+                raise UserError(f"{name} is {getattr(self, name)}, but must be 1 or more")
         if self.tokenizer.name == "char":
             raise UserError(
                 "a char tokenizer needs the alphabet of the whole corpus: train one with `glassgpt tokenizer train "
-                f"--type char --special '{END_OF_TEXT}'` and give its file, or take gpt2 or bpe"
+                f"--type char --special '{END_OF_TEXT}'` and give its file, or use gpt2 or bpe"
             )
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard, with what is counted in it."""
+    """A finished shard and its sizes."""
 
     name: str
     tokens: int
-    documents: int  # that begin in it
+    documents: int  # documents that begin in it
     bytes: int  # of text
 
 
 @dataclass(frozen=True)
 class ShardingState:
-    """The settings, and how far they were carried out."""
+    """The settings and the progress of sharding a corpus."""
 
     settings: dict[str, Any]
     shards: tuple[Shard, ...] = ()
-    position: Position = None  # of the batch with the next shard's first id
-    offset: int = 0  # of that id among those of the batch
+    position: Position = None  # of the batch that contains the first id of the next shard
+    offset: int = 0  # index of that id in the batch
 
     @property
     def tokens(self) -> int:
-        """In all shards."""
+        """Number of tokens in all finished shards."""
         return sum(shard.tokens for shard in self.shards)
 
     def save(self, folder: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes `preparation.json` to `folder`, atomically."""
         fields = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
         write_text(folder / STATE_NAME, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_sharding_state(folder: Path) -> ShardingState:
-    """What `folder` says of its preparation. Raises UserError where that is missing or damaged."""
+    """The state in `folder`. Raises UserError if its file is missing or damaged."""
     path = folder / STATE_NAME
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format") != _FORMAT or fields.pop("version") != _VERSION:
-            raise ValueError("it is of another format or version")
+            raise ValueError("it has another format or version")
         return ShardingState(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove {folder} and begin again") from error
+        raise UserError(f"{path} is damaged ({error}): delete {folder} and start again") from error
 
 
 def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[ShardingState, Source]:
-    """The preparation in `folder`, or a new one, and the source as it was read before.
+    """The state in `folder`, or a new one, and the source pinned to the revision that was read before.
 
-    Raises UserError, and changes nothing, where the folder holds anything else, or shards of other settings.
+    Raises UserError, without changing anything, if the folder holds anything else or shards of other settings.
     """
     state = None
     if (folder / STATE_NAME).is_file():
@@ -113,8 +113,8 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Shardin
     if state is not None and state.shards:
         different = " and ".join(text for name, text in _NAMES.items() if state.settings.get(name) != settings[name])
         raise UserError(
-            f"{folder} was begun with other settings: {different} differ; choose another --out, or remove the folder "
-            "to begin again; nothing was changed"
+            f"{folder} was started with other settings: {different} differ; choose another --out, or delete the folder "
+            "to start again; nothing was changed"
         )
     (folder / TOKENIZER_NAME).unlink(missing_ok=True)
     state = ShardingState(settings)
@@ -123,7 +123,7 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Shardin
 
 
 def put_tokenizer(folder: Path, source: Source, config: ShardingConfig, note: Callable[[str], None]) -> Tokenizer:
-    """The tokenizer in the folder, made or copied there first where it is missing."""
+    """The tokenizer in the folder. If it is missing, it is trained or copied there first."""
     path = folder / TOKENIZER_NAME
     if path.is_file():
         return load_tokenizer(path)
@@ -141,7 +141,7 @@ def _tokenizer_settings(config: ShardingConfig) -> dict[str, Any]:
         special_tokens = list(_special_tokens(config))
         return {**asdict(config.tokenizer), "special_tokens": special_tokens, "train_on": config.train_tokenizer_on}
     tokenizer = open_tokenizer(config.tokenizer.name)
-    end_of_text(tokenizer)  # raises where it has none
+    end_of_text(tokenizer)  # raises if it has none
     return {"name": tokenizer.name, "sha256": tokenizer_sha256(tokenizer)}
 
 

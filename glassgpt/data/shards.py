@@ -1,4 +1,4 @@
-"""Token shards: a 64-byte header, then the ids, little-endian; memory-mapped, never copied into RAM.
+"""Token shards: files with a 64-byte header, then little-endian ids. They are memory-mapped, not read into RAM.
 
     offset  bytes  field
          0      8  magic b"GLASSTOK"
@@ -9,7 +9,7 @@
         56      8  zero
         64         payload: count × bytes per id
 
-A writer puts the header in last and renames the file into place, so a shard that exists is whole.
+A writer writes the header last and renames the file into place, so a shard that exists is complete.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DTYPES: dict[int, np.dtype[np.unsignedinteger]] = {2: np.dtype("<u2"), 4: np.dt
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard says of itself: the type and number of its ids, and the sha256 of their bytes."""
+    """The header of a shard: type and number of its ids, and the sha256 of their bytes."""
 
     dtype: np.dtype[np.unsignedinteger]
     count: int
@@ -58,7 +58,7 @@ def dtype_for(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 
 
 class ShardWriter:
-    """Appends ids to a shard piece by piece, hashing as it goes; made by `shard_writer`."""
+    """Appends ids to a shard and hashes them as it writes; created by `shard_writer`."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype[np.unsignedinteger]) -> None:
         self._file = file
@@ -68,7 +68,7 @@ class ShardWriter:
         file.write(bytes(_HEADER.size))
 
     def append(self, ids: ArrayLike) -> None:
-        """Raises ValueError for an id that the shard's type cannot hold: it would come back as another."""
+        """Appends ids. Raises ValueError for an id outside the range of the shard's type: it would wrap around."""
         array = np.asarray(ids)
         if array.size and (array.min() < 0 or array.max() > np.iinfo(self._dtype).max):
             raise ValueError(f"ids from {array.min()} to {array.max()} do not fit {self._dtype.name}")
@@ -84,7 +84,7 @@ class ShardWriter:
 
 @contextmanager
 def shard_writer(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Iterator[ShardWriter]:
-    """A writer for `path`, which appears, whole, when the block ends without an error."""
+    """Yields a writer for `path`. The file appears, complete, when the block ends without an error."""
     with new_file(path) as file:
         writer = ShardWriter(file, dtype)
         yield writer
@@ -99,7 +99,7 @@ def write_shard(path: Path, ids: ArrayLike, dtype: np.dtype[np.unsignedinteger])
 
 
 def is_shard(path: Path) -> bool:
-    """Whether there is a file that begins as a token shard does, be it whole or not."""
+    """Whether `path` is a file that begins like a token shard, complete or not."""
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -121,21 +121,21 @@ def read_header(path: Path) -> ShardHeader:
     if head[: len(MAGIC)] != MAGIC:
         raise UserError(f"{path} is not a GlassGPT token shard: it does not begin with {MAGIC.decode()}")
     if len(head) < _HEADER.size:
-        raise UserError(f"shard {path} is truncated: {size} bytes, its header alone has {_HEADER.size}")
+        raise UserError(f"shard {path} is truncated: {size} bytes, but the header alone has {_HEADER.size}")
     _, version, itemsize, count, sha256 = _HEADER.unpack(head)
     if version != VERSION:
         raise UserError(f"shard {path} has format version {version}; this GlassGPT reads version {VERSION}")
     if itemsize not in _DTYPES:
-        raise UserError(f"shard {path} has a damaged header: {itemsize} bytes per id, where 2 and 4 are known")
+        raise UserError(f"shard {path} has a damaged header: {itemsize} bytes per id, not 2 or 4")
     expected = _HEADER.size + count * itemsize
     if size != expected:
         problem = "truncated" if size < expected else "too long"
-        raise UserError(f"shard {path} is {problem}: {size} bytes, its header promises {expected}")
+        raise UserError(f"shard {path} is {problem}: {size} bytes, but its header says {expected}")
     return ShardHeader(_DTYPES[itemsize], count, sha256)
 
 
 def open_shard(path: Path) -> NDArray[np.unsignedinteger]:
-    """The ids of a shard (count,), memory-mapped and read-only. Raises UserError as `read_header` does."""
+    """The ids of a shard (count,), memory-mapped and read-only. Raises UserError like `read_header`."""
     header = read_header(path)
     if header.count == 0:
         return np.empty(0, header.dtype)
@@ -145,12 +145,12 @@ def open_shard(path: Path) -> NDArray[np.unsignedinteger]:
 
 
 def open_tokens(path: Path) -> NDArray[np.integer]:
-    """The ids of a token file, ours or a foreign one: (count,), memory-mapped and read-only."""
+    """The ids of a token file, our own or foreign: (count,), memory-mapped and read-only."""
     return open_foreign(path) if path.suffix in FOREIGN_SUFFIXES and not is_shard(path) else open_shard(path)
 
 
 def verify_shard(path: Path) -> ShardHeader:
-    """Reads the whole shard and compares its sha256. Raises UserError for an altered one too."""
+    """Reads the full shard and compares its sha256. Raises UserError like `read_header`, and for altered ids."""
     header = read_header(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -165,7 +165,7 @@ def verify_shard(path: Path) -> ShardHeader:
 
 
 class TokenArray:
-    """One virtual array of ids over several token files, in the order given."""
+    """One virtual array of ids that spans several token files, in the given order."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
@@ -182,11 +182,11 @@ class TokenArray:
 
     @property
     def dtype(self) -> np.dtype[np.integer]:
-        """The widest type among the shards, as stored on the disk."""
+        """The widest of the shards' types, as stored on disk."""
         return max((shard.dtype for shard in self._shards), key=lambda dtype: dtype.itemsize)
 
     def part(self, start: int, stop: int) -> TokenArray:
-        """Ids `start` to `stop` as an array of its own, without a copy."""
+        """Ids `start` to `stop` as another TokenArray, without copying them."""
         part = copy(self)
         part._place(
             [
@@ -197,7 +197,7 @@ class TokenArray:
         return part
 
     def slice(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Ids `start` to `stop` as a fresh int64 array (stop - start,). Raises IndexError outside the array."""
+        """A copy of ids `start` to `stop`: (stop - start,) int64. Raises IndexError outside the array."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"ids {start} to {stop} of a token array of {len(self)}")
         first = bisect_right(self._starts, start) - 1

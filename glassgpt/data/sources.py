@@ -1,4 +1,4 @@
-"""Corpora of any size: what a command names, as batches of documents in a fixed order that can begin anywhere."""
+"""Streams a corpus of any size as batches of documents, in a fixed order, starting from any position."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from glassgpt.data.text_files import is_binary, visible_files
 from glassgpt.errors import UserError
 from glassgpt.tokenizers.patterns import safe_slices
 
-Position = Any  # where a batch begins: plain values, as JSON keeps them
+Position = Any  # where a batch begins; JSON-ready values
 
-BATCH = 1 << 20  # characters, about, in a batch
+BATCH = 1 << 20  # approximate number of characters in a batch
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
 class DocumentBatch(NamedTuple):
-    """Some pieces of documents, and the place from which the source gives them again."""
+    """Pieces of documents, and the position from which the source gives them again."""
 
     position: Position
     pieces: list[Piece]
-    fraction: float | None  # of the source that lies before the batch's end; None where that is not known
+    fraction: float | None  # of the source up to the end of the batch; None if unknown
 
 
 class Source(Protocol):
@@ -41,13 +41,13 @@ class Source(Protocol):
         """Short, for headings."""
 
     def pinned(self, earlier: dict[str, Any] | None) -> Source:
-        """The source at the state in which `earlier` settings found it, or at its present one."""
+        """The source at the revision in the `earlier` settings, or at its current one."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the documents and their order, ready for JSON: equal where these are equal."""
+        """JSON-ready settings that determine the documents and their order: equal settings, equal documents."""
 
     def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
-        """The documents from `start`, the position of an earlier batch, or from the first."""
+        """The documents from `start`, the position of an earlier batch; by default from the beginning."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class LocalFiles:
     column: str = "text"
 
     def pinned(self, earlier: dict[str, Any] | None) -> LocalFiles:
-        return self  # what the files were is not kept anywhere; whether they still are shows in `settings`
+        return self  # old versions of a file are not available; `settings` shows whether it changed
 
     def settings(self) -> dict[str, Any]:
-        """The files with their sizes and times: a file that was changed has other documents."""
+        """The files with their sizes and modification times, to detect changed files."""
         stats = [(path, path.stat()) for path in self.files]
         files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
         only_text = all(kind_of(path) == TEXT for path in self.files)
@@ -113,10 +113,10 @@ class OneText:
 
 
 def find_files(names: Sequence[str], column: str) -> LocalFiles:
-    """The files that names, patterns and folders mean, in the order given; those of a folder by their paths.
+    """The files that `names` (files, glob patterns and folders) stand for, in the given order, in a folder by path.
 
-    A folder that holds parquet, JSON lines or CSV means those files alone, and must hold one kind of them; any other
-    folder means its text files. Raises UserError for what is not there, is empty, or is mixed.
+    A folder with parquet, JSON lines or CSV files stands for those files only, which must be of one kind. Any other
+    folder stands for its text files. Raises UserError if files are missing, repeated or of mixed kinds.
     """
     files: list[Path] = []
     for name in names:
@@ -130,14 +130,14 @@ def find_files(names: Sequence[str], column: str) -> LocalFiles:
     files = [path.absolute() for path in files]
     repeated = next((path for path in files if files.count(path) > 1), None) if len(set(files)) < len(files) else None
     if repeated:
-        raise UserError(f"{repeated} is named twice: its documents would come twice")
+        raise UserError(f"{repeated} is named twice: its documents would be used twice")
     for path in files:
         check_column(path, column)
     return LocalFiles(textwrap.shorten(", ".join(names), 200, placeholder=" …"), tuple(files), column)
 
 
 def is_local(name: str) -> bool:
-    """Whether a name means files of this machine, be they there or not, and no data set of the hub."""
+    """Whether a name stands for local files, existing or not, and not for a dataset of the hub."""
     if os.path.exists(os.path.expanduser(name)) or glob.has_magic(name):  # noqa: PTH110, PTH111 (any text is a name)
         return True
     return Path(name).suffix.lower() in (*KINDS, *SUFFIXES, ".txt", ".md") or not _HUB_ID.fullmatch(name)
@@ -146,7 +146,7 @@ def is_local(name: str) -> bool:
 def _files_of_pattern(pattern: str) -> list[Path]:
     found = sorted(path for path in map(Path, glob.glob(os.path.expanduser(pattern), recursive=True)) if path.is_file())  # noqa: PTH111, PTH207
     if not found:
-        raise UserError(f"there is no file, folder or pattern '{pattern}' that matches a file")
+        raise UserError(f"no file, folder or pattern '{pattern}' matches a file")
     return found
 
 
@@ -154,9 +154,9 @@ def _files_of_folder(folder: Path) -> list[Path]:
     files = list(visible_files(folder))
     kinds = {kind_of(path) for path in files} - {TEXT}
     if len(kinds) > 1:
-        raise UserError(f"{folder} holds {' and '.join(sorted(kinds))}: name the files that you mean, with a pattern")
+        raise UserError(f"{folder} holds {' and '.join(sorted(kinds))}: name the files to use, with a pattern")
     records = [path for path in files if kind_of(path) in kinds]
     chosen = records or [path for path in files if plain_name(path) != path or not is_binary(path)]
     if not chosen:
-        raise UserError(f"folder {folder} holds no text, parquet, JSON lines or CSV: there is nothing to prepare")
+        raise UserError(f"folder {folder} holds no text, parquet, JSON lines or CSV files: there is nothing to prepare")
     return chosen

@@ -1,4 +1,4 @@
-"""Files, folders and stdin as text: UTF-8, kept exactly, refused with the place where it is not."""
+"""Reads files, folders and stdin as UTF-8 text, unchanged. Invalid input is rejected with its byte offset."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from glassgpt.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-_SNIFFED = 8192  # bytes in which a NUL marks a file of a folder as binary, the rule of git and grep
+_SNIFFED = 8192  # a file of a folder is binary if its first bytes, this many, contain a NUL: the rule of git and grep
 
 
 def read_file(path: Path) -> str:
-    """The text of one file. Line ends are kept as they are; a UTF-8 byte-order mark at its start is dropped.
+    """The text of one file. Line ends are not changed; a UTF-8 byte-order mark at the start is dropped.
 
-    Raises UserError for a file that is missing, empty, binary or not UTF-8, and for a pipe or a device: reading one may
-    never end, and gives no second time the text that a run must find again.
+    Raises UserError for a file that is missing, empty, binary or not UTF-8, and for a pipe or a device. Reading one may
+    never end, and a resumed run could not read the same text again.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is a pipe or a device, not a file: pipe its text into --data - instead")
@@ -29,7 +29,7 @@ def read_file(path: Path) -> str:
 
 
 def read_stdin() -> str:
-    """All of stdin as text, by the rules of `read_file`."""
+    """The text of stdin, with the rules of `read_file`."""
     if sys.stdin is None or sys.stdin.isatty():  # None: a program without a console
         raise UserError("the text '-' is stdin, but nothing is piped into it: write `… < FILE` or name the file")
     text = decode(sys.stdin.buffer.read(), "stdin")
@@ -39,10 +39,10 @@ def read_stdin() -> str:
 
 
 def read_folder(folder: Path) -> tuple[str, str]:
-    """The text of all text files below `folder`, and one line on which were taken.
+    """The text of all text files below `folder`, and one line that says how many files were used.
 
-    Files come in the order of their relative paths, joined by a newline. Hidden files and folders (named with a dot)
-    are left out, and so are empty files and binary ones (a NUL among the first 8 KiB). Any other file must be UTF-8.
+    Files are joined by newlines in the order of their relative paths. Hidden files and folders (names that start with
+    a dot), empty files and binary files (a NUL in the first 8 KiB) are skipped. Any other file must be UTF-8.
     """
     texts, n_skipped = [], 0
     for path in visible_files(folder):
@@ -58,9 +58,9 @@ def read_folder(folder: Path) -> tuple[str, str]:
 
 
 def decode(data: bytes, where: str) -> str:
-    """UTF-8 `data` as text, a byte-order mark dropped; an error names `where` and the offset of the first bad byte.
+    """Decodes UTF-8 and drops a byte-order mark. Raises UserError with `where` and the offset of the first bad byte.
 
-    A NUL byte is UTF-8 but never prose: it counts as bad, so that a database or a picture is not trained on.
+    A NUL byte is valid UTF-8 but never occurs in prose. It counts as bad, so that databases and images are rejected.
     """
     try:
         text = data.decode("utf-8")
@@ -79,7 +79,7 @@ def decode(data: bytes, where: str) -> str:
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a NUL is among the first 8 KiB of a file, as git and grep ask."""
+    """Whether the first 8 KiB of a file contain a NUL, the rule of git and grep."""
     try:
         with path.open("rb") as file:
             return b"\0" in file.read(_SNIFFED)
@@ -95,7 +95,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below `folder` that are not hidden, in the order of their relative paths."""
+    """The files below `folder` that are not hidden, sorted by relative path."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read folder {error.filename}: {error.strerror}") from error
@@ -104,5 +104,5 @@ def visible_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
-    # Sorted by the parts of the path: the same on every file system and operating system.
+    # Sorted by path components: the same order on every file system and operating system.
     return (path for path in sorted(found, key=lambda path: path.relative_to(folder).parts) if path.is_file())

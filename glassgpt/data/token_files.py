@@ -1,7 +1,7 @@
-"""Folders of token files as a training and a validation split, whoever wrote them, and what must hold among the files.
+"""Finds, checks and opens token files, our own or foreign, as a training and a validation split.
 
-Files count by a word in their names: `edufineweb_val_000000.npy`, `train.bin`. Numbers at the end of names must have no
-gap, all files one format and one type of ids, and no id may lie outside the vocabulary.
+A word in its name assigns a file to a split: `edufineweb_val_000000.npy`, `train.bin`. The numbers at the end of the
+names must have no gap. All files must have one format and one type of ids. Every id must be in the vocabulary.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ OURS = "glassgpt"
 _VAL_WORD = re.compile(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", re.IGNORECASE)
 _TRAIN_WORD = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)([0-9]+)")
-_SAMPLE = 1 << 16  # ids, at both ends of each file, that are looked at when it is opened
-_PRINT = 1 << 16  # bytes, at both ends of each file, by which it is known again
+_SAMPLE = 1 << 16  # ids at both ends of each file that are checked when it is opened
+_FINGERPRINTED = 1 << 16  # bytes at both ends of each file that its fingerprint depends on
 _READ = 1 << 22  # ids read at a time by `verify_ids`
 
 
 @dataclass(frozen=True)
 class TokenFiles:
-    """A corpus in token files. Where `val` is empty, the end of `train` serves for validation."""
+    """The token files of a corpus. If `val` is empty, the end of `train` is used for validation."""
 
     path: Path  # the folder, or the only file
     train: tuple[Path, ...]
@@ -43,7 +43,7 @@ class TokenFiles:
         return self.train + self.val
 
     def open(self, val_fraction: float, vocab_size: int) -> tuple[TokenArray, TokenArray]:
-        """The training and the validation split. Raises UserError for files that do not belong together."""
+        """(training split, validation split). Raises UserError for files that do not belong together."""
         self.check()
         for path in self.files:
             _check_ends(path, vocab_size)
@@ -54,7 +54,7 @@ class TokenFiles:
         return tokens.part(0, n_train), tokens.part(n_train, len(tokens))
 
     def check(self) -> tuple[str, np.dtype[np.integer]]:
-        """The format and type of all files. Raises UserError where they differ, or where a number is missing."""
+        """The common format and id type of the files. Raises UserError if they differ, or if a number is missing."""
         _check_numbers(self.files)
         kinds = {path: describe_file(path) for path in self.files}
         first, *others = kinds
@@ -63,24 +63,24 @@ class TokenFiles:
                 (one, dtype), (other, other_dtype) = kinds[first], kinds[path]
                 raise UserError(
                     f"{first} is {one} of {dtype.name} and {path.name} is {other} of {other_dtype.name}: the files of "
-                    "a corpus must be alike; move those that do not belong to it elsewhere"
+                    "a corpus must have the same format; move those that do not belong to it elsewhere"
                 )
         return kinds[first]
 
 
 def local_path(source: str) -> Path | None:
-    """The file or folder that a source names, where there is one; a known name never means a file."""
+    """The existing file or folder of a source, else None. A known corpus name never stands for a file."""
     if source in NAMES or source == STDIN:
         return None
     try:
         path = Path(source).expanduser().absolute()
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # a text in the place of its file's name, the home of a user unknown here
+    except (OSError, RuntimeError):  # a text given instead of a file name, or `~` of an unknown user
         return None
 
 
 def find_token_files(source: str) -> TokenFiles | None:
-    """The foreign token files that a path means: the file itself, or those of a folder; None where it means none."""
+    """The token files at a path: the file itself, or the foreign token files of a folder; None if there are none."""
     path = local_path(source)
     if path is None:
         return None
@@ -92,14 +92,12 @@ def find_token_files(source: str) -> TokenFiles | None:
     val = tuple(file for file in files if _VAL_WORD.search(file.stem))
     train = tuple(file for file in files if file not in val and _TRAIN_WORD.search(file.stem))
     if val and not train:
-        raise UserError(
-            f"{path} holds {val[0].name} for validation, but no file to train on: none has 'train' in its name"
-        )
+        raise UserError(f"{path} holds {val[0].name} for validation, but no file to train on: no name contains 'train'")
     return TokenFiles(path, train, val) if train else None
 
 
 def describe_file(path: Path) -> tuple[str, np.dtype[np.integer]]:
-    """The format of a token file and the type of its ids, from its header."""
+    """The format and id type of a token file, from its header."""
     if path.suffix in SUFFIXES and not is_shard(path):
         layout = read_layout(path)
         return layout.format, layout.dtype
@@ -107,13 +105,16 @@ def describe_file(path: Path) -> tuple[str, np.dtype[np.integer]]:
 
 
 def shards_key(paths: Iterable[Path]) -> str:
-    """A name for what token files hold, from their names, sizes and ends; of our own shards, from their checksums."""
+    """A key for the contents of token files: a hash of their names, sizes, and first and last bytes.
+
+    In our own shards, the first bytes include the checksum of the ids.
+    """
     parts = [[path.name, _fingerprint(path)] for path in paths]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def verify_ids(path: Path, vocab_size: int) -> int:
-    """Reads every id of a file; the largest. Raises UserError for one outside the vocabulary, with its place."""
+    """Checks every id of a file; returns the largest. Raises UserError, with its position, for an id out of range."""
     ids = open_tokens(path)
     largest = -1
     for start in range(0, len(ids), _READ):
@@ -138,19 +139,19 @@ def _largest(path: Path, ids: np.ndarray, start: int, vocab_size: int) -> int:
         at = int(outside.argmax())
         raise UserError(
             f"{path} has id {ids[at]} at position {start + at}, outside a vocabulary of {vocab_size}: it was made with "
-            "another tokenizer, or is damaged"
+            "another tokenizer, or it is damaged"
         )
     return int(ids.max())
 
 
 def _check_numbers(files: Sequence[Path]) -> None:
-    """Raises UserError for a gap in the numbers at the end of names, counted over training and validation."""
+    """Raises UserError for a gap in the numbers at the end of the names, over both splits together."""
     for _, group in groupby(sorted(_numbers(files), key=lambda item: item[:2]), key=lambda item: item[0]):
         for (_, before, earlier), (_, after, later) in pairwise(group):
             if after - before > 1:
                 raise UserError(
-                    f"{earlier.parent} lacks shard {before + 1}: after {earlier.name} comes {later.name}; fetch what "
-                    "is missing, or rename the files if nothing is"
+                    f"{earlier.parent} lacks shard {before + 1}: after {earlier.name} comes {later.name}; download "
+                    "what is missing, or rename the files if nothing is"
                 )
 
 
@@ -166,8 +167,8 @@ def _fingerprint(path: Path) -> str:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
-            head = file.read(_PRINT)
-            file.seek(max(size - _PRINT, 0))
-            return hashlib.sha256(b"%d:" % size + head + file.read(_PRINT)).hexdigest()
+            head = file.read(_FINGERPRINTED)
+            file.seek(max(size - _FINGERPRINTED, 0))
+            return hashlib.sha256(b"%d:" % size + head + file.read(_FINGERPRINTED)).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

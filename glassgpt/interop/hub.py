@@ -1,4 +1,4 @@
-"""A repository of the Hugging Face hub as a local folder."""
+"""Downloads a repository of the Hugging Face hub to a local folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DESCRIPTIONS = (
 )
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
-HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")  # whose errors the hub's client lets through
+HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")  # the hub's client does not catch their errors
 
 
 def download_model(repository: str, revision: str | None = None) -> Path:
-    """The files of a language model in the hub's cache, safetensors where the repository has them, else pickles.
+    """The files of a language model in the hub's cache: safetensors if the repository has them, else pickles.
 
-    The folder's name is the commit. Raises UserError for a repository or revision that is not there, or not open to
-    the user, and for a hub that cannot be reached, where the cache does not have the files already.
+    The folder's name is the commit hash. Raises UserError if the repository or revision does not exist or is not open
+    to the user, or if the hub cannot be reached and the files are not in the cache.
     """
     folder = _snapshot(repository, revision, [*DESCRIPTIONS, *SAFETENSORS])
     if not _matching(folder, SAFETENSORS):
@@ -35,7 +35,7 @@ def download_model(repository: str, revision: str | None = None) -> Path:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a folder that a model and its tokenizer are read from."""
+    """The files in a folder that contain a model and its tokenizer."""
     weights = _matching(folder, SAFETENSORS) or _matching(folder, PICKLES)
     return sorted([*_matching(folder, DESCRIPTIONS), *weights])
 
@@ -48,14 +48,14 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
     try:
         from huggingface_hub import errors, snapshot_download
     except ImportError:
-        raise UserError("the hub needs another package: pip install 'glassgpt[hf]'") from None
+        raise UserError("the hub needs huggingface-hub: pip install 'glassgpt[hf]'") from None
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except errors.HFValidationError:
         raise UserError(f"there is no folder '{repository}', and no repository can have that name") from None
     except errors.GatedRepoError:
         raise UserError(
-            f"{HUB_URL}/{repository} is gated: ask for access on its page, then set HF_TOKEN to a token of yours"
+            f"{HUB_URL}/{repository} is gated: request access on its page, then set HF_TOKEN to your token"
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
@@ -68,10 +68,10 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
         ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
-            raise UserError(f"cannot keep '{repository}' in the hub's cache: {error.strerror}") from None
+            raise UserError(f"cannot store '{repository}' in the hub's cache: {error.strerror}") from None
         if not isinstance(error, OSError) and not type(error).__module__.startswith(HTTP_CLIENTS):
             raise
         raise UserError(
             f"there is no folder '{repository}', and {HUB_URL} cannot be reached for a repository of that name"
-            f" ({type(error).__name__}): connect to the network, or give the folder of a copy"
+            f" ({type(error).__name__}): connect to the network, or give the folder of a local copy"
         ) from None

@@ -1,9 +1,9 @@
-"""GPT-2's weights as the `transformers` library saves them, read without it.
+"""Loads GPT-2 weights that the `transformers` library saved, without using the library.
 
-A folder that `GPT2LMHeadModel.save_pretrained` wrote holds config.json and the weights: model.safetensors, or shards
-of it with an index, or in older folders pytorch_model.bin. The model is the same, three things are written differently:
-names; matrices, which its Conv1D keeps as (in, out) and nn.Linear as (out, in); and, in older files, buffers that hold
-the causal mask.
+A folder written by `GPT2LMHeadModel.save_pretrained` contains config.json and the weights: model.safetensors, or shards
+of it with an index, or in older folders pytorch_model.bin. The model is the same as ours. Three things differ in the
+files: the names; the matrices, which its Conv1D stores as (in, out) and nn.Linear as (out, in); and, in older files,
+additional buffers with the causal mask.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES = {
     "n_head": "n_head",
     "n_embd": "n_embd",
 }
-# What makes a model of type "gpt2" the GPT-2 of the paper; a config.json that does not say it means the first value.
+# Options that a model of type "gpt2" must have to be the GPT-2 of the paper. The first value is the library's default.
 GPT2_OPTIONS: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
     "layer_norm_epsilon": (1e-5,),
@@ -60,16 +60,16 @@ TIED_HEAD = "lm_head.weight"
 
 
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
-    """The GPT-2 that `transformers` saved in this folder, in float32 and on the CPU, with its head tied.
+    """The GPT-2 that `transformers` saved in this folder, in float32 on the CPU, with a tied head.
 
-    Dropout is no part of the weights: ask for it to train further. Nothing is downloaded and nothing in the folder is
+    Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
     executed. Raises UserError for a missing or damaged file, another architecture, an option that GPT-2 does not have,
-    and tensors that are missing, surplus or of another shape.
+    and for tensors that are missing, surplus or of another shape.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder}: load_hf reads what `save_pretrained` wrote, and downloads nothing"
+            f"there is no folder {folder}: load_hf reads a folder written by `save_pretrained`, and downloads nothing"
         )
     config = read_config(folder / "config.json", dropout)
     with torch.device("meta"):
@@ -91,40 +91,40 @@ def read_config(path: Path, dropout: float) -> GPT2Config:
     sizes = {ours: saved.get(theirs, getattr(defaults, ours)) for ours, theirs in SIZES.items()}
     for ours, size in sizes.items():
         if type(size) is not int:
-            raise UserError(f"{path}: {SIZES[ours]} is {json.dumps(size)}, not a whole number")
+            raise UserError(f"{path}: {SIZES[ours]} is {json.dumps(size)}, not an integer")
     width = 4 * sizes["n_embd"]
     for option, allowed in (GPT2_OPTIONS | {"n_inner": (None, width)}).items():
         value = saved.get(option, allowed[0])
         if value not in allowed:
-            raise UserError(f"{path}: {option} is {json.dumps(value)}, GPT-2 has {json.dumps(allowed[-1])}")
+            raise UserError(f"{path}: {option} is {json.dumps(value)}, but GPT-2 has {json.dumps(allowed[-1])}")
     return GPT2Config(**sizes, dropout=dropout)
 
 
 def has_biases(path: Path) -> bool:
-    """Whether a config.json is of a model with biases: GPT-2, unless it says `"bias": false`, as nanoGPT does."""
+    """Whether the model of a config.json has biases: true unless it has `"bias": false`, as nanoGPT's may."""
     return read_json(path).get("bias") is not False
 
 
 def zero_biases(shapes: dict[str, torch.Size], n_layer: int, prefix: str) -> Tensors:
-    """Biases that change nothing, under their names: a model without biases is GPT-2 with these."""
+    """Zero biases under their Hugging Face names: a model without biases equals GPT-2 with zero biases."""
     return {prefix + theirs: torch.zeros(shapes[ours]) for theirs, ours in names(n_layer) if theirs.endswith(".bias")}
 
 
 def read_tensors(folder: Path) -> Tensors:
-    """All tensors of the folder, of whichever of the three kinds of file it has, by the names in the file."""
+    """All tensors of the folder, by their names in the file. Reads safetensors or pickles, in one file or in shards."""
     for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pickle)):
         if (folder / name).exists():
             return read(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
             return {key: tensor for shard in _shards(index) for key, tensor in read(shard).items()}
-    raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, whole or in shards")
+    raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor shards of them")
 
 
 def translated(tensors: Tensors, shapes: dict[str, torch.Size], n_layer: int, folder: Path) -> Tensors:
-    """The tensors of a file under our names, in our layout and in float32; `tensors` is emptied to save memory.
+    """The tensors of a file under our names, in our layout, in float32. Empties `tensors` to save memory.
 
-    Raises UserError that names the tensors which are missing, surplus, untied or of another shape.
+    Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
     prefix = _prefix(tensors)
     ours = {prefix + theirs: our for theirs, our in names(n_layer)}
@@ -137,13 +137,13 @@ def translated(tensors: Tensors, shapes: dict[str, torch.Size], n_layer: int, fo
         wanted = tuple(reversed(shapes[our])) if is_conv1d else tuple(shapes[our])
         if tensor.shape != wanted or not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise UserError(f"{folder}: {theirs} is {kind} {tuple(tensor.shape)}, config.json asks for floats {wanted}")
+            raise UserError(f"{folder}: {theirs} is {kind} {tuple(tensor.shape)}, config.json needs floats {wanted}")
         state[our] = (tensor.t() if is_conv1d else tensor).to(torch.float32).contiguous()
     return state
 
 
 def names(n_layer: int) -> Iterator[tuple[str, str]]:
-    """Pairs of their name and ours, for every parameter."""
+    """(Hugging Face name, our name) of every parameter."""
     yield from OUTSIDE_BLOCKS.items()
     for n in range(n_layer):
         for theirs, our in IN_BLOCK.items():
@@ -152,7 +152,7 @@ def names(n_layer: int) -> Iterator[tuple[str, str]]:
 
 
 def _prefix(tensors: Iterable[str]) -> str:
-    """What the names begin with: the whole model writes another start than its trunk alone."""
+    """The common prefix of the names: `GPT2LMHeadModel` writes "transformer.", `GPT2Model` (without a head) nothing."""
     return "transformer." if any(name.startswith("transformer.") for name in tensors) else ""
 
 
@@ -175,7 +175,7 @@ def _check_tied(tensors: Tensors, embedding: str, folder: Path) -> None:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, each once."""
+    """The shards that an index names, without duplicates."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise UserError(f'{index} has no "weight_map"')
@@ -197,10 +197,10 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)  # refuses whatever would execute
+        tensors = torch.load(path, map_location="cpu", weights_only=True)  # rejects anything that would execute code
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as PyTorch weights: {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UserError(f"{path} holds something else than tensors by name")
+        raise UserError(f"{path} must hold a dict of tensors by name, but holds something else")
     return dict(tensors)

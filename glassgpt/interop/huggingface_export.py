@@ -1,4 +1,4 @@
-"""A GPT-2 of ours as a folder that `transformers` loads without any code of ours; the inverse of huggingface.py."""
+"""Exports a GPT-2 to a folder that `transformers` loads without GlassGPT; the inverse of huggingface.py."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from glassgpt.tokenizers.base import END_OF_TEXT
 
 
 def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
-    """Fills an existing folder with weights, configs, tokenizer and model card.
+    """Writes weights, configs, tokenizer and model card to an existing folder.
 
-    Rows of the embedding beyond the tokenizer's ids, padding among them, are cut off. Our own tokenizer goes along, so
-    that an import gives it back as it was. Raises UserError for a model or tokenizer that cannot be said exactly.
+    Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
+    an import restores it exactly. Raises UserError for a model or tokenizer that cannot be exported exactly.
     """
     if not isinstance(model, GPT2):
-        raise UserError("only the gpt2 architecture can be exported: transformers has no equal of the others")
+        raise UserError("only the gpt2 architecture can be exported: transformers has no equivalent of the others")
     texts = {
         "config.json": hf_config(model.config, tokenizer),
         "generation_config.json": generation_config(model.config, tokenizer),
@@ -48,14 +48,14 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
 
 
 def hf_tensors(model: GPT2, vocab_size: int) -> dict[str, Tensor]:
-    """The weights by the names, and in the layout, of `GPT2LMHeadModel`; its head is tied and not written twice."""
+    """The weights with the names and layout of `GPT2LMHeadModel`. The tied head is not written twice."""
     state = model.state_dict()
     tensors = {}
     for theirs, ours in names(model.config.n_layer):
         tensor = state[ours].detach().cpu()
         if ours == "token_embedding.weight":
             tensor = tensor[:vocab_size]
-        if ours.startswith("blocks.") and tensor.dim() == 2:  # Conv1D keeps matrices as (in, out)
+        if ours.startswith("blocks.") and tensor.dim() == 2:  # Conv1D stores matrices as (in, out)
             tensor = tensor.t()
         tensors[f"transformer.{theirs}"] = tensor.contiguous()
     return tensors
@@ -86,12 +86,12 @@ def hf_config(config: GPT2Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def generation_config(config: GPT2Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The contents of generation_config.json: a text ends at end-of-text, or where the positions end."""
+    """The contents of generation_config.json: a text ends at end-of-text, or at the maximum length."""
     ids = _special_ids(tokenizer)
     return {**ids, "pad_token_id": ids["eos_token_id"], "max_length": config.block_size}
 
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    # Written even where there is none: a config.json without them means those of the published GPT-2.
+    # Written even if there is no such token: a config.json without these fields means the ids of the published GPT-2.
     id = tokenizer.special_tokens.get(END_OF_TEXT)
     return {"bos_token_id": id, "eos_token_id": id}

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it learned from, how well it predicts, how to load it."""
+"""The model card of an export: the model, its training data, its validation loss, and how to load it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ write = pipeline("text-generation", "{name}")
 
 
 def model_card(name: str, parameters: int, facts: Mapping[str, Sequence[str]], settings: str) -> str:
-    """The README.md of an export. `facts` are lines by heading, `settings` TOML."""
+    """The README.md of an export. `facts` maps headings to lines; `settings` is TOML."""
     sections = [f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines) for heading, lines in facts.items()]
     return CARD.format(name=name, parameters=parameters, facts="\n\n".join(sections), settings=settings.strip())

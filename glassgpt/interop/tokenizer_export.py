@@ -1,7 +1,7 @@
-"""Our tokenizers as a tokenizer.json, which the `tokenizers` library and with it `transformers` read.
+"""Exports our tokenizers as tokenizer.json, which the `tokenizers` and `transformers` libraries read.
 
-The ids are the same for every text. As here, the text of a special token is ordinary text (`split_special_tokens`), and
-a char tokenizer refuses a character that it does not know.
+The ids are the same for every text. The text of a special token stays ordinary text (`split_special_tokens`), and a
+char tokenizer still rejects unknown characters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:
-    """The contents of tokenizer.json. Raises UserError for a kind of tokenizer that has no exact equal there."""
+    """The contents of tokenizer.json. Raises UserError for a kind of tokenizer without an exact equivalent there."""
     if isinstance(tokenizer, CharTokenizer):
         parts = _char_parts(tokenizer)
     elif isinstance(tokenizer, BPETokenizer):
@@ -38,10 +38,10 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
             f"a {tokenizer.name} tokenizer cannot be exported: char, bpe and OpenAI's vocabularies can;"
             " transformers reads the .model file itself"
         )
-    # Special tokens stand in the vocabulary too: it alone says which ids they have.
+    # The vocabulary contains the special tokens too: only it defines their ids.
     for name, id in tokenizer.special_tokens.items():
         if parts["model"]["vocab"].setdefault(name, id) != id:
-            raise UserError(f"the special token {name!r} cannot be exported: tokenizer.json has a token of that name")
+            raise UserError(f"the special token {name!r} cannot be exported: an ordinary token has the same name")
     added = [_added_token(name, id) for name, id in tokenizer.special_tokens.items()]
     return {
         "version": "1.0",
@@ -67,7 +67,7 @@ def tokenizer_config(tokenizer: Tokenizer, block_size: int) -> Json:
 
 
 def special_tokens_map(tokenizer: Tokenizer) -> Json:
-    """The contents of special_tokens_map.json: end-of-text in its usual roles, the other special tokens as others."""
+    """The contents of special_tokens_map.json: end-of-text in its usual roles, other special tokens as additional."""
     others = [name for name in tokenizer.special_tokens if name != END_OF_TEXT]
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     return (roles if END_OF_TEXT in tokenizer.special_tokens else {}) | (
@@ -76,9 +76,9 @@ def special_tokens_map(tokenizer: Tokenizer) -> Json:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """The merge that makes each token of a vocabulary that is given by ranks alone, in their order.
+    """The merges of a vocabulary of which only the ranks are known, in their order.
 
-    It joins the last two parts that are left where the earlier merges are applied to the token's own bytes.
+    Applying the earlier merges to the bytes of a token leaves two parts: they are the pair of its merge.
     """
     merges: list[Merge] = []
     order: dict[Merge, int] = {}
@@ -95,8 +95,8 @@ def merges_of(ranks: Mapping[bytes, int]) -> list[Merge]:
 
 
 def oniguruma(pattern: str) -> str:
-    """A split pattern as the regular expressions of `tokenizers` mean it: `$` is the end of a line there, and `{1,3}+`
-    repeats the group."""
+    """A split pattern in the regex syntax of `tokenizers` (Oniguruma), where `$` matches at the end of each line, and
+    `{1,3}+` is not possessive but repeats the group."""
     return pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
 
 
@@ -105,17 +105,17 @@ def _char_parts(tokenizer: CharTokenizer) -> Json:
     return {
         "pre_tokenizer": _split(r"[\s\S]"),
         "decoder": {"type": "Fuse"},
-        # An unknown word becomes this one, which is not there: an error, and not another id.
+        # An unknown word maps to this token, which is not in the vocabulary: an error instead of a wrong id.
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<a character outside the alphabet>"},
     }
 
 
 def _bpe_parts(vocab: Mapping[int, bytes], merges: list[Merge], pattern: str) -> Json:
-    whole = pattern == PATTERNS["gpt2"]  # the pattern that ByteLevel has itself
-    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": whole}
+    built_in = pattern == PATTERNS["gpt2"]  # ByteLevel's own pattern
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": built_in}
     split = {"type": "Sequence", "pretokenizers": [_split(oniguruma(pattern)), to_bytes]}
     return {
-        "pre_tokenizer": to_bytes if whole else split,
+        "pre_tokenizer": to_bytes if built_in else split,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",

@@ -1,7 +1,8 @@
-"""A byte-level BPE tokenizer from the files of `transformers`, read without it and with the same ids.
+"""Imports a byte-level BPE tokenizer from the files of `transformers`, without the library and with the same ids.
 
-tokenizer.json says everything; older folders have vocab.json and merges.txt instead. What ours cannot do exactly is
-refused: a normaliser, another model, tokens that are found in ordinary text, tokens that are added to every text.
+tokenizer.json contains everything; older folders have vocab.json and merges.txt instead. Features that our tokenizer
+cannot reproduce exactly raise an error: a normaliser, another model, special tokens that are recognised in ordinary
+text, and tokens that are added to every text.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from glassgpt.tokenizers.patterns import PATTERNS
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
 from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printable
 
-OUR_TOKENIZER = "glassgpt_tokenizer.json"  # in an export of ours: the run's own tokenizer.json
+OUR_TOKENIZER = "glassgpt_tokenizer.json"  # in our own exports: a copy of the run's tokenizer.json
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
-# Of the merges that OpenAI published as vocab.bpe, the hash that tiktoken checks too.
+# The hash of OpenAI's published merges (vocab.bpe), which tiktoken checks too.
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
-# The split of cl100k as `tokenizers` files of others write it: the same words.
+# The cl100k pattern as published tokenizer.json files write it. It splits text into the same words.
 CL100K_PUBLISHED = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -35,9 +36,9 @@ SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()} | {CL1
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder: our own where we exported it, else its byte-level BPE.
+    """The tokenizer of a folder: our own file if we exported it, else its byte-level BPE.
 
-    Raises UserError where there is none, and for anything that would give other ids.
+    Raises UserError if there is none, and for anything that would give different ids.
     """
     if (folder / OUR_TOKENIZER).exists():
         return load_tokenizer(folder / OUR_TOKENIZER)
@@ -46,22 +47,22 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
     data = read_json(path)
     try:
-        whole = path.name == "tokenizer.json"
-        return _as_published(_from_tokenizer_json(data) if whole else _from_vocab_and_merges(data, folder))
+        is_single_file = path.name == "tokenizer.json"
+        return _as_published(_from_tokenizer_json(data) if is_single_file else _from_vocab_and_merges(data, folder))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} cannot be used: it is damaged, or of an unknown layout ({error!r})") from None
+        raise UserError(f"{path} cannot be used: it is damaged or has an unknown layout ({error!r})") from None
 
 
 def _from_tokenizer_json(data: dict[str, Any]) -> BPETokenizer:
     model = data["model"]
     kind = model.get("type", "BPE")
     if kind != "BPE":
-        raise UserError(f'its model is "{kind}", only byte-level "BPE" can be read')
+        raise UserError(f'its model is "{kind}", but only byte-level "BPE" can be read')
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
-            raise UserError(f"its model has {option}, which byte-level BPE has not")
+            raise UserError(f"its model uses {option}, which byte-level BPE does not have")
     if data.get("normalizer"):
         raise UserError(f"it normalises text ({data['normalizer'].get('type')}) before it is split")
     _check_adds_nothing(data.get("post_processor"))
@@ -74,7 +75,7 @@ def _from_vocab_and_merges(vocab: dict[str, int], folder: Path) -> BPETokenizer:
     try:
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"merges.txt beside it cannot be read: {error}") from None
+        raise UserError(f"merges.txt in the same folder cannot be read: {error}") from None
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     specials = {name: vocab[name] for name in _names_of_roles(folder) if name in vocab}
     added = folder / "added_tokens.json"
@@ -90,7 +91,7 @@ def _build(
 
 
 def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
-    """GPT-2's own vocabulary under its name, any other as it is."""
+    """The published `gpt2` tokenizer if this is exactly its vocabulary, else `tokenizer` itself."""
     lines = [
         "#version: 0.2",
         *(f"{to_printable(first)} {to_printable(second)}" for first, second in tokenizer.merges),
@@ -112,13 +113,13 @@ def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
 
 
 def _pattern(pre_tokenizer: dict[str, Any] | None) -> str:
-    """The name of the pattern by which text is split before merging."""
+    """The name of the pattern that splits text before merging."""
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
     *before, last = steps
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space"):
-        raise UserError("its pre-tokenizer is not ByteLevel without prefix space")
+        raise UserError("its pre-tokenizer is not ByteLevel without a prefix space")
     if not before and last.get("use_regex", True):
         return "gpt2"
     if len(before) == 1 and not last.get("use_regex", True):
@@ -127,11 +128,11 @@ def _pattern(pre_tokenizer: dict[str, Any] | None) -> str:
         name = SPLITS.get(split.get("pattern", {}).get("Regex", "")) if isolated else None
         if name is not None:
             return name
-    raise UserError(f"its pre-tokenizer splits text as none of ours does; ours are {', '.join(sorted(PATTERNS))}")
+    raise UserError(f"its pre-tokenizer uses an unknown split pattern; known: {', '.join(sorted(PATTERNS))}")
 
 
 def _check_adds_nothing(post_processor: dict[str, Any] | None) -> None:
-    """ByteLevel only moves offsets; a template may put tokens around every text."""
+    """Raises UserError if the post-processor adds tokens. ByteLevel only changes offsets; a template may add tokens."""
     steps = [post_processor] if post_processor else []
     if steps and steps[0]["type"] == "Sequence":
         steps = steps[0]["processors"]
@@ -145,14 +146,14 @@ def _check_adds_nothing(post_processor: dict[str, Any] | None) -> None:
 
 def _checked_added_token(token: dict[str, Any]) -> dict[str, Any]:
     if not token.get("special"):
-        raise UserError(f"its added token {token['content']!r} is not special: it would be found in ordinary text")
+        raise UserError(f"its added token {token['content']!r} is not special: it would match in ordinary text")
     if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-        raise UserError(f"its special token {token['content']!r} takes spaces beside it, or must be a word")
+        raise UserError(f"its special token {token['content']!r} uses lstrip, rstrip or single_word")
     return token
 
 
 def _names_of_roles(folder: Path) -> set[str]:
-    """The special tokens that the older layout names, end-of-text among them as its default."""
+    """The names of the special tokens in the older layout, including its default, end-of-text."""
     names = {END_OF_TEXT}
     for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
         named = read_json(file) if file.exists() else {}

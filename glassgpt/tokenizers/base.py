@@ -1,4 +1,4 @@
-"""What every tokenizer is: a protocol, the split at special tokens, and one JSON file."""
+"""The tokenizer protocol, and what all tokenizers share: splitting at special tokens, and the JSON file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T", bound="Tokenizer")
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Text is any `str` without lone surrogates, half characters that UTF-8 lacks."""
+    """Text to ids and back. Text is any `str` without lone surrogates (half characters that UTF-8 cannot encode)."""
 
     name: str
     special_tokens: dict[str, int]
@@ -40,28 +40,28 @@ class Tokenizer(Protocol):
         """
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """The ids of `text` as ordinary text, (n,) uint32: for a whole corpus, without a Python object per id."""
+        """The ids of `text` as ordinary text, (n,) uint32. For large texts: it creates no Python object per id."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens as their names. Bytes that are not UTF-8 become U+FFFD.
+        """The text of `ids`, with special tokens as their names. Bytes that are not UTF-8 become U+FFFD.
 
         Raises UserError for an id outside the vocabulary.
         """
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that one id stands for; none for a special token. Raises UserError as `decode` does."""
+        """The bytes of one id; empty for a special token. Raises UserError like `decode`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of the tokenizer's file, ready for JSON."""
+        """The contents of the tokenizer's file, JSON-ready."""
 
     def save(self, path: Path) -> None:
         """Write the tokenizer to one JSON file, which `load_tokenizer` reads."""
 
 
 def split_special(text: str, special_tokens: Iterable[str], allowed: AllowedSpecial) -> Iterator[tuple[str, bool]]:
-    """Cut `text` at the special tokens that are allowed, yielding (piece, is special).
+    """Split `text` at the allowed special tokens; yields (piece, is_special).
 
-    Where one special token begins another, the longer wins. Raises UserError for an allowed name that is unknown.
+    If one special token is a prefix of another, the longer one wins. Raises UserError for an unknown allowed name.
     """
     names = allowed_names(special_tokens, allowed)
     if not names:
@@ -75,7 +75,7 @@ def split_special(text: str, special_tokens: Iterable[str], allowed: AllowedSpec
 
 
 def allowed_names(special_tokens: Iterable[str], allowed: AllowedSpecial) -> list[str]:
-    """The allowed special tokens, longest first, so that an alternation of them prefers the longer."""
+    """The allowed special tokens, longest first, so that a regex alternation of them prefers the longer one."""
     known = set(special_tokens)
     if allowed == "all":
         names = known
@@ -85,18 +85,18 @@ def allowed_names(special_tokens: Iterable[str], allowed: AllowedSpecial) -> lis
         names = set(allowed)
     if missing := sorted(names - known):
         raise UserError(
-            f"allowed_special names {missing[0]!r}, which is no special token of this tokenizer; "
+            f"allowed_special names {missing[0]!r}, which is not a special token of this tokenizer; "
             f"it has: {', '.join(sorted(known)) or 'none'}"
         )
     return sorted(names, key=lambda name: (-len(name), name))
 
 
 def check_special_names(names: Iterable[str]) -> list[str]:
-    """The names as a list, once it is known that none is empty, repeated or not text."""
+    """The names as a list. Raises UserError if one is empty, repeated or not text."""
     checked: list[str] = []
     for name in names:
         if not isinstance(name, str) or not name:
-            raise UserError(f"a special token is a text of one character or more, not {name!r}")
+            raise UserError(f"a special token must be a text of one character or more, not {name!r}")
         if name in checked:
             raise UserError(f"special token {name!r} is given twice")
         to_utf8(name)
@@ -105,7 +105,7 @@ def check_special_names(names: Iterable[str]) -> list[str]:
 
 
 def to_utf8(text: str) -> bytes:
-    """`text` in UTF-8. Raises UserError that names a lone surrogate and its position."""
+    """`text` in UTF-8. Raises UserError, with its position, for a lone surrogate."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -113,25 +113,25 @@ def to_utf8(text: str) -> bytes:
 
 
 def surrogate_error(text: str, position: int) -> UserError:
-    """The error for half a character in a text."""
+    """The error for a lone surrogate in a text."""
     return UserError(
         f"the text has a lone surrogate, U+{ord(text[position]):04X}, at position {position}: half a character, which "
-        "UTF-8 cannot hold; read the text as UTF-8, or replace it"
+        "UTF-8 cannot encode; read the text as UTF-8, or replace the surrogate"
     )
 
 
 def plain_ids(ids: Iterable[int]) -> Iterable[int]:
-    """The ids as Python integers, where they come in an array or a tensor."""
+    """The ids as Python integers, if they come in an array or a tensor."""
     return ids.tolist() if hasattr(ids, "tolist") else ids
 
 
 def id_error(id: object, vocab_size: int) -> UserError:
-    """The error for an id that no token has."""
+    """The error for an id outside the vocabulary."""
     return UserError(f"token id {id} is outside the vocabulary: ids run from 0 to {vocab_size - 1}")
 
 
 def save_json(data: dict[str, Any], path: Path | str) -> None:
-    """Write a tokenizer file whole or not at all. Raises UserError where it cannot be written."""
+    """Write a tokenizer file atomically. Raises UserError if it cannot be written."""
     write_text(Path(path), json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1) + "\n")
 
 
@@ -150,19 +150,19 @@ def load_json(path: Path | str) -> dict[str, Any]:
         raise damaged(path, f'it has no "format": "{FORMAT}"')
     if data.get("version") != VERSION:
         raise UserError(
-            f"tokenizer file '{path}' has format version {data.get('version')!r}, and this glassgpt reads version "
+            f"tokenizer file '{path}' has format version {data.get('version')!r}, but this glassgpt reads version "
             f"{VERSION}"
         )
     return data
 
 
 def damaged(path: Path | str, reason: str) -> UserError:
-    """The error for a file that is there and cannot be used."""
+    """The error for a file that exists but cannot be used."""
     return UserError(f"'{path}' is not a tokenizer file of glassgpt, or is damaged: {reason}")
 
 
 def load_kind(kind: str, build: Callable[[dict[str, Any]], T], path: Path | str) -> T:
-    """The tokenizer in a file that must be of one kind, the "type" it has there. Raises UserError as `load_json`."""
+    """Load a tokenizer whose "type" in the file must be `kind`. Raises UserError like `load_json`."""
     data = load_json(path)
     if data.get("type") != kind:
         raise UserError(f"the tokenizer file '{path}' is of type {data.get('type')!r}, not {kind!r}")
@@ -170,7 +170,7 @@ def load_kind(kind: str, build: Callable[[dict[str, Any]], T], path: Path | str)
 
 
 def from_file(build: Callable[[dict[str, Any]], T], data: dict[str, Any], path: Path | str) -> T:
-    """Build a tokenizer from what `path` holds; whatever is wrong in there is said with the file's name."""
+    """Build a tokenizer from the contents of `path`. Raises UserError, with the file's name, for invalid contents."""
     try:
         return build(data)
     except KeyError as error:

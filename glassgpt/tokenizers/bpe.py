@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding, trained here: every text is bytes, and frequent neighbours become one token."""
+"""Byte-level byte-pair encoding (BPE) that is trained here: frequent pairs of neighbouring bytes become tokens."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Merge = tuple[bytes, bytes]
 
 
 class BPETokenizer(RankedTokenizer):
-    """`vocab[id]` is the bytes of an id, special tokens included; `merges` are the pairs that were joined, in order.
+    """`vocab[id]` is the bytes of an id, including special tokens; `merges` are the merged pairs, in order.
 
-    A tokenizer trained here numbers the 256 bytes as GPT-2 does, then its merges, then its special tokens.
+    A tokenizer trained here numbers the 256 bytes like GPT-2, then its merges, then its special tokens.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class BPETokenizer(RankedTokenizer):
         special_tokens: Iterable[str] | Mapping[str, int] | None = None,
         pattern: str = "gpt2",
     ) -> None:
-        """A tokenizer from its parts, for example GPT-2's published ones.
+        """A tokenizer from its parts, for example GPT-2's published files.
 
-        Special tokens that `vocab` has keep their ids, others are appended to it. An entry that is no byte, merge or
-        special token decodes and is never made. Raises UserError where a byte is missing, where a merge joins or
-        makes what `vocab` does not have, and where ids do not follow the order of the merges.
+        Special tokens in `vocab` keep their ids; others are appended to it. An entry that is not a byte, merge or
+        special token can be decoded, but encoding never produces it. Raises UserError if a byte is missing, if a merge
+        joins or makes a token that `vocab` lacks, or if the ids do not follow the order of the merges.
         """
         self.pattern = pattern
         self.merges = [(bytes(first), bytes(second)) for first, second in merges]
@@ -61,16 +61,16 @@ class BPETokenizer(RankedTokenizer):
         pattern: str = "gpt2",
         processes: int | None = None,
     ) -> BPETokenizer:
-        """Learn merges from a text, or from texts that are each split on their own.
+        """Learn merges from a text, or from several texts that are split independently.
 
-        `vocab_size` counts the 256 bytes, the merges and the special tokens; it is not reached where the text has too
-        few pairs. Special tokens cut the text and are not learned from. `processes` count words (`count_words`).
+        `vocab_size` counts the 256 bytes, the merges and the special tokens. It is not reached if the text has too
+        few pairs. Special tokens separate the text and are not learned from. `processes` is passed to `count_words`.
         """
         names = check_special_names(special_tokens)
         n_merges = vocab_size - len(BYTE_ORDER) - len(names)
         if n_merges < 0:
             raise UserError(
-                f"vocab_size is {vocab_size}, and must be {vocab_size - n_merges} or more: 256 bytes and {len(names)} "
+                f"vocab_size is {vocab_size}, but must be {vocab_size - n_merges} or more: 256 bytes and {len(names)} "
                 "special tokens"
             )
         to_ids = bytes(BYTE_ORDER.index(bytes([byte])) for byte in range(256))
@@ -104,7 +104,7 @@ class BPETokenizer(RankedTokenizer):
 
     @classmethod
     def load(cls, path: Path | str) -> BPETokenizer:
-        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        """The tokenizer that `save` wrote. Raises UserError if the file is missing, damaged or of another type."""
         return load_kind("bpe", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
@@ -112,28 +112,28 @@ class BPETokenizer(RankedTokenizer):
 
 
 def _ranks(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, int]:
-    """The id of every byte and of every merge, once it is known that they are in order."""
+    """The id of every byte and every merge. Raises UserError if they are incomplete or out of order."""
     ids: dict[bytes, int] = {}
     for id, token in vocab.items():
         if not isinstance(id, int) or id < 0 or not isinstance(token, bytes):
             raise UserError(f"a vocabulary maps ids, 0 or more, to bytes, not {id!r} to {token!r}")
-        # The special tokens of some vocabularies repeat the bytes of an ordinary token, which comes first.
+        # In some vocabularies, a special token has the same bytes as an ordinary token. The ordinary one comes first.
         ids[token] = min(id, ids.get(token, id))
     missing = [byte for byte in BYTE_ORDER if byte not in ids]
     if missing:
-        raise UserError(f"the vocabulary lacks the byte {missing[0]!r}: it needs all 256, for any text to have ids")
+        raise UserError(f"the vocabulary lacks the byte {missing[0]!r}: it needs all 256 to encode any text")
     ranks = {byte: ids[byte] for byte in BYTE_ORDER}
     previous = -1
     for number, (first, second) in enumerate(merges):
         merge = f"merge {number}, of {first!r} and {second!r},"
         token = first + second
         if first not in ranks or second not in ranks:
-            raise UserError(f"{merge} joins what no byte or earlier merge has made")
+            raise UserError(f"{merge} joins a part that is neither a byte nor made by an earlier merge")
         if token not in ids:
             raise UserError(f"{merge} makes {token!r}, which is not in the vocabulary")
         if ids[token] <= previous:
             raise UserError(
-                f"{merge} has id {ids[token]}, and the merge before it has {previous}: ids must follow the order "
+                f"{merge} has id {ids[token]}, but the merge before it has {previous}: ids must follow the order "
                 "of the merges"
             )
         previous = ranks[token] = ids[token]
@@ -143,7 +143,7 @@ def _ranks(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, i
 def _place_special_tokens(
     vocab: dict[int, bytes], ranks: Mapping[bytes, int], special_tokens: Iterable[str] | Mapping[str, int]
 ) -> dict[str, int]:
-    """The id of every special token. Those that `vocab` lacks are appended to it."""
+    """The id of every special token. Appends those that `vocab` lacks."""
     names = check_special_names(special_tokens)
     if isinstance(special_tokens, Mapping):
         wanted = dict(special_tokens)
@@ -154,7 +154,7 @@ def _place_special_tokens(
     for name in names:
         id = wanted.get(name, max(vocab) + 1)
         if not isinstance(id, int) or id < 0:
-            raise UserError(f"the id of special token {name!r} is {id!r}, and must be an integer, 0 or more")
+            raise UserError(f"the id of special token {name!r} is {id!r}, but must be an integer, 0 or more")
         if vocab.setdefault(id, name.encode()) != name.encode() or ranks.get(name.encode()) == id:
             raise UserError(f"special token {name!r} cannot have id {id}, which stands for {vocab[id]!r}")
         placed[name] = id
@@ -162,11 +162,11 @@ def _place_special_tokens(
 
 
 def _without_unreachable(ranks: Mapping[bytes, int], merges: Sequence[Merge]) -> dict[bytes, int]:
-    """The ranks of tokens that the merges can make.
+    """The ranks of the tokens that the merges can make.
 
-    tiktoken joins any two neighbours whose bytes together are a token. That is the same as applying the merges in
-    order if each token comes out whole where its own bytes are merged: then its last two parts are always the pair of
-    its merge. A token that does not is never made by the merges, and so is kept from tiktoken. Training makes none.
+    tiktoken joins any two neighbours whose joined bytes are a token. This equals applying the merges in order if
+    merging the bytes of each token gives that token: then its last two parts are always the pair of its merge. Any
+    other token is unreachable: the merges never make it, so tiktoken must not know it. Training creates no such token.
     """
     order = {pair: number for number, pair in enumerate(merges)}
     made = {first + second: number for number, (first, second) in enumerate(merges)}
@@ -180,10 +180,10 @@ def _without_unreachable(ranks: Mapping[bytes, int], merges: Sequence[Merge]) ->
 def _is_crossed(
     first: bytes, second: bytes, merges: Sequence[Merge], order: Mapping[Merge, int], made: Mapping[bytes, int]
 ) -> bool:
-    """Whether the bytes of `first` and `second`, side by side, are joined across their border before they are whole.
+    """Whether merging the bytes of `first` + `second` joins across their boundary before both tokens are complete.
 
-    Goes back in time: undoes the last merge beside the border, and looks whether the two tokens that then meet there
-    have a merge that comes before it. Of equal merges the left one is first.
+    Goes back in time: undoes the latest merge next to the boundary, and checks whether the two tokens that then meet
+    at the boundary have an earlier merge. Of equal merges, the left one comes first.
     """
     left, right, limit = first, second, order[first, second]
     while order.get((left, right), limit) >= limit:
@@ -198,7 +198,7 @@ def _is_crossed(
 
 
 def apply_merges(word: bytes, order: Mapping[Merge, int]) -> list[bytes]:
-    """The tokens of one word: what BPE means. Of the pairs in it, join the earliest merge until there is none."""
+    """The tokens of one word, by the definition of BPE: apply the earliest merge among its pairs until none is left."""
     parts = [word[index : index + 1] for index in range(len(word))]
     while len(parts) > 1:
         number, place = min((order.get(pair, len(order)), place) for place, pair in enumerate(pairwise(parts)))

@@ -1,4 +1,4 @@
-"""From a config, or a file, to a tokenizer."""
+"""Builds a tokenizer from a config, or loads it from a file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class TokenizerConfig:
     """Which tokenizer a run uses."""
 
     name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
-    vocab_size: int = 512  # bpe: number of ids: bytes, merges and special tokens
+    vocab_size: int = 512  # bpe: number of ids (bytes, merges and special tokens)
     pattern: Literal["gpt2", "cl100k"] = "gpt2"  # bpe: how text is split before merging
-    special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that ordinary text never becomes
+    special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that are never made from ordinary text
 
     def __post_init__(self) -> None:
         if self.name not in NAMES and not is_file_name(self.name):
@@ -40,21 +40,21 @@ class TokenizerConfig:
         check_special_names(self.special_tokens)
         if self.name == "bpe" and self.vocab_size < 256 + len(self.special_tokens):
             raise UserError(
-                f"tokenizer.vocab_size is {self.vocab_size}, and a bpe tokenizer needs at least "
+                f"tokenizer.vocab_size is {self.vocab_size}, but a bpe tokenizer needs at least "
                 f"{256 + len(self.special_tokens)}: 256 bytes and {len(self.special_tokens)} special tokens"
             )
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a tokenizer's name says that it is a file: by its ending, a folder in it, or its being there."""
+    """Whether a tokenizer name stands for a file: by its suffix, a path separator, or because the file exists."""
     return name.endswith((".json", ".model")) or "/" in name or "\\" in name or Path(name).is_file()
 
 
 def build_tokenizer(config: TokenizerConfig, *, whole_text: str, train_text: str) -> Tokenizer:
-    """The tokenizer of `config`: trained on the text, or loaded where it needs none.
+    """The tokenizer of `config`, trained on the text if it needs training, else loaded.
 
-    The alphabet of `char` is that of `whole_text`, so that validation has no unknown character; `bpe` learns its
-    merges from `train_text` alone.
+    The alphabet of `char` is that of `whole_text`, so that validation has no unknown characters. `bpe` learns its
+    merges only from `train_text`.
     """
     if config.name == "char":
         return CharTokenizer.train(whole_text, config.special_tokens)
@@ -64,12 +64,12 @@ def build_tokenizer(config: TokenizerConfig, *, whole_text: str, train_text: str
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer with a published name, or that of a file, or of a run's folder (its `tokenizer.json`)."""
+    """The tokenizer with a published name, or from a file, or from a run folder (its `tokenizer.json`)."""
     if name in PRETRAINED:
         return PretrainedTokenizer.from_name(name)
     if name in NAMES:
         raise UserError(
-            f"a '{name}' tokenizer is made from a text: give the file of one, saved by `glassgpt tokenizer train`"
+            f"a '{name}' tokenizer must be trained on a text: give the file of one, saved by `glassgpt tokenizer train`"
         )
     if Path(name).is_dir():
         return load_tokenizer(Path(name) / "tokenizer.json")
@@ -79,19 +79,19 @@ def open_tokenizer(name: str) -> Tokenizer:
 
 
 def build_again(data: dict[str, Any]) -> Tokenizer:
-    """The tokenizer whose `to_dict` gave the data."""
+    """The inverse of `to_dict`."""
     return LOADERS[data["type"]](data)
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """The tokenizer saved in the JSON file `path`, or that of a SentencePiece .model file.
+    """The tokenizer in a JSON file written by `save`, or in a SentencePiece .model file.
 
-    Raises UserError, with the file and the reason, where it is missing, damaged, foreign or of another version.
+    Raises UserError, with the file and the reason, if it is missing, damaged, foreign or of another version.
     """
     if str(path).endswith(".model"):
         return SentencePieceTokenizer.from_model(path)
     data = load_json(path)
     kind = data.get("type")
     if not isinstance(kind, str) or kind not in LOADERS:
-        raise damaged(path, f"its type is {kind!r}; known are {', '.join(sorted(LOADERS))}")
+        raise damaged(path, f"its type is {kind!r}; known types: {', '.join(sorted(LOADERS))}")
     return from_file(LOADERS[kind], data, path)

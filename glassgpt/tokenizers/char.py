@@ -1,4 +1,4 @@
-"""One id for each character: the tokenizer of the first lecture."""
+"""The character tokenizer: one id per character."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from glassgpt.tokenizers.base import (
     surrogate_error,
 )
 
-CHUNK = 1 << 20  # characters looked at together: 4 MB as code points, however long the text
+CHUNK = 1 << 20  # characters processed at once: 4 MB as code points, for a text of any length
 UNICODE = 0x110000  # one more than the largest code point
 UNKNOWN = np.iinfo(np.uint32).max
 
@@ -28,7 +28,7 @@ UNKNOWN = np.iinfo(np.uint32).max
 class CharTokenizer:
     """`alphabet[id]` is the character of `id`; special tokens follow the alphabet.
 
-    It works on code points, through a table indexed by them, so that a text of a gigabyte needs no Python loop.
+    It uses a table indexed by code points, so that even a gigabyte of text needs no Python loop over characters.
     """
 
     name = "char"
@@ -38,9 +38,9 @@ class CharTokenizer:
         if not self.alphabet:
             raise UserError("a char tokenizer needs an alphabet of one character or more; the text is empty")
         if any(not isinstance(character, str) or len(character) != 1 for character in self.alphabet):
-            raise UserError("the alphabet of a char tokenizer is a list of single characters")
+            raise UserError("the alphabet of a char tokenizer must be a list of single characters")
         if len(set(self.alphabet)) < len(self.alphabet):
-            raise UserError("the alphabet of a char tokenizer has a character twice")
+            raise UserError("the alphabet of a char tokenizer contains a character twice")
         names = check_special_names(special_tokens)
         self.special_tokens = {name: len(self.alphabet) + index for index, name in enumerate(names)}
         self._codes = _code_points("".join(self.alphabet))
@@ -91,8 +91,8 @@ class CharTokenizer:
     def _unknown(self, character: str, position: int) -> UserError:
         return UserError(
             f"character {character!r} (U+{ord(character):04X}) at position {position} is not in the alphabet of this "
-            f"char tokenizer, which has {len(self.alphabet)} characters; take it out, or train a tokenizer on text "
-            "that has it"
+            f"char tokenizer, which has {len(self.alphabet)} characters; remove it, or train a tokenizer on text that "
+            "contains it"
         )
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -121,7 +121,7 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> CharTokenizer:
-        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        """The tokenizer that `save` wrote. Raises UserError if the file is missing, damaged or of another type."""
         return load_kind("char", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
@@ -129,7 +129,7 @@ class CharTokenizer:
 
 
 def _chunks(text: str) -> Iterator[np.ndarray]:
-    """The code points of `text`, a chunk at a time."""
+    """The code points of `text` in chunks, each (chunk length,) uint32."""
     for start in range(0, len(text), CHUNK):
         yield _code_points(text[start : start + CHUNK], text, start)
 

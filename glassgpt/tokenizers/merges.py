@@ -1,8 +1,8 @@
-"""Learning merges from word counts: the second half of training a BPE tokenizer.
+"""Learns merges from word counts: the second half of training a BPE tokenizer.
 
-Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, https://arxiv.org/abs/1508.07909): join the most
-frequent pair of neighbouring symbols into a new symbol, again and again. Each merge touches only the places where its
-pair stands, which an index of pairs remembers.
+Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, https://arxiv.org/abs/1508.07909): repeatedly merge the
+most frequent pair of neighbouring symbols into a new symbol. An index stores the places of every pair, so that each
+merge visits only the places of its own pair.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from itertools import pairwise
 
 Pair = tuple[int, int]
 
-NONE = -1  # the symbol before the first and after the last word, between words, and of a place merged away
+NONE = -1  # not a symbol: before the first word, between words, after the last, and at a place merged into another
 
 
 class PairIndex:
-    """The distinct words laid out in one row of places, with the places and the count of every pair.
+    """The distinct words as a linked list of places (array positions), with the places and the count of every pair.
 
-    A merge writes the new symbol into the left place of the pair and takes the right place out of the row. Places are
-    listed under a pair when it is formed and stay listed when a merge beside them ends it, so that an entry is checked
-    when it is used.
+    A merge writes the new symbol into the left place of the pair and unlinks the right place. A place is added to the
+    list of a pair when the pair forms there. It stays in the list when a neighbouring merge destroys the pair, so an
+    entry is checked when it is used.
     """
 
     def __init__(self, words: Mapping[bytes, int]) -> None:
@@ -53,7 +53,7 @@ class PairIndex:
             self.places[pair] = array("q", [place])
 
     def merge(self, pair: Pair, new: int) -> list[Pair]:
-        """Replace `pair` by the symbol `new` everywhere, from left to right. Returns the pairs that this forms."""
+        """Replace `pair` by the symbol `new` everywhere, from left to right. Returns the newly formed pairs."""
         first, second = pair
         symbols, left, right, counts = self.symbols, self._left, self._right, self.counts
         formed: dict[Pair, None] = {}
@@ -74,16 +74,16 @@ class PairIndex:
             symbols[place], symbols[other] = new, NONE
             right[place], left[after] = after, place
         del counts[pair]
-        return [pair for pair in formed if counts[pair] > 0]  # "aaaa" forms "aa" "a" only on the way to "aa" "aa"
+        return [pair for pair in formed if counts[pair] > 0]  # "aaaa" forms "aa" "a" only temporarily: then "aa" "aa"
 
 
 def learn_merges(words: Mapping[bytes, int], first_id: int) -> Iterator[Pair]:
-    """The pairs to merge, best first, until no pair is left; merge number n makes the symbol `first_id + n`.
+    """The pairs to merge, in order, until no pair is left. Merge number n makes the symbol `first_id + n`.
 
-    A word is its first symbols, one in each byte; `words` says how often it occurs.
+    `words` maps each word to how often it occurs. Each byte of a word is one initial symbol.
 
-    The most frequent pair is next; among equals, the one with the lowest ids. Counts are of neighbours, overlapping
-    ones too ("aaa" has two pairs). This is the order of `BpeTrainer` in Hugging Face's tokenizers.
+    The most frequent pair is next; on a tie, the one with the lowest ids. Overlapping pairs count too ("aaa" has two).
+    This is the order of `BpeTrainer` in Hugging Face's tokenizers.
     """
     index = PairIndex(words)
     queue = [(-count, pair) for pair, count in index.counts.items()]
@@ -92,7 +92,7 @@ def learn_merges(words: Mapping[bytes, int], first_id: int) -> Iterator[Pair]:
     while queue:
         count, pair = heapq.heappop(queue)
         current = index.counts[pair]
-        if current < -count:  # counts only fall once a pair is in the queue: put it back where it now belongs
+        if current < -count:  # the count fell while the pair was in the queue: insert it again with its current count
             if current > 0:
                 heapq.heappush(queue, (-current, pair))
             continue

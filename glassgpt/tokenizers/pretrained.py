@@ -17,7 +17,7 @@ PRETRAINED = ("gpt2", "cl100k_base", "o200k_base")
 
 
 class PretrainedTokenizer(RankedTokenizer):
-    """A published vocabulary. Its file holds the ranks too, so that it loads without network or cache."""
+    """A published vocabulary. Its saved file contains the ranks, so that it loads without network or cache."""
 
     def __init__(self, encoding: tiktoken.Encoding, special_tokens: dict[str, int]) -> None:
         tokens = {id: token for token, id in encoding._mergeable_ranks.items()}
@@ -26,7 +26,7 @@ class PretrainedTokenizer(RankedTokenizer):
 
     @classmethod
     def from_name(cls, name: str) -> PretrainedTokenizer:
-        """The vocabulary `name`, from tiktoken's cache, or downloaded into it the first time."""
+        """The vocabulary `name`, from tiktoken's cache; the first time, it is downloaded."""
         if name not in PRETRAINED:
             raise unknown("vocabulary", name, PRETRAINED)
         try:
@@ -41,12 +41,12 @@ class PretrainedTokenizer(RankedTokenizer):
 
     @property
     def ranks(self) -> dict[bytes, int]:
-        """The id of every ordinary token, which is also its place in the order of merging."""
+        """The id of every ordinary token, which is also its merge priority: the lowest first."""
         return self._encoding._mergeable_ranks
 
     @property
     def pattern(self) -> str:
-        """The regular expression by which text is split before merging."""
+        """The regular expression that splits text before merging."""
         return self._encoding._pat_str
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class PretrainedTokenizer(RankedTokenizer):
 
     @classmethod
     def load(cls, path: Path | str) -> PretrainedTokenizer:
-        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        """The tokenizer that `save` wrote. Raises UserError if the file is missing, damaged or of another type."""
         return load_kind("tiktoken", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:

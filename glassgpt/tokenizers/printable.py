@@ -1,7 +1,7 @@
-"""GPT-2's order of the 256 bytes, and its way to write bytes as printable characters.
+"""GPT-2's order of the 256 bytes, and its mapping of bytes to printable characters.
 
-Bytes that print in Latin-1 come first and stand for themselves; the others are written as the characters from U+0100
-on. So the space, byte 32, has id 220 and is written "Ġ". Vocabulary files of GPT-2 and of Hugging Face are written so.
+Bytes that are printable in Latin-1 come first and map to themselves. The others map to the characters from U+0100 on.
+For example, the space (byte 32) has id 220 and is written "Ġ". GPT-2's and Hugging Face's vocabulary files use this.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def to_printable(data: bytes) -> str:
 
 
 def from_printable(text: str) -> bytes:
-    """The bytes that `to_printable` wrote. Raises ValueError for a character that stands for no byte."""
+    """The inverse of `to_printable`. Raises ValueError for a character that does not stand for a byte."""
     try:
         return bytes(map(_TO_BYTE.__getitem__, text))
     except KeyError as error:
-        raise ValueError(f"{error} in {text!r} stands for no byte") from None
+        raise ValueError(f"{error} in {text!r} does not stand for a byte") from None

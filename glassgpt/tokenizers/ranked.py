@@ -1,4 +1,4 @@
-"""Encoding and decoding through tiktoken's core: what a BPE tokenizer trained here shares with OpenAI's."""
+"""Encoding and decoding with tiktoken, shared by the BPE tokenizers trained here and OpenAI's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CORPUS_SLICE = 1 << 20  # characters that a thread of `encode_to_numpy` encodes 
 
 
 class RankedTokenizer:
-    """A byte-level BPE whose ids are ranks: of the pairs in a word, tiktoken joins the one that makes the lowest id.
+    """A byte-level BPE whose ids are ranks: tiktoken repeatedly merges the pair of a word that gives the lowest id.
 
-    `encoding` makes ordinary tokens only. Special tokens are found here, because tiktoken, where one begins another,
-    may take either. It should know of one all the same: its search for none at all stops at every character.
-    `tokens` has the bytes of every id, the names of special tokens included.
+    `encoding` makes only ordinary tokens. This class finds the special tokens: if one is a prefix of another, tiktoken
+    may choose either. `encoding` still needs one special token, because with none, tiktoken's search for them stops at
+    every character. `tokens` maps every id to its bytes; those of a special token are its name.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class RankedTokenizer:
         return ids
 
     def encode_iterable(self, texts: Iterable[str], *, allowed_special: AllowedSpecial = frozenset()) -> Iterator[int]:
-        """The ids of the joined `texts` (the lines of a file, say), in memory that does not grow with their length."""
+        """The ids of the joined `texts` (for example the lines of a file), in constant memory."""
         names = allowed_names(self.special_tokens, allowed_special)
         for part in safe_stream(texts, STREAM_SLICE, names):
             yield from self.encode(part, allowed_special=set(names))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """The ids of `text` as ordinary text, (n,) uint32. Slices are encoded side by side in threads."""
+        """The ids of `text` as ordinary text, (n,) uint32. Threads encode slices in parallel."""
         to_utf8(text)
         if len(text) <= CORPUS_SLICE:
             return self._encode_slice(text)
@@ -70,8 +70,8 @@ class RankedTokenizer:
         return parts[0] if len(parts) == 1 else [id for part in parts for id in part]
 
     def _encode_slice(self, text: str) -> np.ndarray:
-        # With nothing disallowed, tiktoken takes special tokens for ordinary text. It makes no list of Python integers,
-        # so that it holds up no other thread.
+        # With nothing disallowed, tiktoken encodes special tokens as ordinary text. `encode_to_numpy` creates no Python
+        # integers, so it does not block other threads.
         parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in split_long_blanks(text)]
         return np.concatenate(parts)
 
@@ -86,6 +86,6 @@ class RankedTokenizer:
         try:
             return self._tokens[id]
         except KeyError:
-            if 0 <= id < self.vocab_size:  # published vocabularies have ids that stand for nothing
+            if 0 <= id < self.vocab_size:  # published vocabularies have unused ids
                 return b""
             raise id_error(id, self.vocab_size) from None

@@ -21,11 +21,11 @@ from glassgpt.tokenizers.base import (
     to_utf8,
 )
 
-SPACE = "▁"  # how a piece writes a space
+SPACE = "▁"  # stands for a space in a piece
 
 
 class SentencePieceTokenizer:
-    """A trained model. What it normalises away (often repeated spaces, compatibility characters) does not come back.
+    """A trained model. Its normalisation (often of repeated spaces and compatibility characters) is not reversible.
 
     Its control symbols (<s>, </s>, …) are the special tokens.
     """
@@ -33,7 +33,7 @@ class SentencePieceTokenizer:
     name = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
-        """`model` is the contents of a .model file. Raises ValueError where it is none."""
+        """`model` is the contents of a .model file. Raises ValueError if it is not a SentencePiece model."""
         self.model = model
         self._processor = _processor(model)
         ids = range(self._processor.get_piece_size())
@@ -41,7 +41,7 @@ class SentencePieceTokenizer:
         self.special_tokens = {pieces[id]: id for id in ids if self._processor.is_control(id)}
         self._special_ids = frozenset(self.special_tokens.values())
         self._pieces = [self._piece_bytes(id, piece) for id, piece in enumerate(pieces)]
-        # Most models put a space before the text, which decoding takes away again.
+        # Most models add a space before the text, which decoding removes.
         self._adds_space = self._processor.encode("a", out_type=str)[0].startswith(SPACE)
 
     def _piece_bytes(self, id: int, piece: str) -> bytes:
@@ -68,7 +68,7 @@ class SentencePieceTokenizer:
         return len(self._pieces)
 
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
-        """The ids of `text`; see `Tokenizer.encode`. Text between special tokens is encoded as a text of its own."""
+        """The ids of `text`; see `Tokenizer.encode`. Each part between special tokens is encoded independently."""
         to_utf8(text)
         ids: list[int] = []
         for piece, special in split_special(text, self.special_tokens, allowed_special):
@@ -102,7 +102,7 @@ class SentencePieceTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> SentencePieceTokenizer:
-        """The tokenizer that `save` wrote. Raises UserError where the file is missing, damaged or of another type."""
+        """The tokenizer that `save` wrote. Raises UserError if the file is missing, damaged or of another type."""
         return load_kind("sentencepiece", cls.from_dict, path)
 
     def save(self, path: Path | str) -> None:
@@ -118,5 +118,5 @@ def _processor(model: bytes) -> Any:
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError:
-        raise ValueError("it is no SentencePiece model") from None
+        raise ValueError("it is not a SentencePiece model") from None
     return processor

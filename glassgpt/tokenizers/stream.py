@@ -1,4 +1,4 @@
-"""Text from ids that come one at a time, as a model writes them."""
+"""Decodes ids one at a time, as a model generates them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from glassgpt.tokenizers.base import Tokenizer
 
 
 class StreamDecoder:
-    """What `feed` and `flush` return, joined, is `tokenizer.decode` of all the ids.
+    """Incremental decoder: the joined results of `feed` and `flush` equal `tokenizer.decode` of all the ids.
 
-    A character may take several ids; its bytes wait here until it is whole, so that no half of one is shown. Bytes
-    that cannot become a character are U+FFFD as soon as that is known.
+    A character may take several ids. Its bytes are buffered until it is complete, so that no partial character is
+    shown. Bytes that cannot become a character are returned as U+FFFD as soon as that is known.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -21,7 +21,7 @@ class StreamDecoder:
         self._started = False
 
     def feed(self, id: int) -> str:
-        """The characters that are whole with this id; often one, sometimes none."""
+        """The characters that this id completes; may be empty."""
         name = self._special_names.get(id)
         data = self._tokenizer.token_bytes(id) if name is None else name.encode()
         if not self._started:
@@ -30,10 +30,10 @@ class StreamDecoder:
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never completed."""
+        """The rest of the text at the end: U+FFFD if the last character is incomplete, else empty."""
         return self._decoder.decode(b"", final=True)
 
     def _without_added_space(self, id: int, data: bytes) -> bytes:
-        # SentencePiece puts a space before the text, and its decode takes it away.
+        # SentencePiece adds a space before the text, and its decode removes it.
         added = data.startswith(b" ") and not self._tokenizer.decode([id]).startswith(" ")
         return data[1:] if added else data

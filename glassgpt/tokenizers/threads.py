@@ -1,4 +1,4 @@
-"""Work on all cores, in order: threads that each wait for a library that lets others run, or for another process."""
+"""An ordered thread map over all cores, for functions that release the GIL or wait for another process."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-_AHEAD = 2  # items in flight for each worker: one at work, one waiting
+_AHEAD = 2  # items in flight per worker: one running, one queued
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """The processor cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[tuple[Item, Result]]:
-    """Each item with its result, in the order of the items; as many are held in memory as keep the workers busy.
+    """Yields (item, result) in the order of the items, with only as many in memory as keep the workers busy.
 
-    `items` are read in the caller's thread. The first error of a call is raised in its place, and ends the work.
+    `items` are read in the caller's thread. An error of a call is raised in place of its result, and ends the work.
     """
     pool = ThreadPoolExecutor(workers)
     waiting: deque[tuple[Item, Future[Result]]] = deque()

@@ -1,6 +1,6 @@
-"""Counting words. Run as a script with a regular expression, it reads slices of text and prints their counts, in JSON.
+"""Counts words. As a script with a regular expression, it reads text slices from stdin and prints counts, as JSON.
 
-Nothing of glassgpt is imported here, so that the process starts in a few hundredths of a second.
+It imports nothing from glassgpt, so that the process starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import regex
 
 
 def count_slices(slices: Iterable[str], expression: str) -> Counter[str]:
-    """How often each word, a match of the expression, occurs in slices that are split one by one."""
+    """How often each word (a match of the expression) occurs in the slices, which are split independently."""
     words = regex.compile(expression).findall
     counts: Counter[str] = Counter()
     for part in slices:

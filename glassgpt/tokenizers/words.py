@@ -1,8 +1,8 @@
-"""Counting the words of a text, in several processes: the first half of training a BPE tokenizer.
+"""Counts the words of a text in several processes: the first half of training a BPE tokenizer.
 
-A thread for each core runs `word_counter.py` as a script, once for each chunk of text. A `ProcessPoolExecutor` is not
-used: its fork is unsafe beside torch's threads, its spawn and forkserver run the caller's script again, which fails
-without `if __name__ == "__main__"`, and its workers stay when their parent is killed. A script ends with its stdin.
+One thread per core runs `word_counter.py` as a script, once per chunk of text. A `ProcessPoolExecutor` would not work
+here: its fork is unsafe with torch's threads; its spawn and forkserver run the caller's script again, which fails
+without `if __name__ == "__main__"`; and its workers survive when their parent is killed. A script ends with its stdin.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from glassgpt.tokenizers.patterns import safe_slices, split_pattern
 from glassgpt.tokenizers.threads import available_cores, map_in_threads
 from glassgpt.tokenizers.word_counter import count_slices
 
-SLICE = 1 << 20  # characters that are split into words at a time
-CHUNK = 4 << 20  # characters that a process counts
-SMALL = CHUNK  # characters that one process counts sooner than it starts others
+SLICE = 1 << 20  # characters that are split into words at once
+CHUNK = 4 << 20  # characters per worker process
+SMALL = CHUNK  # below this many characters, starting processes takes longer than counting
 
 
 def count_words(
     text: str | Iterable[str], pattern: str = "gpt2", special_tokens: Iterable[str] = (), processes: int | None = None
 ) -> Counter[str]:
-    """How often each word occurs in the text, or in texts that are each split on their own.
+    """How often each word occurs in a text, or in several texts that are split independently.
 
-    Special tokens separate words and are not counted. `processes` is the number of workers, by default one for each
-    core for text of more than a few million characters.
+    Special tokens separate words and are not counted. `processes` is the number of workers. By default it is the number
+    of cores for text of more than a few million characters, else 1.
     """
     if processes is not None and processes < 1:
-        raise UserError(f"processes is {processes}, and must be 1 or more")
+        raise UserError(f"processes is {processes}, but must be 1 or more")
     expression = split_pattern(pattern)
     slices = iter_slices([text] if isinstance(text, str) else text, list(special_tokens))
     first = list(take(slices, SMALL))
@@ -55,10 +55,10 @@ def count_words(
 
 
 def iter_slices(texts: Iterable[str], special_tokens: list[str]) -> Iterator[str]:
-    """The texts without special tokens, in slices that can be split into words one by one."""
+    """The texts without special tokens, in slices that can be split into words independently."""
     for text in texts:
         if not isinstance(text, str):
-            raise UserError(f"a tokenizer is trained on text, or on an iterable of texts, not on {type(text).__name__}")
+            raise UserError(f"a tokenizer is trained on a text or an iterable of texts, not on {type(text).__name__}")
         to_utf8(text)
         for piece, special in split_special(text, special_tokens, "all"):
             if not special:
@@ -66,16 +66,16 @@ def iter_slices(texts: Iterable[str], special_tokens: list[str]) -> Iterator[str
 
 
 def take(slices: Iterator[str], size: int) -> Iterator[str]:
-    """The first slices, until they have `size` characters."""
+    """The next slices, until they have `size` characters in total."""
     while size > 0 and (part := next(slices, None)) is not None:
         size -= len(part)
         yield part
 
 
 def count_in_process(expression: str, slices: list[str]) -> dict[str, int]:
-    """What `count_slices` gives, from another process."""
-    # -P and the parent's path: regex is found where this process found it, and nothing in this folder is taken for it.
-    # The session of its own keeps Ctrl-C from the worker: only the parent answers it.
+    """The result of `count_slices`, computed in another process."""
+    # -P and the parent's path: the worker imports the same `regex` as this process, never a module of this folder.
+    # A new session keeps Ctrl-C away from the worker: only the parent handles it.
     done = subprocess.run(
         [sys.executable, "-P", word_counter.__file__, expression],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
@@ -84,10 +84,10 @@ def count_in_process(expression: str, slices: list[str]) -> dict[str, int]:
         start_new_session=True,
     )
     if done.returncode != 0:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["is memory short?"])[-1]
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["out of memory?"])[-1]
         raise UserError(
             f"a process that counts words stopped with exit code {done.returncode} ({reason}); "
-            "train with processes=1 to count without it"
+            "train with processes=1 to count in this process"
         )
     counts: dict[str, int] = json.loads(done.stdout)
     return counts

@@ -54,7 +54,7 @@ def test_a_file_cut_anywhere_is_refused_by_name(tmp_path: Path, suffix: str) -> 
     whole = COMPRESS[suffix](DATA)
     for length in (5, len(whole) // 2, len(whole) - 1):
         path = write(tmp_path, suffix, whole[:length])
-        with pytest.raises(UserError, match=rf"corpus\.txt{suffix} is cut short"):
+        with pytest.raises(UserError, match=rf"corpus\.txt{suffix} is truncated"):
             read(path)
 
 

@@ -137,7 +137,7 @@ def test_other_settings_are_refused_by_name(corpus: LocalFiles, config: Sharding
     out = tmp_path / "out"
     shard_corpus(corpus, out, config)
     before = contents(out)
-    with pytest.raises(UserError, match=r"begun with other settings: --shard-tokens differ"):
+    with pytest.raises(UserError, match=r"started with other settings: --shard-tokens differ"):
         shard_corpus(corpus, out, replace(config, shard_tokens=999))
     with pytest.raises(UserError, match="the tokenizer differ"):
         shard_corpus(corpus, out, replace(config, tokenizer=TokenizerConfig("bpe", vocab_size=280)))
@@ -166,7 +166,9 @@ def test_a_folder_of_other_things_is_refused(corpus: LocalFiles, config: Shardin
 def test_a_corpus_of_one_shard_is_refused_with_a_proposal(
     corpus: LocalFiles, config: ShardingConfig, ids: list[int], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=rf"has {len(ids):,} tokens.*smaller --shard-tokens, such as {len(ids) // 10},"):
+    with pytest.raises(
+        UserError, match=rf"has only {len(ids):,} tokens.*smaller --shard-tokens, such as {len(ids) // 10},"
+    ):
         shard_corpus(corpus, tmp_path / "out", replace(config, shard_tokens=1_000_000))
     assert not (tmp_path / "out").exists()
 
@@ -174,7 +176,7 @@ def test_a_corpus_of_one_shard_is_refused_with_a_proposal(
 @pytest.mark.parametrize("text", ["", '{"text": ""}\n{"text": null}\n'])
 def test_a_corpus_without_text_is_refused(text: str, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text(text)
-    with pytest.raises(UserError, match=r"empty\.jsonl has no documents, or empty ones alone"):
+    with pytest.raises(UserError, match=r"empty\.jsonl has no documents, or only empty ones"):
         shard_corpus(find_files([str(tmp_path / "empty.jsonl")], "text"), tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
 
@@ -224,7 +226,7 @@ def test_a_shard_put_in_the_place_of_another_is_noticed(
     out = tmp_path / "out"
     shard_corpus(corpus, out, config)
     shutil.copy(out / "train_000001.shard", out / "train_000002.shard")
-    with pytest.raises(UserError, match=r"not those of which its manifest\.json speaks"):
+    with pytest.raises(UserError, match=r"do not match its manifest\.json"):
         open_dataset(out)
 
 

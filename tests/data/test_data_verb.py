@@ -202,7 +202,7 @@ def test_an_unfinished_folder_is_said_to_be(shards: Path) -> None:
     assert (fields["kind"], fields["shards"][0]) == ("unfinished", "val_000000.shard")
     error = str(call("verify", shards).exception)
     assert f"{shards} is unfinished, with {len(fields['shards'])} shards" in error
-    with pytest.raises(UserError, match=r"is unfinished: give its `data prepare` command again"):
+    with pytest.raises(UserError, match=r"is unfinished: run its `data prepare` command again"):
         build_dataset(DataConfig(str(shards)), TokenizerConfig("char"))
 
 
@@ -230,10 +230,13 @@ def test_token_files_of_other_programs_are_described_and_verified(tmp_path: Path
         (["a.txt", "--out", "o", "--sample", "10BT"], "--sample is for fineweb-edu"),
         (["a.txt", "--out", "o", "--split", "train"], "--split and --config are for data sets of the hub"),
         (["fineweb-edu", "--out", "o", "--sample", "11BT"], "unknown sample of fineweb-edu '11BT'"),
-        (["fineweb-edu", "--out", "o"], "cannot read data set 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"),
+        (["fineweb-edu", "--out", "o"], "cannot read dataset 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"),
         (["gone.jsonl", "--out", "o"], "no file, folder or pattern 'gone.jsonl'"),
-        (["a.parquet"], "a.parquet is parquet: make shards of it first, with `glassgpt data prepare a.parquet --out"),
-        (["owner/name"], "a data set of the hub is made into shards first"),
+        (
+            ["a.parquet"],
+            "a.parquet is parquet: convert it to shards first, with `glassgpt data prepare a.parquet --out",
+        ),
+        (["owner/name"], "to use a dataset of the hub, convert it to shards first"),
     ],
 )
 def test_options_that_do_not_fit_are_user_errors(

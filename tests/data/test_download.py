@@ -56,7 +56,7 @@ def test_a_download_lands_whole(server: str, tmp_path: Path) -> None:
 
 
 def test_a_wrong_checksum_is_refused_and_leaves_nothing(server: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=f"refused: its sha256 is {SHA256[:12]}"):
+    with pytest.raises(DownloadError, match=f"rejected: its sha256 is {SHA256[:12]}"):
         download(f"{server}/text", tmp_path / "text.txt", sha256="0" * 64, seconds=5)
     assert list(tmp_path.iterdir()) == []
 

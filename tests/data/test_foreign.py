@@ -65,14 +65,14 @@ def test_ids_are_mapped_and_cannot_be_written(tmp_path: Path) -> None:
         ids[0] = 1
 
 
-def test_files_cut_short_are_refused_by_name(tmp_path: Path) -> None:
+def test_truncated_files_are_refused_by_name(tmp_path: Path) -> None:
     for path in (
         write_npy(tmp_path / "a.npy", IDS),
         write_llmc(tmp_path / "a.bin", IDS),
         write_raw(tmp_path / "raw.bin", IDS),
     ):
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(UserError, match=rf"{path.name} is cut short"):
+        with pytest.raises(UserError, match=rf"{path.name} is truncated"):
             open_foreign(path)
 
 
@@ -93,9 +93,9 @@ def test_pickled_arrays_stay_shut(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"text of a poem")
-    with pytest.raises(UserError, match=r"a\.npy is no \.npy file"):
+    with pytest.raises(UserError, match=r"a\.npy is not a \.npy file"):
         read_layout(tmp_path / "a.npy")
-    with pytest.raises(UserError, match=r"damaged header of llm\.c: magic 20240520, version 9"):
+    with pytest.raises(UserError, match=r"damaged llm\.c header: magic 20240520, version 9"):
         read_layout(write_llmc(tmp_path / "a.bin", IDS, version=9))
     with pytest.raises(UserError, match=r"cannot read .*gone\.bin"):
         read_layout(tmp_path / "gone.bin")

@@ -66,7 +66,7 @@ def test_going_on_reads_the_revision_of_the_beginning() -> None:
 def test_what_is_not_there_names_what_is(dataset: HubDataset) -> None:
     with pytest.raises(UserError, match=r"has no column 'body'.*it has id, text"):
         next(HubDataset(dataset.id, column="body").batches())
-    with pytest.raises(UserError, match=r"is no text but '0'"):
+    with pytest.raises(UserError, match=r"is not text but '0'"):
         next(HubDataset(dataset.id, column="id").batches())
     with pytest.raises(UserError, match=r"Bad split: test.*--config and --split"):
         next(HubDataset(dataset.id, split="test").batches())
@@ -75,9 +75,9 @@ def test_what_is_not_there_names_what_is(dataset: HubDataset) -> None:
 
 
 def test_a_hub_out_of_reach_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"cannot read data set 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"):
+    with pytest.raises(UserError, match=r"cannot read dataset 'HuggingFaceFW/fineweb-edu' from the Hugging Face hub"):
         fineweb_edu().pinned(None)
-    with pytest.raises(UserError, match=r"cannot read data set 'owner/name'.*check its id and the network"):
+    with pytest.raises(UserError, match=r"cannot read dataset 'owner/name'.*check its id and the network"):
         next(HubDataset("owner/name", revision="abc").batches())
 
 
@@ -111,6 +111,6 @@ def test_a_stopped_preparation_goes_on_in_the_middle_of_the_stream(dataset: HubD
         shard_corpus(dataset, tmp_path / "stopped", config, on_progress=stop)
     notes: list[str] = []
     stopped = shard_corpus(dataset, tmp_path / "stopped", config, note=notes.append)
-    assert "going on in" in notes[0]
+    assert "resuming in" in notes[0]
     assert stopped.manifest.key == whole.manifest.key
     assert stopped.manifest.train.documents + stopped.manifest.val.documents == len(TEXTS)  # type: ignore[operator]

@@ -79,7 +79,7 @@ def test_parquet_is_checked_by_its_footer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"column 'id' of .*a\.parquet holds int64, not text"):
         check_column(path, "id")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"a\.parquet is no parquet file, or is cut short"):
+    with pytest.raises(UserError, match=r"a\.parquet is not a parquet file, or is truncated"):
         check_column(path, "text")
 
 
@@ -88,8 +88,8 @@ def test_parquet_is_checked_by_its_footer(tmp_path: Path) -> None:
     [
         ("a.jsonl", b'{"text": "x"}\n{"text": "cut', r"a\.jsonl, line 2 is not JSON"),
         ("a.jsonl", b'{"text": "caf\xe9"}', r"a\.jsonl, line 1 is not JSON: .*utf-8"),
-        ("a.json", b'["a", "b"]', r"a\.json, line 1 is no JSON object"),
-        ("a.jsonl", b'{"text": 7}', r"line 1: field 'text' is no text but '7'"),
+        ("a.json", b'["a", "b"]', r"a\.json, line 1 is not a JSON object"),
+        ("a.jsonl", b'{"text": 7}', r"line 1: field 'text' is not text but '7'"),
         ("a.csv", b'text\n"an open quote', r"a\.csv, line 2 is not CSV"),
         ("a.csv", b"text\ncaf\xe9\n", r"a\.csv is not UTF-8: byte 0xe9"),
         ("a.txt", b"caf\xe9 au lait", r"a\.txt is not UTF-8: byte 0xe9 at offset 3"),

@@ -74,9 +74,9 @@ def damaged(path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda whole: whole[:-1], "is truncated: 83 bytes, its header promises 84"),
-        (lambda whole: whole + b"x", "is too long: 85 bytes, its header promises 84"),
-        (lambda whole: whole[:40], "is truncated: 40 bytes, its header alone has 64"),
+        (lambda whole: whole[:-1], "is truncated: 83 bytes, but its header says 84"),
+        (lambda whole: whole + b"x", "is too long: 85 bytes, but its header says 84"),
+        (lambda whole: whole[:40], "is truncated: 40 bytes, but the header alone has 64"),
         (lambda whole: whole[:5], "is not a GlassGPT token shard"),
         (lambda whole: b"", "is not a GlassGPT token shard"),
         (lambda whole: b"\x93NUMPY" + whole, "is not a GlassGPT token shard"),

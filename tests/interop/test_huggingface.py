@@ -199,7 +199,7 @@ def drop(name: str) -> Change:
         (lambda tensors: tensors | {"score.weight": torch.zeros(2)}, r"has surplus tensors .*: score\.weight"),
         (
             lambda tensors: tensors | {"transformer.h.1.attn.c_attn.weight": torch.zeros(72, 24)},
-            r"h\.1\.attn\.c_attn\.weight is float32 \(72, 24\), config\.json asks for floats \(24, 72\)",
+            r"h\.1\.attn\.c_attn\.weight is float32 \(72, 24\), config\.json needs floats \(24, 72\)",
         ),
         (
             lambda tensors: tensors | {"transformer.wpe.weight": torch.zeros(24, 24, dtype=torch.int8)},
@@ -221,13 +221,13 @@ def test_wrong_tensors_are_named(saved: Path, change: Change, reason: str) -> No
     ("option", "value", "reason"),
     [
         ("model_type", "llama", 'model_type is "llama", only "gpt2" can be loaded'),
-        ("activation_function", "relu", "activation_function is \"relu\", GPT-2 has"),
-        ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06, GPT-2 has 1e-05"),
-        ("scale_attn_weights", False, "scale_attn_weights is false, GPT-2 has true"),
+        ("activation_function", "relu", "activation_function is \"relu\", but GPT-2 has"),
+        ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06, but GPT-2 has 1e-05"),
+        ("scale_attn_weights", False, "scale_attn_weights is false, but GPT-2 has true"),
         ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx is true"),
         ("tie_word_embeddings", False, "tie_word_embeddings is false"),
-        ("n_inner", 100, "n_inner is 100, GPT-2 has 96"),
-        ("n_head", "3", 'n_head is "3", not a whole number'),
+        ("n_inner", 100, "n_inner is 100, but GPT-2 has 96"),
+        ("n_head", "3", 'n_head is "3", not an integer'),
         ("n_head", 5, "n_embd = 24 is not divisible by"),
     ],
 )  # fmt: skip

@@ -186,7 +186,7 @@ def response(status: int) -> Any:
         (lambda: hub.errors.RevisionNotFoundError("404", response=response(404)), "has no revision 'v9'"),
         (lambda: hub.errors.LocalEntryNotFoundError("offline"), "cannot be reached"),
         (lambda: hub.errors.HfHubHTTPError("502", response=response(502)), "cannot be reached"),
-        (lambda: OSError(28, "No space left on device"), "cannot keep 'owner/name' in the hub's cache: No space"),
+        (lambda: OSError(28, "No space left on device"), "cannot store 'owner/name' in the hub's cache: No space"),
     ],
 )
 def test_what_the_hub_refuses(

@@ -118,7 +118,7 @@ def test_bad_shards_are_refused_before_anything_is_written(foreign: Path, shards
     np.save(second, np.ones(5000, np.uint32))
     assert f"{first.name} is npy of uint16 and {second.name} is npy of uint32" in error()
     second.write_bytes(whole[:-1])
-    assert f"{second.name} is cut short" in error()
+    assert f"{second.name} is truncated" in error()
     assert not Path("runs").exists()
 
 
@@ -128,8 +128,8 @@ def test_bad_corpora_are_refused_in_one_sentence(here: Path) -> None:
              "--special", "<|endoftext|>")  # fmt: skip
     prepare = ("data", "prepare", "--tokenizer", "t.json", "--workers", 1)
     (here / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "words"}\n' * 1000)[:-9])
-    assert "cut.jsonl.gz is cut short" in glassgpt(*prepare, "cut.jsonl.gz", "--out", "a").error
-    assert "cannot read data set 'owner/name'" in glassgpt(*prepare, "owner/name", "--out", "b").error
+    assert "cut.jsonl.gz is truncated" in glassgpt(*prepare, "cut.jsonl.gz", "--out", "a").error
+    assert "cannot read dataset 'owner/name'" in glassgpt(*prepare, "owner/name", "--out", "b").error
     (here / "c").mkdir()
     (here / "c/note.txt").write_text("mine")
     before = contents(here / "c")
@@ -156,6 +156,6 @@ def test_a_preparation_that_is_stopped_goes_on(here: Path, number: signal.Signal
     assert "Traceback" not in errors
     assert not (here / "killed/manifest.json").exists()
     again = glassgpt(*command, "--out", "killed")
-    assert "going on in" in again.err
+    assert "resuming in" in again.err
     glassgpt(*command, "--out", "whole")
     assert contents(here / "killed") == contents(here / "whole")

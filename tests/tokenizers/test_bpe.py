@@ -96,7 +96,7 @@ def test_text_becomes_no_special_token_by_itself(from_parts: BPETokenizer, gpt2:
 
 
 def test_unknown_allowed_special_is_refused(from_parts: BPETokenizer) -> None:
-    with pytest.raises(UserError, match="'<end>', which is no special token"):
+    with pytest.raises(UserError, match="'<end>', which is not a special token"):
         from_parts.encode("x", allowed_special={"<end>"})
     with pytest.raises(UserError, match="'all' or a set"):
         from_parts.encode("x", allowed_special=END)
@@ -294,7 +294,7 @@ def test_file_round_trip(trained: BPETokenizer, tmp_path: Path) -> None:
 
 def test_merges_out_of_order_are_refused() -> None:
     vocab = BYTES | {256: b"ab", 257: b"bc"}
-    with pytest.raises(UserError, match=r"merge 1, .* has id 256, and the merge before it has 257"):
+    with pytest.raises(UserError, match=r"merge 1, .* has id 256, but the merge before it has 257"):
         BPETokenizer(vocab, [(b"b", b"c"), (b"a", b"b")])
     with pytest.raises(UserError, match=r"merge 1, .* order of the merges"):
         BPETokenizer(vocab, [(b"a", b"b"), (b"a", b"b")])
@@ -305,7 +305,7 @@ def test_incomplete_parts_are_refused() -> None:
         BPETokenizer({1: b"a"}, [])
     with pytest.raises(UserError, match="makes b'ab', which is not in the vocabulary"):
         BPETokenizer(BYTES, [(b"a", b"b")])
-    with pytest.raises(UserError, match="joins what no byte or earlier merge has made"):
+    with pytest.raises(UserError, match="joins a part that is neither a byte nor made by an earlier merge"):
         BPETokenizer(BYTES | {256: b"abc"}, [(b"a", b"bc")])
     with pytest.raises(UserError, match="not 256 to 'text'"):
         BPETokenizer(BYTES | {256: "text"}, [])

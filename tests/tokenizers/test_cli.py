@@ -84,7 +84,7 @@ def test_a_runs_folder_is_a_tokenizer(tmp_path: Path, file: str) -> None:
     ("arguments", "stdin", "message"),
     [
         (("encode", "--tokenizer", "gpt3", "x"), None, "did you mean 'gpt2'"),
-        (("encode", "--tokenizer", "bpe", "x"), None, "made from a text"),
+        (("encode", "--tokenizer", "bpe", "x"), None, "must be trained on a text"),
         (("encode", "--tokenizer", "none.json", "x"), None, "there is no tokenizer file 'none.json'"),
         (("encode", "--tokenizer", "FILE"), b"ab\xff", "byte 0xff at offset 2"),
         (("decode", "--tokenizer", "FILE", "1", "x2"), None, "'x2' is not a token id"),

@@ -64,7 +64,7 @@ def test_files(model: bytes, tmp_path: Path) -> None:
 
 def test_bad_models_are_refused(model: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.model").write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"bad.model' .* no SentencePiece model"):
+    with pytest.raises(UserError, match=r"bad.model' .* not a SentencePiece model"):
         load_tokenizer(tmp_path / "bad.model")
     with pytest.raises(UserError, match="token id 99999 "):
         SentencePieceTokenizer(model).decode([99999])

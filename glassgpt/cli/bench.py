@@ -27,7 +27,7 @@ def tricks(
     out: Annotated[Path, typer.Option(help="File for the picture (SVG).")] = Path("tricks.svg"),
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -25,7 +25,7 @@ def doctor(
     dtype: Annotated[str | None, typer.Option(help="Precision: auto, float32, tf32, bfloat16 or float16.")] = None,
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

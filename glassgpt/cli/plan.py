@@ -13,7 +13,7 @@ def plan(
     recipe: Annotated[str, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")],
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: this, cpu, or a GPU such as h100, a100, 4090, t4.")] = "this",
     utilisation: Annotated[float, typer.Option(help="Expected fraction of the device's peak FLOP/s.")] = 0.4,

@@ -37,7 +37,7 @@ def train(
     ] = None,
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a recipe field; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:

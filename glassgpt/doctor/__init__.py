@@ -1,1 +1,1 @@
-"""Is everything in order? Short checks of a recipe, its text and its device before a run, and of the curve after it."""
+"""Health checks: of a recipe, its data and its device before a run, and of the training curves after it."""

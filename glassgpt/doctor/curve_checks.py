@@ -1,4 +1,4 @@
-"""Is this curve normal? What a run has measured, against reference curves, and where there are none, by its shape."""
+"""Checks whether the curves of a run are normal: against a reference curve if there is one, and by their shape."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 from glassgpt.training.metrics import Line
 
-LEAST_STEPS = 50  # before them a curve has no shape yet
-BLOCKS = 20  # of a training curve; the median of each is free of single steps
-SPREADS = 4.0  # standard deviations over seeds that are still normal …
-TOLERANCE = 0.03  # … and this share of the loss, for other machines, precisions and few seeds
-TOO_GOOD = 0.15  # share of the loss below the reference that no seed explains
-RISE = 0.05  # of the training loss above its lowest, at the end
-OVERFITTING = 0.02  # rise of the validation loss from its best
-PLATEAU = 0.005  # share of the training loss that the second half of a run should bring at least
+LEAST_STEPS = 50  # a shorter curve is too short to judge
+BLOCKS = 20  # of a training curve; the median of a block ignores single outliers
+SPREADS = 4.0  # standard deviations over seeds that still count as normal …
+TOLERANCE = 0.03  # … plus this fraction of the loss, for other machines and precisions, and because there are few seeds
+TOO_GOOD = 0.15  # fraction of the loss below the reference; more than seeds explain
+RISE = 0.05  # of the training loss, from its minimum to the end, as a fraction
+OVERFITTING = 0.02  # rise of the validation loss from its best, as a fraction
+PLATEAU = 0.005  # least fraction by which the training loss should fall in the second half of a run
 
 
 def check_reference(record: RunRecord, references: Sequence[Reference]) -> Finding:
-    """The newest loss against that of runs of the same sizes on the same text, after as many tokens."""
-    name, expected = "reference curve", "as the reference, within its spread"
+    """Compares the newest loss with that of runs of the same sizes on the same text after the same number of tokens."""
+    name, expected = "reference curve", "within the spread of the reference"
     reference = find_reference(record, references)
     if reference is None:
         known = ", ".join(f"{reference.recipe} on {reference.text}" for reference in references)
-        return skip(name, f"there is one for {known or 'no recipe'}; this run has other sizes or another text",
+        return skip(name, f"references exist for {known or 'no recipe'}; this run has other sizes or another text",
                     expected=expected)  # fmt: skip
     found = newest(record)
     if found is None:
-        return skip(name, f"the run has no figure after {LEAST_STEPS} steps yet", expected=expected)
+        return skip(name, f"the run has no loss from step {LEAST_STEPS} on yet", expected=expected)
     curve, tokens, loss = found
     mean, spread = reference.at(tokens, curve)
     margin = SPREADS * spread + TOLERANCE * mean
-    other = "; ".join(differences(record, reference)) or "no setting that is compared"
+    other = "; ".join(differences(record, reference)) or "none"
     return judge(
         name,
         mean * (1 - TOO_GOOD) <= loss <= mean + margin,
         figure=f"{curve} loss {loss:.3f} after {tokens:,} tokens",
         expected=f"{mean:.3f} ± {margin:.3f} ({reference.recipe} on {reference.text}, {reference.seeds} seeds)",
-        reason=f"the same sizes on the same text come to the same loss; other than there: {other}",
-        remedy="lower than any seed: look whether validation text is in the training text"
+        reason=f"the same sizes on the same text should reach the same loss; settings that differ: {other}",
+        remedy="lower than any seed reached: check whether validation text is in the training text"
         if loss < mean
-        else "take the settings of the reference back, one by one, above all optimizer.lr and the schedule",
+        else "restore the settings of the reference one by one, optimizer.lr and the schedule first",
     )
 
 
 def newest(record: RunRecord) -> tuple[str, int, float] | None:
-    """The last validation, else the last training loss: which curve, after how many tokens, the loss."""
+    """(curve, tokens, loss) of the last validation, or of the last training step if there is no validation."""
     measured = [
         line
-        for line in ([record.final] if record.final else []) + record.validations  # the final one is on another part
+        for line in ([record.final] if record.final else []) + record.validations  # measured on another part
         if line["step"] >= LEAST_STEPS and math.isfinite(line["val/loss"])
     ]
     if measured:
@@ -71,12 +71,12 @@ def newest(record: RunRecord) -> tuple[str, int, float] | None:
 
 
 def tokens_at(record: RunRecord, step: int) -> int:
-    """What the run had read after `step` steps."""
+    """Number of tokens seen after `step` steps."""
     return int(step * record.config["training"]["batch_tokens"])
 
 
 def check_unigram(record: RunRecord, entropy: float) -> Finding:
-    """The loss against that of a model which knows only how often each token occurs."""
+    """Compares the loss with that of a unigram model, which knows only how often each token occurs."""
     name, expected = "beyond counting", f"below {entropy:.3f}"
     found = newest(record)
     if found is None:
@@ -87,14 +87,14 @@ def check_unigram(record: RunRecord, entropy: float) -> Finding:
         loss < entropy,
         figure=f"{curve} loss {loss:.3f}",
         expected=expected,
-        reason="the cross-entropy of the token frequencies: to get below it, a model must use the tokens before",
-        remedy="stuck at it: nothing comes through the blocks (no residual path, dead attention); above it: the"
-        " learning rate is far too high or too low, or training has just begun",
+        reason="the cross-entropy of the token frequencies: to get below it, a model must use the previous tokens",
+        remedy="stuck at it: the blocks pass nothing on (no residual path, dead attention); above it: the learning"
+        " rate is far too high or too low, or training has just begun",
     )
 
 
 def unigram_entropy(subject: Subject) -> float:
-    """The loss on validation text of the frequencies in the training text, each count one higher; nats per token."""
+    """Validation loss of a unigram model fitted on the training split with add-one smoothing; nats per token."""
     size = subject.tokenizer.vocab_size
     train, val = (
         sum((np.bincount(ids, minlength=size) for ids in iter_parts(split)), np.zeros(size, np.int64))
@@ -105,7 +105,7 @@ def unigram_entropy(subject: Subject) -> float:
 
 
 def check_divergence(record: RunRecord) -> Finding:
-    """No step without a finite loss, and no training loss that rises and stays up."""
+    """Checks that no step was skipped as non-finite and that the training loss does not rise and stay high."""
     name, expected = "no divergence", f"the end within {RISE:.0%} of the lowest, no step skipped"
     skipped = [line for line in record.skipped if line["skipped"] != OVERFLOW]
     blocks = smooth(record.train)
@@ -120,14 +120,14 @@ def check_divergence(record: RunRecord) -> Finding:
         if skipped
         else f"training loss {end:.3f}, at its lowest {lowest:.3f}",
         expected=expected,
-        reason="a spike of some steps is normal and heals; a loss that stays up has lost what was learned",
+        reason="a spike of a few steps is normal and recovers; if the loss stays high, training has diverged",
         remedy="lower optimizer.lr or lengthen schedule.warmup_steps; training.grad_clip = 1.0; --dtype float32; then"
-        " go on from the last good checkpoint",
+        " continue from the last good checkpoint",
     )
 
 
 def check_overfitting(record: RunRecord) -> Finding:
-    """The validation loss does not rise again while the training loss falls on."""
+    """Checks that the validation loss does not rise again while the training loss keeps falling."""
     name, expected = "generalises", f"the last validation loss within {OVERFITTING:.0%} of the best"
     losses = [line["val/loss"] for line in record.validations if math.isfinite(line["val/loss"])]
     if len(losses) < 3 or record.validations[-1]["step"] < LEAST_STEPS:
@@ -140,13 +140,13 @@ def check_overfitting(record: RunRecord) -> Finding:
         last <= best * (1 + OVERFITTING),
         figure=f"best {best:.3f} at step {step:,}, last {last:.3f}; training {training:.3f}",
         expected=expected,
-        reason="when validation rises while training falls, the model learns its text by heart",
-        remedy=f"stop at step {step:,} (the best checkpoint is kept); more text, more model.dropout or a smaller model",
+        reason="if validation loss rises while training loss falls, the model memorises its text (overfitting)",
+        remedy=f"stop at step {step:,} (the best checkpoint is saved); more text, model.dropout or a smaller model",
     )
 
 
 def check_plateau(record: RunRecord) -> Finding:
-    """The second half of the run still brings something."""
+    """Checks that the training loss still falls in the second half of the run."""
     name, expected = "still learning", f"at least {PLATEAU:.1%} lower in the second half"
     blocks = smooth(record.train)
     if not blocks:
@@ -155,16 +155,16 @@ def check_plateau(record: RunRecord) -> Finding:
     gain = (middle - end) / middle
     return judge(
         name,
-        gain >= PLATEAU or end < 0.1,  # nothing is left to learn
+        gain >= PLATEAU or end < 0.1,  # already near zero
         figure=f"training loss {middle:.3f} at half, {end:.3f} at best after it ({-gain:+.1%})",
         expected=expected,
-        reason="a loss that is flat for half of the run is either at what this model can reach, or stuck",
-        remedy="let the rate decay (schedule.name, schedule.min_lr), or raise it if it is small; else a larger model",
+        reason="a loss that is flat for half of the run is either at the limit of this model, or stuck",
+        remedy="let the rate decay (schedule.name, schedule.min_lr), or raise it if it is low; or use a larger model",
     )
 
 
 def smooth(train: Sequence[Line]) -> list[float]:
-    """The medians of up to BLOCKS blocks of at least ten steps each; none of a run shorter than LEAST_STEPS."""
+    """The medians of up to BLOCKS blocks of at least ten steps each; empty for runs shorter than LEAST_STEPS."""
     losses = [line["train/loss"] for line in train if math.isfinite(line["train/loss"])]
     if len(losses) < LEAST_STEPS:
         return []
@@ -172,20 +172,20 @@ def smooth(train: Sequence[Line]) -> list[float]:
 
 
 def examine_curve(record: RunRecord, references: Sequence[Reference], entropy: float | None) -> list[Finding]:
-    """All checks of a curve that mean something for this run. `entropy` is that of single tokens, where it is known."""
+    """All curve checks that apply to this run. `entropy` is the unigram loss, None if unknown."""
     training = record.config["training"]
     if training.get("overfit_batch"):
         return [check_divergence(record)]
     found = [check_divergence(record), check_overfitting(record)]
     if entropy is not None:
         found.append(check_unigram(record, entropy))
-    if record.config.get("run", {}).get("init_from", NONE) == NONE:  # a fine-tuned model has learned most before
+    if record.config.get("run", {}).get("init_from", NONE) == NONE:  # a fine-tuned model does not start from scratch
         found = [check_reference(record, references), *found, check_plateau(record)]
     return found
 
 
 def verdict(curve: Sequence[Finding], others: Sequence[Finding] = ()) -> str:
-    """Is this normal? One sentence, from the findings on the curve, with those on the parts of the run."""
+    """Answers "is this normal?" in one sentence, from the findings on the curve and on the other parts of the run."""
     failed = [finding for finding in curve if finding.status == "failed"]
     reference = next((finding for finding in curve if finding.name == "reference curve"), None)
     if failed:
@@ -197,5 +197,5 @@ def verdict(curve: Sequence[Finding], others: Sequence[Finding] = ()) -> str:
         answer = f"This is normal: {reference.figure}; expected: {reference.expected}"
     else:
         answer = "Normal in its shape, as far as it was checked; there is no reference for this model and text"
-    ill = [finding.name for finding in others if finding.status == "failed"]
-    return f"{answer}, but not all is well: {', '.join(ill)}." if ill else f"{answer}."
+    failed_checks = [finding.name for finding in others if finding.status == "failed"]
+    return f"{answer}, but not all is well: {', '.join(failed_checks)}." if failed_checks else f"{answer}."

@@ -1,4 +1,4 @@
-"""Checks of the text as a run sees it: ids in range, targets one later, the same batches again."""
+"""Checks of the training data: ids in range, targets shifted by one, reproducible batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from glassgpt.doctor.finding import Finding, judge
 from glassgpt.doctor.parts import iter_parts, share
 from glassgpt.doctor.subject import Subject
 
-LOADER_STEPS = (5, 0, 1, 5)  # not in order, and one of them twice
+LOADER_STEPS = (5, 0, 1, 5)  # out of order, and one of them twice
 
 
 def check_loader(subject: Subject) -> Finding:
-    """The rows of a step: again, from a new loader, in another order of steps, and cut into ranks and micro-batches."""
+    """Checks that a step has the same rows when repeated, reordered, in a new loader, and in ranks or micro-batches."""
     loader, new = subject.open_loader(), subject.open_loader()
     differing: list[str] = []
     for step in LOADER_STEPS:
@@ -36,13 +36,13 @@ def check_loader(subject: Subject) -> Finding:
         if differing
         else f"{len(set(LOADER_STEPS))} steps, 4 ways each: equal",
         expected="equal rows",
-        reason="a batch is a function of (seed, step): only then is a resumed or distributed run the same run",
-        remedy="draw rows from a generator of (seed, step), never from a global one or from the rank",
+        reason="a batch must depend on (seed, step) only, so that a resumed or distributed run sees the same data",
+        remedy="draw rows from a generator seeded with (seed, step), not from a global one or by rank",
     )
 
 
 def _rows(loader: Loader, step: int, start: int = 0, stop: int | None = None) -> torch.Tensor:
-    """Inputs and targets side by side."""
+    """Inputs and targets, concatenated."""
     return torch.cat(loader.rows(step, start, stop), dim=1)
 
 
@@ -52,14 +52,14 @@ def _in_parts(loader: Loader, step: int, size: int) -> torch.Tensor:
 
 
 def _disturb_global_state(seed: int) -> None:
-    """A loader that draws from a global generator shows it now."""
+    """Reseeds the global generators, to expose a loader that uses them."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def check_targets(subject: Subject) -> Finding:
-    """Each target is the token that follows its input."""
+    """Checks that each target is the token that follows its input."""
     inputs, targets = subject.open_loader().rows(0)
     wrong = int((inputs[:, 1:] != targets[:, :-1]).sum())
     return judge(
@@ -67,13 +67,13 @@ def check_targets(subject: Subject) -> Finding:
         wrong == 0,
         figure=f"{wrong:,} of {inputs[:, 1:].numel():,} are not the next input",
         expected="0",
-        reason="a target that is the input itself is learned at once and teaches nothing",
-        remedy="targets are the window from its second id on, inputs all ids but its last",
+        reason="if the target is the input itself, the model learns to copy it and nothing else",
+        remedy="targets are the window without its first id, inputs the window without its last",
     )
 
 
 def check_ids(subject: Subject) -> Finding:
-    """Every id of both splits is one of the tokenizer's, and the model has a row for each."""
+    """Checks that every id of both splits is below the tokenizer's vocab_size and has a row in the embedding."""
     vocab_size = subject.tokenizer.vocab_size
     least, largest, parts = vocab_size, 0, []
     for name, tokens in (("train", subject.train), ("val", subject.val)):
@@ -87,6 +87,6 @@ def check_ids(subject: Subject) -> Finding:
         least >= 0 and largest < vocab_size <= rows,
         figure=f"{least} to {largest} ({', '.join(parts)})",
         expected=f"0 to {vocab_size - 1}; model.vocab_size {rows} at least {vocab_size}",
-        reason="an id without a row in the embedding stops training, or is another token's",
-        remedy="the shards are damaged or of another tokenizer: glassgpt data verify, or prepare the text again",
+        reason="an id without a row in the embedding crashes training, or gets the row of another token",
+        remedy="the shards are damaged or of another tokenizer: glassgpt data verify, or prepare the data again",
     )

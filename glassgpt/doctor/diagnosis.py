@@ -1,4 +1,4 @@
-"""All checks on a recipe, or on a run, one after the other."""
+"""Runs all checks on a recipe or on a run."""
 
 from __future__ import annotations
 
@@ -48,41 +48,42 @@ def diagnose(
     note: Callable[[str], None] = lambda line: None,
     on_finding: Callable[[Finding], None] = lambda finding: None,
 ) -> Diagnosis:
-    """Examines a recipe, as `train` would use it with the same arguments, or a run: its parts and then its curve.
+    """Examines a recipe, as `train` would use it with the same arguments, or a run: first its parts, then its curves.
 
-    A name that both have is the recipe's. What is found on a run is kept in its doctor.json, and its report shows it.
-    Raises UserError as `train` does, and for settings that are given for a run, which has its own.
+    If a recipe and a run have the same name, the recipe is meant. Findings on a run are saved in its doctor.json and
+    shown in its report. Raises UserError as `train` does, and if settings are given for a run, which has its own.
     """
     settings = current_settings(settings or {}, note)
     if target in list_recipes() or target.endswith(".toml"):
         subject = from_recipe(target, overrides, settings, note)
-        return Diagnosis(target, _heard(examine(subject), on_finding))
+        return Diagnosis(target, _collect(examine(subject), on_finding))
     folder = _find(target)
     if overrides or settings.keys() - DEVICE_SETTINGS:
-        raise UserError(f"{folder} is a run and has its settings and text: --set and --data are for a recipe")
+        raise UserError(f"{folder} is a run, with its own settings and data: --set and --data work only with a recipe")
     check_trained(folder)
     record = read_record(folder)
     subject = from_run(folder, settings, note)
-    findings = _heard(examine(subject), on_finding)
-    countable = findings[0].status == "passed"  # every id is one of the tokenizer's
+    findings = _collect(examine(subject), on_finding)
+    countable = findings[0].status == "passed"  # every id is in the vocabulary, so ids can be counted
     curve = examine_curve(record, load_references(), unigram_entropy(subject) if countable else None)
-    _heard(curve, on_finding)
+    _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, json.dumps(diagnosis.to_dict(), indent=1, ensure_ascii=False) + "\n")
     write_report(folder)
     return diagnosis
 
 
-def _heard(findings: Iterable[Finding], on_finding: Callable[[Finding], None]) -> list[Finding]:
-    heard = []
+def _collect(findings: Iterable[Finding], on_finding: Callable[[Finding], None]) -> list[Finding]:
+    """The findings as a list; calls `on_finding` with each one as soon as it is there."""
+    collected = []
     for finding in findings:
         on_finding(finding)
-        heard.append(finding)
-    return heard
+        collected.append(finding)
+    return collected
 
 
 def _find(target: str) -> Path:
-    """The run of that name or path. Raises UserError, with the nearest recipe or run, where there is none."""
+    """The folder of the run with this name or path. Raises UserError, with the nearest name, if there is none."""
     with contextlib.suppress(OSError):  # a name too long for the file system
         if Path(target).is_dir() or (RUNS / target).is_dir():
             return find_run(target)
@@ -91,9 +92,9 @@ def _find(target: str) -> Path:
 
 
 def examine(subject: Subject) -> Iterator[Finding]:
-    """One check after the other. Where an id has no row in the model, those that run it are left out.
+    """Runs the checks one after the other. If an id has no row in the embedding, the remaining checks are not run.
 
-    Raises UserError where the device has no room for the model.
+    Raises UserError if the device runs out of memory.
     """
     for check in CHECKS:
         with out_of_memory_advice(subject.config, subject.runtime):
@@ -106,7 +107,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
 def from_recipe(
     recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], note: Callable[[str], None]
 ) -> Subject:
-    """A recipe with its text prepared and its device found."""
+    """A recipe with its tokenised dataset and its device."""
     changes = Changes(overrides, settings)
     sections = load_recipe(recipe, note)
     config = changes.apply(sections, note=note)
@@ -118,7 +119,7 @@ def from_recipe(
 
 
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:
-    """A run as it was before its first step, on the device asked for."""
+    """A run as it was before its first step, on the requested device."""
     config = load_config(folder / "config.toml")
     machine = replace(
         config.machine,

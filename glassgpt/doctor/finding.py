@@ -1,4 +1,4 @@
-"""What a check found: one line of the doctor's table."""
+"""The result of a check, and of all checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Status = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`figure` is what was measured, `expected` what a healthy one is, `reason` why; `remedy` is for a failed check."""
+    """Result of one check: `figure` measured, `expected` range, the `reason` for it, and a `remedy` if it failed."""
 
     name: str
     status: Status
@@ -22,18 +22,18 @@ class Finding:
 
 
 def judge(name: str, good: bool, *, figure: str, expected: str, reason: str, remedy: str) -> Finding:
-    """Passed or failed; a remedy goes with the failed one alone."""
+    """A passed or failed check; only a failed one gets the remedy."""
     return Finding(name, "passed" if good else "failed", figure, expected, reason, "" if good else remedy)
 
 
 def skip(name: str, reason: str, *, expected: str = "", figure: str = "not measured") -> Finding:
-    """A check that was not made, or came to no end, and why."""
+    """A check that was not run or not finished, and why."""
     return Finding(name, "skipped", figure, expected, reason)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings on a recipe, or on a run as it was at `step`, with the answer to "is this normal?" in a sentence."""
+    """All findings on a recipe, or on a run at `step`; `normal` answers "is this normal?" in one sentence."""
 
     target: str
     findings: Sequence[Finding]
@@ -46,11 +46,11 @@ class Diagnosis:
         return self.count("failed") == 0
 
     def count(self, status: Status) -> int:
-        """How many checks ended so."""
+        """Number of checks with this status."""
         return sum(finding.status == status for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as `--json` prints it and doctor.json keeps it."""
+        """The diagnosis as `--json` prints it and doctor.json stores it."""
         return {
             "target": self.target,
             "healthy": self.healthy,

@@ -1,4 +1,4 @@
-"""Checks of a model that takes a few steps: can it learn one batch by heart, and are its steps of a healthy size?"""
+"""Checks that train for a few steps: can the model overfit one batch, and are the updates of a healthy size?"""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.model_checks import measure_influence
 from glassgpt.doctor.subject import Subject, Trainer
 
-ROWS, POSITIONS = 2, 16  # of the batch to learn
-BY_HEART = 0.1  # nats: every target has a probability of about 0.9
+ROWS, POSITIONS = 2, 16  # of the batch to overfit
+MEMORISED_LOSS = 0.1  # nats: every target has a probability of about 0.9
 MAX_STEPS = 400
 WARMUP_STEPS = 10
 RATIO_BATCH = 4, 128  # rows and positions
-RATIO_STEPS = 10  # enough for Adam's two means to settle from the first step, which is as large as it can be
-RATIOS = (1e-3, 0.3)  # a step's size against that of the fresh matrix which it changes
+RATIO_STEPS = 10  # enough for Adam's two moments to settle; the first step is the largest possible
+RATIOS = (1e-3, 0.3)  # norm of an update relative to the norm of the freshly initialised matrix
 
 
 def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
-    """A few rows again and again, at the recipe's rate and without dropout or decay, down to a loss near zero."""
-    name, expected = "one batch by heart", f"below {BY_HEART} within {MAX_STEPS} steps"
+    """Checks that the loss on a few rows gets near zero at the recipe's learning rate, without dropout or decay."""
+    name, expected = "one batch by heart", f"below {MEMORISED_LOSS} within {MAX_STEPS} steps"
     if not _sees_the_past(subject):
-        return skip(name, "each position of this model sees its own token alone: it cannot tell the places apart",
+        return skip(name, "each position of this model sees only its own token, so it cannot memorise a text",
                     expected=expected)  # fmt: skip
     trainer = Trainer(subject.without_dropout(), subject.batch(ROWS, POSITIONS))
     lr = subject.config.optimizer.lr
     deadline = time.perf_counter() + seconds
     first, loss, skipped = math.nan, math.inf, None
-    while trainer.steps < MAX_STEPS and loss >= BY_HEART and skipped != "non-finite loss":
+    while trainer.steps < MAX_STEPS and loss >= MEMORISED_LOSS and skipped != "non-finite loss":
         if time.perf_counter() > deadline:
             return skip(
-                name, f"this device had time for {trainer.steps} steps in {seconds:g} s, to a loss of {loss:.3f}: try"
+                name, f"this device had time for {trainer.steps} steps in {seconds:g} s (loss {loss:.3f}): try"
                 " --device, or glassgpt train --overfit-batch", expected=expected,
             )  # fmt: skip
         update = trainer.step(lr * min(1.0, (trainer.steps + 1) / WARMUP_STEPS))
@@ -42,12 +42,12 @@ def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
         first = loss if trainer.steps == 1 else first
     return judge(
         name,
-        loss < BY_HEART,
+        loss < MEMORISED_LOSS,
         figure=f"loss {first:.2f} → {loss:.3f} in {trainer.steps} steps",
         expected=expected,
-        reason=f"{trainer.batch.targets.numel()} targets are few enough to be remembered; a model that cannot has a"
+        reason=f"{trainer.batch.targets.numel()} targets are few enough to memorise; a model that cannot has a"
         " broken path, wrong targets or a wrong learning rate",
-        remedy="try another optimizer.lr first; then look at the other failed checks, the residual path and the norms",
+        remedy="try another optimizer.lr first; then inspect the other failed checks, the residual path and the norms",
     )
 
 
@@ -59,14 +59,16 @@ def _sees_the_past(subject: Subject) -> bool:
 
 
 def check_update_ratio(subject: Subject) -> Finding:
-    """The size of a step against that of the fresh matrix it changes, |Δw| / |w|, at the recipe's peak rate.
+    """The size of an update relative to the freshly initialised matrix, |Δw| / |w|, at the recipe's peak learning rate.
 
     Under Adam no weight moves by much more than the learning rate (Kingma & Ba 2015, section 2.1), so the ratio is
-    about the rate over the standard deviation of the weights. 1e-3 and more is what Karpathy's lectures look for.
+    about the learning rate divided by the standard deviation of the weights. Karpathy's lectures look for 1e-3 or more.
     """
     trainer = Trainer(subject, subject.batch(*RATIO_BATCH))
     lr = subject.config.optimizer.lr
-    sizes = {name: float(p.detach().norm()) for name, p in _matrices(trainer)}  # before a wrong rate changes them
+    sizes = {
+        name: float(p.detach().norm()) for name, p in _matrices(trainer)
+    }  # the initial norms, before a step changes them
     before: dict[str, Tensor] = {}
     for _ in range(RATIO_STEPS):
         before = {name: p.detach().clone() for name, p in _matrices(trainer)}
@@ -84,8 +86,8 @@ def check_update_ratio(subject: Subject) -> Finding:
         low <= middle <= high,
         figure=f"{middle:.2g} (from {ratios[smallest]:.2g} in {smallest} to {ratios[largest]:.2g} in {largest})",
         expected=f"median from {low:g} to {high:g}",
-        reason=f"Adam moves every weight by up to the learning rate: at {high:g} a few steps replace a matrix, below"
-        f" {low:g} a thousand steps in one direction do not",
+        reason=f"Adam moves every weight by up to the learning rate: at {high:g} a few steps overwrite a matrix, below"
+        f" {low:g} even a thousand steps in one direction do not",
         remedy=f"{'raise' if middle < low else 'lower'} optimizer.lr, now {lr:g}",
     )
 

@@ -1,4 +1,4 @@
-"""How much of the validation text stands in the training text: by rolling hashes, in flat memory."""
+"""Measures the overlap of validation and training text, with rolling hashes in constant memory."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from glassgpt.doctor.parts import MOST, iter_parts, share
 from glassgpt.doctor.subject import Subject
 from glassgpt.runtime.splitmix import GOLDEN, splitmix64
 
-WINDOW_BYTES = 50  # of text, as in GPT-4's report (2023, appendix C): rarely in two places by chance
-WINDOW_TOKENS = 13  # and at least so many tokens; GPT-3's paper (2020, appendix C) looks for 13 words
-HARMLESS = 0.05  # share of the windows
+WINDOW_BYTES = 50  # of text, as in the GPT-4 report (2023, appendix C): rarely repeated by chance
+WINDOW_TOKENS = 13  # at least; the GPT-3 paper (2020, appendix C) uses 13 words
+HARMLESS = 0.05  # fraction of the windows
 MOST_WINDOWS = 2 << 20  # of the validation split, held in memory as hashes
-_FILTER_BITS = 25  # a table of 32 MB that lets one hash in 16 through where two million are looked for
-_MULTIPLIER = GOLDEN  # odd, so that no power of it vanishes modulo 2^64
+_FILTER_BITS = 25  # a 32 MB table; with two million wanted hashes, it passes one of 16 other hashes
+_MULTIPLIER = GOLDEN  # odd, so that no power of it is 0 modulo 2^64
 
 
 def check_overlap(subject: Subject) -> Finding:
-    """How much of the validation text stands in the training text word for word."""
+    """Checks how much of the validation text is copied verbatim in the training text."""
     expected = f"at most {HARMLESS:.0%}"
     train, val = subject.train, subject.val
     width = window_width(subject)
     if min(len(train), len(val)) < width:
         return skip("overlap", f"a split is shorter than a window of {width} tokens", expected=expected)
     found = find_repeated(iter_parts(val, MOST_WINDOWS, overlap=width - 1), iter_parts(train, overlap=width - 1), width)
-    looked_at = f"val {share(MOST_WINDOWS, len(val))}, train {share(MOST, len(train))}"
+    examined = f"val {share(MOST_WINDOWS, len(val))}, train {share(MOST, len(train))}"
     return judge(
         "overlap",
         found <= HARMLESS,
-        figure=f"{found:.2%} of validation windows of {width} tokens ({looked_at})",
+        figure=f"{found:.2%} of validation windows of {width} tokens ({examined})",
         expected=expected,
-        reason="what was trained on is no test: to remember a share of it lowers the loss by about that share",
-        remedy="remove duplicates from the text, or split it where documents end; a text that repeats itself has no"
-        " part to test on",
+        reason="text seen in training is no test: memorising a fraction of it lowers the loss by about that fraction",
+        remedy="remove duplicates from the text, or split it between documents; no part of a text that repeats itself"
+        " can serve as a test",
     )
 
 
 def window_width(subject: Subject) -> int:
-    """How many tokens of the validation text stand for WINDOW_BYTES."""
+    """Number of tokens that make WINDOW_BYTES of validation text, but at least WINDOW_TOKENS."""
     ids, counts = np.unique(subject.val.slice(0, min(len(subject.val), 100_000)), return_counts=True)
     n_bytes = sum(len(subject.tokenizer.token_bytes(int(id))) * int(n) for id, n in zip(ids, counts, strict=True))
     return max(WINDOW_TOKENS, round(WINDOW_BYTES * int(counts.sum()) / max(1, n_bytes)))
 
 
 def find_repeated(needles: Iterable[NDArray[np.int64]], haystack: Iterable[NDArray[np.int64]], width: int) -> float:
-    """The share of the windows of `width` ids in `needles` that stand somewhere in `haystack`, both in chunks.
+    """The fraction of windows of `width` ids in `needles` that occur somewhere in `haystack`; both come in chunks.
 
-    A window is known by a 64-bit hash: among 2 million and 100 million windows a false hit has a chance of 1e-5.
+    Windows are compared by 64-bit hash. For 2 million and 100 million windows, a false match has probability 1e-5.
     """
     wanted, counts = np.unique(np.concatenate([hash_windows(ids, width) for ids in needles]), return_counts=True)
     table = np.zeros(1 << _FILTER_BITS, bool)
@@ -67,7 +67,8 @@ def find_repeated(needles: Iterable[NDArray[np.int64]], haystack: Iterable[NDArr
 def hash_windows(ids: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
     """The hash of each window of `width` ids: a polynomial in _MULTIPLIER modulo 2^64 over scrambled ids.
 
-    The hash of 2k ids is that of the first k times a power, plus that of the last k, so it takes log₂ width passes.
+    The hash of 2k ids is the hash of the first k times a power, plus the hash of the last k. So it takes log₂(width)
+    passes over the ids.
     """
     if len(ids) < width:
         return np.empty(0, np.uint64)
@@ -76,7 +77,7 @@ def hash_windows(ids: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
     done = 0
     with np.errstate(over="ignore"):
         while True:
-            if width & length:  # these `length` ids go before the `done` ones
+            if width & length:  # put these `length` ids before the `done` ones
                 tail = result
                 result = block if tail is None else block[: len(tail) - length] * _power(done) + tail[length:]
                 done += length

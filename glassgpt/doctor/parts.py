@@ -1,4 +1,4 @@
-"""A split of ids read part by part: all of it, or where that would take minutes, parts spread evenly over it."""
+"""Reads a split in parts: all of it, or, if that would take minutes, a sample spread evenly over it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from glassgpt.data.shards import TokenArray
 
 PART = 1 << 20  # ids read at a time
-MOST = 100 * PART  # ids looked at in all: a second or two
+MOST = 100 * PART  # ids read in all: takes a second or two
 
 
 def iter_parts(tokens: TokenArray, most: int = MOST, *, overlap: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Parts of PART ids, each with `overlap` of the next; so many that they hold about `most` ids, at least one."""
+    """Parts of PART ids, each extended by `overlap` ids of the next; about `most` ids in all, at least one part."""
     n_parts = -(-len(tokens) // PART)
     chosen = max(1, min(n_parts, most // PART))
     for i in range(min(chosen, n_parts)):
@@ -23,5 +23,5 @@ def iter_parts(tokens: TokenArray, most: int = MOST, *, overlap: int = 0) -> Ite
 
 
 def share(seen: int, whole: int) -> str:
-    """How much of a split was looked at, openly."""
+    """In words, how much of a split was read: "all 1,000" or "100 of 1,000"."""
     return f"all {whole:,}" if seen >= whole else f"{seen:,} of {whole:,}"

@@ -1,7 +1,7 @@
-"""Reference curves: what the recipes of the package reach on a known text, with their spread over seeds.
+"""Reference curves: the losses that built-in recipes reach on a known text, with their spread over seeds.
 
-They are JSON files beside this one, made by bench/reference_curves.py. A run has a reference where its model's sizes,
-its tokenizer and its text are the same; all other settings may differ, and where the curve does, they are named.
+They are JSON files in references/, made by bench/reference_curves.py. A reference applies to a run with the same model
+sizes, tokenizer and text. All other settings may differ; the finding lists those that do.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SETTINGS = {
     "schedule": ("name", "warmup_steps", "decay_steps", "min_lr"),
     "training": ("batch_tokens", "grad_clip"),
 }
-WINDOW = 50  # steps whose mean training loss is a point of a curve
+WINDOW = 50  # steps over which the training loss is averaged for one point
 
 
 @dataclass(frozen=True)
 class Point:
-    """Mean and standard deviation over the seeds, after so many tokens."""
+    """Mean and standard deviation of the losses over the seeds, after `tokens` tokens."""
 
     tokens: int
     val: float
@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Reference:
-    """The curve of a recipe on a text. `settings` may be other ones in a run that is compared with it."""
+    """The curve of a recipe on a text. A run is compared if its `identity` is the same; its `settings` may differ."""
 
     recipe: str
     text: str
@@ -53,7 +53,7 @@ class Reference:
     points: tuple[Point, ...]
 
     def at(self, tokens: int, curve: str) -> tuple[float, float]:
-        """The loss ("val" or "train") after so many tokens, and its spread, between two points by the log of tokens."""
+        """The loss ("val" or "train") after `tokens` tokens and its spread, interpolated over log tokens."""
         i = bisect_left([point.tokens for point in self.points], tokens)
         if i in (0, len(self.points)):
             point = self.points[min(i, len(self.points) - 1)]
@@ -67,12 +67,12 @@ class Reference:
         return mean, spread
 
     def to_dict(self) -> dict[str, Any]:
-        """The reference as its file holds it."""
+        """The reference as stored in its file."""
         return asdict(self)
 
 
 def load_references() -> list[Reference]:
-    """All that the package has."""
+    """All reference curves of the package."""
     folder = resources.files("glassgpt.doctor") / "references"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
     return [parse_reference(json.loads(file.read_text(encoding="utf-8"))) for file in files]
@@ -84,12 +84,12 @@ def parse_reference(fields: dict[str, Any]) -> Reference:
 
 
 def find_reference(record: RunRecord, references: Sequence[Reference]) -> Reference | None:
-    """The one whose model, tokenizer and text are those of the run."""
+    """The reference with the same model, tokenizer and text as the run; None if there is none."""
     return next((reference for reference in references if reference.identity == identity_of(record)), None)
 
 
 def identity_of(record: RunRecord) -> dict[str, Any]:
-    """What decides which losses can be reached: sizes, tokenizer, text."""
+    """The properties that a run must share with its reference: model sizes, tokenizer, text."""
     model, tokenizer = record.config.get("model", {}), record.data.get("tokenizer", {})
     return {
         **{field: model.get(field) for field in SIZES},
@@ -101,7 +101,7 @@ def identity_of(record: RunRecord) -> dict[str, Any]:
 
 
 def settings_of(record: RunRecord) -> dict[str, Any]:
-    """What may be done otherwise with the same model and text."""
+    """The settings that may differ between a run and its reference."""
     return {
         f"{section}.{field}": record.config.get(section, {}).get(field)
         for section, fields in SETTINGS.items()
@@ -110,16 +110,16 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
 
 
 def differences(record: RunRecord, reference: Reference) -> list[str]:
-    """The settings in which a run is not as its reference, in words."""
+    """The settings in which a run differs from its reference, in words."""
     return [
-        f"{name} {value} (there {reference.settings.get(name)})"
+        f"{name} {value} (reference: {reference.settings.get(name)})"
         for name, value in settings_of(record).items()
         if value != reference.settings.get(name)
     ]
 
 
 def build_reference(records: Sequence[RunRecord], *, recipe: str, text: str, command: str, machine: str) -> Reference:
-    """The curve of several seeds of a recipe: a point at each validation after the first steps."""
+    """The curve of several seeds of a recipe: a point at each validation after step 0."""
     points = []
     for column in zip(*([line for line in record.validations if line["step"] > 0] for record in records), strict=True):
         vals = [line["val/loss"] for line in column]

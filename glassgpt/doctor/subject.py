@@ -1,4 +1,4 @@
-"""What the doctor examines: each part that a run is made of, so that one can be looked at, or swapped, alone."""
+"""What the doctor examines: the separate parts of a run, so that a test can check or replace each one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from glassgpt.training.optimizers import build_optimizer
 
 @dataclass(frozen=True)
 class Subject:
-    """A recipe with its text and device. `build` draws fresh weights, the same at every call; so does `open_loader`."""
+    """A recipe with its data and device. `build` and `open_loader` return a new, identical object at every call."""
 
     config: RunConfig
     build: Callable[[], Model]
@@ -36,19 +36,19 @@ class Subject:
     loss_function: LossFunction
 
     def batch(self, rows: int, positions: int) -> Batch:
-        """The first rows of the first step, cut to their first positions, on the device."""
+        """The first `rows` rows of step 0, cut to their first `positions` positions, on the device."""
         loader = self.open_loader()
         inputs, targets = loader.rows(0, 0, min(rows, loader.batch_rows))
         device = self.runtime.device
         return Batch(inputs[:, :positions].to(device), targets[:, :positions].to(device))
 
     def without_dropout(self) -> Subject:
-        """The same with a model whose answer to a batch is always the same."""
+        """The same subject with dropout disabled, so that the model is deterministic."""
 
         def build() -> Model:
             model = self.build()
             for module in model.modules():
-                if isinstance(getattr(module, "dropout", None), float):  # attention holds it as a number
+                if isinstance(getattr(module, "dropout", None), float):  # Attention stores the rate as a float
                     module.dropout = 0.0  # type: ignore[assignment]
                 elif isinstance(module, nn.Dropout):
                     module.p = 0.0
@@ -58,7 +58,7 @@ class Subject:
 
 
 def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subject:
-    """The parts that training with this config would be made of."""
+    """The parts that training with this config would use."""
 
     def build() -> Model:
         torch.manual_seed(config.training.seed)
@@ -82,21 +82,21 @@ def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subj
 
 
 class Trainer:
-    """A fresh model that takes steps on one batch again and again, as the loop of a run would."""
+    """Trains a freshly initialised model on one batch repeatedly, with the training loop's step."""
 
     def __init__(self, subject: Subject, batch: Batch) -> None:
         self.subject, self.batch = subject, batch
         self.model = subject.build().train()
         self._parallel = ModelWithLoss(self.model, subject.loss_function)
-        # Decay would pull at the weights beside the gradient, whose effect alone is of interest here.
+        # Without weight decay, so that only the effect of the gradient is measured.
         self.optimizer = build_optimizer(self.model, replace(subject.config.optimizer, weight_decay=0.0))
         self.scaler = subject.runtime.build_scaler()
         self.steps = 0
 
     def step(self, lr: float) -> Update:
-        """One step at this rate: the loss before it, the norm of the gradient, and why it was skipped, if it was.
+        """One step at this learning rate: the loss before it, the gradient norm, and the reason if it was skipped.
 
-        Overflows by which float16 finds its loss scale are no steps.
+        Steps that overflow while float16 adjusts its loss scale are repeated and not counted.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr

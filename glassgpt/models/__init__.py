@@ -1,4 +1,4 @@
-"""ids → logits. Every architecture by the name that a config gives it."""
+"""Model architectures (token ids → logits), registered under the names that configs use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glassgpt.models.sizes import ModelConfig
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class and the dataclass of its sizes; whether it can keep the documents of a row apart."""
+    """A model class, its config dataclass, and whether it supports document masking (packed documents in one row)."""
 
     config: type[Any]
     model: Callable[[Any], Model]
@@ -24,7 +24,7 @@ class Architecture:
 
     @property
     def pads(self) -> bool:
-        """Whether the embedding may have more rows than ids, `padded_vocab_size` of them."""
+        """Whether the config has `padded_vocab_size`: an embedding with more rows than there are ids."""
         return "padded_vocab_size" in self.config.__dataclass_fields__
 
 
@@ -35,14 +35,14 @@ ARCHITECTURES = {
 
 
 def find_architecture(name: str) -> Architecture:
-    """Raises UserError for a name that no architecture has."""
+    """The architecture with this name. Raises UserError if there is none."""
     if name not in ARCHITECTURES:
         raise unknown("architecture", name, ARCHITECTURES)
     return ARCHITECTURES[name]
 
 
 def build_model(architecture: str, config: ModelConfig) -> Model:
-    """A model with fresh weights, drawn from torch's generator."""
+    """A model with freshly initialised weights, drawn from torch's default generator."""
     return find_architecture(architecture).model(config)
 
 

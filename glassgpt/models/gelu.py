@@ -17,8 +17,8 @@ _CUBIC = 0.044715 * _LINEAR
 def gelu_tanh(x: Tensor) -> Tensor:
     """½x (1 + tanh(√(2/π) (x + 0.044715 x³))), any shape.
 
-    PyTorch's own function, but on a CPU in full precision: there its tanh takes a tenth of the training step of a small
-    model, and the same value by the logistic function less than half of that.
+    Uses PyTorch's own function, except on a CPU in float32 or float64. There, PyTorch's tanh takes a tenth of the
+    training step of a small model; computing the same value with the logistic function takes less than half of that.
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), exactly.
 
 Learned positions, pre-norm blocks, tanh GELU, biases everywhere, the output head tied to the token embedding.
-After the ladder it holds no new idea but size.
+Compared with the last ladder model, mainly the size is new.
 
 Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H, V = vocab_size.
 """
@@ -24,7 +24,7 @@ from glassgpt.models.sizes import check_padding, check_sizes, embedding_rows
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """The sizes of GPT-2; the defaults are those of the 124M model. Raises UserError for sizes that cannot be."""
+    """The sizes of GPT-2; the defaults are those of the 124M model. Raises UserError for invalid sizes."""
 
     vocab_size: int = 50257
     block_size: int = 1024
@@ -39,7 +39,7 @@ class GPT2Config:
         check_padding(self.vocab_size, self.padded_vocab_size)
 
 
-# Table 2 of the paper; the parameter counts, tied head counted once, are those of the released weights.
+# Table 2 of the paper. Parameter counts are those of the released weights, with the tied head counted once.
 GPT2_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768),  # 124,439,808 parameters
     "gpt2-medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024),  # 354,823,168
@@ -49,7 +49,7 @@ GPT2_SIZES = {
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position asks (q) all positions up to itself (k) what they have to say (v); H heads ask at once."""
+    """Multi-head causal self-attention: H heads in parallel; each position attends to itself and earlier positions."""
 
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.dropout(self.proj(out))
 
 
 class MLP(nn.Module):
-    """Two layers with 4C hidden units and tanh GELU between them, on each position alone."""
+    """Two linear layers with 4C hidden units and tanh GELU between them, applied to each position separately."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+    """Attention moves information between positions, the MLP processes each one; both add to the residual stream."""
 
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
@@ -116,10 +116,10 @@ class GPT2(Model):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal with std 0.02 and zero biases, as the released code.
+        """Normal with std 0.02 and zero biases, as in the released code.
 
-        The projections into the residual stream get 0.02 / √(2·n_layer): the stream is a sum of 2·n_layer of them,
-        and keeps its variance so (section 2.3 of the paper).
+        The projections into the residual stream get std 0.02 / √(2·n_layer). The stream is a sum of 2·n_layer such
+        projections, so its variance does not grow with depth (section 2.3 of the paper).
         """
         residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
@@ -141,7 +141,7 @@ class GPT2(Model):
         return self.norm(x)
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, T, C) to logits (B, T, V), by the token embedding's own weights; those of padded rows are cut off."""
+        """(B, T, C) to logits (B, T, V), with the (tied) token embedding weights, without the padding rows."""
         return F.linear(features, self.token_embedding.weight)[..., : self.config.vocab_size]
 
     def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:

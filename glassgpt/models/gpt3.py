@@ -1,11 +1,11 @@
-"""GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners"): GPT-2 whose every second layer sees only a band.
+"""GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners"): GPT-2 with banded attention in odd layers.
 
 The layers alternate between dense attention and the locally banded pattern of the Sparse Transformer (Child et al.
-2019), in which a position looks at itself and the `band_width` - 1 positions before it. How wide the band is, GPT-3's
-paper does not say; 128 is the width that Child et al. used for text. All else is GPT-2: learned positions, pre-norm
-blocks, tanh GELU, biases, the head tied to the token embedding, the projections into the stream initialised smaller.
+2019), in which a position attends to itself and the `band_width` - 1 positions before it. The GPT-3 paper does not
+state the band width; 128 is what Child et al. used for text. Everything else is GPT-2: learned positions, pre-norm
+blocks, tanh GELU, biases, the head tied to the token embedding, smaller initial residual projections.
 
-The band saves no arithmetic here: it is a mask on the dense kernel, exact and slower than the block-sparse kernels
+The band saves no arithmetic here. It is a mask on the dense kernel: exact, but slower than the block-sparse kernels
 that GPT-3 was trained with. The eight published sizes are recipes, see `glassgpt recipes`.
 
 Shapes: B batch, T queries, S keys, C = n_embd, H = n_head, D = C / H, V = vocab_size.
@@ -30,7 +30,7 @@ from glassgpt.models.sizes import check_padding, check_sizes, embedding_rows
 
 @dataclass(frozen=True)
 class GPT3Config:
-    """The sizes of GPT-3; the defaults are those of the smallest. Raises UserError for sizes that cannot be."""
+    """The sizes of GPT-3; the defaults are those of the smallest. Raises UserError for invalid sizes."""
 
     vocab_size: int = 50257
     block_size: int = 2048
@@ -38,7 +38,7 @@ class GPT3Config:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.0
-    band_width: int = 128  # positions that a banded layer sees, its own included
+    band_width: int = 128  # positions that a query in a banded layer attends to, including its own
     padded_vocab_size: int | None = None  # rows of the embedding, if more than vocab_size
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class GPT3Config:
 
 
 class SelfAttention(nn.Module):
-    """Attention over all positions so far, or, with a band, over the last of them."""
+    """Causal self-attention: over all positions so far, or in a banded layer over the last `band_width`."""
 
     def __init__(self, config: GPT3Config, layer: int) -> None:
         super().__init__()
@@ -70,12 +70,12 @@ class SelfAttention(nn.Module):
         else:
             k, v, mask = context.append(self.layer, k, v, window=self.band)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.dropout(self.proj(out))
 
 
 class MLP(nn.Module):
-    """Two layers with 4C hidden units and tanh GELU between them, on each position alone."""
+    """Two linear layers with 4C hidden units and tanh GELU between them, applied to each position separately."""
 
     def __init__(self, config: GPT3Config) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+    """Attention moves information between positions, the MLP processes each one; both add to the residual stream."""
 
     def __init__(self, config: GPT3Config, layer: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class GPT3(Model):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """GPT-2's: normal with std 0.02, divided by √(2·n_layer) for the projections into the stream; zero biases."""
+        """As GPT-2: normal with std 0.02, divided by √(2·n_layer) for the residual projections; zero biases."""
         residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -139,7 +139,7 @@ class GPT3(Model):
         return self.norm(x)
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, T, C) to logits (B, T, V), by the token embedding's own weights; those of padded rows are cut off."""
+        """(B, T, C) to logits (B, T, V), with the (tied) token embedding weights, without the padding rows."""
         return F.linear(features, self.token_embedding.weight)[..., : self.config.vocab_size]
 
     def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every architecture offers to the rest of the package."""
+"""The interface that every architecture offers to the rest of the package, and evaluation mode."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from glassgpt.models.sizes import ModelConfig
 class Model(nn.Module):
     """The interface of a model: `forward(tokens, context=…)` is `head(features(tokens, context=…))`, logits (B, T, V).
 
-    It has no behaviour of its own: each architecture writes all of it in its one file. Beyond what is declared here,
-    the rest of the package knows a few submodules by name, where a model has them:
+    It has no behaviour of its own: each architecture implements all of it in one file. The rest of the package uses
+    what is declared here and, if a model has them, a few submodules by name:
 
     - `token_embedding`, an `nn.Embedding`: also the output head where `head` is a method (costs/memory.py);
-    - `position_embedding`, an `nn.Embedding`: looked up, never multiplied (costs/flops.py);
+    - `position_embedding`, an `nn.Embedding`: a lookup, no matrix product (costs/flops.py);
     - `norm…`, `attn` and `mlp`, at any depth: the parts in memory tables (costs/memory.py);
-    - `blocks.N.attn.inner`, an `Attention`: what is captured inside a block (inspection/capture.py).
+    - `blocks.N.attn.inner`, an `Attention`: its activations can be captured (inspection/capture.py).
     """
 
     config: ModelConfig
-    blocks: nn.ModuleList  # empty where a model has no depth; sharding and activation checkpointing work on each
+    blocks: nn.ModuleList  # may be empty; sharding and activation checkpointing work per block
     head: Callable[[Tensor], Tensor]  # (..., C) to logits (..., V): a module, or a method that reuses the embedding
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to what the head reads logits from, (B, T, C)."""
+        """tokens (B, T) to the input of the head, (B, T, C)."""
         raise NotImplementedError
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model into evaluation mode (no dropout), and gives every module its own mode back afterwards."""
+    """Sets the model to evaluation mode (no dropout) and restores the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The sizes that every architecture's config has, and the one check of their ranges."""
+"""The size fields that every architecture's config has, and the check of their ranges."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from glassgpt.errors import UserError
 
 
 class ModelConfig(Protocol):
-    """What the rest of the package may ask of any architecture's config."""
+    """The fields of an architecture's config that the rest of the package may use."""
 
     @property
-    def vocab_size(self) -> int: ...  # number of logits; left out: that of the tokenizer
+    def vocab_size(self) -> int: ...  # number of logits; default: that of the tokenizer
     @property
     def block_size(self) -> int: ...  # longest context, in tokens
     @property
     def n_layer(self) -> int: ...  # number of blocks
     @property
-    def n_head(self) -> int: ...  # attention heads of a block
+    def n_head(self) -> int: ...  # attention heads per block
     @property
     def n_embd(self) -> int: ...  # width of the residual stream
     @property
@@ -25,7 +25,7 @@ class ModelConfig(Protocol):
 
 
 def check_sizes(config: ModelConfig) -> None:
-    """Raises UserError for a size that no model can have, naming the field and what would do."""
+    """Raises UserError for an invalid size; the message names the field and valid values."""
     for field in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
         value = getattr(config, field)
         if value < 1:
@@ -41,7 +41,7 @@ def check_sizes(config: ModelConfig) -> None:
 
 
 def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
-    """Raises UserError for an embedding with fewer rows than ids."""
+    """Raises UserError if the embedding would have fewer rows than there are ids."""
     if padded_vocab_size is not None and padded_vocab_size < vocab_size:
         raise UserError(
             f"model.padded_vocab_size = {padded_vocab_size} is out of range: it must be at least"
@@ -50,5 +50,5 @@ def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
 
 
 def embedding_rows(config: ModelConfig) -> int:
-    """The rows of the token embedding: `vocab_size`, or `padded_vocab_size` in an architecture that pads."""
+    """Rows of the token embedding: `padded_vocab_size` if the config has it and it is set, else `vocab_size`."""
     return getattr(config, "padded_vocab_size", None) or config.vocab_size

@@ -1,1 +1,1 @@
-"""Pages and pictures of runs."""
+"""HTML reports and SVG charts of runs."""

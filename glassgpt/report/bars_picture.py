@@ -1,4 +1,4 @@
-"""Ratios as bars in one SVG: how many times the speed, and the memory, something has with a change."""
+"""Bar chart as SVG: speed and memory ratios of several changes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from glassgpt.report.svg import document, rectangle, text
 
 ROW, TOP, BOTTOM = 30, 76, 34
 NAME_RIGHT, WIDTH = 170, 900
-PANELS = ((190, 520), (560, 890))  # left and right of the two groups of bars
+PANELS = ((190, 520), (560, 890))  # left and right edges of the two groups of bars
 BETTER, WORSE, EVEN = "#1b7f5c", "#b3432b", "#9aa4b3"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One change: its ratios, or why there are none."""
+    """One change: its ratios (with / without it), or why they are missing."""
 
     name: str
     speed: float = 1.0
@@ -25,9 +25,9 @@ class Bar:
 
 
 def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
-    """The text of an SVG file: speed to the left, peak memory to the right, both on a logarithmic axis around 1.
+    """SVG text: speed on the left, peak memory on the right, both on a logarithmic axis centred on 1.
 
-    The grey band is the noise: a bar that ends in it shows nothing.
+    The grey band is the noise: a bar that ends inside it is not significant.
     """
     height = TOP + ROW * len(bars) + BOTTOM
     reaches = (_reach([bar.speed for bar in bars]), _reach([bar.memory for bar in bars]))
@@ -55,24 +55,24 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
             x = _axis(left, right, reach)
             start, end = sorted((x(1.0), x(ratio)))
             parts.append(rectangle(start, y + 3, max(end - start, 1.5), 15, colour))
-            beside = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
-            parts.append(text(beside[0], y + 15, f"{ratio:.2f}", anchor=beside[1], size=12))
+            label_x, anchor = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
+            parts.append(text(label_x, y + 15, f"{ratio:.2f}", anchor=anchor, size=12))
     return document(WIDTH, height, parts)
 
 
 def _reach(ratios: Sequence[float]) -> float:
-    """How far the axis goes to both sides of 1."""
+    """Largest ratio on the axis, which goes from 1 / reach to reach."""
     return max([2.0, *(max(ratio, 1 / ratio) for ratio in ratios)])
 
 
 def _axis(left: float, right: float, reach: float) -> Callable[[float], float]:
-    """Where a ratio is drawn: 1 in the middle, twice as far to the right as half is to the left."""
-    middle, half = (left + right) / 2, (right - left) / 2 - 34  # room for a figure beside the longest bar
+    """Maps a ratio to an x coordinate, logarithmically, with 1 in the middle."""
+    middle, half = (left + right) / 2, (right - left) / 2 - 34  # space for the label of the longest bar
     return lambda ratio: middle + half * math.log(ratio) / math.log(reach)
 
 
 def _ticks(reach: float) -> list[float]:
-    """Powers of two within reach, few enough to read."""
+    """Powers of two within reach, at most about seven."""
     top = math.floor(math.log2(reach))
     step = max(1, -(-top // 3))
     return [2.0**power for power in range(-top // step * step, top + 1, step) if 1 / reach <= 2.0**power <= reach]

@@ -1,7 +1,7 @@
-"""Measurements over the steps of a run as curves that are light enough to draw, and honest.
+"""Turns the metrics of runs into curves: smoothed, and downsampled without losing spikes.
 
-A long run has a hundred thousand points, a screen one or two thousand columns. Thinning keeps the lowest and the
-highest point of every stretch, so that no spike is lost; smoothing averages over 2% of the run.
+A long run has a hundred thousand points, a screen one or two thousand columns. Downsampling keeps the lowest and the
+highest point of every interval, so that no spike is lost. Smoothing averages over 2% of the run.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import Line
 
 Floats = NDArray[np.float64]
-PlotlyTrace = dict[str, Any]  # as the page's script takes it: a name, a style, x values by axis, y values
-Drawing = dict[str, Any]  # a chart with its curves, as the page's script takes it
+PlotlyTrace = dict[str, Any]  # input of the page's script: a name, a style, x values by axis, y values
+Drawing = dict[str, Any]  # input of the page's script: a chart with its curves
 
 MAX_POINTS = 1200
 AXES = {"step": "optimizer steps", "tokens": "tokens seen", "seconds": "seconds of training"}
 
 
 class Chart(NamedTuple):
-    """A place in the page for one figure over the steps."""
+    """A chart of one metric over the steps."""
 
     title: str
     metric: str  # its name in metrics.jsonl
     smoothed: bool = True
     from_zero: bool = True
-    ticks: str = "~g"  # d3's format of the numbers on the axis
+    ticks: str = "~g"  # d3 format of the axis labels
 
     @property
     def id(self) -> str:
-        """Its place in the page."""
+        """The id of its HTML element."""
         return "chart-" + self.metric.replace("/", "-")
 
 
@@ -48,12 +48,12 @@ CHARTS = (
 )
 
 
-# What is in metrics.jsonl beside figures to draw: its place on the axes, and figures that belong to another one.
+# Fields of metrics.jsonl that get no chart: the x axes, and figures that belong to another one.
 NOT_DRAWN = {"step", "tokens_seen", "seconds", "val/seconds", "val/tokens", "items"}
 
 
 def charts_of(records: Sequence[RunRecord]) -> list[Chart]:
-    """CHARTS, and one for each other figure that a run has measured: those of its stage, and of test suites."""
+    """CHARTS, and one for each other metric in a run, such as those of its stage and of test suites."""
     drawn = {chart.metric for chart in CHARTS} | {"val/loss", "val/bits_per_byte"}
     found: dict[str, None] = {}
     for line in (line for record in records for line in record.lines if not line.get("final")):
@@ -65,15 +65,15 @@ def charts_of(records: Sequence[RunRecord]) -> list[Chart]:
 
 
 def column(lines: Sequence[Line], name: str) -> Floats:
-    """One figure of every line; NaN where a line does not have it."""
+    """One field of every line; NaN where a line does not have it."""
     return np.array([np.nan if line.get(name) is None else line[name] for line in lines], dtype=np.float64)
 
 
 def smooth(y: Floats, half_width: int) -> Floats:
     """The mean of the finite values around each point, up to `half_width` to either side; NaN where there are none.
 
-    A window that reaches over the start is cut on both sides alike: a symmetric mean follows the steep first descent,
-    a lopsided one would cut its corner.
+    Near the start, the window is shortened on both sides equally. A symmetric mean follows the steep initial descent;
+    a one-sided mean would be biased there.
     """
     at = np.arange(len(y))
     reach = np.minimum(half_width, at)
@@ -86,27 +86,27 @@ def smooth(y: Floats, half_width: int) -> Floats:
 
 
 def thin(y: Floats, max_points: int = MAX_POINTS) -> NDArray[np.intp]:
-    """The indices of at most `max_points` points to draw: the lowest and highest of every stretch, and both ends.
+    """Indices of at most `max_points` points to draw: the lowest and highest of every interval, and both ends.
 
-    Half of the stretches are of equal length, half are equally long on a logarithmic axis: the curve is drawn on both.
+    Half of the intervals have equal length on a linear axis, half on a logarithmic axis, because both are offered.
     """
     n = len(y)
     if n <= max_points:
         return np.arange(n)
     n_edges = (max_points - 2) // 4
     edges = np.unique(np.concatenate([np.linspace(0, n, n_edges), np.geomspace(1, n, n_edges)]).astype(np.intp))
-    kept = {0, n - 1}
+    chosen = {0, n - 1}
     for start, stop in pairwise(edges):
-        stretch = y[start:stop]
-        if np.isfinite(stretch).any():
-            kept |= {start + int(np.nanargmin(stretch)), start + int(np.nanargmax(stretch))}
-    return np.array(sorted(kept), dtype=np.intp)
+        interval = y[start:stop]
+        if np.isfinite(interval).any():
+            chosen |= {start + int(np.nanargmin(interval)), start + int(np.nanargmax(interval))}
+    return np.array(sorted(chosen), dtype=np.intp)
 
 
 class Axes:
-    """The three things a curve can be drawn over: steps, tokens seen and time, of one run.
+    """The x axes of the curves of one run: steps, tokens seen and time.
 
-    Only the lines of training carry tokens and time; a validation between two of them gets what lies between theirs.
+    Only training lines have tokens and time. For other steps, such as validations, they are interpolated.
     """
 
     def __init__(self, record: RunRecord) -> None:
@@ -114,31 +114,31 @@ class Axes:
         self.known = {"tokens": column(record.train, "tokens_seen"), "seconds": column(record.train, "seconds")}
 
     def __call__(self, step: Floats) -> dict[str, list[float | None]]:
-        """The x values of these steps by axis; an axis that the run has no figures for is absent."""
+        """The x values of these steps by axis; an axis without data in this run is left out."""
         x = {"step": listed(step, 12)}
         for name, values in self.known.items():
             finite = np.isfinite(values)
             if finite.any():
-                # Before the first line: from zero at step zero.
+                # Before the first line, interpolate from zero at step zero.
                 x[name] = listed(np.interp(step, np.append(0, self.step[finite]), np.append(0, values[finite])))
         return x
 
 
 def listed(values: Floats, digits: int = 5) -> list[float | None]:
-    """For JSON: as many digits as a reader has use for, and null for what is not finite."""
+    """Values for JSON, rounded to `digits` significant digits; None (null) where not finite."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 
 
 def measured(
     record: RunRecord, name: str, title: str, *, run: int = 0, smoothed: bool = True, raw: bool = True
 ) -> list[PlotlyTrace]:
-    """A figure of every training step: the measured values, faint, under their mean. Empty if there are none.
+    """The curves of a training metric: raw values (faint) and their moving mean. Empty if there are no values.
 
-    Not `smoothed`, the values themselves are the one curve; without `raw` there is only the mean.
+    If not `smoothed`, the raw values are the only curve. If not `raw`, the mean is.
     """
     lines = [line for line in record.lines or record.train if name in line and not {"skipped", "final"} & line.keys()]
     step, y, axes = column(lines, "step"), column(lines, name), Axes(record)
-    y[~np.isfinite(y)] = np.nan  # an infinity would be the highest of its stretch, and is no point to draw
+    y[~np.isfinite(y)] = np.nan  # an infinity would be the maximum of its interval, but cannot be drawn
     if np.isnan(y).all():
         return []
     half_width = len(y) // 100 if smoothed else 0
@@ -147,13 +147,15 @@ def measured(
         styles.insert(0, ("faint", y))
     curves = []
     for style, values in styles:
-        kept = thin(values)
-        curves.append({"name": title, "style": style, "run": run, "x": axes(step[kept]), "y": listed(values[kept])})
+        indices = thin(values)
+        curves.append(
+            {"name": title, "style": style, "run": run, "x": axes(step[indices]), "y": listed(values[indices])}
+        )
     return curves
 
 
 def validated(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]:
-    """The validation losses while training and, where the run is finished, the last, on the whole split."""
+    """The validation losses during training and, for a finished run, the final one on the full split."""
     lines = [line for line in [*record.validations, *([record.final] if record.final else [])] if "val/loss" in line]
     y = column(lines, "val/loss")
     if not np.isfinite(y).any():
@@ -163,7 +165,7 @@ def validated(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrac
 
 
 def skipped(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]:
-    """Marks on the loss curve where a step was not applied, or its loss is not finite."""
+    """Marks on the loss curve for steps that were skipped or have a non-finite loss."""
     at, loss = column(record.train, "step"), column(record.train, "train/loss")
     finite = np.isfinite(loss)
     reasons = dict.fromkeys(at[~finite].tolist(), "loss is not finite")
@@ -178,7 +180,7 @@ def skipped(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]
 
 
 def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
-    """What the page's script draws for each chart; one without curves where no run has the figure."""
+    """The charts for the page's script; a chart has no curves if no run has its metric."""
     return [
         {
             "id": chart.id,
@@ -194,7 +196,7 @@ def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
 
 
 def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[PlotlyTrace]:
-    """The curves of one run. Of several runs only the means are drawn: their raw values would cover each other."""
+    """The curves of one run in a chart. With several runs, only means are drawn, because raw values would overlap."""
     record, alone = records[run], len(records) == 1
     prefix = "" if alone else f"{record.name}, "
     if chart is LOSS:
@@ -208,7 +210,7 @@ def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[Plotly
 
 
 def reading_notes(records: Sequence[RunRecord]) -> list[str]:
-    """How the curves were made from the measurements, and what to know of the marks on them."""
+    """Notes for the reader: how the curves were computed, and what the marks mean."""
     longest = max(len(record.train) for record in records)
     notes = ["With a mouse: drag to zoom, double-click to go back."]
     if len(records) > 1:

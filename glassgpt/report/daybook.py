@@ -1,4 +1,4 @@
-"""The daily log of training: every run in a line, and the notes that people keep beside them.
+"""The training log: a summary of every run, and the users' notes on them.
 
 A note is a line of notes.jsonl in the run folder: {"time": "2026-11-21T09:30:00+01:00", "text": "…"}.
 """
@@ -24,7 +24,7 @@ NOTES = "notes.jsonl"
 
 @dataclass(frozen=True)
 class Note:
-    """A remark on a run, and when it was made."""
+    """A note on a run, with its time."""
 
     time: datetime
     text: str
@@ -32,7 +32,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Entry:
-    """One run in figures; None for what it does not have. Losses are nats per token, times seconds."""
+    """Summary of one run; None for missing figures. Losses in nats per token, times in seconds."""
 
     run: str
     folder: str
@@ -47,12 +47,12 @@ class Entry:
     best_val_loss: float | None
     bits_per_byte: float | None
     seconds: float | None
-    validation_share: float | None  # of the seconds
+    validation_share: float | None  # fraction of `seconds` spent on validation
     notes: tuple[Note, ...]
-    problem: str | None = None  # why a damaged run has no figures
+    problem: str | None = None  # why the run cannot be read
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry as JSON has it, times in ISO 8601."""
+        """The entry for JSON output, times in ISO 8601."""
         notes = [{"time": note.time.isoformat(), "text": note.text} for note in self.notes]
         return {**asdict(self), "begun": self.begun.isoformat(), "notes": notes}
 
@@ -62,10 +62,9 @@ SORTS = ("begun", "run", "data", "model", "parameters", "steps", "train_loss", "
 
 
 def add_note(folder: Path, text: str, time: datetime | None = None) -> Note:
-    """Adds a remark to a run. Raises UserError for an empty one, one that is no UTF-8, and where
-    the folder cannot be written to."""
+    """Adds a note to a run. Raises UserError if it is empty or not valid UTF-8, or if the folder is not writable."""
     if not text.strip():
-        raise UserError("the note is empty: say what you have seen")
+        raise UserError("the note is empty: give it a text")
     to_utf8(text)
     note = Note((time or datetime.now().astimezone()).replace(microsecond=0), text.strip())
     notes = [*read_notes(folder), note]
@@ -75,7 +74,7 @@ def add_note(folder: Path, text: str, time: datetime | None = None) -> Note:
 
 
 def read_notes(folder: Path) -> list[Note]:
-    """The notes of a run, oldest first. Raises UserError, with the line, for a damaged file."""
+    """The notes of a run, oldest first. Raises UserError with the line number for a damaged file."""
     path = folder / NOTES
     if not path.exists():
         return []
@@ -94,10 +93,10 @@ def read_notes(folder: Path) -> list[Note]:
 
 
 def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> list[Entry]:
-    """An entry for each run under `runs`: the newest first, or by another figure, smallest first.
+    """An entry for each run under `runs`: newest first, or sorted by another field, smallest first.
 
-    A run that cannot be read is listed with its `problem`. Runs without the figure come last. Raises UserError for an
-    unknown figure.
+    A run that cannot be read is listed with its `problem`. Runs without the field come last. Raises UserError for an
+    unknown field.
     """
     if sort not in SORTS:
         raise unknown("figure to sort by", sort, SORTS)
@@ -108,7 +107,7 @@ def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> l
 
 
 def read_entry(folder: Path) -> Entry:
-    """A run folder as one entry; one that cannot be read as an entry with its `problem`."""
+    """The entry of a run folder; if it cannot be read, an entry with its `problem`."""
     begun = datetime.fromtimestamp((folder / "config.toml").stat().st_mtime).astimezone().replace(microsecond=0)
     try:
         return describe(folder, read_record(folder), read_notes(folder), begun)
@@ -120,7 +119,7 @@ def read_entry(folder: Path) -> Entry:
 
 
 def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: datetime) -> Entry:
-    """What a record says, as an entry. A run that does not say when it was begun has the time of its last change."""
+    """The entry of a run record. If it has no start time, `changed` (last change of the folder) is used."""
     final, losses = record.final or {}, [line["val/loss"] for line in record.validations]
     newest = final or next(reversed(record.validations), {})
     seconds = record.last("seconds")
@@ -145,7 +144,7 @@ def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: da
 
 
 def within(entries: Iterable[Entry], since: date | None, until: date | None) -> list[Entry]:
-    """The runs that were begun, or noted on, from the day `since` to the end of the day `until`; oldest first."""
+    """The runs started or with a note from the day `since` to the end of the day `until`; oldest first."""
 
     def inside(time: datetime) -> bool:
         return (since is None or time.date() >= since) and (until is None or time.date() <= until)
@@ -155,18 +154,18 @@ def within(entries: Iterable[Entry], since: date | None, until: date | None) -> 
 
 
 def parse_day(text: str, option: str) -> date:
-    """A day such as 2026-11-21. Raises UserError, naming the option, for anything else."""
+    """Parses a date such as 2026-11-21. Raises UserError, naming the option, for anything else."""
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UserError(f"{option} '{text}' is no day: write it as 2026-11-21") from None
+        raise UserError(f"{option} '{text}' is not a date: write it as 2026-11-21") from None
 
 
 def _model(sizes: dict[str, Any]) -> str:
-    """Architecture, layers x width, and window: "gpt2 4 x 128, block 64"."""
+    """Architecture, layers x width, and block size: "gpt2 4 x 128, block 64"."""
     shape = [str(sizes[name]) for name in ("n_layer", "n_embd") if name in sizes]
-    window = f", block {sizes['block_size']}" if "block_size" in sizes else ""
-    return f"{sizes.get('architecture', '')} {' x '.join(shape)}{window}".strip()
+    block = f", block {sizes['block_size']}" if "block_size" in sizes else ""
+    return f"{sizes.get('architecture', '')} {' x '.join(shape)}{block}".strip()
 
 
 def _validation_seconds(record: RunRecord, final: Line) -> float:

@@ -1,4 +1,4 @@
-"""The log of some days as one page: what was trained and noted, hour by hour, then all curves on the same axes."""
+"""The training log of a period as one HTML page: runs and notes in order of time, then all curves together."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from glassgpt.report.run_record import read_record
 
 
 def write_daybook(entries: Sequence[Entry], since: date | None, until: date | None, out: Path) -> Path:
-    """Writes one page on the runs `entries`, with what happened in the days `since` to `until`; returns `out`."""
-    whole = [entry for entry in entries if entry.problem is None]
-    folders = [Path(entry.folder) for entry in whole]
+    """Writes one page on the runs `entries`, with the events from `since` to `until`; returns `out`."""
+    readable = [entry for entry in entries if entry.problem is None]
+    folders = [Path(entry.folder) for entry in readable]
     records = distinctly_named([read_record(folder) for folder in folders], folders)
     charts = drawings(records)
     events = _events(entries, since, until)
@@ -35,7 +35,7 @@ def write_daybook(entries: Sequence[Entry], since: date | None, until: date | No
 
 
 def _events(entries: Sequence[Entry], since: date | None, until: date | None) -> list[tuple[datetime, str]]:
-    """What happened, as HTML, in the order of time."""
+    """Starts of runs and notes within the period as HTML, in order of time."""
     events = [(entry.begun, _begun_html(entry)) for entry in entries]
     events += [(note.time, f"{_run(entry)}: {escape(note.text)}") for entry in entries for note in entry.notes]
     inside = [
@@ -51,15 +51,17 @@ def _run(entry: Entry) -> str:
 
 
 def _begun_html(entry: Entry) -> str:
-    """One sentence on a run: what it is, and how far it came."""
+    """One sentence on a run: its model, its data and its progress."""
     if entry.problem:
         return f'{_run(entry)} <span class="alarm">{escape(entry.problem)}</span>'
     size = f", {count(entry.parameters)} parameters" if entry.parameters else ""
-    came = [] if entry.steps is None else [f"{count(entry.steps)} steps{'' if entry.finished else ', not finished'}"]
-    came += [] if entry.val_loss is None else [f"validation loss {entry.val_loss:.4f}"]
-    came += [] if entry.seconds is None else [duration(entry.seconds)]
+    progress = (
+        [] if entry.steps is None else [f"{count(entry.steps)} steps{'' if entry.finished else ', not finished'}"]
+    )
+    progress += [] if entry.val_loss is None else [f"validation loss {entry.val_loss:.4f}"]
+    progress += [] if entry.seconds is None else [duration(entry.seconds)]
     what = escape(f"{entry.model}{size}, on {entry.data or 'no data'}")
-    return f"{_run(entry)} begun: {what}. {escape(', '.join(came) or 'Nothing measured yet')}."
+    return f"{_run(entry)} begun: {what}. {escape(', '.join(progress) or 'Nothing measured yet')}."
 
 
 def _day_html(day: date, events: Sequence[tuple[datetime, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What `glassgpt doctor` has found on a run, as a section of its report."""
+"""The findings of `glassgpt doctor` on a run, as a section of its report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DIAGNOSIS = "doctor.json"  # in a run folder
 
 
 def diagnosis_html(run_folder: Path) -> str:
-    """The verdict and a row for each check; nothing where the doctor has not been asked.
+    """The verdict and a row for each check; empty if the doctor has not examined the run.
 
-    Raises UserError for a file that is not the doctor's.
+    Raises UserError for a damaged file.
     """
     path = run_folder / DIAGNOSIS
     if not path.exists():
@@ -28,7 +28,7 @@ def diagnosis_html(run_folder: Path) -> str:
         ]
         lead = f"{diagnosis['normal']} (Examined at step {diagnosis['step']}.)"
     except (LookupError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): glassgpt doctor writes it again") from None
+        raise UserError(f"{path} is damaged ({error}): run glassgpt doctor again to rewrite it") from None
     cells = [tuple(escape(str(cell)) for cell in row) for row in rows]
     header = ("Check", "", "Found", "Expected", "Why, and what to do")
     return f"<h2>Is this normal?</h2>\n<p>{escape(lead)}</p>\n" + page.table(cells, header, kind="wide")

@@ -1,4 +1,4 @@
-"""The figures of a run that one asks for first, and how they are written."""
+"""The headline figures of a run, and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glassgpt.training.metrics import Line
 
 
 class Figure(NamedTuple):
-    """A figure as it is shown; the note says what it was measured on."""
+    """A figure as displayed; the note says what it was measured on."""
 
     label: str
     value: str
@@ -22,7 +22,7 @@ class Figure(NamedTuple):
 
 
 def summary(record: RunRecord) -> str:
-    """One sentence: how far the run is."""
+    """The progress of the run in one sentence."""
     if record.last_step is None:
         return "This run has measured nothing yet."
     if record.final:
@@ -33,7 +33,7 @@ def summary(record: RunRecord) -> str:
 
 
 def headline(record: RunRecord) -> list[Figure]:
-    """The figures that one asks for first. A figure that the run does not have yet is a dash that says so."""
+    """The headline figures. A figure that the run does not have yet is shown as a dash."""
     seconds, tokens, n_params = record.last("seconds"), record.last("tokens_seen"), parameters(record)
     figures = [
         Figure("Validation loss", *_validation(record)),
@@ -47,13 +47,13 @@ def headline(record: RunRecord) -> list[Figure]:
 
 
 def parameters(record: RunRecord) -> int | None:
-    """The size of the model, where the run says it."""
+    """Number of model parameters; None if not recorded."""
     found = record.machine.get("parameters")
     return found if isinstance(found, int) else None
 
 
 def _newest(record: RunRecord) -> Line:
-    """The validation that speaks for the run: the final one, on the whole split, or else the latest."""
+    """The final validation (on the full split) or, if there is none, the latest."""
     return record.final or next(reversed(record.validations), {})
 
 
@@ -73,7 +73,7 @@ def _best(record: RunRecord) -> tuple[str, str]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a figure is there, and is a number to show."""
+    """Whether a value is present and finite."""
     return value is not None and bool(np.isfinite(value))
 
 
@@ -82,7 +82,7 @@ def _number(value: Any) -> str:
 
 
 def comparability(records: Sequence[RunRecord]) -> str:
-    """One sentence on what may be compared: a loss per token means something only among equal tokens."""
+    """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text."""
     if len({_tokens_read(record) for record in records}) == 1:
         return "All read the same text with the same tokenizer."
     if len({_tokenizer(record) for record in records}) == 1:
@@ -91,7 +91,7 @@ def comparability(records: Sequence[RunRecord]) -> str:
 
 
 def _tokenizer(record: RunRecord) -> str:
-    """What identifies the tokenizer: its digest in the manifest, or before there is one, its settings."""
+    """Identifies the tokenizer: its entry in the manifest or, before there is one, its settings."""
     return json.dumps(record.data.get("tokenizer") or record.config.get("tokenizer"))
 
 
@@ -101,7 +101,7 @@ def _tokens_read(record: RunRecord) -> str:
 
 
 def count(n: float) -> str:
-    """12,345 in full, and from ten millions on short: 124.4 M."""
+    """12,345 in full; abbreviated from ten million on: 124.4 M."""
     if n < 10e6:
         return f"{n:,.0f}"
     size, letter = (1e9, "B") if n >= 1e9 else (1e6, "M")
@@ -109,7 +109,7 @@ def count(n: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units of a time: 41.7 s, 2 min 27 s, 3 h 5 min, 4 d 2 h, 12 y 30 d."""
+    """A duration in its two largest units: 41.7 s, 2 min 27 s, 3 h 5 min, 4 d 2 h, 12 y 30 d."""
     if round(seconds, 1) < 60:
         return f"{seconds:.3g} s"
     seconds = round(seconds)

@@ -1,4 +1,4 @@
-"""The curves of the ladder as one SVG: a file that every browser and every forge shows, drawn without either."""
+"""Line chart of the ladder's validation losses as SVG, which browsers and code hosting sites display directly."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from html import escape
 from glassgpt.report.svg import document, text
 
 WIDTH, HEIGHT = 900, 520
-LEFT, RIGHT, TOP, BOTTOM = 60, 640, 50, 470  # the frame; to the right of it the names
-LINE_HEIGHT = 17.0  # least distance of two names
-# From the first section to the last, dark to bright and back: neighbours can be told apart, also in grey.
+LEFT, RIGHT, TOP, BOTTOM = 60, 640, 50, 470  # the frame; labels are to the right of it
+LINE_HEIGHT = 17.0  # minimum distance of two labels
+# From the first section to the last. Brightness varies, so that neighbours differ even in greyscale.
 COLOURS = ("#444444", "#999999", "#6b4c9a", "#3969b1", "#2f9fd0", "#1b998b", "#cc2529", "#da7c30", "#c9a400", "#2e7d32")
 
 
 @dataclass(frozen=True)
 class LadderCurve:
-    """Validation losses of one section over its steps. `steps` ascend; losses are finite or left out of the drawing.
+    """Validation losses of one section over its steps. `steps` ascend; losses that are not finite are not drawn.
 
-    `reached` is the figure written at its end: the loss on the whole validation split, where `losses` are on a part.
+    `reached` is the figure in its label: the loss on the full validation split, while `losses` use a part of it.
     """
 
     number: int  # of the section, from 1
@@ -31,7 +31,7 @@ class LadderCurve:
 
 
 def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
-    """The text of an SVG file: loss over steps, each curve with its name and what it reached at its end."""
+    """SVG text: loss over steps; each curve is labelled with its name and the loss it reached."""
     finite = [_finite(curve) for curve in curves]
     losses = [loss for points in finite for _, loss in points] or [0.0, 1.0]
     ticks = loss_ticks(min(losses), max(losses))
@@ -69,22 +69,22 @@ def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
 
 
 def loss_ticks(lowest: float, highest: float) -> list[float]:
-    """Round numbers from at or below the lowest to at or above the highest, between two and about ten of them."""
+    """Round numbers that cover `lowest` to `highest`, between two and about ten of them."""
     step = next((size for size in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0) if (highest - lowest) / size <= 8), 10.0)
     first, last = math.floor(lowest / step), math.ceil(highest / step)
     return [round(i * step, 6) for i in range(first, max(last, first + 1) + 1)]
 
 
 def spread(positions: Sequence[float], distance: float) -> list[float]:
-    """The positions, moved apart to at least `distance` in their order, and no more than that needs.
+    """The positions, moved apart as little as possible to be at least `distance` apart, in the same order.
 
-    Positions that would meet become one group around their mean, again and again, until no two groups meet.
+    Positions that are too close are merged into a group around their mean, until no two groups overlap.
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     groups: list[tuple[float, list[int]]] = []  # (centre, members)
     for i in order:
         groups.append((positions[i], [i]))
-        while len(groups) > 1 and _meet(groups[-2], groups[-1], distance):
+        while len(groups) > 1 and _overlap(groups[-2], groups[-1], distance):
             members = groups[-2][1] + groups[-1][1]
             groups[-2:] = [(sum(positions[j] for j in members) / len(members), members)]
     result = list(positions)
@@ -94,7 +94,7 @@ def spread(positions: Sequence[float], distance: float) -> list[float]:
     return result
 
 
-def _meet(above: tuple[float, list[int]], below: tuple[float, list[int]], distance: float) -> bool:
+def _overlap(above: tuple[float, list[int]], below: tuple[float, list[int]], distance: float) -> bool:
     return below[0] - above[0] < distance * (len(above[1]) + len(below[1])) / 2
 
 

@@ -1,4 +1,4 @@
-"""HTML for a page that is one file: tables, embedded data, and scripts that nothing can be slipped into."""
+"""HTML for self-contained pages: tables, embedded data, and a content policy against injected scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def asset(name: str) -> str:
 
 
 def render(*, title: str, body: str, data: Any, library: str) -> str:
-    """The whole page around `body`, which is HTML; `data` is what its script draws, by the JavaScript `library`."""
+    """The complete page around `body` (HTML). Its script draws `data` with the JavaScript `library`."""
     script = asset("report.js")
     return Template(asset("report.html")).substitute(
         policy=content_policy([library, script]),
@@ -32,19 +32,19 @@ def render(*, title: str, body: str, data: Any, library: str) -> str:
 
 
 def content_policy(scripts: Iterable[str]) -> str:
-    """A Content-Security-Policy under which these scripts run, no other does, and nothing is loaded from anywhere."""
+    """A Content-Security-Policy that allows only these scripts and loads nothing from the network."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def embedded_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element: no "<" in it can end the element."""
+    """JSON that is safe inside a <script> element: "<" is escaped, so it cannot end the element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *, kind: str = "") -> str:
-    """A table of cells that are HTML already; the first cell of a row names it."""
+    """A table of cells that are already HTML; the first cell of a row is its header."""
     head = f"<thead><tr>{''.join(f'<th>{cell}</th>' for cell in header)}</tr></thead>" if header else ""
     lines = "\n".join(
         f"<tr><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>" for first, *rest in rows
@@ -53,7 +53,7 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *, kind: st
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one level, `{"model": {"n_head": 4}}` as `{"model.n_head": "4"}`; nothing is escaped yet."""
+    """Flattens nested settings, `{"model": {"n_head": 4}}` to `{"model.n_head": "4"}`; values are not yet escaped."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -64,7 +64,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def setting(value: Any) -> str:
-    """A setting as its owner would type it."""
+    """A setting as a user would type it."""
     match value:
         case None:
             return "–"

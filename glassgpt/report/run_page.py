@@ -1,7 +1,7 @@
-"""A run, or several side by side, as one HTML file that opens anywhere, without a network.
+"""Writes the report of a run, or a comparison of several, as one self-contained HTML file.
 
-The page carries everything in it: figures, curves, samples and the plotly library that draws them. Of plotly only its
-JavaScript is used: the curves are plain JSON, so that writing a report costs little more than reading the run.
+The page contains figures, curves, samples and the plotly library that draws them, so it needs no network. Only plotly's
+JavaScript is used: the curves are plain JSON, so writing a report takes little longer than reading the run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from glassgpt.training.metrics import Line
 def write_report(run_folder: Path) -> Path:
     """Writes `report.html` into the run folder and returns its path.
 
-    Works while the run goes on, and says what is missing. Raises UserError for a folder that holds no run, a damaged
-    file in it, and a folder that cannot be written to.
+    Works during training, and shows what is missing. Raises UserError if the folder is not a run, contains a damaged
+    file, or is not writable.
     """
     record = read_record(run_folder)
     charts = drawings([record])
@@ -47,7 +47,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
-    """Writes one page with the curves of several runs on the same axes, and where their configs differ; returns `out`.
+    """Writes one page that compares several runs, with their curves and config differences; returns `out`.
 
     Raises UserError as `write_report` does.
     """
@@ -68,7 +68,7 @@ def write_comparison(run_folders: Sequence[Path], out: Path) -> Path:
 def write_page(
     out: Path, title: str, sections: Sequence[str], charts: Sequence[Drawing], records: Sequence[RunRecord]
 ) -> Path:
-    """Writes one HTML file around `sections`, with the curves' script and data in it; returns `out`."""
+    """Writes one HTML file with `sections`, and the script and data of the curves; returns `out`."""
     body = "\n".join([*sections, '<footer class="quiet">Written by glassgpt. This file needs no network.</footer>'])
     alone = records[0] if len(records) == 1 else None
     data = {
@@ -94,7 +94,7 @@ def figures_html(figures: Sequence[Figure]) -> str:
 
 
 def notes_html(notes: Sequence[Note]) -> str:
-    """What people have noted on the run; nothing where they have not."""
+    """The users' notes on the run; empty if there are none."""
     items = "\n".join(f"<li><b>{note.time:%Y-%m-%d %H:%M}</b> {escape(note.text)}</li>" for note in notes)
     return f'<h2>Notes</h2>\n<ul class="log">\n{items}\n</ul>' if notes else ""
 
@@ -103,7 +103,7 @@ def notes_html(notes: Sequence[Note]) -> str:
 
 
 def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
-    """The places that the script draws into, with what one must know to read the curves."""
+    """The elements that the script draws into, with controls and notes on how to read the curves."""
     if not any(drawing["curves"] for drawing in charts):
         return '<h2>Curves</h2>\n<p class="missing">No curves yet: metrics.jsonl holds no figures.</p>'
     places = "\n".join(
@@ -130,7 +130,7 @@ def _missing(drawing: Drawing) -> str:
 
 
 def samples_html(record: RunRecord) -> str:
-    """What the model wrote as it learned: one sample at a time, with a slider over the steps."""
+    """The samples generated during training: one at a time, with a slider over the steps."""
     if not record.samples:
         return '<h2>Samples</h2>\n<p class="missing">No samples yet.</p>'
     player = (
@@ -143,13 +143,13 @@ def samples_html(record: RunRecord) -> str:
 
 
 def sample_html(line: Line, record: RunRecord, title: str = "") -> str:
-    """One sample, its prompt in another colour, with the validation loss that the model had by then."""
+    """One sample, with its prompt highlighted and the latest validation loss at that step."""
     before = [check for check in record.validations if check["step"] <= line["step"] and is_finite(check["val/loss"])]
     loss = f"<span>validation loss {before[-1]['val/loss']:.3f}</span>" if before else ""
     prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
     written = text.removeprefix(prompt)
     heading = f"{title}<b>step {count(line['step'])}</b>{loss}"
-    # HTML drops a newline that directly follows <pre>: this one, so that none of the sample's is lost.
+    # HTML drops a newline directly after <pre>. Add one, so that none of the sample is lost.
     quoted = f'<pre>\n<span class="prompt">{escape(prompt)}</span>{escape(written)}</pre>'
     return f'<article class="sample"><header>{heading}</header>{quoted}</article>'
 
@@ -158,7 +158,7 @@ def sample_html(line: Line, record: RunRecord, title: str = "") -> str:
 
 
 def settings_html(record: RunRecord) -> str:
-    """Config by sections, data, machine and code version, each a small table."""
+    """One small table for each config section, the data, the machine and the code version."""
     top = {key: value for key, value in record.config.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in record.config.items() if isinstance(value, dict)}
     machine = {key: value for key, value in record.machine.items() if key != "later"}
@@ -181,7 +181,7 @@ def _settings_table(values: dict[str, Any]) -> str:
 
 
 def distinctly_named(records: Sequence[RunRecord], folders: Sequence[Path]) -> list[RunRecord]:
-    """The records, with their whole path for a name where two folders have the same."""
+    """The records, renamed to their full path where two folders have the same name."""
     times = Counter(record.name for record in records)
     return [
         record if times[record.name] == 1 else replace(record, name=str(folder))
@@ -206,7 +206,7 @@ def _name(run: int, record: RunRecord) -> str:
 
 
 def differences_html(records: Sequence[RunRecord]) -> str:
-    """The settings that are not the same in every run, a column for each run."""
+    """The settings that differ between runs, a column for each run."""
     flat = [page.flattened(record.config) for record in records]
     keys = sorted({key for settings in flat for key in settings})
     rows = [(key, *(settings.get(key, "–") for settings in flat)) for key in keys]

@@ -1,4 +1,4 @@
-"""What a run folder tells about its run: settings, machine, measurements and samples, read for a report."""
+"""Reads a run folder for a report: settings, machine, metrics and samples."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder tells it. Of a run that has just begun, or stopped early, most parts are empty."""
+    """The contents of a run folder. Most parts are empty if the run has just started or stopped early."""
 
     name: str
     config: dict[str, Any]  # config.toml, in today's format
     machine: dict[str, Any]
     data: dict[str, Any]  # the manifest of the training data
-    train: list[Line]  # one line per logged step that was taken
-    validations: list[Line]  # those while training; on a part of the validation split
+    train: list[Line]  # one line per logged step that was applied
+    validations: list[Line]  # during training; on a part of the validation split
     skipped: list[Line]  # steps that were not applied, with the reason
-    final: Line | None  # the last line of a run that is finished; on the whole validation split
+    final: Line | None  # last line of a finished run; on the full validation split
     samples: list[Line]
-    lines: list[Line] = field(default_factory=list)  # all of metrics.jsonl, whatever figures they hold
+    lines: list[Line] = field(default_factory=list)  # all lines of metrics.jsonl
 
     @property
     def last_step(self) -> int | None:
-        """The last step that any line speaks of; None before the first."""
+        """The last step in any line; None if there are no lines."""
         lines = [*self.train, *self.validations, *self.skipped, *([self.final] if self.final else [])]
         return max((line["step"] for line in lines), default=None)
 
     def last(self, name: str) -> Any:
-        """The newest value of a figure, such as "tokens_seen"; None where no line has it."""
+        """The newest value of a figure, such as "tokens_seen"; None if no line has it."""
         lines = [*self.train, *([self.final] if self.final else [])]
         return next((line[name] for line in reversed(lines) if name in line), None)
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Reads a run folder, complete or not. Raises UserError for a folder that holds no run, or a damaged file."""
+    """Reads a run folder, finished or not. Raises UserError if it is not a run folder or contains a damaged file."""
     if not folder.is_dir():
         raise UserError(f"there is no run folder {folder}")
     if not (folder / "config.toml").exists() and not (folder / "metrics.jsonl").exists():
@@ -63,8 +63,8 @@ def read_record(folder: Path) -> RunRecord:
     return RunRecord(
         name=folder.resolve().name,
         config=read_config(config) if config.exists() else {},
-        machine=_read_if_there(folder / "machine.json"),
-        data=_read_if_there(folder / "data.json"),
+        machine=_read_if_present(folder / "machine.json"),
+        data=_read_if_present(folder / "data.json"),
         train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
@@ -75,7 +75,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def read_measurements(path: Path) -> list[Line]:
-    """The lines of a metrics file, none where there is no file; null, where a figure was not finite, is NaN.
+    """The lines of a metrics file, empty if there is no file. A null (a figure that was not finite) becomes NaN.
 
     Raises UserError for a figure that is not a number.
     """
@@ -94,5 +94,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
+def _read_if_present(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""The few elements of which the SVG pictures are made: text without a browser, drawn without a library."""
+"""The SVG elements that the charts are made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 
 def document(width: float, height: float, parts: Iterable[str]) -> str:
-    """The text of an SVG file on white."""
+    """SVG text with a white background."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="system-ui, sans-serif">\n<rect width="100%" height="100%" fill="#ffffff"/>\n'

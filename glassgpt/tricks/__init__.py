@@ -1,4 +1,4 @@
-"""What the usual tricks of training give on this device: `measure_tricks`, and `explanation` for the reason."""
+"""Measures the usual training optimisations on this device (`measure_tricks`) and explains them (`explanation`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a trick helped here, or did not: one or two sentences from its figures and the sizes of the model."""
+"""Explains in one or two sentences why a trick helped or did not, from its figures and the model's sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Facts:
-    """What a reason is made of. Sizes in bytes."""
+    """The facts that an explanation uses. Sizes in bytes."""
 
     on_cpu: bool
     faster: bool
@@ -21,13 +21,13 @@ class Facts:
     logits: int  # (B·T, V) in float32
     pattern: int  # of one layer's attention, (B, H, T, T) in float32
     moments: int  # AdamW's state
-    tokens: int  # of a step
+    tokens: int  # per step
     window: int
     n_params: int
 
 
 def explanation(row: TrickRow, results: Results) -> str:
-    """What the figures say, and why."""
+    """The verdict on a trick, and the reason."""
     if row.missing is not None:
         return f"Not measured: {row.missing}."
     facts = _facts(row, results)
@@ -66,9 +66,9 @@ def _times(ratio: float) -> str:
 def _bfloat16(facts: Facts) -> str:
     if not facts.on_cpu:
         return (
-            "Matrix units multiply it at twice the rate of TF32 or more."
+            "Tensor cores multiply it at least twice as fast as TF32."
             if facts.faster
-            else "The model is too small to keep the matrix units busy: launching kernels takes the time."
+            else "The model is too small to keep the tensor cores busy: launching kernels takes most of the time."
         )
     if not cpu_has_bfloat16():
         return "This processor has no instructions for it (AVX512-BF16 or AMX): every product is emulated."
@@ -76,66 +76,66 @@ def _bfloat16(facts: Facts) -> str:
         "This processor multiplies it in hardware."
         if facts.faster
         else "This processor multiplies it in hardware, but autocast converts weights and activations at every step,"
-        " and products of this size do not win that back."
+        " and at this size the faster products do not make up for that."
     )
 
 
 def _float16(facts: Facts) -> str:
     if facts.on_cpu:
-        return "Processors convert it to float32 and back at every product; it is made for GPUs without bfloat16."
-    return "As fast as bfloat16 where matrix units have it, and it needs a loss scale."
+        return "CPUs convert it to float32 and back at every product; it is meant for GPUs without bfloat16."
+    return "As fast as bfloat16 on tensor cores, but it needs a loss scale."
 
 
 def _compile(facts: Facts) -> str:
     if facts.faster:
-        return "What lies between the products, norms, GELU and additions, is bound by memory: fused, it is read once."
+        return "Operations between products (norms, GELU, additions) are memory-bound; fused, they read data once."
     return (
-        "Most of the time goes into matrix products, which it leaves to the same library; the time to compile comes on"
+        "Most of the time goes into matrix products, which use the same library as before; compilation time comes on"
         " top, see the first step."
     )
 
 
 def _fused(facts: Facts) -> str:
-    share = f"{facts.n_params:,} parameters are updated for {facts.tokens:,} tokens a step"
+    work = f"{facts.n_params:,} parameters are updated for {facts.tokens:,} tokens a step"
     if facts.faster:
-        return f"{share}: the update is a large part of the step, and one kernel reads weights and moments once."
-    return f"{share}: the update is a small part of the step."
+        return f"{work}: the update is a large part of the step, and one kernel reads weights and moments once."
+    return f"{work}: the update is a small part of the step."
 
 
 def _flash(facts: Facts) -> str:
-    size = f"a layer's pattern of window {facts.window} has {facts.pattern / MIB:.0f} MiB"
-    return f"Spelt out, {size}, written and read several times; what the fused kernel saves grows with the window."
+    size = f"one layer's attention pattern at context length {facts.window} has {facts.pattern / MIB:.0f} MiB"
+    return f"Unfused, {size}, written and read several times; the saving grows with the context length."
 
 
 def _padded(facts: Facts) -> str:
     if facts.on_cpu:
-        return "Tiles of a processor's matrix library are small: a ragged edge costs it nothing to speak of."
-    return "A multiple of 128 lets the head use whole tiles of the matrix units."
+        return "CPU matrix libraries use small tiles, so an uneven size costs almost nothing."
+    return "With a multiple of 128 the head uses full tiles of the tensor cores."
 
 
 def _chunked(facts: Facts) -> str:
     return (
-        f"All logits are {facts.logits / MIB:.0f} MiB here, and are held several times; without them the head's product"
-        " runs a second time."
+        f"All logits take {facts.logits / MIB:.0f} MiB here, stored several times; in chunks, the head's product"
+        " is computed twice."
     )
 
 
 def _recomputed(facts: Facts) -> str:
-    return "Every block runs forward twice, about a third more work; it pays where activations do not fit."
+    return "Every block runs forward twice, about a third more work; use it if activations do not fit in memory."
 
 
 def _accumulation(facts: Facts) -> str:
-    return "The same gradient in smaller passes: less memory, and less for the device to do at once."
+    return "The same gradient in smaller passes: less memory, but less parallel work for the device."
 
 
 def _larger_batch(facts: Facts) -> str:
     if facts.faster:
-        return "More rows a pass keep the device busier; per token it learns less, see the loss for the same steps."
-    return "The device was busy before: tokens per second stay, and a step takes four times as long."
+        return "More rows per pass use the device better; each token teaches less, see the loss at the same step."
+    return "The device was already busy: tokens per second stay the same, and a step takes four times as long."
 
 
 REASONS: dict[str, Callable[[Facts], str]] = {
-    "tf32": lambda _: "Products keep float32's range with 10 bits of mantissa, at the rate of the matrix units.",
+    "tf32": lambda _: "Products keep float32's range with 10 bits of mantissa, at the speed of the tensor cores.",
     "bfloat16": _bfloat16,
     "float16": _float16,
     "compile": _compile,

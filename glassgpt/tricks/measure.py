@@ -1,8 +1,8 @@
-"""What each trick gives on this device: a training step with it and without it, everything else the same.
+"""Measures each trick on this device: a training step with it and without it, everything else the same.
 
-Every variant runs in a process of its own, so that its peak of memory is its own, and all of them in turn, round after
-round, so that a machine that slows down slows down for all. The plain variant runs twice a round: how much its two
-figures differ is the noise, below which no trick has shown anything.
+Every variant runs in its own process, so that peak memory is measured separately. All variants take turns, round after
+round, so that a machine that slows down affects all of them. The plain variant runs twice per round: the difference of
+its two times is the noise, and a trick must show a larger difference.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.tricks.variants import TRICKS, Setup, Trick
 
-WARM_UP = 3  # steps that are not timed: caches fill, memory is taken, code is compiled
-LEAST_NOISE = 0.03  # no difference below it is called one, however well two measurements agree
+WARM_UP = 3  # untimed steps: caches fill, memory is allocated, code is compiled
+LEAST_NOISE = 0.03  # smallest noise assumed, even if the two plain measurements agree better
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one variant did. Times in seconds, memory in bytes, the loss in nats per token."""
+    """Measurements of one variant. Times in seconds, memory in bytes, the loss in nats per token."""
 
     first_step: float
-    step: float  # the fastest after the warm-up: what other processes take away is not its own
-    tokens: int  # of a step
+    step: float  # the fastest after the warm-up, the least disturbed by other processes
+    tokens: int  # per step
     peak_memory: int
     loss: float  # of the last step
 
@@ -54,17 +54,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class TrickRow:
-    """One trick in figures: the best of the rounds; speeds pair by pair. `missing` says why it was not measured."""
+    """One trick: the best of the rounds, and the median speed ratio. `missing` says why it was not measured."""
 
     trick: Trick
     without: Measured | None = None
     with_it: Measured | None = None
-    speed: float = 1.0  # times as many tokens per second
-    memory: float = 1.0  # times the peak
+    speed: float = 1.0  # ratio of tokens per second, with / without
+    memory: float = 1.0  # ratio of peak memory, with / without
     missing: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON has it."""
+        """The row for JSON output."""
         fields: dict[str, Any] = {"trick": self.trick.name, "idea": self.trick.idea, "missing": self.missing}
         if self.without and self.with_it:
             fields |= {"speed": self.speed, "memory": self.memory}
@@ -75,7 +75,7 @@ class TrickRow:
 
 @dataclass(frozen=True)
 class Results:
-    """All rows, and the noise: by what part two measurements of the same setup differed."""
+    """All rows, and the noise: the relative difference of two measurements of the same setup."""
 
     setup: Setup
     device: str  # in words
@@ -93,12 +93,12 @@ def measure_tricks(
     tricks: Sequence[Trick] = TRICKS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Results:
-    """Measures every trick that this device has, in `rounds` rounds of processes of `steps` steps each.
+    """Measures every trick that works on this device, in `rounds` rounds with `steps` steps per variant.
 
-    Raises UserError where the plain variant itself cannot run.
+    Raises UserError if the plain variant cannot run, or for too few steps or rounds.
     """
     if steps <= WARM_UP or rounds < 1:
-        raise UserError(f"{steps} steps in {rounds} rounds measure nothing: at least {WARM_UP + 1} and 1")
+        raise UserError(f"{steps} steps in {rounds} rounds are too few: use at least {WARM_UP + 1} steps and 1 round")
     runtime = build_runtime(setup.device, "float32")
     missing = {trick.name: why for trick in tricks if (why := trick.needs(setup, runtime))}
     variants = {"plain": setup, "plain again": setup}
@@ -114,7 +114,7 @@ def measure_tricks(
             if isinstance(outcome, Measured):
                 found[name].append(outcome)
             elif name.startswith("plain"):
-                raise UserError(f"a step of the recipe itself does not run here: {outcome}; lower --rows, or the sizes")
+                raise UserError(f"a step of the recipe does not run here: {outcome}; lower --rows or the model sizes")
             else:
                 missing.setdefault(name, outcome)
     n_params = sum(p.numel() for p in _on_meta(setup).parameters())
@@ -136,14 +136,14 @@ def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: 
 
 
 def _best(measured: Sequence[Measured]) -> Measured:
-    """The fastest of the measurements, with the least memory of all: neither can be less than the trick needs."""
+    """The smallest time and the smallest memory of the measurements: disturbances only ever add to them."""
     fastest = min(measured, key=lambda each: each.step)
     return replace(fastest, peak_memory=min(each.peak_memory for each in measured))
 
 
 def run_apart(setup: Setup, shards: Sequence[str], steps: int) -> Measured | str:
-    """Measures one variant in a process of its own; in words why there is nothing, if so."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit this process's memory, and its peak
+    """Measures one variant in its own process; returns the reason as text if it fails."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit this process's peak memory
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(setup, shards, steps, sender), daemon=True)
     process.start()
@@ -152,7 +152,7 @@ def run_apart(setup: Setup, shards: Sequence[str], steps: int) -> Measured | str
         outcome: Measured | str = receiver.recv()
     except EOFError:
         process.join()
-        outcome = f"its process ended with code {process.exitcode}, most likely for want of memory"
+        outcome = f"its process ended with exit code {process.exitcode}, probably out of memory"
     process.join()
     return outcome
 
@@ -161,23 +161,25 @@ def _report(setup: Setup, shards: Sequence[str], steps: int, sender: Any) -> Non
     keep_freed_memory()  # as `glassgpt train` does
     try:
         sender.send(measure(setup, TokenArray([Path(shard) for shard in shards]), steps))
-    except (RuntimeError, UserError) as error:  # out of memory, no kernel for this precision
+    except (RuntimeError, UserError) as error:  # for example out of memory, or no kernel for this precision
         sender.send(str(error).strip().splitlines()[0])
 
 
 def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
-    """Trains for `steps` steps as the setup says, and says how that went."""
-    runtime = build_runtime(setup.device, setup.precision, setup.compile, activation_checkpointing=setup.recompute)
+    """Trains for `steps` steps with this setup and returns the measurements."""
+    runtime = build_runtime(
+        setup.device, setup.precision, setup.compile, activation_checkpointing=setup.activation_checkpointing
+    )
     torch.manual_seed(setup.seed)
     model = build_model(setup.architecture, setup.model).to(runtime.device)
     if not setup.flash:
-        _spell_attention_out(model)
+        _use_unfused_attention(model)
     summed = runtime.compiled(sum_token_losses)
     loss_function = partial(next_token_loss, chunk=setup.chunk, sum_losses=summed)
     parallel = runtime.wrap(model, loss_function, in_parts=setup.chunk is not None)
     optimizer = build_optimizer(model, setup.optimizer)
     if not setup.fused:
-        for group in optimizer.param_groups:  # as torch does without: tensor by tensor, on a GPU many at a time
+        for group in optimizer.param_groups:  # torch's defaults: a loop over tensors, on a GPU foreach
             group["fused"], group["foreach"] = False, runtime.device.type == "cuda"
     scaler = runtime.build_scaler()
     loader = Loader(tokens, setup.model.block_size, setup.rows, setup.seed)
@@ -207,14 +209,14 @@ def _batch(loader: Loader, step: int, number: int, setup: Setup, runtime: Runtim
     return Batch(inputs.to(runtime.device), targets.to(runtime.device))
 
 
-def _spell_attention_out(model: nn.Module) -> None:
-    """Attention that is watched runs step by step and holds its whole pattern."""
+def _use_unfused_attention(model: nn.Module) -> None:
+    """Sets a hook that does nothing: attention with a hook runs unfused and stores its full pattern."""
 
-    def watch(name: str, value: Tensor) -> None: ...
+    def ignore(name: str, value: Tensor) -> None: ...
 
     for module in model.modules():
         if isinstance(module, Attention):
-            module.hook = watch
+            module.hook = ignore
 
 
 def _synchronize(runtime: Runtime) -> None:
@@ -228,10 +230,10 @@ def _on_meta(setup: Setup) -> Model:
 
 
 def peak_memory(runtime: Runtime) -> int:
-    """Bytes: on a GPU what torch had taken at most, on a CPU the largest size of this process, Python included."""
+    """Peak memory in bytes: on a GPU, torch's peak allocation; on a CPU, the peak size of this process with Python."""
     if runtime.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(runtime.device))
-    import resource  # Windows has none: the bench says so by failing there
+    import resource  # not on Windows: the benchmark fails there
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

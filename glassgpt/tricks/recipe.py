@@ -1,4 +1,4 @@
-"""From a recipe to the plain setup in which its tricks are measured."""
+"""Builds the plain setup of a recipe, the baseline for its tricks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from glassgpt.runs.config import load_recipe, quiet
 from glassgpt.runs.decision import Changes
 from glassgpt.tricks.variants import Setup
 
-MOST_ROWS = 16  # of a batch, unless asked for: a step should not take minutes
+MOST_ROWS = 16  # default limit of a batch, so that a step does not take minutes
 
 
 def plain_setup(
@@ -22,11 +22,11 @@ def plain_setup(
     device: str,
     note: Callable[[str], None] = quiet,
 ) -> tuple[Setup, Dataset]:
-    """The recipe's model and optimizer without any trick, and its text as shards. Raises UserError as training does."""
+    """The recipe's model and optimizer without any trick, and its dataset. Raises UserError as training does."""
     sections = load_recipe(recipe, note)
     model = sections.setdefault("model", {})
     model.pop("vocab_size", None)
-    model.pop("padded_vocab_size", None)  # that is one of the tricks
+    model.pop("padded_vocab_size", None)  # padding is one of the tricks
     values = {} if data is None else {"data.source": data}
     changes = Changes(overrides, values)
     config = changes.apply(sections, note=note)

@@ -1,4 +1,4 @@
-"""The tricks, each as two setups of a training step that differ in nothing else."""
+"""The tricks, each as two setups of a training step that differ only in the trick."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.optimizers import OptimizerConfig
 
-PADDED_TO = 128  # ids: a multiple of what matrix units work on at once
+PADDED_TO = 128  # ids: a multiple of the tile size of tensor cores
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that decides a variant. The defaults are the plain one: float32, eager, all in one pass."""
+    """All settings of a variant. The defaults are the plain variant: float32, eager, the batch in one pass."""
 
     architecture: str
     model: ModelConfig
     optimizer: OptimizerConfig
-    rows: int  # of the batch
+    rows: int  # per batch
     device: str = "auto"
     precision: str = "float32"
     compile: bool = False
     fused: bool = True  # one kernel for the whole update
     flash: bool = True  # fused attention
-    passes: int = 1  # the batch is accumulated over
-    chunk: int | None = None  # tokens whose logits are held at once; None: all
-    recompute: bool = False  # blocks run again in the backward pass
+    passes: int = 1  # over which the batch is accumulated
+    chunk: int | None = None  # tokens whose logits are computed at once; None: all
+    activation_checkpointing: bool = False  # recompute blocks in the backward pass
     seed: int = 1337
 
 
 @dataclass(frozen=True)
 class Trick:
-    """A name, what it is in a line, and the two setups that differ in nothing else."""
+    """A name, a one-line description, and the two setups, which differ only in the trick."""
 
     name: str
     idea: str
     with_it: Callable[[Setup], Setup]
     without: Callable[[Setup], Setup] = lambda plain: plain
-    needs: Callable[[Setup, Runtime], str | None] = lambda setup, runtime: None  # why it is not to be had here
+    needs: Callable[[Setup, Runtime], str | None] = lambda setup, runtime: None  # why it is not available here
 
 
 def _needs_cuda(setup: Setup, runtime: Runtime) -> str | None:
-    return None if runtime.device.type == "cuda" else "a mode of NVIDIA's matrix units: this device has none"
+    return None if runtime.device.type == "cuda" else "a mode of NVIDIA's tensor cores, which this device does not have"
 
 
 def _needs_compiler(setup: Setup, runtime: Runtime) -> str | None:
@@ -58,7 +58,11 @@ def _needs_precision(name: str, setup: Setup, runtime: Runtime) -> str | None:
 
 
 def _needs_padding(setup: Setup, runtime: Runtime) -> str | None:
-    return None if find_architecture(setup.architecture).pads else f"{setup.architecture} has no padding"
+    return (
+        None
+        if find_architecture(setup.architecture).pads
+        else f"{setup.architecture} does not support a padded vocabulary"
+    )
 
 
 TRICKS = (
@@ -66,14 +70,14 @@ TRICKS = (
     Trick("bfloat16", "half the bits, float32's range", lambda s: replace(s, precision="bfloat16"),
           needs=partial(_needs_precision, "bfloat16")),
     Trick("float16", "half the bits, and a loss scale", lambda s: replace(s, precision="float16")),
-    Trick("compile", "torch.compile fuses what lies between products", lambda s: replace(s, compile=True),
+    Trick("compile", "torch.compile fuses the operations between products", lambda s: replace(s, compile=True),
           needs=_needs_compiler),
     Trick("fused AdamW", "one kernel for the whole update", lambda s: s, lambda s: replace(s, fused=False)),
-    Trick("flash attention", "never holds the pattern", lambda s: s, lambda s: replace(s, flash=False)),
+    Trick("flash attention", "never stores the attention pattern", lambda s: s, lambda s: replace(s, flash=False)),
     Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: replace(s, model=_padded(s)),
           needs=_needs_padding),
-    Trick("chunked loss", "never holds all logits", lambda s: replace(s, chunk=_eighth(s))),
-    Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, recompute=True)),
+    Trick("chunked loss", "never stores all logits at once", lambda s: replace(s, chunk=_eighth(s))),
+    Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, activation_checkpointing=True)),
     Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
     Trick("batch x 4", "four times the rows", lambda s: replace(s, rows=4 * s.rows)),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from subjects import Admit, small_config
+from subjects import FromRecipe, small_config
 
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset import Dataset
@@ -21,7 +21,7 @@ def dataset(text: str) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def from_recipe(dataset: Dataset) -> Admit:
+def from_recipe(dataset: Dataset) -> FromRecipe:
     """`from_recipe(optimizer__lr=0.1)`: a subject in good health but for what is changed."""
 
     def from_recipe(precision: str = "float32", **changes: Any) -> Subject:
@@ -32,5 +32,5 @@ def from_recipe(dataset: Dataset) -> Admit:
 
 
 @pytest.fixture
-def healthy(from_recipe: Admit) -> Subject:
+def healthy(from_recipe: FromRecipe) -> Subject:
     return from_recipe()

@@ -8,7 +8,7 @@ from typing import Any
 from glassgpt.doctor.subject import Subject
 from glassgpt.runs.config import RunConfig, parse_run_config
 
-Admit = Callable[..., Subject]
+FromRecipe = Callable[..., Subject]
 
 
 def small_config(**changes: Any) -> RunConfig:

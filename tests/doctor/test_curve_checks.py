@@ -103,7 +103,7 @@ def test_a_curve_far_above_its_reference_names_what_is_different(reference: Refe
     slow = run(lambda step: falling(step // 10), lr=1e-5)
     finding = check_reference(slow, [reference])
     assert finding.status == "failed"
-    assert "optimizer.lr 1e-05 (there 0.001)" in finding.reason
+    assert "optimizer.lr 1e-05 (reference: 0.001)" in finding.reason
     assert verdict(examine_curve(slow, [reference], ENTROPY)).startswith("Not normal: val loss 3.4")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from subjects import Admit
+from subjects import FromRecipe
 from torch import Tensor, nn
 
 from glassgpt.data.loader import Loader
@@ -51,13 +51,13 @@ def tokens(folder: Path, ids: Any) -> TokenArray:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_healthy_patient_passes_every_check(from_recipe: Admit, precision: str) -> None:
+def test_a_healthy_subject_passes_every_check(from_recipe: FromRecipe, precision: str) -> None:
     findings = list(examine(from_recipe(precision)))
     assert len(findings) == len(CHECKS)
     assert [finding for finding in findings if finding.status != "passed"] == []
 
 
-def test_a_loss_in_chunks_is_as_healthy(from_recipe: Admit) -> None:
+def test_a_loss_in_chunks_is_as_healthy(from_recipe: FromRecipe) -> None:
     findings = list(examine(from_recipe(training__loss_chunk=64)))
     assert [finding for finding in findings if finding.status != "passed"] == []
 
@@ -82,7 +82,7 @@ def test_first_weights_that_are_too_large(healthy: Subject) -> None:
     assert "lower the scale" in finding.remedy
 
 
-def test_padding_takes_no_part_in_the_first_loss(healthy: Subject, from_recipe: Admit) -> None:
+def test_padding_takes_no_part_in_the_first_loss(healthy: Subject, from_recipe: FromRecipe) -> None:
     """All ids of the padding would make ln V larger by two nats."""
     padded = from_recipe(model__padded_vocab_size=8 * healthy.tokenizer.vocab_size)
     assert check_initial_loss(padded).status == "passed"
@@ -126,7 +126,7 @@ def test_a_model_that_hears_nothing(healthy: Subject) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_no_architecture_sees_the_future(from_recipe: Admit, architecture: str) -> None:
+def test_no_architecture_sees_the_future(from_recipe: FromRecipe, architecture: str) -> None:
     subject = from_recipe(model__architecture=architecture)
     assert check_no_future(subject).status == "passed"
     assert check_initial_loss(subject).status == "passed"
@@ -186,11 +186,11 @@ class Amplified(nn.Module):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_agrees_with_float32(from_recipe: Admit, precision: str) -> None:
+def test_half_precision_agrees_with_float32(from_recipe: FromRecipe, precision: str) -> None:
     assert check_precision(from_recipe(precision)).status == "passed"
 
 
-def test_an_overflow_in_float16(from_recipe: Admit) -> None:
+def test_an_overflow_in_float16(from_recipe: FromRecipe) -> None:
     def amplify(model: Any) -> None:
         model.blocks[0].mlp = Amplified(model.blocks[0].mlp, 1e7)
 
@@ -271,7 +271,7 @@ def test_validation_text_copied_from_the_training_text(healthy: Subject, tmp_pat
 
 
 @pytest.mark.parametrize(("lr", "advice"), [(1e-1, "lower"), (1e-5, "raise")])
-def test_a_learning_rate_a_hundred_times_off(from_recipe: Admit, lr: float, advice: str) -> None:
+def test_a_learning_rate_a_hundred_times_off(from_recipe: FromRecipe, lr: float, advice: str) -> None:
     finding = check_update_ratio(from_recipe(optimizer__lr=lr))
     assert finding.status == "failed"
     assert finding.remedy.startswith(advice)
@@ -298,7 +298,7 @@ def test_targets_at_random_every_step_cannot_be_learned(healthy: Subject) -> Non
     assert check_one_batch(replace(healthy, loss_function=random_targets)).status == "failed"
 
 
-def test_a_table_of_pairs_is_not_asked_to_learn_a_batch(from_recipe: Admit) -> None:
+def test_a_table_of_pairs_is_not_asked_to_learn_a_batch(from_recipe: FromRecipe) -> None:
     assert check_one_batch(from_recipe(model__architecture="bigram")).status == "skipped"
 
 

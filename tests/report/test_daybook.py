@@ -88,7 +88,7 @@ def test_a_period_has_the_runs_that_were_begun_or_noted_on_in_it(runs: Path) -> 
     assert [entry.run for entry in within(entries, None, days[0])] == ["first", "second"]
     assert [entry.run for entry in within(entries, *days)] == ["first", "second", "third"]
     assert within(entries, date(2026, 4, 1), None) == []
-    with pytest.raises(UserError, match="--since 'today' is no day"):
+    with pytest.raises(UserError, match="--since 'today' is not a date"):
         parse_day("today", "--since")
 
 

@@ -30,7 +30,7 @@ def test_bad_input_changes_nothing(elsewhere: Path, trained: Path) -> None:
     before = contents(Path("runs"))
     assert "the note is empty" in glassgpt("note", "one", " ").error
     assert "unknown run 'two'" in glassgpt("note", "two", "text").error
-    assert "is no day" in glassgpt("report", "--since", "tomorrow").error
+    assert "is not a date" in glassgpt("report", "--since", "tomorrow").error
     assert "name runs or days" in glassgpt("report", "one", "--since", "2026-01-01").error
     assert "no run under runs/" in glassgpt("report", "--until", "2020-01-01").error
     assert "name a run" in glassgpt("report").error

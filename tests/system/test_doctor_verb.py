@@ -60,5 +60,5 @@ def test_a_run_keeps_its_diagnosis_and_its_report_shows_it(run: Path) -> None:
 def test_a_run_has_its_own_settings_and_text(run: Path) -> None:
     before = contents(run)
     for option in (["--set", "optimizer.lr=1"], ["--data", "shakespeare"]):
-        assert "is a run and has its settings and text" in glassgpt("doctor", run, *option).error
+        assert "is a run, with its own settings and data" in glassgpt("doctor", run, *option).error
     assert contents(run) == before

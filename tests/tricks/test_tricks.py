@@ -56,7 +56,7 @@ def test_ratios_are_of_with_to_without_whichever_is_the_plain_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(setup: Setup, shards: object, steps: int) -> Measured | str:
-        if setup.recompute:
+        if setup.activation_checkpointing:
             return measured(step=2.0, peak=50)
         if not setup.fused:
             return measured(step=4.0)
@@ -81,7 +81,7 @@ def test_a_recipe_that_cannot_run_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "run_apart", lambda *_: "not enough memory")
     with pytest.raises(UserError, match="does not run here: not enough memory; lower --rows"):
         measure_tricks(SETUP, FakePrepared(tmp_path), tricks=[])  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="measure nothing"):
+    with pytest.raises(UserError, match="are too few"):
         measure_tricks(SETUP, FakePrepared(tmp_path), steps=1)  # type: ignore[arg-type]
 
 

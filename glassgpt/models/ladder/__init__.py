@@ -1,6 +1,6 @@
-"""The ladder: ten small models from a table of pairs to a decoder, each with one idea more than the one before.
+"""The ladder: ten small models from a bigram table to a decoder; each adds one idea to the one before.
 
-Each file can be read on its own, and beside its neighbour: `diff s08_residual.py s09_layernorm.py` is the idea.
+Each file can be read on its own. A diff of two neighbours shows the new idea: `diff s08_residual.py s09_layernorm.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from glassgpt.models.model import Model
 
 @dataclass(frozen=True)
 class Section:
-    """One rung: its place, its name (also that of the architecture), its idea in a line, its model."""
+    """One step of the ladder: its number, its name (also the architecture's name), its idea in one line, its model."""
 
     number: int
     name: str

@@ -1,4 +1,4 @@
-"""The sizes of the ladder: one config for all ten sections, so that only the architecture changes between them."""
+"""The config of the ladder models: the same for all ten sections, so that only the architecture differs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from glassgpt.models.sizes import check_sizes
 
 @dataclass(frozen=True)
 class LadderConfig:
-    """The sizes of a section. Raises UserError for sizes that cannot be.
+    """The sizes of a section's model. Raises UserError for invalid sizes.
 
-    A section reads the sizes that its idea needs and leaves the others alone: `block_size` and `n_embd` from section 2
+    A section uses only the sizes that it needs: `block_size` and `n_embd` from section 2
     on, `n_head` from section 5 on, `n_layer` from section 7 on, `dropout` in section 10.
     """
 

@@ -1,8 +1,8 @@
-"""Section 1, the bigram table: the next token depends on the current one, and on nothing else.
+"""Section 1, the bigram table: the next token depends only on the current one.
 
-Row i of a (V, V) table holds the logits of whatever follows token i. To predict is to look up a row, and training
-fills the table with (the logarithms of) how often each pair of tokens occurs. There is no context yet: "q" is followed
-by "u", and that is all the model can know.
+Row i of a (V, V) table holds the logits of the token that follows token i. Predicting means looking up a row.
+Training fills the table with (the logarithms of) how often each pair of tokens occurs. There is no context yet: the
+model can learn that "q" is followed by "u", and no more than such pairs.
 
 Shapes: B batch, T positions, V = vocab_size.
 """
@@ -17,18 +17,18 @@ from glassgpt.models.model import Model
 
 
 class BigramModel(Model):
-    """`tokens (B, T)` to `logits (B, T, V)`, each position on its own."""
+    """`tokens (B, T)` to `logits (B, T, V)`, each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
         self.config = config
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
-        self.blocks = nn.ModuleList()  # every model has this list; here, nothing stands between the table and the head
+        self.blocks = nn.ModuleList()  # every model has this list; this one has no blocks
         self.head = nn.Identity()  # a row of the table is already logits
-        nn.init.zeros_(self.table.weight)  # every token equally likely: the first loss is ln V, that of a blind guess
+        nn.init.zeros_(self.table.weight)  # all tokens equally likely: the initial loss is ln V
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to their rows of the table (B, T, V). Nothing of the past is needed: a cache only counts."""
+        """tokens (B, T) to their rows of the table (B, T, V). The past is not used: a cache only counts positions."""
         if context is not None:
             context.advance(tokens.size(1))
         return self.table(tokens)

@@ -1,9 +1,9 @@
-"""Section 2, embeddings and a head: a token becomes a vector of C numbers, and a linear head reads logits out of it.
+"""Section 2, embeddings and a head: a token becomes a vector of C numbers, and a linear head maps it to logits.
 
-The table of section 1 has V² entries, which is billions for a vocabulary of a real model. Two thin tables do its work
-in V·C each: the embedding gives each token a vector, the head compares that vector with each possible next token.
-Tokens that are used alike can now share what is learned. A second embedding, of the position, is added: useless as
-long as each position works alone, needed as soon as they talk to each other.
+The table of section 1 has V² entries, which is billions for the vocabulary of a real model. Two smaller tables with
+V·C entries each replace it: the embedding gives each token a vector, and the head compares that vector with each
+possible next token. Tokens that are used alike can now share what is learned. A second embedding, of the position, is
+added. It is not useful while each position is processed separately, but it is needed for attention.
 
 Shapes: B batch, T positions, C = n_embd, V = vocab_size.
 """
@@ -19,7 +19,7 @@ from glassgpt.models.model import Model
 
 
 class EmbeddingModel(Model):
-    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`; each position still on its own."""
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`; each position still separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class EmbeddingModel(Model):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList()
         self.head = nn.Linear(config.n_embd, config.vocab_size)
-        nn.init.normal_(self.head.weight, std=0.05)  # small: the first guess is nearly blind, a loss of about ln V
+        nn.init.normal_(self.head.weight, std=0.05)  # small: nearly uniform predictions, an initial loss of about ln V
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to what they are plus where they stand (B, T, C). A cache only counts the positions."""
+        """tokens (B, T) to token plus position embeddings (B, T, C). A cache only counts positions."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)

@@ -1,15 +1,15 @@
-"""Section 3, averaging the past: the simplest way in which a position can hear those before it.
+"""Section 3, averaging the past: the simplest way for a position to use the ones before it.
 
-Position t becomes the mean of positions 0 … t, and never of a later one: the future is what it has to predict. The
-mean is written three times, because the last form is the door to attention:
+Position t becomes the mean of positions 0 … t. Later positions are excluded, because they are what it has to predict.
+The mean is written in three ways, because the last one leads to attention:
 
-- a loop says what is meant;
+- a loop is the most direct form;
 - a product with a triangular matrix, whose row t holds 1/(t+1) up to column t, does it in one operation;
-- the softmax of scores that are all 0, with the future masked to -∞, gives that same matrix. A score says how much one
-  position cares about another. Section 4 will let the tokens choose the scores.
+- the softmax of scores that are all 0, with the future masked to -∞, gives that same matrix. A score says how relevant
+  one position is to another. In section 4 the scores depend on the tokens.
 
-A plain mean forgets the order of the past and drowns the current token in it, so this section predicts *worse* than
-the one before. What it adds is the way, not yet the wits.
+A plain mean loses the order of the past and gives the current token little weight, so this section predicts *worse*
+than the one before. It adds the communication between positions; learned weights come next.
 
 Shapes: B batch, T positions, S positions so far (S = T without a cache), C = n_embd, V = vocab_size.
 """
@@ -41,7 +41,7 @@ def average_by_softmax(x: Tensor) -> Tensor:
     """The same again, with the weights made by a softmax over masked scores: the form of attention."""
     T = x.size(1)
     past = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-    scores = torch.zeros(T, T, dtype=x.dtype, device=x.device)  # every position cares equally about every other
+    scores = torch.zeros(T, T, dtype=x.dtype, device=x.device)  # every position is equally relevant to every other
     weights = scores.masked_fill(~past, -torch.inf).softmax(dim=-1)  # exp(-∞) = 0: nothing comes from the future
     return weights @ x
 
@@ -74,11 +74,11 @@ class AveragingModel(Model):
 def remember(x: Tensor, context: Context) -> Tensor:
     """Adds x (B, T, C) to the context and returns all S positions so far (B, S, C).
 
-    A cache keeps a key and a value per position. Here a position has no key, only itself, so it is stored as both.
+    A cache stores a key and a value per position. Here a position has neither, so its vector is stored as both.
     """
-    new = x.unsqueeze(1)  # a cache has heads: (B, 1, T, C)
+    new = x.unsqueeze(1)  # a cache has a heads dimension: (B, 1, T, C)
     _, values, mask = context.append(0, new, new)
     if mask is not None:
-        raise ValueError("this section averages all positions so far: it can leave none out")
+        raise ValueError("this section averages all positions so far: it does not support masks")
     context.advance(x.size(1))
     return values.squeeze(1)

@@ -1,13 +1,13 @@
-"""Section 4, one self-attention head: each position chooses from whom it hears.
+"""Section 4, one self-attention head: each position chooses which earlier positions to attend to.
 
-Section 3 averaged the past with equal weights. Now every position sends out a query ("what do I look for?") and a key
-("what do I offer?"). Their dot product is the score, the softmax of the scores is the weights, and what is summed with
-these weights is a third view of each position, its value ("what do I say, if you listen to me?").
+Section 3 averaged the past with equal weights. Now every position computes a query ("what do I look for?") and a key
+("what do I offer?"). The dot product of a query and a key is the score. The softmax of the scores gives the weights.
+The weighted sum is over a third vector of each position, its value ("what do I pass on?").
 
 The scores are divided by √D. A dot product of D independent numbers of variance 1 has variance D; without the division
-the softmax of a wide head starts so sharp that it picks one position and hardly passes a gradient to the others.
+the softmax of a wide head is so sharp at first that it selects one position and the others get almost no gradient.
 
-Shapes: B batch, T queries, S keys (S = T without a cache), C = n_embd, D = C size of the one head, V = vocab_size.
+Shapes: B batch, T queries, S keys (S = T without a cache), C = n_embd, D = C head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def attention_scores(q: Tensor, k: Tensor) -> Tensor:
 
 
 class SelfAttentionHead(nn.Module):
-    """x (B, T, C) to what each position hears from itself and those before it (B, T, D)."""
+    """x (B, T, C) to the weighted sum of the values up to each position (B, T, D)."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class SelfAttentionHead(nn.Module):
         q, k, v = self.query(x), self.key(x), self.value(x)  # each (B, T, D)
         mask = None
         if context is not None:
-            keys, values, mask = context.append(0, k.unsqueeze(1), v.unsqueeze(1))  # a context has heads: (B, 1, S, D)
+            keys, values, mask = context.append(0, k.unsqueeze(1), v.unsqueeze(1))  # with one head: (B, 1, S, D)
             k, v = keys.squeeze(1), values.squeeze(1)
         T, S = q.size(1), k.size(1)
-        past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # the queries come last
+        past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # queries come last
         if mask is not None:
             past = mask.squeeze(1)  # (B, T, S)
         scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
@@ -65,7 +65,7 @@ class HeadModel(Model):
         nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to what the head heard at each of them (B, T, C)."""
+        """tokens (B, T) to the output of the attention head (B, T, C)."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)

@@ -1,14 +1,14 @@
-"""Section 5, several heads: one position may listen for several things at once.
+"""Section 5, several heads: one position can attend to several things at once.
 
-One head has one pattern, and a softmax that looks hard at one place hardly looks at another. So the C channels are
-split into H heads of D = C / H channels, each with its own queries, keys and pattern: one can look for the last vowel
-while another looks for the start of the line. Their outputs stand side by side, C channels again, and a projection
-mixes them. The price is that of one wide head.
+One head has one attention pattern, and a softmax that puts most weight on one position leaves little for the others.
+So the C channels are split into H heads of D = C / H channels, each with its own queries, keys and pattern: one can
+look for the last vowel while another looks for the start of the line. Their outputs are concatenated to C channels
+again, and a projection mixes them. The cost is that of one wide head.
 
 The heads are computed together, as one more dimension of the tensors, by the primitive that every later model shares:
-`glassgpt.models.attention.Attention`, which is section 4 without its parameters.
+`glassgpt.models.attention.Attention`, which is the computation of section 4 without its parameters.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
 
@@ -69,7 +69,7 @@ class MultiHeadModel(Model):
         nn.init.normal_(self.head.weight, std=0.05)
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to what the heads heard at each of them (B, T, C)."""
+        """tokens (B, T) to the output of the attention heads (B, T, C)."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)

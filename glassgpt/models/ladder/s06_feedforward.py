@@ -1,11 +1,11 @@
-"""Section 6, feed-forward: after listening, each position thinks about what it heard.
+"""Section 6, feed-forward: after attention, an MLP processes each position.
 
-Attention only mixes: apart from its pattern, everything in it is linear. The MLP gives each position a computation of
-its own: up to 4C channels, a nonlinearity (GELU, a smooth "keep what is positive"), and down to C again. It is the
-same for all positions and moves nothing between them. From here on every model has this two-step: attention
+Attention only mixes values: apart from its pattern, everything in it is linear. The MLP adds a nonlinear computation
+at each position: up to 4C channels, a nonlinearity (GELU, a smooth "keep what is positive"), and down to C again. It is
+the same for all positions and moves nothing between them. From here on every model has these two steps: attention
 communicates, the MLP computes.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
 
 class MLP(nn.Module):
-    """x (B, T, C) to (B, T, C), each position on its own."""
+    """x (B, T, C) to (B, T, C), each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each."""
+    """Attention moves information between positions, the MLP processes each."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()

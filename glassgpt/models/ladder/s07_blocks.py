@@ -1,13 +1,13 @@
-"""Section 7, stacked blocks: listen and think, then listen to what the others thought.
+"""Section 7, stacked blocks: attention and MLP again, on the results of the block before.
 
-One round of attention sees only the tokens themselves. A second block sees what the first made of them, so it can look
-for "the end of a name" and not only for "a colon". Depth is what lets a model build one notion on another.
+The first block attends only to the tokens themselves. A second block attends to the results of the first, so it can
+look for "the end of a name" and not only for "a colon". Depth lets a model build one feature on another.
 
-It does not come free: every block *replaces* its input, so what the first block knew reaches the head only if every
-block after it passes it on, and the gradient must find its way back through all of them. A few blocks still train,
-worse than one would hope; many do not. Section 8 mends it.
+Depth has a cost. Every block *replaces* its input, so what the first block computed reaches the head only if every
+later block passes it on, and the gradient has to come back through all of them. A few blocks still train, but worse
+than expected; many do not. Section 8 fixes this.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
 
 class MLP(nn.Module):
-    """x (B, T, C) to (B, T, C), each position on its own."""
+    """x (B, T, C) to (B, T, C), each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each."""
+    """Attention moves information between positions, the MLP processes each."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()

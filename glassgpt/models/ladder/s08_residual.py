@@ -1,11 +1,11 @@
 """Section 8, residual connections: a block adds to its input instead of replacing it.
 
-The embedding runs through the whole model as a stream to which every block adds what it found (He et al. 2015, "Deep
-Residual Learning"). Nothing has to be passed on by hand any more, and the gradient reaches every block directly: the
-derivative of a sum is 1 for each term. Each line gains one term, `x = attn(x)` becomes `x = x + attn(x)`, and stacks
-that did not train do.
+The embedding runs through the model as a stream to which every block adds its output (He et al. 2015, "Deep Residual
+Learning"). Blocks no longer have to pass on what they received, and the gradient reaches every block directly: the
+derivative of a sum is 1 for each term. Each line gains one term: `x = attn(x)` becomes `x = x + attn(x)`. Deep stacks
+that did not train before now do.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
 
 class MLP(nn.Module):
-    """x (B, T, C) to (B, T, C), each position on its own."""
+    """x (B, T, C) to (B, T, C), each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+    """Attention moves information between positions, the MLP processes each; both add to the residual stream."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()

@@ -1,14 +1,14 @@
-"""Section 9, layer norm: every part of a block gets its input at the same scale.
+"""Section 9, layer norm: each sublayer (attention, MLP) gets its input at the same scale.
 
-The residual stream is a sum, so it grows with every block, and each part would have to follow a scale that moves while
-the others learn. LayerNorm takes the C channels of one position, subtracts their mean, divides by their standard
-deviation, and gives each channel a learned scale and shift (Ba et al. 2016). It looks at one position of one text
-alone: not at the batch, as batch norm does, and not at the future.
+The residual stream is a sum, so it grows with every block, and each sublayer would have to adapt to a scale that
+changes while the others learn. LayerNorm takes the C channels of one position, subtracts their mean, divides by their
+standard deviation, and gives each channel a learned scale and shift (Ba et al. 2016). It uses only one position of one
+text: not the batch, as batch norm does, and not the future.
 
-It stands *before* attention and MLP (pre-norm), as GPT-2 has it and unlike the first Transformer: the stream itself
-stays an untouched sum from embedding to head. One more norm stands before the head.
+It comes *before* attention and MLP (pre-norm), as in GPT-2 and unlike the original Transformer: the stream itself
+stays an unchanged sum from embedding to head. One more norm comes before the head.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
 
 class MLP(nn.Module):
-    """x (B, T, C) to (B, T, C), each position on its own."""
+    """x (B, T, C) to (B, T, C), each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the stream."""
+    """Attention moves information between positions, the MLP processes each; both add to the stream."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()

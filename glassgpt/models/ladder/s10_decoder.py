@@ -1,14 +1,14 @@
-"""Section 10, the decoder: six wider layers, and dropout to keep them from learning the text by heart.
+"""Section 10, the decoder: six wider layers, and dropout against overfitting.
 
-Everything is in place; what is left is size, and what size asks for. A model that is large for its text can store it
-instead of learning from it. Dropout (Srivastava et al. 2014) sets a random share of the numbers to 0 in every training
-step and scales the others up to make good for it, so that nothing can lean on a single path: in the embedding, in the
-attention pattern, and in what each part adds to the stream. When the model is used, nothing is dropped.
+The architecture is complete; this section makes it larger. A model that is large for its text can memorise it instead
+of generalising. Dropout (Srivastava et al. 2014) sets a random fraction of the activations to 0 in every training step
+and scales the others up to compensate, so that the model cannot rely on a single path. It acts on the embedding, the
+attention pattern, and the output of each sublayer. In evaluation mode nothing is dropped.
 
-From here to GPT-2 (`glassgpt.models.gpt2`) no idea is missing, only size, a careful initialisation, and the head's
-reuse of the embedding's table.
+GPT-2 (`glassgpt.models.gpt2`) adds no new idea: only size, a careful initialisation, and a head that reuses the
+embedding's weights.
 
-Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H size of a head, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from glassgpt.models.model import Model
 
 
 class CausalSelfAttention(nn.Module):
-    """x (B, T, C) to what each position hears, all heads together (B, T, C)."""
+    """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class CausalSelfAttention(nn.Module):
         if context is not None:
             k, v, mask = context.append(self.layer, k, v)
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
-        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.dropout(self.proj(out))
 
 
 class MLP(nn.Module):
-    """x (B, T, C) to (B, T, C), each position on its own."""
+    """x (B, T, C) to (B, T, C), each position separately."""
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the stream."""
+    """Attention moves information between positions, the MLP processes each; both add to the stream."""
 
     def __init__(self, config: LadderConfig, layer: int) -> None:
         super().__init__()

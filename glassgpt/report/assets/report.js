@@ -1,5 +1,5 @@
 "use strict";
-// Draws the curves of the page and makes its samples a film. The data is in #report-data; colours are the style sheet's.
+// Draws the curves and the sample player. The data is in #report-data; the colours are defined in the style sheet.
 
 const report = JSON.parse(document.getElementById("report-data").textContent);
 const $ = (id) => document.getElementById(id);
@@ -10,7 +10,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", 
 
 // --- curves ---------------------------------------------------------------------------------------------------------
 
-// Plotly reads a little HTML in the texts that it draws; a run's name is no HTML.
+// Plotly interprets some HTML tags in labels; escape them, because run names are plain text.
 function plain(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 }
@@ -19,13 +19,13 @@ function color(index) {
   return css(`--series-${index % SERIES}`);
 }
 
-// A logarithmic axis has no place for zero: the point is left out.
+// A logarithmic axis cannot show zero: leave the point out.
 function positions(curve, axis) {
   const x = curve.x[axis] ?? [];
   return $("log-x").checked ? x.map((value) => (value > 0 ? value : null)) : x;
 }
 
-// One run: training and validation differ in colour. Several: each run has a colour and one entry in the legend.
+// With one run, training and validation have different colours. With several, each run has a colour and one legend entry.
 function trace(curve, axis, chart) {
   const several = report.runs.length > 1;
   const validation = curve.style === "validation";
@@ -51,7 +51,7 @@ function trace(curve, axis, chart) {
   return { ...base, line: { color: ink, width: several && chart.loss ? 1 : 2, dash } };
 }
 
-// The one entry of a run in the legend: a curve without points that stands for all of the run's.
+// The legend entry of a run: a curve without points that represents all curves of the run.
 function legendEntry(name, run) {
   const marker = { color: color(run), size: 7, symbol: SYMBOLS[run % SYMBOLS.length] };
   const dash = DASHES[Math.floor(run / SERIES) % DASHES.length];
@@ -74,7 +74,7 @@ function layout(chart, axis, logX, logY) {
     hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--line"), font: { color: css("--ink") } },
     showlegend: chart.loss,
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
-    // A finger that drags means to scroll the page.
+    // On touch screens, dragging scrolls the page.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     shapes: chart.loss ? cursor(axis) : [],
   };
@@ -90,7 +90,7 @@ function draw() {
   }
 }
 
-// A zoom on one chart is a zoom on all: they share their x axis.
+// Apply a zoom on the x axis of one chart to all charts.
 function linkZoom() {
   let linking = false;
   for (const chart of report.charts) {
@@ -110,7 +110,7 @@ function linkZoom() {
 const samples = [...document.querySelectorAll(".film .sample")];
 let shown = samples.length - 1;
 
-// A line on the loss curve where the sample that is shown was written.
+// A vertical line on the loss chart at the step of the sample shown.
 function cursor(axis) {
   const x = report.sample_at?.[axis]?.[shown];
   if (x === undefined || x === null) return [];
@@ -135,7 +135,7 @@ function show(index) {
 function startFilm() {
   if (samples.length < 2) return;
   $("player").hidden = false;
-  // As high as the longest sample, so that the page does not jump from one to the next.
+  // Use the height of the longest sample, so that the page does not jump between samples.
   const tallest = Math.max(...samples.map((sample) => sample.querySelector("pre").scrollHeight));
   document.querySelector(".film").style.setProperty("--tallest", `${tallest}px`);
   $("slider").max = samples.length - 1;

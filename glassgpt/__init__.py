@@ -6,7 +6,7 @@
     run = gg.load("runs/char-tiny")
     print(run.generate("O Romeo"))
 
-The public names are imported when they are first used, so that `import glassgpt` does not wait for torch.
+The public names are imported lazily, so that `import glassgpt` does not load torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
     "export_hf": "glassgpt.runs.exporting",
@@ -40,8 +40,8 @@ __all__ = ["Run", "UserError", "__version__", "capture", "export_hf", "import_hf
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'glassgpt' has no attribute '{name}'")
 
 

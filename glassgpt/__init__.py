@@ -6,7 +6,7 @@
     run = gg.load("runs/char-tiny")
     print(run.generate("O Romeo"))
 
-The public names are imported when they are first used, so that `import glassgpt` does not wait for torch.
+The public names are imported lazily, so that `import glassgpt` does not load torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Listener": "glassgpt.runs.listener",
     "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
@@ -53,8 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'glassgpt' has no attribute '{name}'")
 
 

@@ -1,4 +1,4 @@
-"""dataclass ⇄ TOML ⇄ dict, strict: an unknown field or a value of the wrong type is the user's error, by name."""
+"""Strict conversion between dataclasses, TOML and dicts; unknown fields and wrong types raise UserError."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NONE = "none"  # how TOML and `--set` write None
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
-    """Builds the dataclass `cls` from a dict of its fields; missing ones take their defaults.
+    """Builds the dataclass `cls` from a dict of its fields; missing fields take their defaults.
 
     For a field that may be None, the string "none" stands for None. `where` is the name of the section ("model"),
-    used in messages. Raises UserError for an unknown field (with the nearest known one), for a value of the wrong type,
-    and whatever the dataclass's own `__post_init__` raises.
+    used in messages. Raises UserError for an unknown field (suggesting the closest name) and for a value of the wrong
+    type. Errors from the dataclass's own `__post_init__` pass through.
     """
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    """The value as the type `hint`, strictly as JSON: 1 is a float too, "1" is never an int, a list may be a tuple."""
+    """Converts `value` to type `hint` by strict JSON rules: 1 may be a float, "1" no int, a list may be a tuple."""
     if value == NONE and type(None) in typing.get_args(hint):
         value = None
     try:
@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Raises UserError with the file's name when it is missing or not TOML."""
+    """Parses a TOML file. Raises UserError if it is missing or not valid TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -74,7 +74,7 @@ def dump_toml(data: Mapping[str, Any]) -> str:
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Splits `section.field=value`; the value is TOML (4, 1e-3, true, ["a"]), else a string as it stands."""
+    """Splits `section.field=value`; the value is parsed as TOML (4, 1e-3, true, ["a"]), else taken as a string."""
     path, equals, value = text.partition("=")
     section, dot, field = path.strip().partition(".")
     if not (equals and dot and section and field):
@@ -83,6 +83,6 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    if not isinstance(parsed, str | int | float | list):  # a date: no field is one, but a file's name may look so
+    if not isinstance(parsed, str | int | float | list):  # a date: no field has that type, a file name may look so
         parsed = value.strip()
     return section, field, parsed

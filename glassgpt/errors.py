@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend: what is wrong, where, and what to do."""
+"""Errors that the user can fix. Each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
-    """A mistake in the input, said in one sentence.
+    """A mistake in the input, explained in one sentence.
 
-    Raised at the boundary where the thing is known (the file, the field, the prompt) and caught in one place, in
-    `glassgpt.cli`, which prints it on stderr and exits with code 2. Python users catch it like any exception.
+    It is raised where the cause is known (the file, the field, the prompt). It is caught in one place, `glassgpt.cli`,
+    which prints it on stderr and exits with code 2. Python users catch it like any exception.
     """
 
 
@@ -19,13 +19,13 @@ class ReportedByFirstRank(UserError):
 
 
 class RankLost(UserError):
-    """Another process of the same job has died, or the network to it."""
+    """Another process of the same job has died, or the network connection to it failed."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a closed set, with the nearest one that is.
+    """The error for a name that is not in a fixed set; it suggests the closest valid name.
 
-    `unknown("recipe", "char-tinny", ["char-tiny", "gpt2-124m"])` reads
+    `unknown("recipe", "char-tinny", ["char-tiny", "gpt2-124m"])` gives
     "unknown recipe 'char-tinny': did you mean 'char-tiny'? Known: char-tiny, gpt2-124m".
     """
     return UserError(f"unknown {kind} '{name}':{known_names(name, known)}")
@@ -40,7 +40,7 @@ def known_names(name: str, known: Iterable[str]) -> str:
 
 
 def check_least(section: str, config: object, least: Mapping[str, float]) -> None:
-    """Raises UserError for a number of a config that is below its least value, infinite or NaN.
+    """Raises UserError for a config number that is below its minimum, infinite or NaN.
 
     None (not set) and a name, such as "auto", are not numbers and pass.
     """

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: under a temporary name beside their own, flushed, renamed."""
+"""Atomic writes of files and folders: write to a temporary name in the same folder, flush, then rename."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import filelock
 
 from glassgpt.errors import UserError
 
-_DAY = 24 * 3600.0  # seconds; no folder takes longer to fill
+_DAY = 24 * 3600.0  # seconds; filling a folder never takes longer
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to fill, which becomes `path` at the end; after an error `path` is what it was before."""
+    """Yields a binary file to fill, which becomes `path` on success; after an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,11 +39,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` at the end; after an error nothing is there.
+    """Yields a folder to fill, which becomes `path` on success; after an error nothing is left.
 
-    For what is the same whoever makes it: where another process was first, its folder stays and this one is dropped.
+    Use it where every process would create the same content: if another process finished first, its folder stays and
+    this one is deleted.
     """
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of processes that were killed
+    for leftover in path.parent.glob(f".{path.name}.*"):  # from killed processes
         if time.time() - leftover.stat().st_mtime > _DAY:
             shutil.rmtree(leftover, ignore_errors=True)
     with _filling(path.with_name(f".{path.name}.{uuid.uuid4().hex}")) as temporary:
@@ -59,17 +60,17 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` at the end, in place of what was there; after an error nothing changes.
+    """Yields a folder to fill, which replaces `path` on success; after an error nothing changes.
 
-    Raises FileExistsError for what comes to be at `path` only meanwhile: nobody has agreed to replace that.
+    Raises FileExistsError if `path` was created after this call began, because the caller did not expect to replace it.
     """
-    agreed = path.exists()  # "new/../old" is nowhere until "new" is made
+    existed = path.exists()  # checked first: "new/../old" does not exist until "new" is created
     replaced = path.with_name(f".tmp-replaced-{path.name}")
     with _filling(path.with_name(f".tmp-{path.name}")) as temporary:
         yield temporary
         _flush_tree(temporary)
         if path.exists():
-            if not agreed:
+            if not existed:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
@@ -80,7 +81,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _filling(temporary: Path) -> Iterator[Path]:
-    """An empty folder, which is removed at the end unless it has been renamed."""
+    """Yields an empty folder and removes it at the end, unless it was renamed."""
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -90,7 +91,7 @@ def _filling(temporary: Path) -> Iterator[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Ends what a kill left half done in `replacing_folder`: the old folder comes back where the new one is missing."""
+    """Cleans up after a kill inside `replacing_folder`: restores the old folder if the new one is missing."""
     replaced = path.with_name(f".tmp-replaced-{path.name}")
     if not replaced.exists():
         return
@@ -101,7 +102,7 @@ def recover_folder(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that are gone had not yet made a file of with `new_file`."""
+    """Removes temporary files that dead processes left behind in `new_file`."""
     for path in folder.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdigit() and not _is_alive(int(pid)):
@@ -113,16 +114,16 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # another user's process
         return True
     return True
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Holds the lock file `path`, which ends with the process, however that ends, and is removed.
+    """Holds a lock on the file `path`, then removes it. The lock is released even if the process is killed.
 
-    Raises UserError, saying `busy`, where another process holds it, and OSError where it cannot be made.
+    Raises UserError with the message `busy` if another process holds it, and OSError if it cannot be created.
     """
     lock = filelock.FileLock(path)
     try:
@@ -137,7 +138,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` in UTF-8; half a surrogate pair, which UTF-8 cannot say, as "?". Raises UserError if refused."""
+    """Writes `text` as UTF-8, with "?" for a lone surrogate. Raises UserError if the file cannot be written."""
     try:
         with new_file(path) as file:
             file.write(text.encode("utf-8", "replace"))
@@ -146,7 +147,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError, with the file and the reason, where there is none."""
+    """Parses a JSON object from a file. Raises UserError, with the path and the reason, if there is none."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -154,13 +155,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} does not contain a JSON object")
     return value
 
 
 def flush(path: Path) -> None:
-    """Forces a file's or a folder's content onto the disk, so that a rename outlasts a power cut."""
-    if os.name == "nt" and path.is_dir():  # Windows does not open folders
+    """Forces the content of a file or folder to disk (fsync), so that a rename survives a power failure."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -170,6 +171,6 @@ def flush(path: Path) -> None:
 
 
 def _flush_tree(folder: Path) -> None:
-    """Forces a folder and all in it onto the disk."""
+    """Forces a folder and everything in it to disk."""
     for path in (*folder.rglob("*"), folder):
         flush(path)

@@ -1,1 +1,1 @@
-"""Estimates made before anything runs: FLOPs, memory, speed."""
+"""Cost estimates before a run starts: FLOPs, memory, speed."""

@@ -1,4 +1,4 @@
-"""How much arithmetic a token costs."""
+"""Estimates the number of FLOPs per token."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from glassgpt.models.attention import Attention
 def estimate_flops_per_token(model: Model) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N counts every parameter but the position table, which is only looked up. A token table that no head shares is
-    looked up too and yet counted, as in the sections of the ladder. L is the number of `Attention` modules: sections
-    that spell attention out count none.
+    N counts every parameter except the position embedding, which is only a lookup. A token embedding that is not tied
+    to the head is a lookup too, but it is counted, as in the sections of the ladder. L is the number of `Attention`
+    modules; a section that implements attention itself has none.
     """
     positions = getattr(model, "position_embedding", None)
     n_matmul = count_parameters(model) - (positions.weight.numel() if isinstance(positions, nn.Embedding) else 0)
@@ -22,5 +22,5 @@ def estimate_flops_per_token(model: Model) -> float:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Every parameter once, shared ones too."""
+    """The number of parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""The devices that a run can be planned for: their memory and their rate, and what this machine has."""
+"""Memory and peak FLOP/s of known devices and of this machine, used for planning a run."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.runtime.device import PEAK_FLOPS, Runtime, build_runtime, describe_device
 
 GIB = 2**30
-RESERVE = 0.1  # of a device's memory that a plan leaves free: pieces too small to use, validation, samples
-CUDA_FLOOR = GIB // 2 + GIB // 8  # a CUDA context with torch's kernels, and cuBLAS's workspace; varies by driver
-CPU_FLOOR = 320 << 20  # torch's CPU build and what a step imports; only where it cannot be measured
-CPU_KERNELS = 16 << 20  # code and buffers that matrix products take in their first step
+RESERVE = 0.1  # fraction of a device's memory that a plan leaves free for fragmentation, validation and samples
+CUDA_FLOOR = GIB // 2 + GIB // 8  # CUDA context with torch's kernels, and the cuBLAS workspace; varies by driver
+CPU_FLOOR = 320 << 20  # torch's CPU build and the imports of a step; used only where it cannot be measured
+CPU_KERNELS = 16 << 20  # code and buffers that the first matrix products allocate
 LOCAL = ("this", "cpu")  # names of devices of this machine
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device: bytes that a process can use, and the dense 16-bit matrix rate in FLOP/s where it is known."""
+    """A device: the bytes that a process can use, and the peak dense 16-bit matmul FLOP/s if known."""
 
     name: str
     memory: int
     peak_flops: float | None
     kind: str  # cuda, mps or cpu
-    precision: str  # what a run on it computes in when it may choose
-    floor: int | None = None  # bytes that the framework itself takes; None: what this process takes
+    precision: str  # what dtype = "auto" resolves to
+    floor: int | None = None  # bytes that the framework itself uses; None: what this process uses
 
     @property
     def usable(self) -> int:
-        """Bytes that a plan gives out."""
+        """Bytes that a plan may allocate."""
         return int(self.memory * (1 - RESERVE))
 
 
-# GiB as torch reports them, somewhat less than the label says; the rates are `PEAK_FLOPS`.
+# GiB as torch reports them, slightly less than advertised; the rates come from `PEAK_FLOPS`.
 _GPUS = {
     "h200": (139.0, "H200"),
     "h100": (79.0, "H100"),
@@ -53,12 +53,12 @@ _GPUS = {
     "v100-16gb": (15.7, "V100"),
     "t4": (14.6, "T4"),
 }
-_FLOAT16_ONLY = ("V100", "T4")  # no bfloat16 in their matrix units
+_FLOAT16_ONLY = ("V100", "T4")  # their tensor cores lack bfloat16
 KNOWN = (*LOCAL, *_GPUS)
 
 
 def find_hardware(name: str) -> Hardware:
-    """The device of that name. Raises UserError for one that is not known, or "this" where it cannot be measured."""
+    """The device with that name. Raises UserError if it is unknown, or if "this" machine cannot be measured."""
     if name in _GPUS:
         gib, word = _GPUS[name]
         precision = "float16" if word in _FLOAT16_ONLY else "bfloat16"
@@ -69,7 +69,7 @@ def find_hardware(name: str) -> Hardware:
 
 
 def local_hardware(runtime: Runtime) -> Hardware:
-    """The device of `runtime` as it is now: what other programs hold does not count as its memory."""
+    """The device of `runtime` as it is now: memory used by other programs is not counted."""
     name, kind = describe_device(runtime.device), runtime.device.type
     if kind == "cuda":
         free, _ = torch.cuda.mem_get_info(runtime.device)
@@ -81,7 +81,7 @@ def local_hardware(runtime: Runtime) -> Hardware:
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process holds now: the floor on which a step on the CPU stands."""
+    """Resident memory of this process in bytes: the base memory use of a step on the CPU."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -91,7 +91,7 @@ def resident_bytes() -> int:
 
 
 def _free_memory() -> int:
-    """Bytes that the system, and the control group of this process, would still give."""
+    """Bytes that this process can still allocate, given the system and its control group (cgroup)."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
         free = int(found[1]) * 1024 if found else None
@@ -101,12 +101,12 @@ def _free_memory() -> int:
         try:
             free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         except (ValueError, OSError):
-            raise UserError("cannot tell how much memory this machine has: name a device with --device") from None
+            raise UserError("cannot determine how much memory this machine has: name a device with --device") from None
     return min(free, *_group_limits())
 
 
 def _group_limits() -> list[int]:
-    """What control groups (v2, then v1) leave: containers have less than the machine."""
+    """Bytes left under the cgroup limits (v2, then v1): a container may have less memory than the machine."""
     left = [sys.maxsize]
     for folder, limit, used in (
         ("/sys/fs/cgroup", "memory.max", "memory.current"),

@@ -1,10 +1,10 @@
-"""How much memory a training step takes, part by part, without taking it.
+"""Estimates the memory of a training step, part by part, without allocating it.
 
-A step is highest at one of two moments. As the backward pass begins, everything that it needs from the forward pass is
-held, and the losses' logits with their gradients. As it ends, all gradients are held and nothing else. The optimizer
-works in place. What the backward pass needs is not derived by hand: autograd says it, tensor by tensor
-(`torch.autograd.graph.saved_tensors_hooks`), for a pass of the real model over tensors that have a shape and no memory.
-For GPT-2 in float32 that is 80·B·T·C bytes per layer, see docs/planning.md; Korthikanti et al. 2022 (section 4.1) count
+Memory use peaks at one of two moments. When the backward pass begins, memory holds the saved activations, the logits
+and their gradients. When it ends, memory holds all gradients and no activations. The optimizer works in place. The
+saved activations are not derived by hand. Autograd reports them, tensor by tensor
+(`torch.autograd.graph.saved_tensors_hooks`), for a pass of the real model over fake tensors, which have no storage. For
+GPT-2 in float32 that is 80·B·T·C bytes per layer, see docs/planning.md; Korthikanti et al. 2022 (section 4.1) count
 34·B·T·C in 16 bits, dropout masks included.
 
 Shapes: B rows of a micro-batch, T positions, C = n_embd, V = vocab_size.
@@ -30,41 +30,42 @@ from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 LOSS = "logits and loss"
-# Beside the log-probabilities, which autograd keeps: their gradient, and the gradient of the logits; float32 each.
+# Autograd saves the log-probabilities. Also needed: their gradient and that of the logits, each in float32.
 LOSS_BYTES = 8
 
-# What a C library's heap keeps of freed memory, in pieces that nothing fits into: this part of the activations, and of
-# the logits up to three tensors of LARGEST_BLOCK, as larger blocks are returned whole. It was fitted to the 16 cases of
-# bench/plan_memory.py; before that, 8 of them were predicted within HEAP_MARGIN by constants that had not seen them.
+# Fragmentation of the C library's heap: freed memory in blocks too small to reuse. HEAP_WASTE is a fraction of the
+# activations and of the logits. Of the logits, at most three tensors of LARGEST_BLOCK count, because larger blocks
+# return to the system. It was fitted to the 16 cases of bench/plan_memory.py. Earlier constants, fitted without 8 of
+# these cases, predicted those 8 within HEAP_MARGIN.
 HEAP_WASTE = 0.4
 HEAP_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes by part. `activations` and `loss` are of one row of a micro-batch, the others of the whole model."""
+    """Bytes by part. `activations` and `loss` are per row of a micro-batch, the others for the whole model."""
 
     weights: int
     gradients: int
     optimizer: int
-    low_precision_weights: int  # autocast's copies, which the backward pass needs
+    low_precision_weights: int  # autocast's copies, saved for the backward pass
     activations: dict[str, int]  # by part of the model
     loss: int
-    table_gradient: int  # a tied token table gets a gradient from each of its two uses
-    one_block: int = 0  # activations of a row in a block that is run again, after the logits are gone
-    loss_limit: int | None = None  # of all rows together
+    table_gradient: int  # a tied token embedding gets a gradient from each of its two uses
+    one_block: int = 0  # activations per row of a recomputed block, after the logits are freed
+    loss_limit: int | None = None  # for all rows together
     floor: int = 0  # the framework itself
-    on_heap: bool = False  # a CPU's memory comes from the C library
+    on_heap: bool = False  # CPU tensors come from the C library's heap
 
     def at_peak(self, micro_batch: int, *, accumulates: bool) -> dict[str, int]:
-        """Bytes by part at the highest moment of a step over micro-batches of `micro_batch` rows.
+        """Bytes by part at the peak of a step over micro-batches of `micro_batch` rows.
 
-        A step that `accumulates` holds the gradients of the micro-batches before while it runs the next one.
+        A step that `accumulates` holds the gradients of earlier micro-batches while it runs the next one.
         """
         held = {"weights": self.weights, "optimizer": self.optimizer, "floor": self.floor}
         activations, loss = micro_batch * sum(self.activations.values()), micro_batch * self.loss
         loss = loss if self.loss_limit is None else min(loss, self.loss_limit)
-        again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's is there
+        again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's gradient exists
         if again > loss:
             activations, loss = activations + again, 0
         in_small_blocks = activations + min(loss, 3 * LARGEST_BLOCK)
@@ -79,11 +80,11 @@ class StepMemory:
         return max(begin, end, key=lambda parts: sum(parts.values()))
 
     def peak(self, micro_batch: int, *, accumulates: bool) -> int:
-        """Bytes at the highest moment."""
+        """Total bytes at the peak."""
         return sum(self.at_peak(micro_batch, accumulates=accumulates).values())
 
     def with_floor(self, floor: int, *, on_heap: bool) -> StepMemory:
-        """The same step on a device whose framework takes `floor` bytes."""
+        """The same step on a device whose framework uses `floor` bytes."""
         return replace(self, floor=floor, on_heap=on_heap)
 
 
@@ -97,16 +98,16 @@ def estimate_step_memory(
     activation_checkpointing: bool = False,
     loss_chunk: int | None = None,
 ) -> StepMemory:
-    """What a step of this model takes, without its floor. `precision` is a `Runtime`'s.
+    """The memory of a training step of this model, without the floor. `precision` is that of a `Runtime`.
 
-    With `activation_checkpointing`: each block's input, and one block's activations at a time.
-    With a `loss_chunk`, as `training.loss_chunk`: the logits of so many tokens at a time.
+    With `activation_checkpointing`, memory holds each block's input and one block's activations at a time.
+    With a `loss_chunk` (see `training.loss_chunk`), memory holds the logits of only that many tokens at a time.
     """
     with FakeTensorMode():
         model = build_model(architecture, config)
         if device_type != "cpu":
             _fuse_dropout(model)
-        one, two = (_kept_for_backward(model, rows, precision) for rows in (1, 2))
+        one, two = (_saved_for_backward(model, rows, precision) for rows in (1, 2))
         per_row = {part: two[part] - one[part] for part in two}
         weights = sum(parameter.nbytes for parameter in model.parameters())
         one_block = 0
@@ -115,7 +116,7 @@ def estimate_step_memory(
             one_block = sum(activations.values()) // config.n_layer
             activations = {"block inputs": 4 * config.block_size * config.n_embd * config.n_layer}
         if loss_chunk:
-            activations["head input"] = 8 * config.block_size * config.n_embd  # and its gradient
+            activations["head input"] = 8 * config.block_size * config.n_embd  # its gradient too
         logits = config.block_size * config.vocab_size
         return StepMemory(
             weights=weights,
@@ -131,9 +132,9 @@ def estimate_step_memory(
 
 
 def largest_micro_batch(memory: StepMemory, rows: int, usable: int, *, most: int | None = None) -> int | None:
-    """The most rows of a pass that fit into `usable` bytes and divide `rows`, those of a step; None where one does not.
+    """The largest micro-batch that fits into `usable` bytes, at most `most` rows; None if not even one row fits.
 
-    With a divisor all passes are alike, and none is compiled for a rest. It is no more than `most`.
+    It divides `rows`, the rows of a step. All passes then have one shape, so no remainder needs its own compilation.
     """
     for micro_batch in reversed(_divisors(rows)):
         allowed = most is None or micro_batch <= most
@@ -148,7 +149,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def count_parameters_by_part(model: Model) -> dict[str, int]:
-    """The model's parameters by part, as the parts come in it."""
+    """The number of parameters by part, in model order."""
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         counts[part_of(name)] += parameter.numel()
@@ -156,7 +157,7 @@ def count_parameters_by_part(model: Model) -> dict[str, int]:
 
 
 def part_of(name: str) -> str:
-    """The part of a model to which a module or parameter of this name belongs, the same for every architecture."""
+    """The part of a model that a module or parameter name belongs to. The rules are the same for every architecture."""
     names = name.split(".")
     if names[0] in ("token_embedding", "table"):
         return "token table"
@@ -171,7 +172,7 @@ def part_of(name: str) -> str:
 
 
 def is_tied(model: Model) -> bool:
-    """Whether the token table is the head too."""
+    """Whether the token embedding is also the head (weight tying)."""
     return hasattr(model, "token_embedding") and not isinstance(model.head, nn.Module)
 
 
@@ -181,14 +182,14 @@ def _tied_bytes(model: Model) -> int:
 
 
 def _fuse_dropout(model: nn.Module) -> None:
-    """A GPU's fused attention drops out without the pattern; a CPU's cannot, and goes step by step."""
+    """Turns off attention dropout: a GPU's fused kernel drops out without a (T, T) pattern, a CPU's cannot."""
     for module in model.modules():
         if isinstance(module, Attention):
             module.dropout = 0.0
 
 
 def _optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> int:
-    """What the optimizer keeps after a step, as it says itself."""
+    """Bytes of optimizer state after a step, read from a real optimizer."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = build_optimizer(model, config)
@@ -197,39 +198,39 @@ def _optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> int:
     return sum(value.nbytes for value in states if isinstance(value, Tensor))
 
 
-def _kept_for_backward(model: Model, rows: int, precision: str) -> Counter[str]:
-    """Bytes that autograd keeps of a forward pass over `rows` rows, by the part of the model that asks for them."""
+def _saved_for_backward(model: Model, rows: int, precision: str) -> Counter[str]:
+    """Bytes that autograd saves in a forward pass over `rows` rows, by the part of the model that saves them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, tuple[str, Tensor]] = {}  # by storage: two parts may keep the same one
-    where = [""]
+    saved: dict[int, tuple[str, Tensor]] = {}  # by storage: two parts may save the same one
+    running = [""]  # stack of module names
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()._cdata
         if storage not in own:
-            kept.setdefault(storage, (part_of(where[-1]) if where[-1] else LOSS, tensor))
+            saved.setdefault(storage, (part_of(running[-1]) if running[-1] else LOSS, tensor))
         return tensor
 
     tokens = torch.zeros(rows, model.config.block_size, dtype=torch.int64)
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with _follow(model, where), hooks, _autocast(precision):
+    hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
+    with _track_module(model, running), hooks, _autocast(precision):
         next_token_loss(model, Batch(tokens, tokens))
     counts = Counter({LOSS: 0})
-    for part, tensor in kept.values():
+    for part, tensor in saved.values():
         counts[LOSS if part == "head" else part] += tensor.untyped_storage().nbytes()
     return counts
 
 
 @contextmanager
-def _follow(model: nn.Module, where: list[str]) -> Iterator[None]:
-    """Keeps the name of the submodule that is running at the end of `where`."""
+def _track_module(model: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keeps the name of the submodule that is running at the end of `running`."""
 
     def leave(*_: object) -> None:
-        where.pop()
+        running.pop()
 
     handles = []
     for name, module in model.named_modules():
         handles += [
-            module.register_forward_pre_hook(lambda *_, name=name: where.append(name)),
+            module.register_forward_pre_hook(lambda *_, name=name: running.append(name)),
             module.register_forward_hook(leave),
         ]
     try:
@@ -240,7 +241,7 @@ def _follow(model: nn.Module, where: list[str]) -> Iterator[None]:
 
 
 def _autocast(precision: str) -> AbstractContextManager[object]:
-    """The CPU's autocast keeps as much as a GPU's, and is here wherever a plan is made."""
+    """Autocast on the CPU: it saves as much memory as on a GPU, and every machine has it."""
     if precision in ("float32", "tf32"):
         return nullcontext()
     return torch.autocast("cpu", getattr(torch, precision))

@@ -1,4 +1,4 @@
-"""How fast a run's own step is on this device, measured in a few seconds."""
+"""Measures the speed of a training step on this device in a few seconds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
-ENOUGH = 1.0  # seconds: a step that takes longer is measured as it is, with no larger micro-batch
+ENOUGH = 1.0  # seconds: once a step takes longer, the micro-batch is not enlarged further
 
 
 def random_batches(count: int, rows: int, sizes: ModelConfig, device: torch.device) -> list[Batch]:
-    """`count` micro-batches of ids that are drawn evenly; how fast a step is does not depend on them."""
+    """`count` micro-batches of uniformly drawn ids; the speed of a step does not depend on the ids."""
     windows = [torch.randint(sizes.vocab_size, (rows, sizes.block_size + 1)) for _ in range(count)]
     return [Batch(window[:, :-1].contiguous().to(device), window[:, 1:].contiguous().to(device)) for window in windows]
 
@@ -31,10 +31,10 @@ def measure_tokens_per_second(
     micro_batch: int,
     seconds: float,
 ) -> tuple[float, int]:
-    """Tokens per second of whole steps over one micro-batch, and how many rows that had.
+    """Tokens per second of full training steps over one micro-batch, and the number of rows in it.
 
-    It has `micro_batch` rows, or the largest power of two below it with a step short enough to be repeated within
-    `seconds`. A run that accumulates over several micro-batches does without some updates, and is no slower.
+    It has `micro_batch` rows, or the largest power of two below with a step short enough to repeat within `seconds`.
+    A run that accumulates several micro-batches makes fewer updates per token, so it is no slower.
     """
     optimizer, scaler = build_optimizer(model, config), runtime.build_scaler()
     parallel = runtime.wrap(model, next_token_loss).train()
@@ -42,12 +42,12 @@ def measure_tokens_per_second(
     def step(rows: int) -> float:
         batches = random_batches(1, rows, model.config, runtime.device)
         began = time.perf_counter()
-        # It ends by reading the loss and so waits for a GPU, but for the update, which the next step waits for.
+        # A step ends by reading the loss, which waits for the GPU. The next step waits for the update.
         weight = rows * model.config.block_size
         train_step(parallel, optimizer, scaler, batches, runtime, grad_clip=1.0, seed=0, step=0, expected_weight=weight)
         return time.perf_counter() - began
 
-    rows = micro_batch if runtime.compile else _choose_rows(step, micro_batch)  # every size would compile anew
+    rows = micro_batch if runtime.compile else _choose_rows(step, micro_batch)  # each size would compile again
     step(rows)
     began = time.perf_counter()
     times = [step(rows)]
@@ -57,7 +57,7 @@ def measure_tokens_per_second(
 
 
 def _choose_rows(step: Callable[[int], float], most: int) -> int:
-    """Doubles the rows from one up to `most` while a step is short; each size is run twice, as the first warms up."""
+    """Doubles the rows from 1 up to `most` while a step is short. Each size runs twice: the first run is a warm-up."""
     rows = 1
     while True:
         step(rows)

@@ -1,4 +1,4 @@
-"""(context, continuation) → log-likelihood: what every multiple-choice test and lm-eval ask of a model."""
+"""Log-likelihoods of continuations given a context, for multiple-choice tests and lm-eval."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 
 MAX_ROWS = 64
-MAX_LOGITS = 1 << 25  # held at a time: 128 MiB in float32
+MAX_LOGITS = 1 << 25  # in memory at a time: 128 MiB in float32
 
 ScoringProgress = Callable[[int, int], None]  # rows done, rows in all
 
 
 class Pair(NamedTuple):
-    """A text as ids in two parts: what is given, at least one id, and what is scored after it, at least one."""
+    """A text as ids in two parts: the given context and the scored continuation, each with at least one id."""
 
     context: Sequence[int]
     continuation: Sequence[int]
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """Two texts as ids of the whole of both, cut where the first one's end, as lm-eval does.
+    """Encodes both texts together, then splits at the length of the context encoded alone, as lm-eval does.
 
-    Spaces at the end of the context go to the continuation, where tokenizers have them.
+    Spaces at the end of the context move to the continuation, because tokenizers put a space before a word.
     """
     stripped = context.rstrip()
     head = tokenizer.encode(stripped)
@@ -39,16 +39,16 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
 
 
 class Scores(NamedTuple):
-    """One entry for each of n pairs."""
+    """One entry per pair, n pairs."""
 
     logprobs: np.ndarray  # (n,) float64, nats: the sum over the continuation
     greedy: np.ndarray  # (n,) bool: every token of the continuation is the most likely one
 
 
 def cut_left(pair: Pair, block_size: int) -> tuple[list[int], list[int]]:
-    """The inputs and the targets of a pair, as many as fit: the start of a long context is forgotten, as in lm-eval.
+    """The inputs and targets of a pair, truncated on the left to `block_size` inputs, as in lm-eval.
 
-    A continuation that is longer than `block_size` loses its own start too, which lm-eval refuses.
+    A continuation longer than `block_size` loses its own start too; lm-eval refuses this.
     """
     ids = [*pair.context, *pair.continuation][-(block_size + 1) :]
     return ids[:-1], ids[1:][-len(pair.continuation) :]
@@ -64,9 +64,9 @@ def score(
 ) -> Scores:
     """The log-likelihood of each continuation given its context.
 
-    Pairs of about one length go through the model together, the longest first, so that too little memory shows at
-    once. Several ranks deal them out; every one must call it, and has the result. Draws no random number and leaves the
-    model in the mode it was in. Raises UserError for a pair that lacks a part, and for an id outside the vocabulary.
+    Pairs of similar length form a batch. The longest come first, so that a lack of memory shows at once. Several ranks
+    split the pairs; every rank must call this function and gets the full result. It draws no random numbers and
+    restores the model's mode. Raises UserError for a pair with an empty part, and for an id outside the vocabulary.
     """
     vocab_size = model.config.vocab_size
     rows = [_row(pair, model.config.block_size, vocab_size) for pair in pairs]
@@ -76,7 +76,7 @@ def score(
     done = 0
     with evaluating(model):
         for batch in _batches(order, [len(inputs) for inputs, _ in rows], vocab_size, ranks.world_size):
-            # Every rank makes as many passes, as in validation: one without a row of its own takes another's.
+            # Every rank must make the same number of passes, as in validation. A rank without rows repeats another's.
             mine = batch[slice(*ranks.rank_slice(len(batch)))]
             scored = _score_rows(model, [rows[i] for i in mine or batch[:1]], runtime)
             if mine:
@@ -97,7 +97,7 @@ def _row(pair: Pair, block_size: int, vocab_size: int) -> tuple[list[int], list[
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int, n_ranks: int) -> list[list[int]]:
-    """The rows in `order`, longest first, dealt into batches whose logits stay below MAX_LOGITS on each rank."""
+    """Splits the rows in `order`, longest first, into batches of at most MAX_LOGITS logits on each rank."""
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
@@ -110,7 +110,7 @@ def _batches(order: Sequence[int], lengths: Sequence[int], vocab_size: int, n_ra
 def _score_rows(
     model: Model, rows: Sequence[tuple[list[int], list[int]]], runtime: Runtime
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows are padded on the right, where a causal model's earlier positions cannot see it."""
+    """Log-likelihood and greedy match of each row. Padding is on the right: earlier positions cannot attend to it."""
     inputs = pad_sequence([torch.tensor(inputs) for inputs, _ in rows], batch_first=True).to(runtime.device)
     with runtime.autocast():
         logits = model(inputs)  # (B, T, V)
@@ -123,6 +123,6 @@ def _score_rows(
 
 
 def _last(logits: Tensor, row: tuple[list[int], list[int]]) -> Tensor:
-    """logits (T, V) of a padded row to those that predict its targets."""
+    """Selects the logits that predict the targets from the logits (T, V) of a padded row."""
     inputs, targets = row
     return logits[len(inputs) - len(targets) : len(inputs)]

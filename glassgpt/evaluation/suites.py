@@ -1,4 +1,4 @@
-"""The tests of a language model that are known by name."""
+"""Evaluation suites, selected by name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SUITES = ("hellaswag",)
 def open_suite(
     name: str, tokenizer: Tokenizer, *, file: str | Path | None = None, limit: int | None = None
 ) -> HellaSwag:
-    """A suite as ids of `tokenizer`: of a file, or its published validation split; the first `limit` items, or all."""
+    """Loads a suite from a file or its published validation split, and encodes its first `limit` items (None: all)."""
     check_suite(name)
     return HellaSwag(load_items(file, limit), tokenizer)
 
 
 def check_suite(name: str) -> None:
-    """Raises UserError, with the nearest name, for a suite that there is not."""
+    """Raises UserError, with the closest name, for an unknown suite."""
     if name not in SUITES:
         raise unknown("suite", name, SUITES)

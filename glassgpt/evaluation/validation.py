@@ -1,4 +1,4 @@
-"""weights → numbers: the loss on held-out tokens, in nats per token and in bits per byte."""
+"""The loss of a model on held-out tokens, in nats per token and in bits per byte."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers.base import Tokenizer
 
-MAX_LOGITS = 1 << 27  # held at a time: half a GiB in float32, where 64 rows of GPT-2 would take 13
+MAX_LOGITS = 1 << 27  # in memory at a time: 0.5 GiB in float32; 64 rows of GPT-2 would take 13 GiB
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` in nats per token over `tokens` predicted ones.
+    """`loss` in nats per token, over `tokens` predicted tokens.
 
-    `bits_per_byte` is the same sum over the bytes of text these tokens stand for, so that tokenizers compare:
-    sum of nats / (ln 2 · bytes). Tokens that stand for no text, the special ones, do not count there.
+    `bits_per_byte` divides the same sum by the bytes of text that the tokens represent, which makes tokenizers
+    comparable: sum of nats / (ln 2 · bytes). Special tokens represent no text, so it does not count them.
     """
 
     loss: float
@@ -35,11 +35,11 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(min(self.loss, 700.0))  # beyond that a float overflows
+        return math.exp(min(self.loss, 700.0))  # above that, a float overflows
 
 
 def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocab_size,) integers: how many bytes of text each id stands for."""
+    """(vocab_size,) integers: the number of bytes of text that each id represents."""
     return np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], dtype=np.int64)
 
 
@@ -55,18 +55,19 @@ def evaluate(
     eot_id: int | None = None,
     rows: int = 64,
 ) -> Evaluation:
-    """The loss over consecutive windows of `block_size` targets: all (the last one shorter), or evenly spread ones.
+    """The loss over consecutive windows of `block_size` targets; the last window may be shorter.
 
-    With a `stride` the windows overlap: each holds `block_size` tokens and starts `stride` after the one before, and a
-    target counts in the first that holds it, with at least `block_size - stride` tokens before it (Hugging Face,
-    "Perplexity of fixed-length models"). The loss is lower, as no target but the first ones lacks context; it costs
-    `block_size / stride` times as much.
+    With a `stride` the windows overlap. Each window holds `block_size` tokens and starts `stride` tokens after the
+    previous one. A target counts only in the first window that contains it, with at least `block_size - stride` tokens
+    before it (Hugging Face, "Perplexity of fixed-length models"). The loss is lower, because only the first targets
+    have a short context; it costs `block_size / stride` times as much.
 
-    With an `eot_id`, documents are predicted each alone.
+    With an `eot_id`, each document is predicted separately.
 
-    With `max_tokens`, whole windows of about as many targets, the same ones at every call. At most `rows` windows go
-    through the model at a time, fewer where their logits would fill the memory. Several ranks deal the windows out;
-    every one must call it, and has the result. Draws no random number and leaves the model in the mode it was in.
+    With `max_tokens`, only evenly spaced full windows with about that many targets are used, the same at every call.
+    At most `rows` windows go through the model at a time, fewer if their logits would use too much memory. Several
+    ranks split the windows; every rank must call this function and gets the full result. It draws no random numbers and
+    restores the model's mode.
     Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or a stride out of range.
     """
     block_size = model.config.block_size
@@ -77,9 +78,10 @@ def evaluate(
     width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
     rows = max(1, min(rows, MAX_LOGITS // (block_size * model.config.vocab_size)))
     ranks = runtime.ranks
+    batches = _batches(len(tokens), width, step, max_tokens, rows * ranks.world_size)
     nats = nats_of_text = n_tokens = n_bytes = 0.0
     with evaluating(model):
-        for starts, counted in _share(_batches(len(tokens), width, step, max_tokens, rows * ranks.world_size), ranks):
+        for starts, counted in _rank_batches(batches, ranks):
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
             losses = _token_losses(model, windows, eot_id, runtime)  # (rows, T)
@@ -94,27 +96,27 @@ def evaluate(
 
 
 def _batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
-    """Where the windows of `width` tokens start that go through the model together, all of one length."""
-    n_windows = 1 + max(0, math.ceil((n_tokens - width) / step))  # the last one reaches the last token
+    """Start positions of the windows of `width` tokens, in batches of equal window length."""
+    n_windows = 1 + max(0, math.ceil((n_tokens - width) / step))  # the last window ends at the last token
     starts = np.arange(n_windows) * step
-    whole, shorter = starts[starts + width <= n_tokens], starts[starts + width > n_tokens]
-    if max_tokens is not None and len(whole) * step > max_tokens:
+    full, shorter = starts[starts + width <= n_tokens], starts[starts + width > n_tokens]
+    if max_tokens is not None and len(full) * step > max_tokens:
         chosen = max(1, max_tokens // step)
-        whole, shorter = whole[np.arange(chosen) * len(whole) // chosen], shorter[:0]
-    batches = [whole[i : i + rows] for i in range(0, len(whole), rows)]
+        full, shorter = full[np.arange(chosen) * len(full) // chosen], shorter[:0]
+    batches = [full[i : i + rows] for i in range(0, len(full), rows)]
     return [*batches, shorter] if len(shorter) else batches
 
 
 def _new_targets(starts: np.ndarray, n_targets: int, overlap: int) -> np.ndarray:
-    """(rows, n_targets) booleans: the targets that no earlier window holds, as the first `overlap` of a window are."""
+    """(rows, n_targets) booleans: False for the first `overlap` targets of a window that an earlier one counted."""
     return (np.arange(n_targets) >= overlap) | (starts == 0)[:, None]
 
 
-def _share(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray, bool]]:
+def _rank_batches(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray, bool]]:
     """This rank's part of each batch, and whether it counts.
 
-    Sharded weights are put together by all ranks at once, so each makes as many passes as the others: where there are
-    fewer windows than ranks, it takes the first once more and counts nothing.
+    All ranks gather sharded weights together, so each must make the same number of passes. If there are fewer windows
+    than ranks, a rank without a window repeats the first one and does not count it.
     """
     for starts in batches:
         mine = starts[slice(*ranks.rank_slice(len(starts)))]
@@ -125,12 +127,12 @@ def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
     if (largest := windows.max()) >= vocab_size:
         raise UserError(
             f"token id {largest} in the data to evaluate on is outside the vocabulary of {vocab_size}: its shards are"
-            " damaged or of another tokenizer; see glassgpt data verify"
+            " damaged or belong to another tokenizer; check them with glassgpt data verify"
         )
 
 
 def _token_losses(model: Model, windows: np.ndarray, eot_id: int | None, runtime: Runtime) -> np.ndarray:
-    """windows (rows, T + 1) to the loss of each target, (rows, T), in float64."""
+    """The loss of each target, (rows, T) in float64, for windows (rows, T + 1)."""
     block = torch.from_numpy(windows).to(runtime.device)
     inputs, targets = block[:, :-1], block[:, 1:]
     context = {} if eot_id is None else {"context": Documents(inputs, eot_id)}

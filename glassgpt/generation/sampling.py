@@ -1,4 +1,4 @@
-"""logits → text: choosing the next token, again and again."""
+"""Samples tokens from a model's logits, one at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from glassgpt.models import Model, evaluating
 from glassgpt.models.context import KVCache
 from glassgpt.runtime.device import one_thread_for_small
 
-MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; it is greedy long before
+MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; sampling is effectively greedy long before
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a token is chosen. temperature 0 is greedy; `top_k` and `top_p` cut the distribution before the draw."""
+    """How the next token is chosen. Temperature 0 is greedy; `top_k` and `top_p` truncate the distribution."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -34,13 +34,13 @@ class SamplingConfig:
 
 
 def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """logits (B, V) to the distribution (B, V) that is drawn from; temperature must be above 0.
+    """Maps logits (B, V) to the sampling distribution (B, V); the temperature must be above 0.
 
     `top_k` keeps the k most likely tokens (Fan et al. 2018). `top_p` keeps the smallest set of the most likely tokens
-    whose mass reaches p, at least one (nucleus sampling, Holtzman et al. 2020); it sees what `top_k` left.
+    whose total reaches p, at least one (nucleus sampling, Holtzman et al. 2020). It is applied after `top_k`.
     """
     logits = logits.float()
-    # Relative to the largest, which stays 0: a tiny temperature sends the others to -inf, but never that one to +inf.
+    # Subtract the maximum first: a tiny temperature then sends the other logits to -inf, but never the largest to +inf.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(config.temperature, MIN_TEMPERATURE)
     if config.top_k is not None and config.top_k < logits.size(-1):
         chosen = logits.topk(config.top_k, dim=-1)
@@ -56,7 +56,7 @@ def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
 
 
 def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
-    """logits (B, V) to one token each, (B, 1). Raises UserError for NaN, and where the largest logit is infinite."""
+    """Chooses one token per row: logits (B, V) to (B, 1). Raises UserError if the largest logit is NaN or infinite."""
     if not bool(logits.amax(dim=-1).isfinite().all()):
         raise UserError(
             "the model's logits are not finite: its weights have diverged; take an earlier checkpoint,"
@@ -65,7 +65,7 @@ def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | 
     if config.temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
     probabilities = next_token_probabilities(logits, config)
-    # The draw is made on the CPU, so that one seed writes the same text on every device that agrees on the logits.
+    # Draw on the CPU, so that one seed gives the same text on every device that computes the same logits.
     drawn = torch.multinomial(probabilities.cpu(), num_samples=1, generator=generator)
     return drawn.to(logits.device)
 
@@ -82,12 +82,12 @@ def generate(
 ) -> Iterator[int]:
     """Yields up to `max_new_tokens` ids that follow `prompt` (at least one id), each as soon as it is chosen.
 
-    Up to `block_size` positions a key-value cache makes each token cost one row. Beyond, the model sees the rolling
-    window of the last `block_size` tokens, whose positions all shift, so every token costs a whole pass.
-    Only the first `vocab_size` logits take part: an imported model may have more ids than its tokenizer.
+    Up to `block_size` positions, a KV cache reduces the cost of a token to one row. Beyond that, the model sees a
+    sliding window of the last `block_size` tokens. All positions shift, so each token costs a full forward pass.
+    Only the first `vocab_size` logits are used: an imported model may have more ids than its tokenizer.
     """
     if not prompt:
-        raise UserError("the prompt is empty: give at least one token to go on from")
+        raise UserError("the prompt is empty: give at least one token to continue from")
     device = next(model.parameters()).device
     tokens = torch.tensor([list(prompt)], device=device)
     block_size = model.config.block_size

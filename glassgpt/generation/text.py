@@ -1,4 +1,4 @@
-"""Token ids to text, piece by piece."""
+"""Generates text from a model, piece by piece."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glassgpt.tokenizers.stream import StreamDecoder
 
 
 def start_of_text(tokenizer: Tokenizer) -> list[int]:
-    """What an empty prompt begins with: end-of-text where the tokenizer has it, else a new line, else id 0."""
+    """The ids used for an empty prompt: end-of-text if the tokenizer has it, else a new line, else id 0."""
     if END_OF_TEXT in tokenizer.special_tokens:
         return [tokenizer.special_tokens[END_OF_TEXT]]
     try:
@@ -31,7 +31,7 @@ def write(
     max_new_tokens: int,
     generator: torch.Generator,
 ) -> Iterator[str]:
-    """ids to the pieces of text that follow them."""
+    """Yields the text that the model generates after `ids`, piece by piece."""
     decoder = StreamDecoder(tokenizer)
     for id in generate(
         model, ids, config, max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator

@@ -1,1 +1,1 @@
-"""Where it runs: the device, the ranks of a job, and how they share a model."""
+"""The execution environment: the device, the ranks of a job, and parallel training."""

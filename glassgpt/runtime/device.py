@@ -1,4 +1,4 @@
-"""Where and how a model runs: device, precision, compilation, ranks, in one value."""
+"""Device, precision, compilation and ranks of a run, in one `Runtime` value."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from glassgpt.runtime.splitmix import mix
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
 
-# Peak dense bfloat16/float16 rate in FLOP/s by a word of the name torch reports (NVIDIA data sheets, without sparsity).
+# Peak dense bfloat16/float16 FLOP/s, by a word in the name that torch reports (NVIDIA data sheets, without sparsity).
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -47,12 +47,12 @@ PEAK_FLOPS = {
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """Where a run computes, and how. Raises UserError for a name that is unknown."""
+    """Where and how a run computes. Raises UserError for an unknown name."""
 
-    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps; auto: a GPU where there is one
-    dtype: str = "auto"  # auto, float32, tf32, bfloat16, float16: precision of the passes; weights stay float32
+    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps; auto: a GPU if there is one
+    dtype: str = "auto"  # auto, float32, tf32, bfloat16, float16: compute precision; weights stay float32
     compile: bool = False  # use `torch.compile`
-    parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp where there are several
+    parallel: str = "auto"  # how ranks share the work: ddp, fsdp, none; auto: ddp if there are several
     activation_checkpointing: bool = False  # recompute each block in the backward pass: less memory, more time
 
     def __post_init__(self) -> None:
@@ -64,9 +64,9 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, the precision, whether to compile, this process's place among the ranks and how they share the work.
+    """The device, the precision, whether to compile, the ranks of the job and how they share the work.
 
-    `notes` says, one line each, what was asked for and could not be had.
+    `notes` holds one line for each requested setting that is unavailable or slow on this machine.
     """
 
     device: torch.device
@@ -84,22 +84,22 @@ class Runtime:
         return torch.autocast(self.device.type, getattr(torch, self.precision))
 
     def build_scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling for float16, whose small gradients would vanish (Micikevicius et al. 2018); else idle."""
+        """Loss scaling for float16, where small gradients would underflow (Micikevicius et al. 2018); else disabled."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
     def wrap(self, model: nn.Module, loss_function: Callable[[Any, Any], Any], *, in_parts: bool = False) -> nn.Module:
-        """Moves the model to the device and returns the module to call in training: `forward(batch)` gives the loss.
+        """Moves the model to the device and returns the module to call in training: `forward(batch)` returns the loss.
 
-        It shares the model's weights. The layers, from the inside: activation checkpointing, compilation, the loss,
-        ranks. FSDP changes the parameters in place, so the optimizer is built after this. `in_parts` says that the loss
-        calls `features` and `head` instead of the model itself: then the blocks are compiled, each by itself.
+        It shares the model's weights. The wrappers, from inside to outside: activation checkpointing, compilation, the
+        loss, ranks. FSDP changes the parameters in place, so build the optimizer after this call. `in_parts` means that
+        the loss calls `features` and `head` instead of the model itself; then each block is compiled separately.
         """
         if self.activation_checkpointing:
             checkpoint_activations(model)
         called = model
         if self.compile and (in_parts or self.parallel == "fsdp"):
             compile_blocks(model)
-        if self.parallel == "fsdp":  # it moves the parts that it keeps: the whole model may not fit
+        if self.parallel == "fsdp":  # it moves only its own shards: the full model may not fit
             param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
             shard(model, self.device, self.ranks, param_dtype)
         else:
@@ -110,27 +110,27 @@ class Runtime:
         return replicate(with_loss, self.device) if self.parallel == "ddp" else with_loss
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The function, compiled where the model is: what lies between the head and the loss is fused too."""
+        """The function, compiled if the model is compiled, so that operations between head and loss are fused too."""
         return torch.compile(function) if self.compile else function
 
     def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-        """Around a micro-step of what `wrap` returned: whether the ranks exchange their gradients at its end."""
+        """Context for a micro-step of the wrapped module: exchange gradients at its end if `wanted`."""
         return gradient_exchange(parallel, wanted)
 
     def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
-        """Sets torch's generator from (seed, step, micro-step, rank): dropout never depends on what ran before."""
+        """Seeds torch from (seed, step, micro-step, rank), so that dropout does not depend on earlier computation."""
         torch.manual_seed(mix(seed, step, micro_step, self.ranks.rank))
 
     @property
     def peak_flops(self) -> float | None:
-        """FLOP/s that the device could reach in its matrix units at this precision, where it is known."""
+        """Peak matmul FLOP/s of the device at this precision; None if unknown."""
         if self.device.type != "cuda" or self.precision not in ("bfloat16", "float16"):
             return None
         name = torch.cuda.get_device_name(self.device)
         return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
     def describe(self) -> str:
-        """One phrase: device, precision, compilation, ranks."""
+        """A short description: device, precision, compilation, ranks."""
         parts = [describe_device(self.device), self.precision, "compiled" if self.compile else "not compiled"]
         if self.activation_checkpointing:
             parts.append("blocks recomputed")
@@ -148,7 +148,7 @@ def build_runtime(
     parallel: str = "auto",
     activation_checkpointing: bool = False,
 ) -> Runtime:
-    """Resolves the names a user gives. Raises UserError for what is unknown, not here, or does not go together."""
+    """Resolves the names from a config. Raises UserError for unknown, unavailable or incompatible values."""
     place = _find_device(device, ranks)
     if precision not in PRECISIONS:
         raise unknown("machine.dtype", precision, PRECISIONS)
@@ -186,7 +186,7 @@ def _find_device(name: str, ranks: Ranks) -> torch.device:
 
 
 def _gpu_of_rank(index: str, ranks: Ranks) -> str:
-    """Each rank of a node takes a GPU of its own."""
+    """The GPU index of this rank: each rank of a node uses its own GPU."""
     if index and ranks.several:
         raise UserError(f"device 'cuda:{index}' is one GPU for {ranks.world_size} ranks: use --device cuda")
     if ranks.local_rank >= (count := torch.cuda.device_count()):
@@ -198,7 +198,7 @@ def _gpu_of_rank(index: str, ranks: Ranks) -> str:
 
 
 def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
-    """One of PARALLEL that is not auto. Raises UserError for ranks without a way to share, and the other way round."""
+    """Resolves "auto". Raises UserError for combinations that cannot work, such as "ddp" without torchrun."""
     if name not in PARALLEL:
         raise unknown("machine.parallel", name, PARALLEL)
     if name == "auto":
@@ -220,7 +220,7 @@ def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ran
 
 
 def _lacks_compiler(device: torch.device) -> str | None:
-    """What torch.compile would miss on this machine."""
+    """What torch.compile needs and this machine lacks, or None."""
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "no C++ compiler (g++ or clang++) is on the PATH"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
@@ -229,12 +229,12 @@ def _lacks_compiler(device: torch.device) -> str | None:
 
 
 def _count_threads(ranks: Ranks, notes: list[str]) -> None:
-    """torchrun gives each of several ranks one thread; which number is right is the user's to say."""
+    """Notes when ranks use few threads: torchrun sets one thread a rank, and only the user knows the right number."""
     fair = (os.cpu_count() or 1) // ranks.local_world_size
     if ranks.local_world_size > 1 and torch.get_num_threads() < fair:
         notes.append(
-            f"each rank runs {torch.get_num_threads()} of the {fair} threads that are its share of the processor: set"
-            f" OMP_NUM_THREADS={fair} before torchrun for more"
+            f"each rank uses {torch.get_num_threads()} of the {fair} CPU threads available to it: set"
+            f" OMP_NUM_THREADS={fair} before torchrun to use more"
         )
 
 
@@ -260,9 +260,9 @@ def _choose_precision(name: str, device: torch.device, notes: list[str]) -> str:
 
 @contextlib.contextmanager
 def one_thread_for_small(model: nn.Module) -> Iterator[None]:
-    """Runs a pass of few rows on one CPU thread, where the model has fewer than 10M parameters.
+    """Uses one CPU thread for passes of few rows through a model with fewer than 10M parameters.
 
-    Such a pass is over before a second thread has woken up, and on a busy machine the first waits for it.
+    Such a pass ends before a second thread wakes up, and on a busy machine the first thread waits for the second.
     """
     threads = torch.get_num_threads()
     if threads == 1 or sum(parameter.numel() for parameter in model.parameters()) >= 10_000_000:
@@ -276,7 +276,7 @@ def one_thread_for_small(model: nn.Module) -> Iterator[None]:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without, every product is emulated."""
+    """Whether this processor multiplies bfloat16 in hardware; if not, every product is emulated."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -285,7 +285,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """A GPU's name, or how many threads the processor lends."""
+    """The name of a GPU, or the number of CPU threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     n_threads = torch.get_num_threads()
@@ -293,7 +293,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def describe_machine(runtime: Runtime) -> dict[str, Any]:
-    """What a reader of a run needs to know about where it was made."""
+    """The hardware and software on which a run was made, for its record."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),

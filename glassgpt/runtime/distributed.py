@@ -1,8 +1,8 @@
-"""Ranks: the processes of one job, as torchrun starts them. Each of them trains on a slice of every batch.
+"""Ranks: the processes of one job, started by torchrun. Each rank trains on a slice of every batch.
 
-They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table that torchrun
-keeps: the other ranks wait for it, however long it takes. Sums and tensors go through the process group, which detects
-a rank that has died.
+They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table provided by
+torchrun. The other ranks wait for a decision without a time limit. Sums and tensors go through the process group, which
+detects a rank that has died.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-JOIN_SECONDS = 120.0  # from the first rank that is there to the last
-LOST_SECONDS = 50.0  # without an answer a rank is lost; most losses show at once, as a closed connection
-COMPILING_SECONDS = 600.0  # the same where ranks compile, some for minutes longer than others
+JOIN_SECONDS = 120.0  # between the first rank that joins and the last
+LOST_SECONDS = 50.0  # timeout after which a rank counts as lost; most losses show at once, as a closed connection
+COMPILING_SECONDS = 600.0  # the same while ranks compile: some take minutes longer than others
 POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: `rank` of `world_size` in the job, `local_rank` of `local_world_size` on its node.
+    """This process's position: `rank` of `world_size` in the job, `local_rank` of `local_world_size` on its node.
 
-    Without a `store` it is alone, and everything below is done at once, by itself.
+    Without a `store` the process is alone, and every method below returns at once without communication.
     """
 
     rank: int = 0
@@ -66,7 +66,7 @@ class Ranks:
     def on_first(self, work: Callable[[], T]) -> T:
         """Runs `work` on the first rank and returns its result, a JSON value, on every rank. The others wait for it.
 
-        A UserError of `work` is raised on every rank, as ReportedByFirstRank on the others.
+        A UserError from `work` is raised on every rank: unchanged on the first, as ReportedByFirstRank on the others.
         """
         if not self.several:
             return work()
@@ -87,9 +87,9 @@ class Ranks:
     def on_all(self, work: Callable[[], T], *, first_of_node_first: bool = False) -> T:
         """Runs `work` on every rank and returns this rank's own result.
 
-        Where it raises UserError on any rank, all ranks raise: the first of the failing ones its own error, the others
-        ReportedByFirstRank. `work` must not call `on_first` or `on_all` itself. With `first_of_node_first` the other
-        ranks of a node begin once the node's first has finished, so that they find in its cache what it has made there.
+        If it raises UserError on any rank, all ranks raise. The lowest failing rank raises its own error, the others
+        ReportedByFirstRank. `work` must not call `on_first` or `on_all` itself. With `first_of_node_first`, the first
+        rank of a node finishes before the others of that node begin, so that they find its files in the cache.
         """
         if not self.several:
             return work()
@@ -115,7 +115,7 @@ class Ranks:
         return self._reduce(values, dist.ReduceOp.SUM)
 
     def largest(self, value: int) -> int:
-        """The largest of all ranks' values."""
+        """The maximum of `value` over the ranks."""
         return int(self._reduce([value], dist.ReduceOp.MAX)[0])
 
     def _reduce(self, values: list[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
@@ -126,12 +126,12 @@ class Ranks:
         return tensor.tolist()
 
     def broadcast(self, tensor: Tensor) -> None:
-        """Overwrites the tensor with the first rank's."""
+        """Overwrites the tensor with that of the first rank."""
         if self.several:
             dist.broadcast(tensor, 0)
 
     def connect(self, device: torch.device, *, compiling: bool) -> None:
-        """Lets the ranks exchange tensors, by NCCL between GPUs and by gloo between CPUs, until `together` ends."""
+        """Starts the process group (NCCL between GPUs, gloo between CPUs), which `together` ends."""
         if self.store is None:
             return
         dist.init_process_group(
@@ -144,10 +144,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """The block in which the ranks work as one job: the connection ends with it.
+        """Context in which the ranks work as one job; the connection closes at its end.
 
-        Raises RankLost, in the place of the library's own error, where another rank has died. A UserError of another
-        rank than the first names the rank.
+        Raises RankLost, instead of the library's own error, if another rank has died. A UserError raised on a rank
+        other than the first names that rank.
         """
         if self.store is None:
             yield
@@ -155,15 +155,15 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if not (self.several and _is_of_exchange(error)):
+            if not (self.several and _is_network_error(error)):
                 raise
             reason = str(error).strip().splitlines()[0]
             raise RankLost(
-                f"rank {self.rank} has lost the other ranks: one of them ended, or the network failed ({reason});"
-                " read its own message, then give the same command with --resume"
+                f"rank {self.rank} has lost the other ranks: one of them exited, or the network failed ({reason});"
+                " read that rank's own message, then run the same command with --resume"
             ) from None
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # they hold what is left of the model's wrapper
+            traceback.clear_frames(error.__traceback__)  # they hold references to the wrapped model
             _disconnect()
             if not self.first and isinstance(error, UserError) and not isinstance(error, ReportedByFirstRank):
                 raise UserError(f"rank {self.rank}: {error}") from None
@@ -171,7 +171,7 @@ class Ranks:
         _disconnect()
 
     def _next_key(self, kind: str) -> tuple[Store, str]:
-        """The key of the next exchange: every rank comes to the same ones in the same order."""
+        """The key of the next exchange. Every rank makes the same exchanges in the same order, so the keys match."""
         assert self.store is not None  # torchrun's ranks have one
         return self.store, f"{kind} {self.store.add(f'{kind} seen by {self.rank}', 1)}"
 
@@ -180,9 +180,9 @@ ALONE = Ranks()
 
 
 def join_ranks() -> Ranks:
-    """This process's place in the job that torchrun has started; ALONE where nothing of torchrun's is set.
+    """This process's position in the job that torchrun started; ALONE if torchrun's variables are not set.
 
-    Raises UserError for variables that are not whole, and where the other ranks cannot be reached.
+    Raises UserError if variables are missing or invalid, or if the other ranks cannot be reached.
     """
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} & os.environ.keys():
         return ALONE
@@ -208,7 +208,7 @@ def join_ranks() -> Ranks:
             f"rank {place.rank} of {world_size} cannot reach the others at {address}: {str(error).splitlines()[0]};"
             " start all of them with torchrun, or unset RANK and WORLD_SIZE to train alone"
         ) from None
-    times = store.add(f"joins of {place.rank}", 1)  # a program may train twice, each time with keys of its own
+    times = store.add(f"joins of {place.rank}", 1)  # a program may train twice; each run needs its own keys
     return Ranks(**{**place.__dict__, "store": PrefixStore(f"glassgpt {times}", store)})
 
 
@@ -226,20 +226,20 @@ def _publish(store: Store, key: str, value: Any) -> None:
 
 
 def _wait_for(store: Store, key: str) -> Any:
-    """The JSON value of a key, once it is there. It polls, because a blocking call would not let signals through."""
+    """Waits for a key and returns its JSON value. It polls, because a blocking call would delay signal handlers."""
     while not store.check([key]):
         time.sleep(POLL_SECONDS)
     return json.loads(store.get(key))
 
 
 def _disconnect() -> None:
-    """Ends the process group, and its threads with it: one that is alive when Python ends would abort the process."""
+    """Ends the process group and its threads. A thread still alive when Python exits would abort the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
-        gc.collect()  # a model's wrapper, which holds the group too, is part of a circle
+        gc.collect()  # the wrapped model also refers to the group, and is part of a reference cycle
 
 
-def _is_of_exchange(error: RuntimeError) -> bool:
-    """Whether the error is the network's: gloo raises plain RuntimeErrors, which only their words tell apart."""
+def _is_network_error(error: RuntimeError) -> bool:
+    """Whether a network failure caused the error. gloo raises plain RuntimeErrors, so only the message tells."""
     words = r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out waiting"
     return isinstance(error, dist.DistError) or re.search(words, str(error)) is not None

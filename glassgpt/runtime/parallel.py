@@ -1,7 +1,7 @@
-"""How a model runs on many devices. Its parameters keep their names and, in files, their shapes.
+"""Runs a model on several devices: DDP, FSDP, activation checkpointing, compilation of blocks.
 
-Everything here relies on one thing: `model.blocks`, a list. Sharded parameters are DTensors: a rank holds a part of
-each.
+Parameters keep their names, and in files also their shapes. Everything here relies only on `model.blocks`, a list.
+Sharded parameters are DTensors: each rank holds a part of each one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from glassgpt.runtime.distributed import Ranks
 
 
 class ModelWithLoss(nn.Module):
-    """A model and the loss that is computed with it, as one module: `forward(batch)` gives the loss.
+    """A model and its loss function as one module: `forward(batch)` returns the loss.
 
-    DDP must wrap the call that begins and ends with the loss. A loss may call `features` and `head` of the model, and
-    DDP prepares the exchange of gradients only around the forward pass of the module that it wraps.
+    DDP prepares the gradient exchange only in the `forward` of the module that it wraps. A loss may call the model's
+    `features` and `head` directly, so DDP must wrap the complete loss computation.
     """
 
     def __init__(self, model: nn.Module, loss_function: Callable[[Any, Any], Any]) -> None:
@@ -37,28 +37,28 @@ class ModelWithLoss(nn.Module):
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keeps only each block's input for the backward pass, which runs the block again (Chen et al. 2016).
+    """Saves only each block's input for the backward pass, which recomputes the block (Chen et al. 2016).
 
-    Dropout draws the same numbers again. It changes how a block is called, not what it is: names stay.
+    Dropout draws the same numbers again. Only `block.forward` is replaced, so parameter names do not change.
     """
     for block in blocks_of(model):
-        block.forward = partial(_recomputed, block.forward)
+        block.forward = partial(_checkpointed, block.forward)
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compiles each block by itself: around them the shards of the next one are fetched."""
+    """Compiles each block separately, because FSDP gathers the next block's parameters between them."""
     for block in blocks_of(model):
         block.compile()
 
 
 def replicate(model: nn.Module, device: torch.device) -> nn.Module:
-    """A wrapper that averages the gradients over the ranks while they are computed (DDP, Li et al. 2020)."""
+    """A wrapper that averages gradients over the ranks during the backward pass (DDP, Li et al. 2020)."""
     return DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
@@ -67,10 +67,10 @@ def replicate(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: torch.dtype | None) -> None:
-    """Splits every parameter over the ranks, in place; a block is whole only while it runs (FSDP, Zhao et al. 2023).
+    """Shards every parameter over the ranks, in place; a block is gathered only while it runs (FSDP, Zhao et al. 2023).
 
-    The optimizer must be built afterwards: it then holds a part too. With a `param_dtype` the parts are put together,
-    and the products computed, in it; gradients are averaged in float32.
+    The optimizer must be built afterwards, so that its state is sharded too. With a `param_dtype`, parameters are
+    gathered and matrix products computed in that dtype; gradients are averaged in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -82,37 +82,37 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    # A loss may call `features` and then `head`. What belongs to no block stays whole from `features` on until the
-    # backward pass, so `head` finds it: registered too, each call of it would exchange these gradients once more.
+    # A loss may call `features` and then `head`. Parameters outside the blocks stay gathered from `features` until the
+    # backward pass, so `head` can use them. If `head` were registered too, each call would repeat their exchange.
     register_fsdp_forward_method(model, "features")
 
 
 def blocks_of(model: nn.Module) -> Iterable[nn.Module]:
-    """The blocks of a model; none where it has no depth, as a table of bigrams."""
+    """The blocks of a model; empty for a model without blocks, such as the bigram table."""
     blocks: Iterable[nn.Module] = getattr(model, "blocks", ())
     return blocks
 
 
 def gradient_exchange(parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """Around a forward and backward pass: whether gradients are exchanged at its end, or only added up here."""
+    """Context for a forward and backward pass: exchange gradients at its end if `wanted`, else accumulate locally."""
     if isinstance(parallel, DistributedDataParallel):
         return contextlib.nullcontext() if wanted else parallel.no_sync()
-    set_exchange = getattr(getattr(parallel, "model", None), "set_requires_gradient_sync", None)  # of FSDP
+    set_exchange = getattr(getattr(parallel, "model", None), "set_requires_gradient_sync", None)  # a method of FSDP
     if set_exchange is not None:
         set_exchange(wanted)
     return contextlib.nullcontext()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded. Every rank must call it."""
-    whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-    return whole
+    """The full tensor, gathered from all ranks if it is sharded. Every rank must call it."""
+    full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return full
 
 
 def distribute(tensor: Tensor, like: Tensor, ranks: Ranks) -> Tensor:
-    """The first rank's tensor on every rank: sharded as `like` is where it has its shape, else whole.
+    """The first rank's tensor on every rank: sharded like `like` if the shapes match, else replicated.
 
-    The other ranks' tensors only say shape and type.
+    On the other ranks, `tensor` only gives the shape and dtype.
     """
     tensor = tensor.to(like.device)
     if is_sharded(like) and tensor.shape == like.shape:
@@ -125,5 +125,5 @@ def distribute(tensor: Tensor, like: Tensor, ranks: Ranks) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, told without the import, which takes a second."""
+    """Whether it is a DTensor. It avoids importing DTensor, which takes a second."""
     return hasattr(tensor, "full_tensor")

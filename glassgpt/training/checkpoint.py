@@ -1,9 +1,9 @@
-"""Checkpoints: folders of safetensors and JSON, written whole or not at all.
+"""Checkpoints: folders of safetensors and JSON files, written atomically.
 
 checkpoints/step-00000500/
     model.safetensors       the weights
-    optimizer.safetensors   the optimizer's state, by parameter; only where training can be resumed from
-    stage.safetensors       what the next batches depend on, such as rollouts; only where a stage has such a state
+    optimizer.safetensors   the optimizer's state, by parameter; only in a resumable checkpoint
+    stage.safetensors       what the next batches depend on, such as rollouts; only if the stage has such a state
     state.json              step, tokens seen, score, loss scale, checksums
 """
 
@@ -39,7 +39,7 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk. `state` is what `write_checkpoint` was given, with `step` in it."""
+    """A checkpoint on disk. `state` is the dict passed to `write_checkpoint`, including `step`."""
 
     path: Path
     state: dict[str, Any]
@@ -54,14 +54,14 @@ class Checkpoint:
 
     @property
     def best(self) -> Best:
-        """By which figure the checkpoints of this run are compared."""
+        """The figure by which the checkpoints of this run are compared."""
         found = self.state.get("best")
-        return Best("val/loss") if found is None else Best(**found)  # before stages there was but one
+        return Best("val/loss") if found is None else Best(**found)  # runs made before stages had only this one
 
     @property
     def score(self) -> float | None:
-        """That figure. None where it was not measured or is not finite: NaN would compare as best and as worst."""
-        score = self.state.get("score", self.state.get("val_loss"))  # its name before there were stages
+        """The value of that figure. None if it was not measured or is not finite: comparisons with NaN mean nothing."""
+        score = self.state.get("score", self.state.get("val_loss"))  # its name before stages existed
         return score if score is not None and math.isfinite(score) else None
 
 
@@ -75,9 +75,9 @@ def gather_checkpoint(
     *,
     stage_state: Mapping[str, Tensor] | None = None,
 ) -> Files:
-    """What a checkpoint holds, as whole tensors on the first rank; nothing on the others, which must call it too.
+    """The contents of a checkpoint as full tensors on the first rank; empty on the others, which must call it too.
 
-    Without an optimizer only the weights.
+    Without an optimizer, only the weights.
     """
     files = {MODEL: _gather(model.state_dict(), ranks)}
     if optimizer is not None:
@@ -88,23 +88,23 @@ def gather_checkpoint(
 
 
 def _gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    whole: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = full_tensor(tensor)
         if ranks.first:
-            whole[name] = value.cpu() if ranks.several else value
-    return whole
+            gathered[name] = value.cpu() if ranks.several else value
+    return gathered
 
 
 def write_checkpoint(folder: Path, files: Files, state: dict[str, Any]) -> Checkpoint:
-    """Writes `folder/step-…` for `state["step"]`, whole or not at all. Raises UserError when the disk refuses.
+    """Writes `folder/step-…` for `state["step"]` atomically. Raises UserError if it cannot be written.
 
-    A kill or a full disk at any moment leaves the checkpoints of earlier steps as they were.
+    A kill or a full disk at any moment leaves the checkpoints of earlier steps intact.
     """
     target = folder / f"step-{state['step']:08d}"
     state = {"format": FORMAT, **state}
     try:
-        # The same step may have been saved before: the same weights, perhaps without the optimizer.
+        # The same step may exist already: the same weights, perhaps without the optimizer.
         with replacing_folder(target) as temporary:
             for file, tensors in files.items():
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file)
@@ -113,21 +113,21 @@ def write_checkpoint(folder: Path, files: Files, state: dict[str, Any]) -> Check
             (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"cannot save {target}: {_reason(error)}; what was saved before is unharmed: make room, then give the same"
-            " command with --resume"
+            f"cannot save {target}: {_reason(error)}; earlier checkpoints are intact: free some disk space, then run"
+            " the same command with --resume"
         ) from None
     return Checkpoint(target, state)
 
 
 def record_score(checkpoint: Checkpoint, score: float | None) -> None:
-    """Adds the score to a checkpoint that was written before it was known, or takes it away."""
+    """Sets the score of a checkpoint that was already written, or removes it (None)."""
     state = {**checkpoint.state, "score": score}
     state["checksums"] = {**state["checksums"], STATE: _state_checksum(state)}
     write_text(checkpoint.path / STATE, json.dumps(state, indent=1) + "\n")
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Every whole checkpoint under `folder`, by step. Raises UserError for one whose state cannot be read."""
+    """All complete checkpoints in `folder`, sorted by step. Raises UserError if the state of one cannot be read."""
     paths = sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
     return sorted((Checkpoint(path, _read_state(path)) for path in paths), key=lambda checkpoint: checkpoint.step)
 
@@ -148,7 +148,7 @@ def load_model_weights(checkpoint: Checkpoint, model: nn.Module, ranks: Ranks = 
 def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = _load_tensors(checkpoint, MODEL)
     for name in sorted(expected.keys() ^ tensors.keys()):
-        raise UserError(f"{checkpoint.path / MODEL}: tensor {name} is {'missing' if name in expected else 'surplus'}")
+        raise UserError(f"{checkpoint.path / MODEL}: tensor {name} is {'missing' if name in expected else 'extra'}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise UserError(
@@ -161,7 +161,7 @@ def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[s
 def load_optimizer_state(
     checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
 ) -> None:
-    """Restores what the checkpoint holds of the optimizer, on each parameter's device, sharded as it is.
+    """Restores the optimizer state, on the device of each parameter and sharded like it.
 
     The first rank reads it, every rank must call it.
     """
@@ -175,7 +175,7 @@ def load_optimizer_state(
 
 
 def load_stage_state(checkpoint: Checkpoint, ranks: Ranks = ALONE) -> dict[str, Tensor]:
-    """What `save_checkpoint` kept of the stage, whole on every rank and on the CPU; nothing where it holds none."""
+    """The saved state of the stage, as full CPU tensors on every rank; empty if the checkpoint has none."""
     if STAGE not in checkpoint.state["checksums"]:
         return {}
     state = {}
@@ -186,7 +186,7 @@ def load_stage_state(checkpoint: Checkpoint, ranks: Ranks = ALONE) -> dict[str, 
 
 
 def _read_on_first(checkpoint: Checkpoint, file: str, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file by name, as the first rank reads them; on the others empty ones of that shape and type."""
+    """Yields name and tensor; the first rank reads the file, the others get empty tensors of that shape and dtype."""
     tensors: dict[str, Tensor] = {}
 
     def read() -> list[tuple[str, list[int], str]]:
@@ -199,7 +199,7 @@ def _read_on_first(checkpoint: Checkpoint, file: str, ranks: Ranks) -> Iterator[
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat tensors named `parameter/key`, which do not depend on the order of its groups."""
+    """The optimizer's state as a flat dict of `parameter/key`, independent of the order of its groups."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -208,12 +208,12 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
-    """Keeps the last `keep_last` checkpoints whole, the best and those of `snapshots` as weights, and no others."""
+    """Keeps the last `keep_last` checkpoints resumable, the best and `snapshots` as weights only; deletes the rest."""
     checkpoints = list_checkpoints(folder)
-    whole = [checkpoint for checkpoint in checkpoints if checkpoint.resumable]
+    resumable = [checkpoint for checkpoint in checkpoints if checkpoint.resumable]
     best = best_checkpoint(checkpoints)
     for checkpoint in checkpoints:
-        if checkpoint in whole[-keep_last:]:
+        if checkpoint in resumable[-keep_last:]:
             continue
         if checkpoint.step in snapshots or checkpoint is best:
             with _removing(checkpoint.path):
@@ -224,7 +224,7 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
 
 
 def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one with the best score, the earlier of equals; None where none was measured."""
+    """The checkpoint with the best score, the earliest if several are equal; None if no score was measured."""
     best: Checkpoint | None = None
     for checkpoint in checkpoints:
         score = checkpoint.score
@@ -234,13 +234,13 @@ def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 
 
 def discard(path: Path) -> None:
-    """Removes a checkpoint. Raises UserError where the disk refuses."""
+    """Removes a checkpoint. Raises UserError if it cannot be removed."""
     with _removing(path):
         _hide(path)
 
 
 def _hide(path: Path) -> None:
-    """Removes a folder: first from sight, by a rename that cannot be half done, then from the disk."""
+    """Removes a folder: first renames it, which is atomic, then deletes it."""
     hidden = path.with_name(f".tmp-discarded-{path.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
@@ -253,12 +253,12 @@ def _removing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot remove what is no longer kept in {path}: {_reason(error)}; once it can be, go on with --resume"
+            f"cannot remove old checkpoint files in {path}: {_reason(error)}; fix that, then continue with --resume"
         ) from None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Clears what a killed process was writing."""
+    """Removes temporary folders that a killed process left behind."""
     for path in folder.glob(".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -269,9 +269,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         state = json.loads(file.read_text(encoding="utf-8"))
         found = state["format"]
         if found == FORMAT and state["checksums"][STATE] != _state_checksum(state):
-            raise ValueError("it is not as it was written")
+            raise ValueError("its checksum does not match")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove the folder {path} to go on without it") from None
+        raise UserError(f"{file} is damaged ({error}); remove the folder {path} to continue without it") from None
     if found != FORMAT:
         raise UserError(f"{file} has format {found}, this version of glassgpt reads format {FORMAT}")
     return dict(state)
@@ -282,8 +282,8 @@ def _load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     try:
         if _checksum(file) != checkpoint.state["checksums"].get(name):
             raise UserError(
-                f"{file} is damaged: its checksum is not the one in {STATE}; use another checkpoint, or"
-                f" remove the folder {checkpoint.path} to go on without it"
+                f"{file} is damaged: its checksum does not match the one in {STATE}; use another checkpoint, or"
+                f" remove the folder {checkpoint.path} to continue without it"
             )
         return load_file(file)
     except (OSError, safetensors.SafetensorError, KeyError) as error:
@@ -299,7 +299,7 @@ def _checksum(file: Path) -> str:
 
 
 def _state_checksum(state: dict[str, Any]) -> str:
-    """Over the values of a state, as JSON writes them, without this very checksum."""
+    """Checksum of the state's JSON, excluding the checksum itself."""
     files = {name: value for name, value in state["checksums"].items() if name != STATE}
     return f"crc32:{zlib.crc32(json.dumps({**state, 'checksums': files}).encode()):08x}"
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps while it trains: the same answer on every rank."""
+"""Saves, restores and deletes the checkpoints of a run, consistently on every rank."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from glassgpt.training.checkpoint import (
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run saves its state, and what it keeps of it. Raises UserError for a value out of range."""
+    """When a run saves checkpoints, and which it keeps. Raises UserError for a value out of range."""
 
     every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
     keep_last: int = 2  # how many of the newest checkpoints stay resumable
-    snapshots: int = 20  # log-spaced steps whose weights are kept, to see how the model learned
+    snapshots: int = 20  # log-spaced steps whose weights are kept, to study how the model learned
 
     def __post_init__(self) -> None:
         check_least("checkpoint", self, {"every": 0, "keep_last": 1, "snapshots": 0})
 
 
 class CheckpointManager:
-    """The checkpoints below `folder`. Only the first rank reads and writes the disk; every rank calls every method."""
+    """The checkpoints in `folder`. Only the first rank reads and writes the disk; every rank calls every method."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class CheckpointManager:
         self._resumable: set[int] = set()
 
     def look(self) -> None:
-        """Reads which checkpoints there are."""
+        """Refreshes the list of checkpoints on disk."""
 
         def read() -> list[tuple[str, dict[str, Any], bool]]:
             found = list_checkpoints(self._folder)
@@ -67,20 +67,20 @@ class CheckpointManager:
         self._resumable = {state["step"] for _, state, resumable in found if resumable}
 
     def is_resumable(self, step: int) -> bool:
-        """Whether training can go on from that step. `Checkpoint.resumable` would look at this rank's own disk."""
+        """Whether training can resume from that step. `Checkpoint.resumable` would check this rank's own disk."""
         return step in self._resumable
 
     def find(self, step: int) -> Checkpoint | None:
-        """The checkpoint of a step."""
+        """The checkpoint of a step, or None."""
         return next((checkpoint for checkpoint in self._known if checkpoint.step == step), None)
 
     @property
     def best(self) -> Checkpoint | None:
-        """The one with the best score."""
+        """The checkpoint with the best score, or None."""
         return best_checkpoint(self._known)
 
     def save(self, state: dict[str, Any], *, resumable: bool, stage_state: Mapping[str, Tensor]) -> None:
-        """Writes a checkpoint, `resumable` with the optimizer, and removes those that need not be kept."""
+        """Writes a checkpoint, with the optimizer if `resumable`, and deletes checkpoints that are no longer needed."""
         optimizer = self._optimizer if resumable else None
         files = gather_checkpoint(self._model, optimizer, self._ranks, stage_state=stage_state)
 
@@ -92,7 +92,7 @@ class CheckpointManager:
         self.look()
 
     def record_score(self, checkpoint: Checkpoint, score: float) -> None:
-        """Adds the score to a checkpoint that is there."""
+        """Sets the score of an existing checkpoint."""
         self._ranks.on_first(lambda: record_score(checkpoint, score))
         self.look()
 
@@ -107,9 +107,9 @@ class CheckpointManager:
 
 
 def snapshot_steps(max_steps: int, count: int) -> set[int]:
-    """About `count` steps from 0 to `max_steps`, spaced evenly in the logarithm: most is learned early.
+    """About `count` log-spaced steps from 0 to `max_steps`, because a model learns most early.
 
-    Step 0 is always one of them: how a run began can always be looked at.
+    Step 0 is always included, so that the initial weights can be inspected.
     """
     if count < 2:
         return {0}

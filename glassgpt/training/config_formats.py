@@ -1,4 +1,4 @@
-"""Settings as earlier versions wrote them: the config.toml of older formats, and old names in recipes and `--set`."""
+"""Migrates settings of earlier versions: older config.toml formats, and old names in recipes and `--set`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from glassgpt.errors import UserError
 
 Sections = dict[str, dict[str, Any]]
 
-FORMAT = 3  # of the config.toml that is written
-NO_STAGE = "none"  # the run.stage of weights from elsewhere, which nothing here has trained
+FORMAT = 3  # of the config.toml that this version writes
+NO_STAGE = "none"  # the run.stage of imported weights, which were not trained here
 
 
 @dataclass(frozen=True)
 class FormatChange:
-    """What one format changed in the one before it, by "section.field"."""
+    """What a format changed relative to the previous one, by "section.field"."""
 
-    added: Mapping[str, Any] = field(default_factory=dict)  # the value with which an older run was made
+    added: Mapping[str, Any] = field(default_factory=dict)  # the value that older runs used
     renamed: Mapping[str, str] = field(default_factory=dict)  # old name → new name
-    unset: Mapping[str, Any] = field(default_factory=dict)  # by the new name: the value that stood for "not set"
+    unset: Mapping[str, Any] = field(default_factory=dict)  # by the new name: the old value that meant "not set"
 
 
 CHANGES = {
@@ -78,9 +78,9 @@ CHANGES = {
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The contents of a run's config.toml, which lies in the run's folder; an older format becomes today's.
+    """Reads the config.toml in a run folder and migrates an older format to the current one.
 
-    Raises UserError for a file that is missing or not TOML. Whether it is complete is not checked.
+    Raises UserError for a file that is missing or not TOML. It does not check for missing fields.
     """
     contents = read_toml(path)
     found: Any = contents.get("format")
@@ -93,14 +93,14 @@ def read_config(path: Path) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     for number in range(found + 1, FORMAT + 1):
-        sections = _changed(sections, CHANGES[number])
+        sections = _migrated(sections, CHANGES[number])
     if found < 3 and (path.parent / "origin.json").exists() and not (path.parent / "data.json").exists():
-        sections["run"]["stage"] = NO_STAGE  # these formats said it only by the files of a run
+        sections["run"]["stage"] = NO_STAGE  # these formats showed it only by the files in the run folder
     return {"format": FORMAT, **sections}
 
 
-def _changed(sections: Sections, change: FormatChange) -> Sections:
-    """The sections of one format as the next has them; what is missing stays missing."""
+def _migrated(sections: Sections, change: FormatChange) -> Sections:
+    """Migrates sections from one format to the next; missing fields stay missing."""
     changed: Sections = {name: {} for name in sections}
     for section, fields in sections.items():
         for name, value in fields.items():
@@ -124,15 +124,15 @@ def _is_unset(change: FormatChange, path: str, value: Any) -> bool:
 
 
 def check_section(name: str, fields: Any) -> None:
-    """Raises UserError for a value where a section belongs."""
+    """Raises UserError if there is a value instead of a section."""
     if not isinstance(fields, Mapping):
         raise UserError(f"{name} = {fields!r} is not a section: write [{name}] and its fields below it")
 
 
 def current_setting(path: str, value: Any, note: Callable[[str], None]) -> tuple[str, Any]:
-    """A setting under today's name and with today's value, whatever version it was written for.
+    """Translates a setting of any version to its current name and value.
 
-    `note` gets one line where that makes a difference.
+    `note` receives one line if the name or the value changed.
     """
     new_path, new_value = path, value
     for change in CHANGES.values():
@@ -147,11 +147,11 @@ def current_setting(path: str, value: Any, note: Callable[[str], None]) -> tuple
 
 
 def current_settings(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """`current_setting` of each. Raises UserError where a field is given by its old and by its new name."""
+    """`current_setting` for each setting. Raises UserError if a field is given under its old and its new name."""
     current: dict[str, Any] = {}
     for path, value in settings.items():
         new_path, new_value = current_setting(path, value, note)
         if new_path in current:
-            raise UserError(f"{new_path} is given twice, by its old name too: leave one of them out")
+            raise UserError(f"{new_path} is given twice, once under its old name: remove one of them")
         current[new_path] = new_value
     return current

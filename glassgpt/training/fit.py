@@ -1,4 +1,4 @@
-"""batches → weights. The one loop: all training calls `fit`, with other batches and another loss."""
+"""The training loop. Every kind of training calls `fit`, with its own batches and loss."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import full_tensor
 from glassgpt.training.losses import Loss, MicroBatch
 
-MAX_SKIPPED = 5  # steps in a row that may have a non-finite loss or gradient
+MAX_SKIPPED = 5  # consecutive steps with a non-finite loss or gradient before training stops
 OVERFLOW = "float16 overflow"  # skipped too, but expected: the loss scale was too high and has been halved
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """How far training has come. `step` counts optimizer steps done, skipped ones included."""
+    """Training progress. `step` counts finished optimizer steps, including skipped ones."""
 
     step: int = 0
     tokens_seen: int = 0
@@ -32,18 +32,18 @@ class TrainState:
 class StepResult:
     """One optimizer step, the same on every rank."""
 
-    loss: float  # the sum of the losses over the weight of the whole batch: nats per trained-on token
+    loss: float  # sum of losses / weight of the global batch: nats per trained-on token
     grad_norm: float  # global, before clipping
-    lr: float  # before the factors of the parameter groups
-    tokens: int  # of all ranks
+    lr: float  # before the lr_factor of a parameter group
+    tokens: int  # over all ranks
     seconds: float
     skipped: str | None = None  # why the step was not applied
-    figures: Mapping[str, float] = field(default_factory=dict)  # what the loss measured beside it, by name
+    figures: Mapping[str, float] = field(default_factory=dict)  # other metrics that the loss function reports, by name
 
 
 @dataclass(frozen=True)
 class Update:
-    """What `train_step` did, the same on every rank; see `StepResult`."""
+    """The result of `train_step`, the same on every rank; see `StepResult`."""
 
     loss: float
     grad_norm: float
@@ -74,13 +74,13 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Trains what `runtime.wrap` returned until `max_steps` or told to stop. Returns how far it came.
+    """Trains the module returned by `runtime.wrap` up to `max_steps`, or until told to stop. Returns the new state.
 
-    `batches(step)` gives this rank's micro-batches of a step, as many on every rank. `lr_at(step)` gives the learning
-    rate; a parameter group with an `lr_factor` takes it times that factor. `expected_weight` is about the weight of one
-    rank's batch, see `train_step`. `on_step` sees every finished step; it may evaluate, save and print. `should_stop`
-    must answer the same on every rank. When `interrupted` is true on one rank, all stop after the step in which they
-    learn of it. Raises `Diverged` on every rank after MAX_SKIPPED steps in a row that could not be applied.
+    `batches(step)` returns this rank's micro-batches of a step, as many on every rank. `lr_at(step)` returns the
+    learning rate, which a parameter group multiplies by its `lr_factor`, if any. `expected_weight` approximates the weight of one
+    rank's batch, see `train_step`. `on_step` is called after every step; it may evaluate, save and print. `should_stop`
+    must return the same value on every rank. If `interrupted` is true on one rank, all ranks stop after the step in
+    which they learn of it. Raises `Diverged` on every rank after MAX_SKIPPED consecutive steps could not be applied.
     """
     alone = not runtime.ranks.several
     stopping = alone and interrupted()
@@ -105,9 +105,9 @@ def fit(
         on_step(state, result)
         if state.skipped_in_row >= MAX_SKIPPED:
             raise Diverged(
-                f"training stopped at step {state.step}: {MAX_SKIPPED} steps in a row had a {skipped}, and none of them"
-                " was applied; look at the learning rate (optimizer.lr), the warm-up (schedule.warmup_steps), the"
-                " precision (--dtype float32) and the last lines of metrics.jsonl"
+                f"training stopped at step {state.step}: {MAX_SKIPPED} steps in a row had a {skipped} and were not"
+                " applied; check the learning rate (optimizer.lr), the warm-up (schedule.warmup_steps), the precision"
+                " (--dtype float32) and the last lines of metrics.jsonl"
             )
         stopping = interrupted() if alone else update.interrupted
     return state
@@ -126,12 +126,12 @@ def train_step(
     expected_weight: float,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Update:
-    """One update from one global batch, of which `micro_batches` is this rank's part.
+    """One optimizer step on a global batch; `micro_batches` is this rank's part of it.
 
-    The gradient is that of (sum of all losses) / (weight of the whole batch), however the batch is cut into ranks and
-    micro-batches. The weight is known only at the end, when it has been added up over the ranks. Until then the losses
-    are divided by `expected_weight`, a positive constant that is the same on all ranks: it keeps float16 gradients in
-    range and has no other effect. Ranks exchange gradients once, and all sums once.
+    The gradient is that of (sum of all losses) / (weight of the global batch), however the batch is split into ranks
+    and micro-batches. The weight is known only at the end, after a sum over the ranks. Until then, losses are divided
+    by `expected_weight`, a positive constant that is the same on all ranks. It keeps float16 gradients in range and has
+    no other effect. Ranks exchange gradients once, and all sums once.
     """
     optimizer.zero_grad(set_to_none=True)
     losses: list[Loss] = []
@@ -142,13 +142,13 @@ def train_step(
                 loss: Loss = parallel(batch)
             scaler.scale(loss.sum / expected_weight).backward()
         losses.append(replace(loss, sum=loss.sum.detach()))
-    total, weight, tokens, asked, figures = _add_up(losses, micro_batches, interrupted(), runtime)
+    total, weight, tokens, stop_requested, figures = _add_up(losses, micro_batches, interrupted(), runtime)
     if weight == 0:
-        return Update(math.nan, 0.0, tokens, figures, "batch without a trained-on target", asked)
+        return Update(math.nan, 0.0, tokens, figures, "batch without a trained-on target", stop_requested)
 
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    scale = expected_weight * runtime.ranks.world_size  # the exchange has averaged over the ranks
+    scale = expected_weight * runtime.ranks.world_size  # the exchange averaged the gradients over the ranks
     if weight != scale:
         torch._foreach_mul_(gradients, scale / weight)
     norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
@@ -162,31 +162,31 @@ def train_step(
             torch._foreach_mul_(gradients, grad_clip / (grad_norm + 1e-6))
         scaler.step(optimizer)
     if scaler.is_enabled():
-        # An overflow is how the scaler finds its scale: it halves and goes on, as long as there is something to halve.
+        # Overflow is how the scaler finds its scale: while the scale is above 1, it is halved and training continues.
         if skipped == "non-finite gradient" and scaler.get_scale() > 1.0:
             skipped = OVERFLOW
         scaler.update()
-    return Update(mean, grad_norm, tokens, figures, skipped, asked)
+    return Update(mean, grad_norm, tokens, figures, skipped, stop_requested)
 
 
 def _add_up(
     losses: Sequence[Loss], micro_batches: Sequence[MicroBatch], interrupted: bool, runtime: Runtime
 ) -> tuple[float, float, int, bool, dict[str, float]]:
-    """Over micro-batches and ranks: the sum of the losses, their weight, tokens, whether to stop, and the figures."""
+    """Totals over micro-batches and ranks: sum of losses, weight, tokens, whether to stop, and the figures."""
     sums = torch.stack([loss.sum for loss in losses])
     weights: float | Tensor = 0.0
     for loss in losses:
         weights = weights + loss.weight
     names = list(losses[0].figures)
     parts = [float(value) for name in names for value in _sum_figure(losses, name)]
-    own = [float(sums.cpu().double().sum()), float(weights)]  # the one wait for a GPU
+    own = [float(sums.cpu().double().sum()), float(weights)]  # waits for a GPU
     own += [sum(batch.n_tokens for batch in micro_batches), float(interrupted), *parts]
-    total, weight, tokens, asked, *parts = runtime.ranks.sum(own)
+    total, weight, tokens, stop_requests, *parts = runtime.ranks.sum(own)
     figures = {
         name: figure_sum / figure_weight if figure_weight else math.nan
         for name, figure_sum, figure_weight in zip(names, parts[::2], parts[1::2], strict=True)
     }
-    return total, weight, int(tokens), asked > 0, figures
+    return total, weight, int(tokens), stop_requests > 0, figures
 
 
 def _sum_figure(losses: Sequence[Loss], name: str) -> tuple[Tensor | float, Tensor | float]:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, save, leave."""
+"""Handles SIGINT and SIGTERM, so that training finishes the step and saves before it exits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class Interrupt:
-    """While the `with` block runs, the first SIGINT or SIGTERM is only noted; a second SIGINT stops at once.
+    """Inside the `with` block, the first SIGINT or SIGTERM is only recorded; a second SIGINT stops at once.
 
-    Outside the main thread, where Python allows no signal handlers, nothing is caught and `signal` stays None.
+    Outside the main thread Python allows no signal handlers: nothing is caught and `signal` stays None.
     """
 
     def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
@@ -23,7 +23,7 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored, or not Python's: left so
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored, or not Python's: keep
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -1,4 +1,4 @@
-"""batches → loss. A loss function returns a sum and its weight: the step divides by the weight of the whole batch."""
+"""Loss functions. Each returns a sum and a weight; the step divides by the weight of the global batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from glassgpt.models.context import Documents
 
 
 class MicroBatch(Protocol):
-    """What the loop asks of a micro-batch. Everything else in it is between a stage and its own loss."""
+    """What the training loop needs from a micro-batch. All other contents concern only a stage and its loss."""
 
     @property
     def n_tokens(self) -> int:
-        """The tokens that it adds to `tokens_seen`."""
+        """The number of tokens that it adds to `tokens_seen`."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a loss function makes of a micro-batch.
+    """The result of a loss function on a micro-batch.
 
-    `sum` is a scalar with a gradient. `weight` is what it is divided by, once both are added up over all micro-batches
-    and ranks: for a mean over tokens their number. `figures` are measured beside it, by name, each as a detached
-    (sum, weight) that is added up and divided in the same way. Every micro-batch of a stage has the same names.
+    `sum` is a scalar with a gradient. It is divided by `weight` after both are summed over all micro-batches and ranks;
+    for a mean over tokens, the weight is the number of tokens. `figures` are additional metrics by name, each a
+    detached (sum, weight) that is summed and divided in the same way. Every micro-batch of a stage has the same names.
     """
 
     sum: Tensor
@@ -63,12 +63,12 @@ def next_token_loss(
     chunk: int | None = None,
     sum_losses: SumLosses | None = None,
 ) -> Loss:
-    """Cross-entropy of the next token: the sum over trained-on targets in nats, and their number.
+    """Cross-entropy of next-token prediction: the sum over trained-on targets in nats, and their number.
 
-    With an `eot_id`, each document of a row, from one eot_id to the next, is predicted as if it stood alone. With a
-    `chunk`, the logits of only so many tokens are held at a time: the backward pass computes them again, four products
-    with the head instead of three for not holding (B·T, V) numbers. `sum_losses` is `sum_token_losses`, or that
-    compiled. Raises TypeError for a chunk of a module that is not a `Model`: a wrapper has no `features` and `head`.
+    With an `eot_id`, each document of a row, from one eot_id to the next, is predicted independently. With a `chunk`,
+    memory holds the logits of only that many tokens at a time instead of all (B·T, V). The backward pass recomputes
+    them, so the head costs four matrix products instead of three. `sum_losses` is `sum_token_losses` or a compiled
+    version of it. Raises TypeError for a chunk if `model` is not a `Model`: a wrapper has no `features` and `head`.
     """
     sum_losses = sum_losses or sum_token_losses
     context = {} if eot_id is None else {"context": Documents(batch.inputs, eot_id)}
@@ -92,7 +92,7 @@ def next_token_loss(
 
 
 def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
-    """logits (N, V) and targets (N,) to the sum of the losses where mask (N,) is not 0."""
+    """The sum of the losses for logits (N, V) and targets (N,), weighted by mask (N,)."""
     logits = logits.float()
     if mask is None:
         return F.cross_entropy(logits, targets, reduction="sum")

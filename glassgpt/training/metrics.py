@@ -1,4 +1,4 @@
-"""The figures of a run: JSON lines that can be cut back to the step from which training goes on."""
+"""The metrics of a run: JSON lines that can be truncated to the step from which training resumes."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ Line = dict[str, Any]
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with a `step`. Appended lines reach the file at once.
+    """A file with one JSON object per line, each with a `step`. Appended lines reach the file at once.
 
-    A number that JSON does not know, NaN or infinity, is written as null.
+    JSON has no NaN or infinity; they are written as null.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._refusals():
+        with self._write_errors():
             self._file = path.open("a", encoding="utf-8")
 
     def append(self, record: Line) -> None:
-        """Raises UserError when the disk refuses."""
-        with self._refusals():
+        """Appends a record. Raises UserError if it cannot be written."""
+        with self._write_errors():
             self._file.write(_dump(record))
             self._file.flush()
 
     def sync(self) -> None:
-        """Forces the lines onto the disk."""
-        with self._refusals():
+        """Forces the lines to disk (fsync)."""
+        with self._write_errors():
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Never fails: what the disk refused, `append` has said."""
+        """Never fails: `append` already reported write errors."""
         with contextlib.suppress(OSError):
             self._file.close()
 
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise UserError(
-                f"cannot write {self.path}: {error.strerror}; once it can be written, go on with --resume"
+                f"cannot write {self.path}: {error.strerror}; fix that, then continue with --resume"
             ) from None
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The records of a file, [] where there is none. A last line that a kill cut short is left out.
+    """The records of a file; [] if the file does not exist. A last line cut short by a kill is ignored.
 
-    Raises UserError for any other line that is not a JSON object, with its number.
+    Raises UserError, with the line number, for any other line that is not a JSON object.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -65,9 +65,9 @@ def read_lines(path: Path) -> list[Line]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     records = []
-    if len(lines) == 1 and lines[0] and not lines[0].startswith(b"{"):  # no record was ever begun in this file
+    if len(lines) == 1 and lines[0] and not lines[0].startswith(b"{"):  # not even the start of a record
         raise UserError(f"{path}, line 1 is not a record with a step: the file is damaged")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or was cut short
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a line cut short
         try:
             record = json.loads(line)
             record["step"]
@@ -78,12 +78,12 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def final_record(lines: Sequence[Line]) -> Line | None:
-    """The last figures of a run, on the whole validation split; None while it has not ended."""
+    """The final metrics of a run, over the full validation split; None if it has not finished."""
     return next((line for line in reversed(lines) if line.get("final")), None)
 
 
 def cut_back(path: Path, keep: Callable[[Line], bool]) -> None:
-    """Rewrites the file with the records that `keep` wants, atomically."""
+    """Rewrites the file atomically with only the records for which `keep` is true."""
     write_text(path, "".join(_dump(record) for record in read_lines(path) if keep(record)))
 
 
@@ -95,29 +95,29 @@ def _dump(record: Line) -> str:
 
 
 class RunLog:
-    """metrics.jsonl and samples.jsonl while a run trains; without `writes`, as on other ranks, lines go nowhere."""
+    """metrics.jsonl and samples.jsonl of a run in training; without `writes` (other ranks), lines are dropped."""
 
     def __init__(self, folder: Path, *, writes: bool) -> None:
         names = ("metrics.jsonl", "samples.jsonl") if writes else ()
         self._files = {name: JsonLines(folder / name) for name in names}
 
     def add(self, record: Line, file: str = "metrics.jsonl") -> None:
-        """A line of figures, or of another file."""
+        """Appends a record to metrics.jsonl, or to another of the files."""
         if file in self._files:
             self._files[file].append(record)
 
     def train_losses(self, count: int) -> list[float]:
-        """Those of the last `count` steps that were applied; fewer where there are not so many."""
+        """Training losses of the last `count` applied steps, or of all if there are fewer."""
         lines = read_lines(self._files["metrics.jsonl"].path) if self._files else []
         steps = [line for line in lines if "train/loss" in line and "skipped" not in line and not line.get("final")]
         return [line["train/loss"] for line in steps[-count:]]
 
     def sync(self) -> None:
-        """Forces all lines onto the disk: a checkpoint never knows more than the figures beside it."""
+        """Forces all lines to disk (fsync), so that a checkpoint saved afterwards is never ahead of the metrics."""
         for file in self._files.values():
             file.sync()
 
     def close(self) -> None:
-        """Never fails: what the disk refused, adding has said."""
+        """Never fails: `add` already reported write errors."""
         for file in self._files.values():
             file.close()

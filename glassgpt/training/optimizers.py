@@ -18,9 +18,9 @@ class OptimizerConfig:
     name: Literal["adamw"] = "adamw"  # the algorithm
     lr: float = 1e-3  # learning rate at its peak
     beta1: float = 0.9  # decay of the running mean of the gradient, per step
-    beta2: float = 0.99  # decay of the running mean of its square, per step
-    eps: float = 1e-8  # added to the root of that mean before the division
-    weight_decay: float = 0.1  # of matrices and embeddings; biases and gains have none
+    beta2: float = 0.99  # decay of the running mean of the squared gradient, per step
+    eps: float = 1e-8  # added to the root of the mean squared gradient, to avoid division by zero
+    weight_decay: float = 0.1  # for matrices and embeddings; biases and gains have none
 
     def __post_init__(self) -> None:
         for field in ("lr", "eps"):
@@ -34,13 +34,13 @@ class OptimizerConfig:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over two groups: matrices, embeddings too, are decayed; biases and gains, which shift or scale, are not."""
+    """AdamW with two groups: matrices and embeddings get weight decay; biases and gains do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    fused = all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)  # one kernel for all of a device's tensors
+    fused = all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)  # one kernel for all tensors of a device
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.lr,

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""Learning-rate schedules: pure functions of the step."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from glassgpt.errors import UserError, check_least
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The shape of the learning rate between its warm-up and its floor.
+    """The shape of the learning rate from warm-up to minimum.
 
     `cosine`    warm-up, then half a cosine from the peak to `min_lr` at `decay_steps` (Loshchilov & Hutter 2017).
-    `constant`  warm-up, then the peak for ever.
-    `wsd`       warm-up, stable at the peak, then a straight line to `min_lr` over the last `cooldown_steps` before
-                `decay_steps` (Hu et al. 2024, MiniCPM, section 4). None is a fifth of `decay_steps`: Hägele et al. 2024
+    `constant`  warm-up, then the peak for all later steps.
+    `wsd`       warm-up, stable at the peak, then linear decay to `min_lr` over the last `cooldown_steps` before
+                `decay_steps` (Hu et al. 2024, MiniCPM, section 4). None: a fifth of `decay_steps`; Hägele et al. 2024
                 ("Scaling laws and compute-optimal training beyond fixed training durations") find 10 to 20 % enough.
 
-    The config.toml of a run always holds the numbers, so that a run that is made longer later keeps its schedule.
+    The config.toml of a run always contains the numbers, so that a run that is extended later keeps its schedule.
     """
 
     name: Literal["cosine", "constant", "wsd"] = "cosine"  # the shape of the learning rate over the steps
-    warmup_steps: int = 100  # steps in which the rate rises from near 0 to `optimizer.lr`
+    warmup_steps: int = 100  # steps over which the rate rises from near 0 to `optimizer.lr`
     decay_steps: int | None = None  # the step at which `min_lr` is reached; none: `training.max_steps`
     cooldown_steps: int | None = None  # wsd: length of the decay at the end; none: a fifth of `decay_steps`
     min_lr: float = 1e-4  # the rate at the end of the decay
@@ -33,7 +33,7 @@ class ScheduleConfig:
 
 
 def cooldown_steps(config: ScheduleConfig) -> int:
-    """How many of the last steps of a `wsd` schedule decay: as the config says, or a fifth of all."""
+    """The number of decay steps at the end of a `wsd` schedule: from the config, or a fifth of `decay_steps`."""
     return config.cooldown_steps or max(1, _decay_steps(config) // 5)
 
 
@@ -44,7 +44,7 @@ def _decay_steps(config: ScheduleConfig) -> int:
 
 
 def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
-    """The rate for the update that follows `step` updates. Beyond `decay_steps` it stays at the floor."""
+    """The learning rate of the update after `step` updates. From `decay_steps` on it is `min_lr`."""
     if step < config.warmup_steps:
         return peak * (step + 1) / config.warmup_steps
     if config.name == "constant":
@@ -53,9 +53,9 @@ def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
     if step >= decay_steps:
         return config.min_lr
     stable_until = decay_steps - cooldown_steps(config) if config.name == "wsd" else 0
-    begin = max(config.warmup_steps, stable_until)  # of the decay
-    if step < begin:
+    decay_start = max(config.warmup_steps, stable_until)
+    if step < decay_start:
         return peak
-    done = (step - begin) / (decay_steps - begin)  # from 0 to 1 at decay_steps
+    done = (step - decay_start) / (decay_steps - decay_start)  # from 0 to 1 at decay_steps
     shape = 0.5 * (1 + math.cos(math.pi * done)) if config.name == "cosine" else 1 - done
     return config.min_lr + shape * (peak - config.min_lr)

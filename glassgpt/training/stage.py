@@ -1,4 +1,4 @@
-"""A stage: what is trained. How it is trained, the session and the loop decide alike for every stage."""
+"""The `Stage` protocol: what to train. The session and the loop define how, the same way for every stage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sample:
 class Stage(Protocol):
     """What is trained: pretraining, fine-tuning on examples, a reward model, preferences, reinforcement learning.
 
-    A stage has a model, says what a batch is and what its loss is, and measures. Every rank of a job has its own, and
+    A stage has a model, defines its batches and its loss, and validates. Every rank of a job has its own stage and
     calls every method.
     """
 
@@ -47,7 +47,7 @@ class Stage(Protocol):
 
     @property
     def model(self) -> Model:
-        """The raw module with all that the stage adds to it, such as a reward head: what is trained and saved.
+        """The raw module that is trained and saved, including additions of the stage, such as a reward head.
 
         Parameters that the loss does not use must not require a gradient.
         """
@@ -55,32 +55,32 @@ class Stage(Protocol):
     def batches(self, step: int) -> Sequence[MicroBatch]:
         """This rank's micro-batches of a step, on the device of the runtime: at least one, and as many on every rank.
 
-        Pure, but for what `state` holds: rollouts may be drawn from the model as it is now.
+        They depend only on (seed, step) and on `state`. Rollouts may be sampled from the current model.
         """
 
     def loss(self, model: Any, batch: Any) -> Loss:
-        """The loss of a micro-batch. `model` is the stage's own, or the same one compiled."""
+        """The loss of a micro-batch. `model` is the stage's model, possibly compiled."""
 
     def validate(self, whole: bool) -> Mapping[str, float]:
-        """Figures by name, the one of `best` among them: on all held-out data, or on as much as is quick to do.
+        """Metrics by name, including that of `best`: on all held-out data if `whole`, else on a quick subset.
 
-        It changes neither the model nor any random state, and gives the same figures on every rank.
+        It changes neither the model nor any random state, and returns the same values on every rank.
         """
 
     def sample(self, step: int) -> Sample | None:
-        """Something that the model writes at this step, as `validate` on every rank. None where there is nothing."""
+        """A sample of the model's output at this step, under the same rules as `validate`. None if there is none."""
 
     def describe(self) -> str:
-        """One line for people: on what the stage trains and validates."""
+        """One readable line: what data the stage trains and validates on."""
 
     def save_data(self, folder: Path) -> None:
         """Writes into a new run folder what a resumed run needs to find the same data. Called on the first rank."""
 
     def state(self) -> Mapping[str, Tensor]:
-        """What the next batches depend on beside (seed, step): for reinforcement learning the rollouts in use.
+        """What the next batches depend on besides (seed, step): in reinforcement learning, the current rollouts.
 
-        It is saved in every checkpoint that can be resumed from. It describes the whole job and is the same on every
-        rank, so that any number of ranks can go on with it.
+        It is saved in every resumable checkpoint. It describes the entire job and is the same on every rank, so that
+        any number of ranks can resume from it.
         """
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
-"""Where the figures of a run can be sent besides its folder: SwanLab, Trackio, Weights & Biases, TensorBoard.
+"""Sends the metrics of a run to experiment trackers: SwanLab, Trackio, Weights & Biases, TensorBoard.
 
-Imports of the libraries are local: none is needed to train. Whatever they raise is for the caller to survive.
+The libraries are imported locally, because training needs none of them. The caller must handle their exceptions.
 """
 
 from __future__ import annotations
@@ -20,65 +20,65 @@ from typing import Any, Protocol
 from glassgpt.errors import UserError, unknown
 
 TRACKERS = ("swanlab", "trackio", "wandb", "tensorboard")
-PROJECT = "glassgpt"  # where the environment names no other, as WANDB_PROJECT does
-INIT_SECONDS = 30.0  # to reach a server; the library itself would wait three times as long
+PROJECT = "glassgpt"  # unless the environment sets another, such as WANDB_PROJECT
+INIT_SECONDS = 30.0  # timeout for reaching a server; the library's default is three times as long
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told at the start."""
+    """What a tracker receives at the start."""
 
     name: str  # of the run
     folder: Path
     config: Mapping[str, Any]
-    step: int  # after which training begins or goes on
-    known_id: str | None = None  # of the record that a resumed run goes on with
+    step: int  # after which training starts or resumes
+    known_id: str | None = None  # of the record that a resumed run continues
 
 
 class Tracker(Protocol):
-    """One record of one run."""
+    """One record of a run in a tracker."""
 
     @property
     def id(self) -> str:
-        """By which the record is found again."""
+        """Identifies the record, to continue it later."""
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Adds figures by their names, finite ones."""
+        """Adds finite metrics by name."""
 
     def log_text(self, name: str, text: str, step: int) -> None:
         """Adds a text."""
 
     def finish(self) -> None:
-        """Ends the record; may wait until all of it is sent."""
+        """Ends the record; may wait until everything is sent."""
 
 
 def check_tracker(name: str) -> None:
-    """Raises UserError for a name that there is not."""
+    """Raises UserError for an unknown tracker."""
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
 
 
 def check_installed(name: str) -> None:
-    """Raises UserError where the library of a tracker is missing."""
+    """Raises UserError if the library of a tracker is not installed."""
     if find_spec(name) is None:
         raise UserError(f"the tracker {name} is not installed: pip install {name}, or pip install 'glassgpt[track]'")
 
 
 def open_tracker(name: str, start: TrackedRun) -> Tracker:
-    """Begins a record, or goes on with the one that `start` knows. Raises whatever the library does."""
+    """Starts a record, or continues the one with `start.known_id`. Any exception of the library passes through."""
     return TensorBoard(start) if name == "tensorboard" else InitLogFinish(DIALECTS[name], start)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What one of the libraries with `init`, `log` and `finish` does its own way."""
+    """The differences between the libraries that have `init`, `log` and `finish`."""
 
     library: str
     text_class: str
-    mark_up: Callable[[str], str]  # a text so that it is shown as it is
+    mark_up: Callable[[str], str]  # makes a text appear unchanged
     init: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # for its Settings class; empty: it has none
-    by_name: bool = False  # a record is found again by the run's name, not by an id
+    settings: Mapping[str, Any] = field(default_factory=dict)  # for its Settings class; empty if it has none
+    by_name: bool = False  # a record is identified by the run's name, not by an id
 
 
 DIALECTS = {
@@ -94,7 +94,7 @@ DIALECTS = {
 
 
 class InitLogFinish:
-    """SwanLab, Trackio and Weights & Biases. Whether they are online is for their own variables, as WANDB_MODE."""
+    """SwanLab, Trackio and Weights & Biases. Their own variables, such as WANDB_MODE, select online or offline."""
 
     def __init__(self, dialect: Dialect, start: TrackedRun) -> None:
         self._dialect = dialect
@@ -139,7 +139,7 @@ class TensorBoard:
     def __init__(self, start: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What it has of later steps is forgotten; at step 0 everything comes again.
+        # TensorBoard discards its records of later steps; at step 0 all records are written again.
         purge = None if start.known_id is None else start.step and start.step + 1
         self._writer = SummaryWriter(str(start.folder / self.id), purge_step=purge)
         if start.known_id is None:
@@ -158,7 +158,7 @@ class TensorBoard:
 
 
 def finite_figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl that can be drawn: finite ones, without the step itself."""
+    """The plottable numbers of a line of metrics.jsonl: finite ones, without the step itself."""
     return {
         name: value
         for name, value in record.items()
@@ -167,15 +167,15 @@ def finite_figures(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """{"model": {"n_layer": 2}} to {"model.n_layer": 2}."""
+    """Flattens {"model": {"n_layer": 2}} to {"model.n_layer": 2}."""
     return {f"{section}.{name}": value for section, fields in config.items() for name, value in fields.items()}
 
 
 def indented(text: str) -> str:
-    """A text that Markdown shows as it is."""
+    """A text indented so that Markdown shows it unchanged."""
     return "    " + text.replace("\n", "\n    ")
 
 
 def stdout_as_stderr() -> contextlib.AbstractContextManager[Any]:
-    """While it lasts, what is printed goes to stderr: these libraries chat, and stdout is for results."""
+    """Redirects stdout to stderr: these libraries print messages, and our stdout is for results."""
     return contextlib.redirect_stdout(sys.stderr)

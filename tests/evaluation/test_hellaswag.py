@@ -55,18 +55,30 @@ def test_cleaning_is_that_of_lm_eval() -> None:
     [
         (b"{oh", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[1]", "is no item: it is not an object"),
-        (lines({"ctx": "a", "label": 0}), "is no item: it has no endings"),
-        (lines({"endings": ["a"] * 4, "label": 0}), "is no item: it has no ctx"),
-        (lines({"ctx": 3, "endings": ["a"] * 4, "label": 0}), "is no item: ctx is not a text"),
-        (lines({"ctx": "a", "endings": ["a"] * 3, "label": 0}), "is no item: endings is not a list of 4 texts"),
-        (lines({"ctx": "a", "endings": [1, 2, 3, 4], "label": 0}), "is no item: endings is not a list of 4 texts"),
-        (lines({"ctx": "a", "endings": ["a"] * 4}), "is no item: it has no label"),
-        (lines({"ctx": "a", "endings": ["a"] * 4, "label": 4}), "is no item: label is 4, not 0, 1, 2 or 3"),
-        (lines({"ctx": "a", "endings": ["a"] * 4, "label": True}), "is no item: label is True"),
-        (lines({"ctx": "a", "endings": ["a"] * 4, "label": ""}), "is no item: label is ''"),
-        (lines({"ctx": " ", "endings": ["a"] * 4, "label": 1}), "is no item: its text or one of its endings is empty"),
-        (lines({**PUBLISHED, "ctx_b": None}), "is no item: ctx_b is not a text"),
+        (b"[1]", "is not a HellaSwag item: it is not an object"),
+        (lines({"ctx": "a", "label": 0}), "is not a HellaSwag item: it has no endings"),
+        (lines({"endings": ["a"] * 4, "label": 0}), "is not a HellaSwag item: it has no ctx"),
+        (lines({"ctx": 3, "endings": ["a"] * 4, "label": 0}), "is not a HellaSwag item: ctx is not a string"),
+        (
+            lines({"ctx": "a", "endings": ["a"] * 3, "label": 0}),
+            "is not a HellaSwag item: endings is not a list of 4 strings",
+        ),
+        (
+            lines({"ctx": "a", "endings": [1, 2, 3, 4], "label": 0}),
+            "is not a HellaSwag item: endings is not a list of 4 strings",
+        ),
+        (lines({"ctx": "a", "endings": ["a"] * 4}), "is not a HellaSwag item: it has no label"),
+        (
+            lines({"ctx": "a", "endings": ["a"] * 4, "label": 4}),
+            "is not a HellaSwag item: label is 4, not 0, 1, 2 or 3",
+        ),
+        (lines({"ctx": "a", "endings": ["a"] * 4, "label": True}), "is not a HellaSwag item: label is True"),
+        (lines({"ctx": "a", "endings": ["a"] * 4, "label": ""}), "is not a HellaSwag item: label is ''"),
+        (
+            lines({"ctx": " ", "endings": ["a"] * 4, "label": 1}),
+            "is not a HellaSwag item: its text or one of its endings is empty",
+        ),
+        (lines({**PUBLISHED, "ctx_b": None}), "is not a HellaSwag item: ctx_b is not a string"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, reason: str) -> None:

@@ -151,7 +151,7 @@ def test_writing_ran(results: Any) -> None:
 def test_unknown_task_and_folder(tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:
     with pytest.raises(UserError, match="unknown task 'swag_lokal': did you mean 'swag_local'"):
         evaluate_tasks(model, tokenizer, ["swag_lokal"], CPU, prefix_id=0, include_path=tasks)
-    with pytest.raises(UserError, match="there is no folder 'nowhere'"):
+    with pytest.raises(UserError, match="the task folder 'nowhere' does not exist"):
         evaluate_tasks(model, tokenizer, ["swag_local"], CPU, prefix_id=0, include_path="nowhere")
 
 

@@ -339,7 +339,7 @@ def test_old_names_in_overrides_are_understood_with_a_note() -> None:
 
 
 def test_a_field_under_both_of_its_names_is_refused() -> None:
-    with pytest.raises(UserError, match=r"evaluation\.every is given twice, by its old name too"):
+    with pytest.raises(UserError, match=r"evaluation\.every is given twice, once under its old name"):
         current_settings({"training.eval_every": 1, "evaluation.every": 2}, lambda line: None)
 
 

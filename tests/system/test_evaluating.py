@@ -93,7 +93,7 @@ def test_options_that_do_not_go_together(trained: Path, items: Path) -> None:
 def test_a_bad_line_and_a_letter_that_the_run_does_not_know(trained: Path, items: Path) -> None:
     items.write_text(json.dumps(ITEM) + "\n{}\n", encoding="utf-8")
     suite = ("eval", trained, "--suite", "hellaswag", "--file", items)
-    assert f"{items}, line 2 is no item: it has no ctx" in glassgpt(*suite).error
+    assert f"{items}, line 2 is not a HellaSwag item: it has no ctx" in glassgpt(*suite).error
     items.write_text(json.dumps(ITEM | {"ctx": "漢"}), encoding="utf-8")
     assert "漢" in glassgpt(*suite).error
 

@@ -384,7 +384,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     ("model", "problem"),
     [
         (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 6)), r"tensor 1\.bias is \(5,\), the config says \(6,\)"),
-        (nn.Sequential(nn.Embedding(7, 4)), r"tensor 1\.bias is surplus"),
+        (nn.Sequential(nn.Embedding(7, 4)), r"tensor 1\.bias is extra"),
         (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5), nn.Linear(5, 1)), r"tensor 2\.bias is missing"),
     ],
 )

@@ -92,7 +92,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
 @needs_dev_full
 def test_a_full_disk_is_said_once_and_not_again_by_closing() -> None:
     lines = JsonLines(Path("/dev/full"))
-    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device; once"):
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device; fix that"):
         lines.append({"step": 1})
     lines.close()
 

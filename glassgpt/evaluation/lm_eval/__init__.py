@@ -1,4 +1,4 @@
-"""A model of ours under EleutherAI's lm-eval, in this process: lm-eval 0.4.13 finds no models by plug-ins.
+"""Evaluates our models with EleutherAI's lm-eval, in this process: lm-eval 0.4.13 has no plug-ins for models.
 
 `python -m glassgpt.evaluation.lm_eval --run RUN --tasks …` is its command line.
 """
@@ -29,10 +29,10 @@ def evaluate_tasks(
     limit: int | None = None,
     num_fewshot: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What lm-eval reports for each task: {"hellaswag": {"acc,none": 0.25, "acc_stderr,none": 0.01, …}}.
+    """The results that lm-eval reports for each task: {"hellaswag": {"acc,none": 0.25, "acc_stderr,none": 0.01, …}}.
 
-    `include_path` is a folder of further tasks, as YAML files; `prefix_id` stands before a text that nothing precedes.
-    Raises UserError where lm-eval is not installed, for a task that it does not have or cannot load.
+    `include_path` is a folder of additional tasks, as YAML files. `prefix_id` precedes a text that has no context.
+    Raises UserError if lm-eval is not installed, and for a task that it does not have or cannot load.
     """
     try:
         from lm_eval import simple_evaluate
@@ -40,9 +40,11 @@ def evaluate_tasks(
 
         from glassgpt.evaluation.lm_eval.adapter import GlassGPT
     except ImportError as error:
-        raise UserError(f"lm-eval is not here ({error}): pip install 'glassgpt[eval]'") from None
+        raise UserError(f"lm-eval is not installed ({error}): pip install 'glassgpt[eval]'") from None
     if include_path is not None and not Path(include_path).is_dir():
-        raise UserError(f"there is no folder '{include_path}' of tasks: --include-path names one with YAML files")
+        raise UserError(
+            f"the task folder '{include_path}' does not exist: --include-path must name a folder of YAML files"
+        )
     manager = TaskManager(include_path=None if include_path is None else str(include_path))
     _check_tasks(tasks, manager.all_tasks)
     adapter = GlassGPT(model, tokenizer, runtime, prefix_id=prefix_id)
@@ -52,7 +54,7 @@ def evaluate_tasks(
         )  # fmt: skip
     except UserError:
         raise
-    except Exception as error:  # a data set that cannot be had, a task file that makes no sense: each has its own
+    except Exception as error:  # unavailable data sets, invalid task files: each library has its own errors
         first, *_ = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"lm-eval could not run {', '.join(tasks)}: {first}") from error
     results: dict[str, dict[str, Any]] = json.loads(json.dumps(found["results"], default=_plain))
@@ -60,7 +62,7 @@ def evaluate_tasks(
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's own, anything else by its name."""
+    """Converts a numpy number to a Python number, and anything else to a string."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
@@ -68,5 +70,5 @@ def _check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
     for task in tasks:
         if not fnmatch.filter(known, task):
             near = difflib.get_close_matches(task, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "'lm-eval ls tasks' lists those that there are"
+            hint = f"did you mean '{near[0]}'?" if near else "'lm-eval ls tasks' lists all tasks"
             raise UserError(f"unknown task '{task}': {hint}")

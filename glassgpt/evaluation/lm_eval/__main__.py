@@ -1,4 +1,4 @@
-"""`python -m glassgpt.evaluation.lm_eval`: hands over to the command line."""
+"""Entry point of `python -m glassgpt.evaluation.lm_eval`."""
 
 from glassgpt.cli.lm_eval import main
 

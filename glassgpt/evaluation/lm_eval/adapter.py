@@ -1,4 +1,4 @@
-"""What lm-eval asks of a model: the log-likelihood of texts, and texts. Imported only where lm-eval is installed."""
+"""Adapter that lets lm-eval score and generate text with our models. Imported only if lm-eval is installed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
 from glassgpt.tokenizers.stream import StreamDecoder
 
-MAX_NEW_TOKENS = 256  # where a task does not say; lm-eval's own default
-SEED = 1234  # of drawn texts, which lm-eval wants to be the same at every call
+MAX_NEW_TOKENS = 256  # for tasks that set no limit; lm-eval's own default
+SEED = 1234  # for sampled texts: lm-eval expects the same text at every call
 
 
 class GlassGPT(TemplateLM):
-    """A model of ours. What is left to lm-eval: how a text is cut into context and continuation, and into windows."""
+    """Our model as an lm-eval model. lm-eval splits texts into context and continuation, and into windows."""
 
     def __init__(self, model: Model, tokenizer: Tokenizer, runtime: Runtime, *, prefix_id: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class GlassGPT(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """What stands before a text that nothing precedes."""
+        """The id that precedes a text without a context."""
         return self._prefix_id
 
     @property
@@ -52,7 +52,7 @@ class GlassGPT(TemplateLM):
         return [(float(nats), bool(greedy)) for nats, greedy in zip(*scores, strict=True)]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts, in windows that do not overlap, as lm-eval's own models have it."""
+        """The log-likelihood of full texts, in windows that do not overlap, like lm-eval's own models."""
         totals = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(self.tok_encode(text), self._prefix_id, self.block_size, 1)
@@ -61,14 +61,14 @@ class GlassGPT(TemplateLM):
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """What the model writes after each context, up to one of the texts at which a task wants it to stop."""
+        """The text that the model generates after each context, up to the first of the task's stop strings."""
         return [self._generate(*request.args) for request in requests]
 
     def _generate(self, context: str, options: dict[str, Any]) -> str:
         options = normalize_gen_kwargs(options, MAX_NEW_TOKENS)
         limit = options["max_gen_toks"]
         if limit >= self.block_size:
-            raise UserError(f"a task wants {limit} new tokens, and the model's block_size is {self.block_size}")
+            raise UserError(f"a task needs {limit} new tokens, but the model's block_size is only {self.block_size}")
         stops = [stop for stop in options["until"] if stop]
         ids = self.tok_encode(context)[limit - self.block_size :] or [self._prefix_id]
         temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0

@@ -71,7 +71,7 @@ def test_the_tokenizer_of_the_folder_is_taken_and_no_other(shards: Path) -> None
     train("a", "--data", "shards", *settings(training__max_steps=2))
     assert (shards / "tokenizer.json").read_bytes() == Path("runs/a/tokenizer.json").read_bytes()
     error = glassgpt("train", "--data", "shards", "--run", "b", *settings(), "--set", "tokenizer.name=char").error
-    assert "holds ids of its own tokenizer, bpe of 300, and 'char' is another" in error
+    assert "holds ids of its own tokenizer, bpe of 300, but 'char' is a different one" in error
     assert not Path("runs/b").exists()
 
 

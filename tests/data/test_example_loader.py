@@ -174,7 +174,7 @@ def packed_loss(model: nn.Module, rows: ExampleRows) -> Loss:
     """Cross-entropy of packed rows: the sum over trained-on targets, and their number."""
     logits = model(rows.inputs, context=Documents.from_starts(rows.starts))
     mask = rows.mask.flatten()
-    total = sum_token_losses(logits.flatten(0, 1), rows.targets.flatten(), mask, None)
+    total = sum_token_losses(logits.flatten(0, 1), rows.targets.flatten(), mask)
     return Loss(total, mask.sum(dtype=torch.float32))
 
 

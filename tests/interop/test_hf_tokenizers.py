@@ -110,7 +110,7 @@ def test_a_character_that_is_not_in_the_alphabet_is_refused_there_too(tmp_path: 
 def test_it_comes_back_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
     folder = write(tmp_path, tokenizer)
     if isinstance(tokenizer, CharTokenizer):
-        with pytest.raises(UserError, match=r'tokenizer\.json cannot be used: its model is "WordLevel", only'):
+        with pytest.raises(UserError, match=r'tokenizer\.json cannot be used: its model is "WordLevel", but only'):
             load_hf_tokenizer(folder)
     elif tokenizer.name == "o200k_base":
         with pytest.raises(UserError, match="its pre-tokenizer uses an unknown split pattern"):

@@ -77,10 +77,11 @@ def fit(
     """Trains the module returned by `runtime.wrap` up to `max_steps`, or until told to stop. Returns the new state.
 
     `batches(step)` returns this rank's micro-batches of a step, as many on every rank. `lr_at(step)` returns the
-    learning rate, which a parameter group multiplies by its `lr_factor`, if any. `expected_weight` approximates the weight of one
-    rank's batch, see `train_step`. `on_step` is called after every step; it may evaluate, save and print. `should_stop`
-    must return the same value on every rank. If `interrupted` is true on one rank, all ranks stop after the step in
-    which they learn of it. Raises `Diverged` on every rank after MAX_SKIPPED consecutive steps could not be applied.
+    learning rate, which a parameter group multiplies by its `lr_factor`, if any. `expected_weight` approximates the
+    weight of one rank's batch, see `train_step`. `on_step` is called after every step; it may evaluate, save and print.
+    `should_stop` must return the same value on every rank. If `interrupted` is true on one rank, all ranks stop after
+    the step in which they learn of it. Raises `Diverged` on every rank after MAX_SKIPPED consecutive steps could not be
+    applied.
     """
     alone = not runtime.ranks.several
     stopping = alone and interrupted()

@@ -1,4 +1,4 @@
-"""The whole configuration of a run: recipe, then overrides, strictly; and what a resumed run may change."""
+"""The configuration of a run: parsed from a recipe and overrides, written to config.toml, compared on --resume."""
 
 from __future__ import annotations
 
@@ -33,53 +33,53 @@ from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
 from glassgpt.training.trackers import check_tracker
 
-# What may change on --resume: these sections, with exceptions in both directions. All else decides the weights.
+# Sections that may change on --resume, with exceptions in both directions. Every other field affects the weights.
 CHANGEABLE_SECTIONS = ("machine", "evaluation", "checkpoint")
-FIXED_BESIDE_THEM = ("machine.dtype", "machine.compile")
-CHANGEABLE_BESIDE_THEM = ("training.max_steps",)
+FIXED_EXCEPTIONS = ("machine.dtype", "machine.compile")
+CHANGEABLE_EXCEPTIONS = ("training.max_steps",)
 
 
 @dataclass(frozen=True)
 class RunKindConfig:
-    """What a run is: the stage of training, see `glassgpt.runs.stages`, and the weights that it began with."""
+    """Training stage of a run (see `glassgpt.runs.stages`) and the source of its initial weights."""
 
     stage: str = "pretrain"  # pretrain: next-token prediction on a text; none: imported weights, not trained here
-    init_from: str | None = None  # run whose best weights it began with (`--init-from`); none: random weights
+    init_from: str | None = None  # run whose best weights are the initial ones (`--init-from`); none: random weights
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What is trained, step by step: it decides the weights. Raises UserError for a value out of range."""
+    """Settings of the training loop that affect the weights. Raises UserError for a value out of range."""
 
-    max_steps: int = 2000  # optimizer steps of the whole run
-    batch_tokens: int = 768  # tokens of an optimizer step, over all ranks
-    micro_batch: int | Literal["auto"] | None = None  # rows of a pass; none: all rows of a rank; auto: as many as fit
-    grad_clip: float = 1.0  # largest global norm of the gradient; 0: no clipping
-    seed: int = 1337  # of the initial weights, the data order, dropout and samples
-    loss_chunk: int | None = None  # tokens whose logits are held at once, computed twice then; none: all of a pass
+    max_steps: int = 2000  # optimizer steps of the run
+    batch_tokens: int = 768  # tokens per optimizer step, over all ranks
+    micro_batch: int | Literal["auto"] | None = None  # rows per pass; none: all rows of a rank; auto: as many as fit
+    grad_clip: float = 1.0  # maximum global norm of the gradient; 0: no clipping
+    seed: int = 1337  # random seed (initialisation, data order, dropout, samples)
+    loss_chunk: int | None = None  # tokens whose logits are in memory at once, computed twice; none: all of a pass
     overfit_batch: bool = False  # train on the first batch only, until its loss is near zero
 
     def __post_init__(self) -> None:
         least = {"max_steps": 1, "batch_tokens": 1, "micro_batch": 1, "grad_clip": 0, "seed": 0, "loss_chunk": 1}
         check_least("training", self, least)
-        if self.seed >= 1 << 63:  # torch's generators take no more than 64 bits, and a step may be added
+        if self.seed >= 1 << 63:  # torch's generators accept 64 bits, and samples add the step
             raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured and shown while a run trains. Raises UserError for a value out of range or an unknown name."""
+    """Validation, suites, samples and logs of a training run. Raises UserError for bad values and unknown names."""
 
     every: int = 250  # steps between validations; 0: only at the end
-    tokens: int = 20_000  # tokens of the validation split for each; at the end the whole split
-    suites: tuple[str, ...] = ()  # test suites that the model takes while it trains: hellaswag
-    suite_every: int | None = None  # steps between suites; none: as `evaluation.every`
+    tokens: int = 20_000  # validation tokens per evaluation; the whole split at the end of the run
+    suites: tuple[str, ...] = ()  # test suites to run during training: hellaswag
+    suite_every: int | None = None  # steps between suite runs; none: same as `evaluation.every`
     suite_limit: int | None = None  # use only the first N items of a suite; none: all
     suite_file: str | None = None  # JSON lines file with the items; none: the published ones
     sample_every: int = 250  # steps between samples; 0: none
-    sample_tokens: int = 80  # tokens of a sample
-    log_every: int = 10  # steps between lines of progress
-    track: tuple[str, ...] = ()  # trackers that get figures and samples too: swanlab, trackio, wandb, tensorboard
+    sample_tokens: int = 80  # tokens per sample
+    log_every: int = 10  # steps between progress lines
+    track: tuple[str, ...] = ()  # trackers that also get figures and samples: swanlab, trackio, wandb, tensorboard
 
     def __post_init__(self) -> None:
         least = {
@@ -93,7 +93,7 @@ class EvaluationConfig:
             check_tracker(tracker)
 
 
-# The sections of a run's config but for [model], whose dataclass is the architecture's.
+# All sections of a run's config except [model], whose dataclass depends on the architecture.
 SECTIONS: dict[str, type[Any]] = {
     "run": RunKindConfig,
     "data": DataConfig,
@@ -109,7 +109,7 @@ SECTIONS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run, section by section."""
+    """Complete configuration of a run, one dataclass per section."""
 
     run: RunKindConfig
     architecture: str
@@ -128,8 +128,7 @@ class RunConfig:
         if tokens % block:
             near = max(block, tokens - tokens % block)
             raise UserError(
-                f"training.batch_tokens = {tokens} is not a whole number of rows of"
-                f" model.block_size = {block}: try {near}"
+                f"training.batch_tokens = {tokens} is not a multiple of model.block_size = {block}: try {near}"
             )
         if self.schedule.name != "constant" and self.schedule.min_lr > self.optimizer.lr:
             raise UserError(
@@ -143,17 +142,17 @@ class RunConfig:
         return self.training.batch_tokens // self.model.block_size
 
     def rows_of_pass(self, rank_rows: int) -> int:
-        """Of the `rank_rows` rows of a rank. Raises UserError while `training.micro_batch` is "auto"."""
-        if self.training.micro_batch == "auto":  # `train` decides it as a run begins
-            raise UserError("training.micro_batch = auto: give a number of rows, or begin a run with glassgpt train")
+        """Micro-batch of a rank that has `rank_rows` rows per step. Raises UserError while it is still "auto"."""
+        if self.training.micro_batch == "auto":  # `train` replaces it when a run starts
+            raise UserError("training.micro_batch = auto: give a number of rows, or start a run with glassgpt train")
         return self.training.micro_batch or rank_rows
 
 
 def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-    """Sections of plain values, as TOML gives them, to a checked config; missing fields take their defaults.
+    """Builds a checked config from sections of plain TOML values. Missing fields take their defaults.
 
-    `schedule.decay_steps` becomes `training.max_steps` where it is not set, and `schedule.cooldown_steps` of a wsd
-    schedule its own default.
+    If not set, `schedule.decay_steps` becomes `training.max_steps`, and `schedule.cooldown_steps` of a wsd schedule
+    its own default.
     """
     for name, fields in sections.items():
         if name not in SECTIONS and name != "model":
@@ -162,7 +161,7 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     model = dict(sections.get("model", {}))
     architecture = model.pop("architecture", "gpt2")
     if isinstance(rows := model.get("padded_vocab_size"), int):
-        model.setdefault("vocab_size", rows)  # only until the tokenizer is known, see `with_vocab_size`
+        model.setdefault("vocab_size", rows)  # a placeholder until the tokenizer is known, see `with_vocab_size`
     parsed: dict[str, Any] = {
         name: from_dict(cls, sections.get(name, {}), where=name) for name, cls in SECTIONS.items()
     }
@@ -178,7 +177,7 @@ def parse_run_config(sections: Mapping[str, Mapping[str, Any]]) -> RunConfig:
 
 
 def config_sections(config: RunConfig) -> Sections:
-    """The inverse of `parse_run_config`: every field, defaults too."""
+    """Inverse of `parse_run_config`: every field, including defaults."""
     sections = {name: to_dict(getattr(config, name)) for name in SECTIONS}
     model = {"architecture": config.architecture, **to_dict(config.model)}
     return {"run": sections.pop("run"), "model": model, **sections}
@@ -190,7 +189,7 @@ def dump_config(config: RunConfig) -> str:
 
 
 def load_config(path: Path) -> RunConfig:
-    """The config of a run, of this format or an older one. Raises UserError for one that is damaged or newer."""
+    """Reads a config.toml of this format or an older one. Raises UserError if it is damaged or newer."""
     sections = read_config(path)
     found = sections.pop("format", None)
     if found != FORMAT:
@@ -204,7 +203,7 @@ def load_config(path: Path) -> RunConfig:
         config = parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    for section, fields in config_sections(config).items():  # a default for what is missing would be a guess
+    for section, fields in config_sections(config).items():  # filling in a default would be a guess
         for field in fields:
             if field not in sections.get(section, {}):
                 raise UserError(f"{path} is damaged: it has no {section}.{field}; restore the file, or add the field")
@@ -212,7 +211,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def migrate_vocab(model: Mapping[str, Any], n_ids: int | None) -> dict[str, Any]:
-    """A [model] section from before there was `padded_vocab_size`: `vocab_size` then counted the padding too.
+    """Migrates a [model] section without `padded_vocab_size`, whose `vocab_size` includes the padding.
 
     `n_ids` is the tokenizer's number of ids; None for an imported model, which has no padding.
     """
@@ -223,10 +222,10 @@ def migrate_vocab(model: Mapping[str, Any], n_ids: int | None) -> dict[str, Any]
 
 
 def with_vocab_size(sections: Sections, n_ids: int) -> tuple[Sections, str | None]:
-    """The sections with `model.vocab_size` decided, now that the tokenizer's number of ids is known; and a note.
+    """Sets `model.vocab_size`, given that the tokenizer has `n_ids` ids. Returns the sections, and a note or None.
 
-    Left out, it is `n_ids`. A larger one is read as `padded_vocab_size`, which it meant in older recipes, unless the
-    section says that there is no padding (`padded_vocab_size = "none"`): the config of an imported model does.
+    If missing, it becomes `n_ids`. A larger value is read as `padded_vocab_size`, its meaning in older recipes. The
+    exception is a section with `padded_vocab_size = "none"`, such as that of an imported model: it has no padding.
     """
     model: dict[str, Any] = {"vocab_size": n_ids} | sections.get("model", {})
     rows, note = model["vocab_size"], None
@@ -241,7 +240,7 @@ def _pads(model: Mapping[str, Any]) -> bool:
 
 
 def list_recipes() -> dict[str, dict[str, Any]]:
-    """The recipes of the package by name, those that need less first; beside the sections `about` and `needs`."""
+    """The package's recipes by name, smallest hardware first. Each also has the strings `about` and `needs`."""
     files = (Path(str(resources.files("glassgpt"))) / "recipes").glob("*.toml")
     recipes = {path.stem: read_toml(path) for path in sorted(files)}
     recipes |= {name: gpt3_recipe(name) for name in GPT3_SIZES}
@@ -249,13 +248,13 @@ def list_recipes() -> dict[str, dict[str, Any]]:
 
 
 def quiet(line: str) -> None:
-    """Drops a note."""
+    """Discards a note."""
 
 
 def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
-    """The sections of a recipe of the package, or of a TOML file of the user's; its title stays behind.
+    """Loads a recipe of the package, or a user's TOML file, without its `about` and `needs`.
 
-    `note` gets a line for each field that has another name or value today.
+    `note` gets a line for each field whose name or value has changed since.
     """
     recipes = list_recipes()
     if name not in recipes and not name.endswith(".toml"):
@@ -273,7 +272,7 @@ def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
 
 
 def apply_overrides(sections: Sections, overrides: Sequence[str], note: Callable[[str], None] = quiet) -> Sections:
-    """A copy of `sections` with each `section.field=value` put in; `note` as in `load_recipe`."""
+    """Returns a copy of `sections` with each `section.field=value` applied; `note` as in `load_recipe`."""
     settings = {}
     for text in overrides:
         section, field, value = parse_override(text)
@@ -283,12 +282,12 @@ def apply_overrides(sections: Sections, overrides: Sequence[str], note: Callable
 
 
 def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
-    """A copy of `sections` with each value put in by its "section.field"."""
+    """Returns a copy of `sections` with each value set; the keys are "section.field"."""
     result = {name: dict(fields) for name, fields in sections.items()}
     for path, value in settings.items():
         section, _, field = path.partition(".")
         result.setdefault(section, {})[field] = value
-        # A recipe's padding goes with a model.vocab_size, which once counted it too, and with an architecture without.
+        # Drop the recipe's padding for a new vocab_size, which once included it, or an architecture without padding.
         if path == "model.vocab_size" or (path == "model.architecture" and not _pads(result["model"])):
             result["model"].pop("padded_vocab_size", None)
     return result
@@ -297,8 +296,8 @@ def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
 def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
     """Sets one field in place.
 
-    A recipe's padding goes away with it for a `model.vocab_size`, which once counted it too, and for an architecture
-    that has none.
+    The recipe's padding is dropped for a new `model.vocab_size`, which once included it, and for an architecture
+    without padding.
     """
     sections.setdefault(section, {})[field] = value
     if section == "model" and (field == "vocab_size" or (field == "architecture" and not _pads(sections[section]))):
@@ -306,7 +305,7 @@ def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
 
 
 def check_ranks(config: RunConfig, ranks: Ranks) -> None:
-    """Raises UserError for what several ranks cannot share."""
+    """Raises UserError if the ranks cannot share the batch evenly, or if several ranks would read stdin."""
     rows, block, world = config.batch_rows, config.model.block_size, ranks.world_size
     if rows % world:
         near = [n * world * block for n in (rows // world, rows // world + 1) if n]
@@ -319,20 +318,20 @@ def check_ranks(config: RunConfig, ranks: Ranks) -> None:
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
-    """The config with the dtype that `auto` has become: it decides what the weights become, on other devices too."""
+    """Replaces dtype `auto` by `dtype`, so that a resume on another device keeps it: it affects the weights."""
     if config.machine.dtype != "auto":
         return config
     return replace(config, machine=replace(config.machine, dtype=dtype))
 
 
 def may_change(section: str, field: str) -> bool:
-    """Whether a resumed run may have another value there."""
+    """Whether --resume may change this field."""
     path = f"{section}.{field}"
-    return path in CHANGEABLE_BESIDE_THEM or (section in CHANGEABLE_SECTIONS and path not in FIXED_BESIDE_THEM)
+    return path in CHANGEABLE_EXCEPTIONS or (section in CHANGEABLE_SECTIONS and path not in FIXED_EXCEPTIONS)
 
 
 def check_resumable(old: RunConfig, new: RunConfig) -> None:
-    """Raises UserError, with both values, for a change that would make the resumed run another run."""
+    """Raises UserError, with the old and new values, for changed fields that a resumed run must keep."""
     before, after = config_sections(old), config_sections(new)
     changed = [
         f"{section}.{field} was {before[section].get(field)!r} and is now {value!r}"
@@ -345,15 +344,15 @@ def check_resumable(old: RunConfig, new: RunConfig) -> None:
 
 
 def document_eot_id(config: RunConfig, tokenizer: Tokenizer) -> int | None:
-    """The id that begins a document, where `data.document_mask` keeps them apart; None where it does not.
+    """Id of the token that begins each document, for `data.document_mask`; None if that is off.
 
-    Raises UserError where the model cannot, or the tokenizer has no end-of-text.
+    Raises UserError if the architecture has no document mask, or the tokenizer no end-of-text token.
     """
     if not config.data.document_mask:
         return None
     if not find_architecture(config.architecture).documents:
         raise UserError(
-            f"data.document_mask = true: the architecture '{config.architecture}' cannot keep documents apart"
+            f"data.document_mask = true: the architecture '{config.architecture}' does not support document masks"
         )
     if END_OF_TEXT not in tokenizer.special_tokens:
         raise UserError(

@@ -13,7 +13,7 @@ from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
 
 UNITS = {"val/loss": "loss {:.4f} nats per token", "val/bits_per_byte": "{:.4f} bits per byte"}
-KNOWN = {"train/loss"}  # figures of a step that have a place of their own in its line
+KNOWN = {"train/loss"}  # figures that a step's line already shows
 
 
 class PlainListener(Listener):
@@ -22,9 +22,9 @@ class PlainListener(Listener):
     def say(self, line: str) -> None:
         try:
             print(line, file=sys.stderr, flush=True)
-        except OSError:  # its reader is gone, as `tee` is after Ctrl-C: no reason to end without saving
+        except OSError:  # the reader has ended, as `tee` does after Ctrl-C: go on, so that the run is saved
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-        except RuntimeError:  # a signal came while a line was being written, and Python lets no second one in between
+        except RuntimeError:  # a signal handler interrupted a line; Python forbids the second, nested write
             pass
 
     def note(self, line: str) -> None:
@@ -87,7 +87,7 @@ class PlainListener(Listener):
 
 
 def describe_figures(figures: Mapping[str, float]) -> str:
-    """The figures of a validation, with their units where they are known."""
+    """Validation figures as text, with known units."""
     tokens = f", {figures['val/tokens']:,} tokens" if "val/tokens" in figures else ""
     return f"{tokens}: " + ", ".join(
         UNITS[name].format(value) if name in UNITS else f"{name.removeprefix('val/')} {value:.4f}"
@@ -97,5 +97,5 @@ def describe_figures(figures: Mapping[str, float]) -> str:
 
 
 def indent(text: str, first: str = "    ") -> str:
-    """Text set in by four columns, so that a sample cannot be taken for a message."""
+    """Indents a text by four columns, so that a sample is not mistaken for a message."""
     return first + text.strip("\n").replace("\n", "\n    ")

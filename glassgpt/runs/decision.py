@@ -1,6 +1,6 @@
-"""What the first rank of a job decides for all: which run, with which configuration and data, and from which step.
+"""Decides, on the first rank, which run to train, with which configuration and data, and from which step.
 
-The decision is one plain value. It is sent to the other ranks once, as JSON, and every rank builds its session from it.
+The decision is a plain value. It is sent to the other ranks once, as JSON, and every rank builds its session from it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from glassgpt.training.checkpoint import Checkpoint
 from glassgpt.training.metrics import read_lines
 from glassgpt.training.trackers import check_installed
 
-# What --overfit-batch changes in a recipe: one batch, nothing that holds the model back from learning it by heart.
+# Changes to a recipe for --overfit-batch: a single batch, and no regularisation, which would prevent overfitting it.
 OVERFIT: Sections = {
     "model": {"dropout": 0.0},
     "optimizer": {"weight_decay": 0.0},
@@ -55,7 +55,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Changes:
-    """What a user changes in a recipe, in the order in which it is applied."""
+    """A user's changes to a recipe, in the order in which they are applied."""
 
     overfit_batch: bool
     overrides: Sequence[str]
@@ -63,15 +63,15 @@ class Changes:
     max_steps: int | None
 
     def apply(self, sections: Sections, n_ids: int | None = None, note: Note = quiet) -> RunConfig:
-        """The checked config of `sections` with the changes made; `note` as in `load_recipe`.
+        """Applies the changes to `sections` and returns the checked config; `note` as in `load_recipe`.
 
-        Once the tokenizer is known, `n_ids` is how many ids it has: that decides `model.vocab_size`.
+        `n_ids` is the tokenizer's number of ids, which sets `model.vocab_size`; None while it is not known.
         """
         if self.overfit_batch:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        # What the overrides have to say they say once, while the tokenizer is not known.
+        # Report the notes on overrides once: in the first call, before the tokenizer is known.
         early = note if n_ids is None else quiet
         sections = with_settings(apply_overrides(sections, self.overrides, early), self.values)
         if n_ids is not None:
@@ -87,25 +87,25 @@ class Changes:
         return dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=self.max_steps))
 
     def _names_tokenizer(self) -> bool:
-        """Whether the user, not only the recipe, says which tokenizer: then that of a prepared folder must be it."""
+        """Whether the user, not only the recipe, chose a tokenizer. That of a prepared folder must then match."""
         return any(path.startswith("tokenizer.") for path in (*self.overrides, *self.values))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """All that a rank needs to know to build its session. Plain values only: it travels as JSON."""
+    """Everything a rank needs to build its session. Plain values only, because it is sent as JSON."""
 
     folder: str
     config: Sections  # every field of every section
-    data: dict[str, Any]  # as the kind of stage describes its data
+    data: dict[str, Any]  # description of the data, from `StageKind`
     tokenizer: dict[str, Any]
-    origin: dict[str, Any] | None = None  # whose weights a new run begins with, if they are not random
-    checkpoint: dict[str, Any] | None = None  # the state of the one to resume from; None: a new run
-    recorded: int = 0  # the last step in metrics.jsonl: trackers may have the figures up to there
-    finished: bool = False  # there is nothing left to train
+    origin: dict[str, Any] | None = None  # source of a new run's initial weights; None: random
+    checkpoint: dict[str, Any] | None = None  # state of the checkpoint to resume from; None: a new run
+    recorded: int = 0  # last step in metrics.jsonl: trackers may already have it
+    finished: bool = False  # nothing is left to train
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a JSON object."""
+        """The fields as a JSON object."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -114,7 +114,7 @@ class Decision:
         return cls(**fields)
 
     def resumed_from(self) -> Checkpoint:
-        """The checkpoint to resume from, of a run that is resumed. Its files are on the first rank's disk."""
+        """The checkpoint that a resumed run starts from. Its files are on the first rank's disk."""
         assert self.checkpoint is not None
         return Checkpoint(Path(self.folder) / "checkpoints" / f"step-{self.checkpoint['step']:08d}", self.checkpoint)
 
@@ -122,7 +122,7 @@ class Decision:
 def decide_new_run(
     folder: Path, recipe: str, changes: Changes, corpus: Corpus | None, overwrite: bool, ranks: Ranks, note: Note
 ) -> Decision:
-    """A new run. Everything is checked and prepared before the folder, or an old run's, is touched."""
+    """Decides on a new run. Everything is checked and prepared before the folder, or an old run in it, is touched."""
     check_free(folder, overwrite)
     sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
@@ -131,7 +131,7 @@ def decide_new_run(
     if initial is not None:
         initial.check(config)
     elif config.run.init_from:
-        raise UserError("run.init_from says what --init-from RUN did: give that")
+        raise UserError("run.init_from only records --init-from RUN: use that option")
     check_ranks(config, ranks)
     runtime = find_runtime(config, ranks, note)
     data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
@@ -140,7 +140,7 @@ def decide_new_run(
     if config.model.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
-            f" {tokenizer.vocab_size} ids; leave it out, and it is the tokenizer's"
+            f" {tokenizer.vocab_size} ids; leave it out to use that number"
         )
     config = with_micro_batch(config, runtime, note)
     origin = None if initial is None else dataclasses.asdict(initial.origin())
@@ -150,7 +150,7 @@ def decide_new_run(
 def decide_resumed_run(
     folder: Path, recipe: str | None, changes: Changes, corpus: Corpus | None, ranks: Ranks, note: Note
 ) -> Decision:
-    """The run in `folder`, from its last checkpoint that can be resumed from."""
+    """Decides how to resume the run in `folder`, from its last resumable checkpoint."""
     folder = find_run(folder)
     config = _config_of_resumed(folder, recipe, changes, ranks, note)
     find_runtime(config, ranks, note)
@@ -170,20 +170,20 @@ def decide_resumed_run(
 
 
 def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks: Ranks, note: Note) -> RunConfig:
-    """The run's own config with the changes made, which must be such that it stays the same run."""
+    """The run's config with the changes applied. Raises UserError for a change that a resumed run may not make."""
     check_trained(folder)
     stored = load_config(folder / "config.toml")
     sections = config_sections(stored) if recipe is None else load_recipe(recipe, note)
     if stored.run.init_from:
         sections = inherit(sections, stored)
-    # What a recipe leaves open was decided when the run began.
+    # Fields that a recipe may leave open were set when the run started.
     decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
     for section, field in decided:
         sections.setdefault(section, {}).setdefault(field, getattr(getattr(stored, section), field))
     machine = sections.setdefault("machine", {})
     if machine.get("dtype", "auto") == "auto":
         machine["dtype"] = stored.machine.dtype
-    if ranks.store is None:  # how the ranks shared the work says nothing about one process
+    if ranks.store is None:  # the mode of several ranks means nothing for one process
         machine["parallel"] = "auto"
     config = changes.apply(sections, stored.model.vocab_size, note)
     if config.training.micro_batch == "auto":
@@ -195,16 +195,16 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
 
 
 def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:
-    """The run whose weights a new one begins with, if any."""
+    """The run that provides the initial weights, or None."""
     if init_from := changes.values.get("run.init_from"):
         return open_initial_run(init_from)
     if recipe == FINETUNE:
-        raise UserError("the recipe finetune goes on with the weights of another run: name it with --init-from RUN")
+        raise UserError("the recipe finetune starts from the weights of another run: name it with --init-from RUN")
     return None
 
 
 def find_runtime(config: RunConfig, ranks: Ranks, note: Note = quiet) -> Runtime:
-    """The runtime that a config asks for. Raises UserError for a device or a tracker that is not here."""
+    """Builds the runtime of a config. Raises UserError for a device or tracker that is not available."""
     machine = config.machine
     for tracker in config.evaluation.track:
         check_installed(tracker)

@@ -1,4 +1,4 @@
-"""Run → a folder for other programs: `export_hf`."""
+"""Exports a run to a folder that other programs can load: `export_hf`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from glassgpt.training.metrics import final_record
 def export_hf(
     run: Run | str | Path, folder: str | Path, *, checkpoint: str | int = "best", overwrite: bool = False
 ) -> Path:
-    """A folder that `transformers` loads without code of ours: the same ids, logits and greedy text. Returns it.
+    """Writes a folder that `transformers` loads without our code. Ids, logits and greedy text are equal.
 
-    `checkpoint` says which weights of a run that is given by name or path. Raises UserError for an architecture or a
-    tokenizer that has no exact equal there, and for a folder that is in use.
+    Returns `folder`.
+
+    `checkpoint` selects the weights of a run given by name or path. Raises UserError for an architecture or tokenizer
+    without an exact equivalent in `transformers`, and for a folder that is in use.
     """
     folder = Path(folder)
     _check_free(folder, overwrite)
@@ -42,7 +44,7 @@ EXPORTERS: Mapping[str, Callable[..., Path]] = {"hf": export_hf}
 
 
 def find_exporter(name: str) -> Callable[..., Path]:
-    """The function that writes a format. Raises UserError for a format that is not known."""
+    """The function that writes a format. Raises UserError for an unknown format."""
     if name not in EXPORTERS:
         raise unknown("format", name, EXPORTERS)
     return EXPORTERS[name]
@@ -77,7 +79,7 @@ def _card(run: Run, name: str) -> str:
 
 
 def _losses(run: Run) -> list[str]:
-    """What is known of these very weights."""
+    """Losses that were measured with exactly these weights."""
     lines = [f"step {run.step}, {run.checkpoint.state['tokens_seen']:,} tokens seen"]
     final = final_record(run.metrics)
     if final is not None and final["best/step"] == run.step:
@@ -93,5 +95,5 @@ def _without_paths(sections: Sections) -> Sections:
 
 
 def _public(value: Any) -> Any:
-    """A path of this machine is nobody's business: of an absolute one only the last part."""
+    """Shortens an absolute path to its last part, because local paths are private."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

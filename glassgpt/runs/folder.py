@@ -1,4 +1,4 @@
-"""Making a run folder: where it goes, who may write to it, and how it appears, whole or not at all."""
+"""Names, finds, creates and locks run folders, and removes what was written after a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ RUNS = Path("runs")
 
 
 def is_imported(folder: Path) -> bool:
-    """Whether a run folder holds weights from elsewhere that have not been trained here."""
+    """Whether the run was imported and not trained here."""
     kind = read_config(folder / "config.toml").get("run")
     return isinstance(kind, dict) and kind.get("stage") == NO_STAGE
 
 
 def named_folder(run: str | Path) -> Path:
-    """Where a run of that name goes: a path as it is, a name under runs/."""
+    """Folder for a run: a path stays as it is, a name goes under runs/. Raises UserError for an invalid one."""
     folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
     last = Path(run).name
     if last in ("", "..") or len(os.fsencode(last)) > 200:
-        raise UserError(f"--run '{run}' names no folder: give a name, or a path that ends in one")
+        raise UserError(f"--run '{run}' is not the name of a folder: give a name, or a path that ends in one")
     return folder
 
 
@@ -49,7 +49,7 @@ def free_folder(name: str) -> Path:
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises UserError where a new run at `folder` would replace what it may not."""
+    """Raises UserError if `folder` is in use and a new run may not replace it."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints")):
@@ -60,7 +60,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Holds a lock on the run: two processes never write one folder. It ends with the process, however that ends."""
+    """Locks the run, so that two processes never write to one folder. It ends with the process, even if killed."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
     with contextlib.ExitStack() as held:
@@ -69,7 +69,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             held.enter_context(locked(path, busy))
         except OSError as error:
             raise UserError(f"cannot lock {folder} by {path}: {error.strerror}; another user may hold it") from None
-        with contextlib.suppress(OSError):  # what hinders it, the run itself will meet
+        with contextlib.suppress(OSError):  # the run itself will meet the same error and report it
             recover_folder(folder)
         yield
 
@@ -78,9 +78,9 @@ def lock_run(folder: Path) -> Iterator[None]:
 def new_run_folder(
     folder: Path, config: RunConfig, tokenizer: Tokenizer, runtime: Runtime, n_parameters: int
 ) -> Iterator[Path]:
-    """A folder with what every run has, to be filled with the rest; then it becomes `folder`, in place of an old run.
+    """Yields a temporary folder with the files of every run, for the caller to complete; then renames it to `folder`.
 
-    A run exists or it does not. Raises UserError where the disk refuses.
+    The run, which replaces an old one, appears complete or not at all. Raises UserError if it cannot be written.
     """
     try:
         with replacing_folder(folder) as temporary:
@@ -93,7 +93,7 @@ def new_run_folder(
 
 
 def record_session(folder: Path, runtime: Runtime, step: int) -> None:
-    """Adds to machine.json where, when and by which version the run goes on after `step`; the first session stays."""
+    """Adds to machine.json on which machine, when and with which version the run was resumed after `step`."""
     machine = read_json(folder / "machine.json") if (folder / "machine.json").exists() else {}
     later = [*machine.get("later", []), {"after_step": step, **_describe_session(runtime)}]
     _write_machine(folder, {**machine, "later": later})
@@ -109,40 +109,40 @@ def _write_machine(folder: Path, machine: dict[str, Any]) -> None:
 
 
 def find_last(folder: Path, max_steps: int) -> Checkpoint:
-    """The checkpoint from which the run goes on. Raises UserError where there is none, or it is beyond `max_steps`."""
-    whole = [checkpoint for checkpoint in list_checkpoints(folder / "checkpoints") if checkpoint.resumable]
-    if not whole:
+    """The last resumable checkpoint. Raises UserError if there is none, or if it is beyond `max_steps`."""
+    resumable = [checkpoint for checkpoint in list_checkpoints(folder / "checkpoints") if checkpoint.resumable]
+    if not resumable:
         raise UserError(f"{folder} has no checkpoint to resume from; begin again with --overwrite")
-    if whole[-1].step > max_steps:
-        raise UserError(f"{folder} is already at step {whole[-1].step}, beyond --max-steps {max_steps}")
-    return whole[-1]
+    if resumable[-1].step > max_steps:
+        raise UserError(f"{folder} is already at step {resumable[-1].step}, beyond --max-steps {max_steps}")
+    return resumable[-1]
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether the run has written its last figures."""
+    """Whether the run has written its final figures."""
     return final_record(read_lines(folder / "metrics.jsonl")) is not None
 
 
 def cut_back_to(folder: Path, step: int) -> None:
-    """Forgets what came after the checkpoint, and what only the end of a shorter run had added."""
+    """Removes checkpoints, figures and samples after `step`, and the final figures of a run that ended there."""
     remove_unfinished(folder)
     remove_leftovers(folder / "checkpoints")
     for checkpoint in list_checkpoints(folder / "checkpoints"):
         if checkpoint.step > step:
             discard(checkpoint.path)
 
-    def keep(record: Line) -> bool:  # what is due at step 0 is done when the loop begins, so again now
+    def keep(record: Line) -> bool:  # a run resumed at step 0 repeats what is due at step 0
         return bool(0 < step >= record["step"] and not record.get("final"))
 
     files = (folder / "metrics.jsonl", folder / "samples.jsonl")
     for file in files:
-        read_lines(file)  # raises for a damaged one, before the other is changed
+        read_lines(file)  # raises for a damaged file, before either is changed
     for file in files:
         cut_back(file, keep)
 
 
 def version() -> str:
-    """The version of glassgpt, with the commit where it runs from a checkout."""
+    """The version of glassgpt, with the commit if it runs from a git checkout."""
     package = Path(glassgpt.__file__).parent
     command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
     if not (package.parent / ".git").exists():
@@ -155,7 +155,7 @@ def version() -> str:
 
 
 def check_trained(folder: Path) -> None:
-    """Raises UserError for an imported run, where a text or figures of its own are needed."""
+    """Raises UserError for an imported run, which has no training text and no figures."""
     if is_imported(folder):
         raise UserError(
             f"{folder} was imported and not trained here, so it has no text and no figures of its own: evaluate it with"
@@ -164,8 +164,8 @@ def check_trained(folder: Path) -> None:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of an existing run: a name under runs/, else a path."""
-    with contextlib.suppress(OSError):  # a name too long for the file system is no run
+    """The folder of a run, given by its name under runs/ or its path. Raises UserError if there is none."""
+    with contextlib.suppress(OSError):  # the name may be too long for the file system
         for folder in (RUNS / run, Path(run)):
             if (folder / "config.toml").is_file():
                 return folder
@@ -178,17 +178,17 @@ def find_run(run: str | Path) -> Path:
 
 
 def named_run(run: str | Path) -> str:
-    """A run as a config names it: the path of its folder, also where only its name was given."""
-    with contextlib.suppress(UserError):  # one that is gone keeps the name it is given
+    """The path of a run's folder, as a config records it, given its name or path."""
+    with contextlib.suppress(UserError):  # a run that was deleted: keep the given name
         return str(find_run(run))
     return str(run)
 
 
 def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
-    """ "best", "last", or a step.
+    """Finds a checkpoint: "best", "last" or a step. Raises UserError if there is none.
 
-    The best of a run that has ended is that of its last figures, taken over the whole validation split; before, the one
-    with the lowest loss so far, and the last where none was evaluated.
+    The best checkpoint of a finished run is the one in its final figures, measured on the whole validation split. Of
+    an unfinished run, it is the one with the best score so far, or the last one if none was evaluated.
     """
     checkpoints = list_checkpoints(folder / "checkpoints")
     if not checkpoints:

@@ -1,9 +1,9 @@
 """The eight sizes of GPT-3 as recipes, from one table.
 
 Brown et al. 2020, "Language Models are Few-Shot Learners": table 2.1 has sizes, learning rates and batches, appendix
-B the rest. Two rows of the table contradict themselves: 24 heads of 128 are no width of 2048, and 40 heads of 128 no
-width of 5140. With 16 heads, and a width of 5120, the counts are those of table D.1 (1,320M and 12,850M). The
-published batches of 0.5M, 1M and 2M tokens are powers of two here, 3.2M is 1,600 rows.
+B the rest. Two rows of the table are inconsistent: 24 heads of 128 do not make a width of 2048, nor 40 heads of 128 a
+width of 5140. With 16 heads, and a width of 5120, the parameter counts are those of table D.1 (1,320M and 12,850M). The
+published batches of 0.5M, 1M and 2M tokens are rounded to powers of two, 3.2M to 1,600 rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GPT3_SIZES = {
 
 
 def gpt3_recipe(name: str) -> dict[str, Any]:
-    """The recipe of a name in the table, as a TOML file would hold it."""
+    """The recipe for a name in the table, in the form of a TOML file."""
     size = GPT3_SIZES[name]
     return {
         "about": f"GPT-3 {name.removeprefix('gpt3-').upper()} as published: 300B tokens",
@@ -51,7 +51,7 @@ def gpt3_recipe(name: str) -> dict[str, Any]:
         "schedule": {
             "name": "cosine",
             "warmup_steps": round(WARMUP_TOKENS / size.batch_tokens),
-            "decay_steps": round(DECAY_TOKENS / size.batch_tokens),  # then on at the floor
+            "decay_steps": round(DECAY_TOKENS / size.batch_tokens),  # constant at min_lr from there on
             "min_lr": round(size.lr / 10, 8),
         },
         "training": {

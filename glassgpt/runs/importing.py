@@ -1,4 +1,4 @@
-"""A GPT-2 from elsewhere → run folder: `import_hf`."""
+"""Imports a GPT-2 that `transformers` saved as a run folder: `import_hf`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from glassgpt.training.config_formats import NO_STAGE
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.training.schedules import ScheduleConfig
 
-NO_DATA = "none"  # the data.source of a run that was not trained here
-# What a checkpoint of training would say of itself, before its first step.
+NO_DATA = "none"  # the data.source of an imported run
+# The state of a checkpoint before the first training step.
 UNTRAINED: dict[str, Any] = {
     "step": 0,
     "tokens_seen": 0,
@@ -40,11 +40,11 @@ UNTRAINED: dict[str, Any] = {
 
 
 def import_hf(source: str | Path, *, run: str | Path, revision: str | None = None, overwrite: bool = False) -> Run:
-    """A run with the weights and the tokenizer of a GPT-2 that `transformers` saved, ready to use and to fine-tune.
+    """Creates a run with the weights and tokenizer of a GPT-2 that `transformers` saved, ready to use and fine-tune.
 
-    `source` is a folder, else a repository of the Hugging Face hub (gpt2, distilgpt2, owner/name), of which
-    `revision` names a branch, a tag or a commit. All is read and checked before the run's folder is touched.
-    Raises UserError for whatever is not exactly a GPT-2 with a tokenizer of a kind that we have, naming it.
+    `source` is a folder, or a repository on the Hugging Face hub (gpt2, distilgpt2, owner/name), whose branch, tag or
+    commit is `revision`. Everything is read and checked before the run's folder is touched.
+    Raises UserError, naming the cause, if the model is not exactly a GPT-2 or its tokenizer is not supported.
     """
     folder = named_folder(run)
     check_free(folder, overwrite)
@@ -65,11 +65,11 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
 
 
 def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
-    """The folder to read, and the commit that it holds if it is of the hub."""
+    """The folder to read, and its commit if it comes from the hub, else an empty string."""
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise UserError(f"{source} is a folder here, which has no revisions: leave --revision out")
+            raise UserError(f"{source} is a local folder, which has no revisions: leave --revision out")
         return path, ""
     if path.exists():
         raise UserError(f"{source} is a file: give the folder that it is in")
@@ -80,7 +80,7 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
 
 
 def _describe(model: GPT2Config, tokenizer: Tokenizer) -> RunConfig:
-    """Sizes and tokenizer as they are; what only training needs has its defaults."""
+    """The config of an imported model. Fields that only training uses have their defaults."""
     return RunConfig(
         run=RunKindConfig(NO_STAGE),
         architecture="gpt2",

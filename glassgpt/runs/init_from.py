@@ -1,4 +1,4 @@
-"""A run that begins with the weights of another: what it takes over, and what it may change."""
+"""Starts a run from the weights of another: which settings it inherits, and which it may change."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from glassgpt.runs.run import Run, load
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.checkpoint import MODEL
 
-FINETUNE = "finetune"  # the recipe that is made for this
-POSITIONS = "position_embedding.weight"  # (block_size, n_embd): the one parameter that a shorter context shortens
+FINETUNE = "finetune"  # the recipe for this
+POSITIONS = "position_embedding.weight"  # (block_size, n_embd): the one parameter that depends on block_size
 
 
 @dataclass(frozen=True)
 class InitialRun:
-    """The run to begin with: its best weights, its sizes and its tokenizer."""
+    """The run that provides the initial weights (its best), the model sizes and the tokenizer."""
 
     run: Run
 
     def sections(self, recipe: Sections) -> Sections:
-        """A recipe with the model and the tokenizer of the run; of its own model only dropout is left."""
+        """The recipe with the model and tokenizer of this run; of its own [model] it keeps only dropout."""
         found = inherit(recipe, self.run.config)
         return found | {"tokenizer": to_dict(self._tokenizer)}
 
@@ -36,7 +36,7 @@ class InitialRun:
         """Raises UserError, naming the field, for a change that the weights do not allow."""
         before, after = self.run.config, config
         if after.tokenizer != self._tokenizer:
-            raise UserError(f"the tokenizer cannot be changed: the weights of {self.run.folder} know only its own ids")
+            raise UserError(f"the tokenizer cannot be changed: the weights of {self.run.folder} belong to its ids")
         if after.architecture != before.architecture:
             raise self._refusal("architecture", after.architecture, before.architecture)
         for field in to_dict(after.model):
@@ -47,14 +47,14 @@ class InitialRun:
                 raise self._refusal(field, value, had)
 
     def weights(self, model: ModelConfig) -> dict[str, Tensor]:
-        """The state dict for a model of that config."""
+        """The state dict for a model of that config, with position embeddings cut to its `block_size`."""
         state = self.run.model.state_dict()
         if POSITIONS in state:
             state[POSITIONS] = state[POSITIONS][: model.block_size]
         return state
 
     def origin(self) -> Origin:
-        """What the new run remembers of it."""
+        """The origin to record in the new run."""
         weights = self.run.checkpoint.path / MODEL
         return Origin(
             source=str(self.run.folder),
@@ -70,17 +70,17 @@ class InitialRun:
     def _refusal(self, field: str, value: object, had: object) -> UserError:
         return UserError(
             f"model.{field} = {value} does not fit the weights of {self.run.folder}, which have {had}: with --init-from"
-            " only dropout may change, and block_size become smaller"
+            " only dropout may change, and block_size may become smaller"
         )
 
 
 def open_initial_run(init_from: str | Path) -> InitialRun:
-    """The run by its name under runs/ or its path. Raises UserError as `load` does."""
+    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does."""
     return InitialRun(load(init_from, device="cpu"))
 
 
 def inherit(recipe: Sections, config: RunConfig) -> Sections:
-    """A recipe whose model and tokenizer are those of `config`, whatever it says itself; dropout stays its own."""
+    """The recipe with the model and tokenizer of `config` instead of its own; it keeps its own dropout."""
     taken = {name: config_sections(config)[name] for name in ("model", "tokenizer")}
     dropout = recipe.get("model", {}).get("dropout", config.model.dropout)
     return recipe | taken | {"model": taken["model"] | {"dropout": dropout}}

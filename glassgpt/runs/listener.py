@@ -1,4 +1,4 @@
-"""What wants to hear how training goes."""
+"""Interface for objects that follow the progress of a training run."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from glassgpt.training.metrics import Line
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a listener is told about a run before its loop begins. A plain value: nothing in it changes later."""
+    """Facts about a run, for listeners, before its loop begins. A plain value: nothing in it changes later."""
 
     folder: Path
     config: RunConfig
     n_parameters: int
-    description: tuple[str, ...]  # lines for people: what is trained, on what, and how
+    description: tuple[str, ...]  # readable lines: what is trained, on what, and how
 
 
 class Listener:
-    """What wants to hear how training goes. Every method may be left as it is: silence."""
+    """Receives the events of a training run. By default, every method does nothing."""
 
     def note(self, line: str) -> None:
         """One line that the user should know: a choice made, a fallback."""
 
     def started(self, info: RunInfo, state: TrainState) -> None:
-        """The loop is about to begin, or to go on, at `state`."""
+        """The loop is about to start, or to resume, at `state`."""
 
     def stepped(self, state: TrainState, record: Line) -> None:
         """A step is done; `record` is its line of metrics.jsonl."""
 
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
-        """What the stage measured on held-out data after `step` steps; `final` is on all of it. It took `seconds`."""
+        """Validation figures after `step` steps, measured in `seconds`; `final` ones are on all held-out data."""
 
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
-        """What a suite of `evaluation.suites` found after `step` steps, in `seconds`."""
+        """Figures of a suite in `evaluation.suites` after `step` steps, measured in `seconds`."""
 
     def sampled(self, step: int, prompt: str, text: str) -> None:
-        """What the model writes after `step` steps."""
+        """Text that the model generated after `step` steps."""
 
     def stopped(self) -> None:
-        """The loop is over, finished or not."""
+        """The loop has ended, finished or not."""

@@ -1,4 +1,4 @@
-"""Which micro-batch a device has room for: chosen before a run, advised where there was none."""
+"""Chooses the micro-batch that fits into memory before a run, and advises one after an out-of-memory error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glassgpt.runtime.device import Runtime
 
 
 def estimate_memory(config: RunConfig, hardware: Hardware, *, precision: str) -> StepMemory:
-    """What a step of the run takes on a device, the framework included."""
+    """Estimates the memory of a training step on a device, including the framework."""
     memory = estimate_step_memory(
         config.architecture, config.model, config.optimizer,
         precision=precision, device_type=hardware.kind,
@@ -27,14 +27,14 @@ def estimate_memory(config: RunConfig, hardware: Hardware, *, precision: str) ->
 
 
 def with_micro_batch(config: RunConfig, runtime: Runtime, note: Callable[[str], None]) -> RunConfig:
-    """The config of a run that is to begin, with `training.micro_batch = auto` decided for the rows of one rank."""
+    """Replaces `training.micro_batch = auto` by as many rows of a rank as fit. Raises UserError if none does."""
     if config.training.micro_batch != "auto":
         return config
     here, rows = local_hardware(runtime), config.batch_rows // runtime.ranks.world_size
     memory = estimate_memory(config, here, precision=runtime.precision)
     micro_batch = largest_micro_batch(memory, rows, here.usable)
     if micro_batch is None:
-        raise UserError(_no_room(memory, here, rows))
+        raise UserError(_too_large(memory, here, rows))
     need = memory.peak(micro_batch, accumulates=micro_batch < rows)
     note(f"training.micro_batch = {micro_batch}: by the estimate {need / GIB:.1f} of {here.usable / GIB:.1f} GiB")
     return dataclasses.replace(config, training=dataclasses.replace(config.training, micro_batch=micro_batch))
@@ -42,10 +42,10 @@ def with_micro_batch(config: RunConfig, runtime: Runtime, note: Callable[[str], 
 
 @contextmanager
 def out_of_memory_advice(config: RunConfig, runtime: Runtime) -> Iterator[None]:
-    """Turns an error of torch's for want of memory into a UserError that says what would fit."""
+    """Converts an out-of-memory error into a UserError that names a micro-batch that would fit."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch has no class of its own for a CPU without room
+    except (RuntimeError, MemoryError) as error:  # torch has no exception class for a CPU out of memory
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
@@ -59,17 +59,18 @@ def _advice(config: RunConfig, runtime: Runtime) -> str:
     memory = memory.with_floor(min(memory.floor, CPU_FLOOR), on_heap=memory.on_heap)  # not what the failed step holds
     fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
     if fitting is None:
-        return _no_room(memory, here, rows)
+        return _too_large(memory, here, rows)
     need, failed = (memory.peak(n, accumulates=n < rows) / GIB for n in (fitting, tried))
     return (
-        f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; begin again with"
+        f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; start again with"
         f" --set training.micro_batch={fitting}: about {need:.1f} of {here.usable / GIB:.1f} GiB for the same batch"
     )
 
 
-def _no_room(memory: StepMemory, here: Hardware, rows: int) -> str:
+def _too_large(memory: StepMemory, here: Hardware, rows: int) -> str:
     need = memory.peak(1, accumulates=rows > 1)
     return (
-        f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB, of {here.usable / GIB:.1f};"
-        " try --set machine.activation_checkpointing=true, or lower model.n_layer, model.n_embd or model.block_size"
+        f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB, but only"
+        f" {here.usable / GIB:.1f} GiB are usable; try --set machine.activation_checkpointing=true, or lower"
+        " model.n_layer, model.n_embd or model.block_size"
     )

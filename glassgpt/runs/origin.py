@@ -1,4 +1,4 @@
-"""Where the first weights of a run came from, if not from a random generator: origin.json."""
+"""origin.json: where the initial weights of a run came from, if they were not random."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ORIGIN = "origin.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """A repository, a folder or another run, with what was read of it."""
+    """Source of the initial weights (a repository, a folder or another run), and the files read from it."""
 
     source: str
     revision: str  # the commit of a repository, the step of a run; else empty
-    files: dict[str, str]  # the sha256 of each
+    files: dict[str, str]  # file name → sha256
     tokenizer_sha256: str
 
     def save(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class Origin:
 
 
 def load_origin(path: Path) -> Origin:
-    """Raises UserError for an origin.json that is missing, damaged or of another version."""
+    """Reads origin.json. Raises UserError if it is missing, damaged or of another version."""
     fields = read_json(path)
     found = fields.pop("format", None)
     if found != FORMAT:

@@ -1,4 +1,4 @@
-"""The first stage, pretraining: predict the next token of a text, held in shards."""
+"""The pretraining stage: next-token prediction on the shards of a text."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Pretraining:
         )
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """This rank's rows of the global batch, which are next to each other in it, cut into micro-batches."""
+        """This rank's rows, which are contiguous in the global batch, split into micro-batches."""
         first, last = self._runtime.ranks.rank_slice(self._config.batch_rows)
         rows = self._config.rows_of_pass(last - first)
         return [self._batch(step, start, min(start + rows, last)) for start in range(first, last, rows)]
@@ -95,9 +95,9 @@ class Pretraining:
         }
 
     def sample(self, step: int) -> Sample:
-        """What the model writes after an empty prompt, drawn by a generator of its own.
+        """Generates text from an empty prompt, with a random generator of its own.
 
-        Raises UserError where the weights have diverged.
+        Raises UserError if the weights have diverged.
         """
         generator = torch.Generator().manual_seed(self._config.training.seed + step)
         ids = start_of_text(self.tokenizer)
@@ -125,23 +125,23 @@ class Pretraining:
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing was saved."""
+        """Does nothing: there is no state."""
 
 
 class PretrainingKind:
-    """How a run gets its pretraining stage. Implements `glassgpt.runs.stages.StageKind`."""
+    """Builds the pretraining stage of a run. Implements `glassgpt.runs.stages.StageKind`."""
 
     def build_model(self, config: RunConfig) -> Model:
-        """The architecture of the config, with fresh weights."""
+        """Builds the architecture of the config with random weights."""
         return build_model(config.architecture, config.model)
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
-        """The manifest of the shards, made now where they are not in the cache; the tokenizer; a note for the user."""
+        """Builds the shards, or finds them in the cache. Returns their manifest, the tokenizer and a note."""
         dataset = build_dataset(config.data, config.tokenizer, corpus=corpus)
         return dataset.manifest.to_dict(), dataset.tokenizer, dataset.note
 
     def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
-        """The manifest in a run's folder. Raises UserError for a text given anew that is another one."""
+        """Reads the manifest in a run's folder. Raises UserError if `corpus` is given and is another text."""
         manifest = load_manifest(folder / "data.json")
         if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
             raise UserError(
@@ -150,9 +150,9 @@ class PretrainingKind:
         return manifest.to_dict()
 
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
-        """The shards that the manifest describes, from this node's cache, or made again."""
+        """Opens the shards that the manifest describes in this node's cache, or builds them again."""
         return reopen_dataset(Manifest.from_dict(data), tokenizer)
 
     def build(self, config: RunConfig, model: Model, data: Dataset, runtime: Runtime) -> Pretraining:
-        """The stage itself."""
+        """Builds the stage."""
         return Pretraining(config, model, data, runtime)

@@ -1,4 +1,4 @@
-"""A run's config, figures and samples on their way to trackers. One that fails is left behind; training goes on."""
+"""Sends a run's config, figures and samples to trackers. Training continues without a tracker that fails."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILE = "trackers.json"
 
 
 class Publisher(Listener):
-    """Passes on to another listener what it hears, and sends it to trackers.
+    """Forwards events to another listener, and sends them to trackers.
 
-    `sent` is the last step that the trackers of an interrupted run may have: what comes again up to there is not sent
-    again. The ids of the records are kept in the run's folder, so that a resumed run goes on in them.
+    `sent` is the last step that the trackers of an interrupted run may already have: earlier steps, which are repeated,
+    are not sent again. The record ids are saved in the run's folder, so that a resumed run continues the same records.
     """
 
     def __init__(self, listener: Listener, names: tuple[str, ...], sent: int = 0) -> None:
@@ -73,7 +73,7 @@ class Publisher(Listener):
 
     def _send(self, step: int, send: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            if step < self._sent and name in self._resumed and name != "tensorboard":  # which forgets, and begins again
+            if step < self._sent and name in self._resumed and name != "tensorboard":  # which purges the repeated steps
                 continue
             try:
                 send(tracker)
@@ -83,7 +83,7 @@ class Publisher(Listener):
 
 
 def load_ids(folder: Path) -> dict[str, str]:
-    """The trackers of a run and the ids of their records, {} where there are none."""
+    """The record ids of a run by tracker, {} if there are none. Raises UserError for a damaged file."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {str(name): str(id) for name, id in found.items()}
@@ -91,7 +91,7 @@ def load_ids(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder / FILE} is damaged ({error}): remove it, and the trackers begin new records"
+            f"{folder / FILE} is damaged ({error}): remove it, and the trackers start new records"
         ) from None
 
 
@@ -101,6 +101,6 @@ def save_ids(folder: Path, ids: Mapping[str, str]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error in one line, cut off after 200 characters."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= 200 else text[:200] + "…"

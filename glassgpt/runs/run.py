@@ -1,11 +1,11 @@
-"""A run: its folder, and what is in it as objects. `load` opens one; `pretraining.train` makes one.
+"""A trained run as an object: `load` opens a run folder, which `runs.train.train` has created.
 
 runs/NAME/
-    config.toml      every setting          tokenizer.json  text ⇄ ids
-    data.json        which text, as shards  machine.json    where it was made, by which version
-    metrics.jsonl    every figure           samples.jsonl   what it wrote as it learned
-    origin.json      whose weights it began with, if they were not random
-    report.html      all of it as a page    checkpoints/    weights, see training/checkpoint.py
+    config.toml      every setting            tokenizer.json  text ⇄ ids
+    data.json        manifest of the shards   machine.json    machine and version of each session
+    metrics.jsonl    every figure             samples.jsonl   text generated during training
+    origin.json      source of the initial weights, if they were not random
+    report.html      a page on all of it      checkpoints/    weights, see training/checkpoint.py
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from glassgpt.training.metrics import Line, final_record, read_lines
 
 @dataclass
 class Run:
-    """A trained, or half-trained, model with everything that is needed to use it.
+    """A fully or partly trained model with everything that is needed to use it.
 
-    `config`, `tokenizer` and `model` (the raw module, in eval mode) are the run's own; `checkpoint` says at which step.
+    `model` is the raw module, in eval mode, with the weights of `checkpoint`.
     """
 
     folder: Path
@@ -57,23 +57,23 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The optimizer steps that the weights have seen."""
+        """The number of optimizer steps that led to the weights."""
         return self.checkpoint.step
 
     @property
     def imported(self) -> bool:
-        """Whether the run came from elsewhere and has not been trained here: it has no text and no figures."""
+        """Whether the run was imported and not trained here: it then has no text and no figures."""
         return is_imported(self.folder)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Which text the run was trained on. Raises UserError for one that was imported."""
+        """The manifest of the training data. Raises UserError for an imported run."""
         check_trained(self.folder)
         return load_manifest(self.folder / "data.json")
 
     @property
     def summary(self) -> Line | None:
-        """How training ended, as `glassgpt train --json` prints it; None while it has not."""
+        """The final figures, as `glassgpt train --json` prints them; None until training has finished."""
         record = final_record(self.metrics)
         if record is None:
             return None
@@ -102,14 +102,14 @@ class Run:
         top_p: float | None = None,
         seed: int | None = None,
     ) -> str:
-        """The prompt and what the model writes after it. The same seed writes the same text."""
+        """Returns the prompt and the text generated after it. The same seed gives the same text."""
         config = SamplingConfig(temperature, top_k, top_p)
         return prompt + "".join(self.stream(prompt, config, max_new_tokens=max_new_tokens, seed=seed))
 
     def stream(
         self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
     ) -> Iterator[str]:
-        """Yields the text after the prompt as it is written, whole characters only."""
+        """Yields the text after the prompt as it is generated, in complete characters."""
         if max_new_tokens < 1:
             raise UserError(f"max-new-tokens {max_new_tokens} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed < 2**32:
@@ -130,9 +130,9 @@ class Run:
         split: Literal["train", "val"] = "val",
         stride: int | None = None,
     ) -> Evaluation:
-        """The loss on a whole split: of the run's own text, of another source as `--data` names it, or of a string.
+        """Computes the loss on a whole split of the run's own text, of another source as in `--data`, or of a string.
 
-        A `stride` lets the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
+        With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
         """
         dataset = self._prepare(data, text_corpus(text) if text is not None else None)
         return evaluate(
@@ -152,7 +152,7 @@ class Run:
         limit: int | None = None,
         progress: ScoringProgress | None = None,
     ) -> Accuracies:
-        """How the model does at a test known by name, "hellaswag"; `file` and `limit` choose its items."""
+        """Evaluates the model on a test suite by name ("hellaswag"); `file` and `limit` select its items."""
         suite = open_suite(name, self.tokenizer, file=file, limit=limit)
         return suite.evaluate(self.model, self.runtime, progress=progress)
 
@@ -164,7 +164,7 @@ class Run:
         limit: int | None = None,
         num_fewshot: int | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """What EleutherAI's lm-eval reports for its `tasks`, see `glassgpt.evaluation.lm_eval`."""
+        """Evaluates the model on `tasks` of EleutherAI's lm-eval, see `glassgpt.evaluation.lm_eval`."""
         return evaluate_tasks(
             self.model, self.tokenizer, tasks, self.runtime,
             prefix_id=start_of_text(self.tokenizer)[0],

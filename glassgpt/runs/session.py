@@ -25,8 +25,8 @@ from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.schedules import learning_rate
 from glassgpt.training.stage import Stage
 
-OVERFIT_LOSS = 0.02  # nats: low enough to say that the model has learned its one batch by heart
-TRAIN_LOSS_STEPS = 50  # the last steps whose mean is a run's final training loss
+OVERFIT_LOSS = 0.02  # nats per token: below it, the model has overfitted its one batch
+TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many last steps
 
 
 class Interrupted(Exception):
@@ -84,7 +84,7 @@ class Session:
         return TrainState(checkpoint.step, int(state["tokens_seen"]), int(state["skipped_in_row"]))
 
     def _state_of(self, state: TrainState, score: float | None) -> dict[str, Any]:
-        """What a checkpoint's state.json says."""
+        """The contents of a checkpoint's state.json."""
         return {
             "step": state.step,
             "tokens_seen": state.tokens_seen,
@@ -96,7 +96,7 @@ class Session:
         }
 
     def run(self, state: TrainState) -> None:
-        """Trains from `state` to the end, and writes the last figures. Raises Interrupted after SIGINT or SIGTERM."""
+        """Trains from `state` to the end, and writes the final figures. Raises Interrupted after SIGINT or SIGTERM."""
         training, ranks, stage = self.config.training, self.runtime.ranks, self.stage
         self._log = RunLog(self.folder, writes=ranks.first)
         try:
@@ -108,7 +108,7 @@ class Session:
             advice = out_of_memory_advice(self.config, self.runtime)
             with advice, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
-                    self._look(state)
+                    self._run_due(state)
                 state = fit(
                     self._parallel,
                     self._optimizer,
@@ -122,7 +122,7 @@ class Session:
                     expected_weight=training.batch_tokens / ranks.world_size,
                     state=state,
                     on_step=self._after_step,
-                    should_stop=self._learned_by_heart,
+                    should_stop=self._has_overfitted,
                     interrupted=lambda: interrupt.signal is not None,
                 )
                 self._save_once(state)
@@ -149,7 +149,7 @@ class Session:
     def _announce_stop(self) -> None:
         self.listener.note("finishing this step, then saving; Ctrl-C again stops at once")
 
-    def _learned_by_heart(self) -> bool:
+    def _has_overfitted(self) -> bool:
         return self.config.training.overfit_batch and self._loss < OVERFIT_LOSS
 
     def _after_step(self, state: TrainState, result: StepResult) -> None:
@@ -170,16 +170,16 @@ class Session:
         line["seconds"] = self._elapsed()
         self._log.add(line)
         self.listener.stepped(state, line)
-        self._look(state)
+        self._run_due(state)
 
-    def _look(self, state: TrainState) -> None:
-        """What is due after this step: validation, suites, a sample, a checkpoint, in that order."""
+    def _run_due(self, state: TrainState) -> None:
+        """Runs what is due after this step: validation, suites, a sample, a checkpoint, in that order."""
         training, evaluation, step = self.config.training, self.config.evaluation, state.step
         last = step == training.max_steps
         score = None
         if _due(step, evaluation.every) or (last and not training.overfit_batch):
             score = self._validate(step, record=_due(step, evaluation.every))[self.stage.best.figure]
-            score = score if math.isfinite(score) else None  # never the best
+            score = score if math.isfinite(score) else None  # a diverged model is never the best
         if last or _due(step, evaluation.suite_every or evaluation.every):
             self._run_suites(step)
         if _due(step, evaluation.sample_every):
@@ -193,7 +193,7 @@ class Session:
             self._checkpoints.record_score(saved, score)
 
     def _save_once(self, state: TrainState) -> None:
-        """Saves a step at which nothing was due, so that no work is lost."""
+        """Saves the last step if no checkpoint was due, so that no work is lost."""
         saved = self._checkpoints.find(state.step)
         if not self._checkpoints.is_resumable(state.step):
             self._save(state, saved.score if saved else None, resumable=True)
@@ -239,17 +239,17 @@ class Session:
             self.listener.sampled(step, sample.prompt, sample.text)
 
     def _finish(self, state: TrainState) -> None:
-        """The last figures: on the whole held-out data, for the last weights and for the best."""
+        """Writes the final figures: on all held-out data, for the last weights and for the best."""
         best, name = self.stage.best, self.stage.best.figure
         figures, seconds = self._measure(whole=True)
         best_step, best_score = state.step, figures[name]
         candidate = self._checkpoints.best
         if candidate is not None and candidate.step != state.step:
-            self._checkpoints.load_weights(candidate)  # the loop is over: nothing needs the last weights any more
+            self._checkpoints.load_weights(candidate)  # the loop is over: the last weights are no longer needed
             other, _ = self._measure(whole=True)
             if best.improves(other[name], on=best_score):
                 best_step, best_score = candidate.step, other[name]
-        # One batch again and again has no noise to average away.
+        # The loss of one repeated batch has no noise to average out.
         losses = self._log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
         self._log.add(
             {
@@ -274,11 +274,11 @@ class Session:
 
 
 def overfit_verdict(loss: float, steps: int) -> str:
-    """What `--overfit-batch` has found."""
+    """The result of `--overfit-batch` as one line."""
     if loss < OVERFIT_LOSS:
-        return f"one batch learned by heart: loss {loss:.4f} after {steps} steps; the model and the loop can learn"
+        return f"one batch overfitted: loss {loss:.4f} after {steps} steps; the model and the loop can learn"
     return (
-        f"one batch not learned by heart: loss {loss:.4f} after {steps} steps, expected below {OVERFIT_LOSS};"
+        f"one batch not overfitted: loss {loss:.4f} after {steps} steps, expected below {OVERFIT_LOSS};"
         " try another optimizer.lr or more steps, else look for a bug"
     )
 

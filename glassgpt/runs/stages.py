@@ -1,4 +1,4 @@
-"""The stages that a run can have, by the name in its configuration."""
+"""The training stages by their name in `run.stage`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from glassgpt.training.stage import Stage
 
 
 class StageKind(Protocol):
-    """How a run gets its stage. The first rank prepares the data and describes it; every rank opens it."""
+    """Builds the stage of a run. The first rank prepares the data and describes it; every rank opens it."""
 
     def build_model(self, config: RunConfig) -> Model:
-        """The raw module with all that the stage adds to it, with fresh weights drawn from torch's generator."""
+        """Builds the raw module, with all that the stage adds to it, with random weights from torch's generator."""
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
-        """The data of a new run on the first rank: a JSON description, the tokenizer, and a note for the user.
+        """Prepares the data of a new run, on the first rank. Returns a JSON description, the tokenizer and a note.
 
-        `corpus` stands in for the text that the config names.
+        `corpus` replaces the text that the config names. The note is for the user.
         """
 
     def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
-        """The description of the data of the run in `folder`, as `prepare` gave it."""
+        """Returns the description of the data of the run in `folder`, as `prepare` returned it."""
 
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Any:
-        """The data of such a description, on every rank; on each node once before the others of the node."""
+        """Opens the described data on every rank. On each node, the first rank goes before the others."""
 
     def build(self, config: RunConfig, model: Model, data: Any, runtime: Runtime) -> Stage:
-        """The stage, on every rank."""
+        """Builds the stage, on every rank."""
 
 
 class ImportedKind(PretrainingKind):
-    """Of a run whose weights come from elsewhere: it has a model and nothing to train it on."""
+    """The kind of an imported run, which has a model and no training data."""
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
-        """Raises UserError: such a run is not trained."""
+        """Raises UserError: an imported run is not trained."""
         raise UserError(f"run.stage = {NO_STAGE} is for imported runs: name the stage to train")
 
 
@@ -51,7 +51,7 @@ STAGES: dict[str, StageKind] = {"pretrain": PretrainingKind(), NO_STAGE: Importe
 
 
 def find_stage(name: str) -> StageKind:
-    """Raises UserError for a name that no stage has."""
+    """The stage kind of that name. Raises UserError for an unknown name."""
     if name not in STAGES:
         raise unknown("run.stage", name, STAGES)
     return STAGES[name]

@@ -1,4 +1,4 @@
-"""text → run folder: `train` begins a run, or goes on with one."""
+"""`train`: starts a new run on a text, or resumes one."""
 
 from __future__ import annotations
 
@@ -61,20 +61,21 @@ def train(
     """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
-    `settings` the same as values: {"training.seed": 1}. `max_steps` only says where to stop: the schedule keeps the
+    `settings` the same as values: {"training.seed": 1}. `max_steps` only sets where to stop: the schedule keeps the
     length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
-    `init_from` names a run to begin with: its best weights, its sizes and its tokenizer; the recipe is then `finetune`
-    by default.
-    With `resume` the run goes on from its last checkpoint; with a recipe or a text named it is begun if need be.
+    `init_from` names a run that provides the initial weights (its best), the sizes and the tokenizer; the default
+    recipe is then `finetune`.
+    With `resume`, the run continues from its last checkpoint. If it does not exist yet, it is started, provided that
+    `recipe`, `data`, `text` or `init_from` is given.
 
-    `track` names trackers to which config, figures and samples go as well (swanlab, trackio, wandb, tensorboard); a
-    resumed run goes on with those that it has.
+    `track` names trackers that also get config, figures and samples (swanlab, trackio, wandb, tensorboard); a resumed
+    run keeps its own by default.
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
-    Under torchrun every rank calls it. The first one decides, prints and writes; on the others it returns None.
+    Under torchrun, every rank calls it. The first one decides, prints and writes; on the others it returns None.
 
-    Raises UserError for anything wrong in the input, Interrupted after SIGINT or SIGTERM.
+    Raises UserError for invalid input, Interrupted after SIGINT or SIGTERM.
     """
     ranks = join_ranks()
     listener = (listener or PlainListener()) if ranks.first else Listener()
@@ -85,11 +86,11 @@ def train(
             if resume and run is None:
                 raise UserError("--resume needs to know which run: name it with --run NAME")
             if resume and overwrite:
-                raise UserError("--resume goes on with a run and --overwrite replaces it: give one of them")
+                raise UserError("--resume continues a run and --overwrite replaces it: give one of them")
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
             source = corpus.source if corpus else data
-            new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # of a run that is to begin
+            new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # the recipe of a new run
             folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
             values = current_settings(settings or {}, listener.note) | (
                 {} if source is None else {"data.source": source}
@@ -112,10 +113,10 @@ def train(
 
 
 def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
-    """Trains the run that was decided on, to its report. Returns the device that it ran on."""
+    """Trains the run of the decision and writes its report. Returns the device that it ran on."""
     folder = Path(decision.folder)
     if decision.finished:
-        listener.note(f"{folder} is finished at step {decision.resumed_from().step}; a larger --max-steps would go on")
+        listener.note(f"{folder} is finished at step {decision.resumed_from().step}; a larger --max-steps continues it")
         if ranks.first and not (folder / "report.html").exists():
             write_report(folder)
         return "auto"
@@ -130,7 +131,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
         ranks.on_first(lambda: _report(folder))
         listener.note(str(stopped))
         raise
-    except Diverged as stopped:  # on every rank alike
+    except Diverged as stopped:  # raised on every rank
         ranks.on_first(lambda: _report(folder))
         if not ranks.first:
             raise ReportedByFirstRank(str(stopped)) from None
@@ -145,18 +146,18 @@ def _report(folder: Path) -> None:
 
 
 def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:
-    """The same session on every rank: runtime, data, model, stage."""
+    """Builds the same session on every rank: runtime, data, model, stage."""
     config = parse_run_config(decision.config)
     kind = find_stage(config.run.stage)
     runtime = ranks.on_all(lambda: find_runtime(config, ranks))
     ranks.connect(runtime.device, compiling=runtime.compile)
     tokenizer = build_again(decision.tokenizer)
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
-    with _room_for_model(runtime):
+    with _model_memory_advice(runtime):
         torch.manual_seed(config.training.seed)
         model = kind.build_model(config)
         if config.run.init_from and decision.checkpoint is None:
-            if ranks.first:  # the others may not have its folder
+            if ranks.first:  # other nodes may not have its folder
                 model.load_state_dict(open_initial_run(config.run.init_from).weights(config.model))
             for tensor in model.state_dict().values():
                 ranks.broadcast(tensor)
@@ -165,11 +166,11 @@ def _build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sess
 
 
 @contextlib.contextmanager
-def _room_for_model(runtime: Runtime) -> Iterator[None]:
-    """Turns torch's error where memory for the weights is lacking into a UserError."""
+def _model_memory_advice(runtime: Runtime) -> Iterator[None]:
+    """Converts torch's out-of-memory error for the weights into a UserError."""
     try:
         yield
-    except RuntimeError as error:  # torch has no class of its own for a CPU without room
+    except RuntimeError as error:  # torch has no exception class for a CPU out of memory
         if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
             raise
         raise UserError(
@@ -179,7 +180,7 @@ def _room_for_model(runtime: Runtime) -> Iterator[None]:
 
 
 def _create_run(session: Session, origin: dict[str, Any] | None) -> TrainState:
-    """Writes the folder of a new run with its step-0 checkpoint, in place of an old run's."""
+    """Writes the folder of a new run with its step-0 checkpoint, replacing that of an old run."""
     stage = session.stage
     files, state = session.first_checkpoint()
 
@@ -196,13 +197,13 @@ def _create_run(session: Session, origin: dict[str, Any] | None) -> TrainState:
 
 
 def _resume_run(session: Session, decision: Decision) -> TrainState:
-    """Loads the checkpoint, then forgets what the folder has of later steps."""
+    """Loads the checkpoint, then removes later steps from the folder."""
     folder, config, checkpoint = session.folder, session.config, decision.resumed_from()
     state = session.restore(checkpoint)
 
     def go_back() -> None:
         every = load_config(folder / "config.toml").evaluation.every
-        # A score that was measured only because a shorter run ended there is not one of this run's.
+        # Remove a score that was measured only because a shorter run ended at this step.
         if checkpoint.score is not None and (not every or checkpoint.step % every):
             record_score(checkpoint, None)
         cut_back_to(folder, checkpoint.step)
@@ -215,5 +216,5 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
 
 
 def _own_folder(recipe: str, overfit_batch: bool) -> Path:
-    """Where a run without a name goes."""
+    """The default folder of a run without a name."""
     return free_folder(Path(recipe).stem + ("-overfit" if overfit_batch else ""))

@@ -176,7 +176,7 @@ def test_overrides_are_put_into_a_copy() -> None:
         ("optimizer.name=sgd", r"optimizer\.name = 'sgd': input should be 'adamw'"),
         ("schedule.name=cosin", r"schedule\.name = 'cosin': input should be 'cosine', 'constant' or 'wsd'"),
         ("schedule.min_lr=0.1", r"schedule\.min_lr = 0\.1 is above optimizer\.lr = 0\.001"),
-        ("training.batch_tokens=100", r"training\.batch_tokens = 100 is not a whole number of rows .* try 64"),
+        ("training.batch_tokens=100", r"training\.batch_tokens = 100 is not a multiple of model.* try 64"),
         ("training.batch_tokens=10", r"try 64"),
         ("machine.dtype=float8", r"unknown machine\.dtype 'float8': did you mean 'float"),
         ("machine.compile=1", r"machine\.compile = 1: input should be a valid boolean"),

@@ -294,7 +294,7 @@ def test_an_unknown_verb_and_an_unknown_option(elsewhere: Path) -> None:
     ("recipe", "sentence"),
     [
         ("char-tiny", "the char tokenizer has no <|endoftext|>"),
-        ("decoder.toml", "'decoder' cannot keep documents apart"),
+        ("decoder.toml", "'decoder' does not support document masks"),
     ],
 )
 def test_documents_that_cannot_be_kept_apart(elsewhere: Path, text_file: Path, recipe: str, sentence: str) -> None:

@@ -69,7 +69,7 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise UserError(f"{source} is a local folder, which has no revisions: leave out --revision")
+            raise UserError(f"{source} is a local folder, which has no revisions: leave --revision out")
         return path, ""
     if path.exists():
         raise UserError(f"{source} is a file: give the folder that it is in")

@@ -86,7 +86,7 @@ def test_options_that_do_not_go_together(trained: Path, items: Path) -> None:
     assert "name it with --suite" in glassgpt("eval", trained, "--limit", 3).error
     suite = ("eval", trained, "--suite", "hellaswag", "--file", items)
     for more in (["--data", "x"], ["--split", "train"], ["--stride", 3]):
-        assert "--suite brings its own text" in glassgpt(*suite, *more).error
+        assert "--suite has its own text" in glassgpt(*suite, *more).error
     assert "unknown suite 'mmlu'" in glassgpt("eval", trained, "--suite", "mmlu").error
 
 

@@ -25,7 +25,7 @@ from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import list_recipes, load_config, load_recipe
-from glassgpt.runs.decision import Changes
+from glassgpt.runs.decision import Changes, once
 from glassgpt.runs.folder import RUNS, check_trained, find_run
 from glassgpt.runs.micro_batch import out_of_memory_advice
 from glassgpt.runtime.device import build_runtime
@@ -108,7 +108,7 @@ def from_recipe(
     recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], note: Callable[[str], None]
 ) -> Subject:
     """A recipe with its tokenised dataset and its device."""
-    changes = Changes(overrides, settings)
+    changes, note = Changes(overrides, settings), once(note)
     sections = load_recipe(recipe, note)
     config = changes.apply(sections, note=note)
     runtime = build_runtime(config.machine.device, config.machine.dtype)

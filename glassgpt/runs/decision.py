@@ -71,9 +71,7 @@ class Changes:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        # Report the notes on overrides once: in the first call, before the tokenizer is known.
-        early = note if n_ids is None else quiet
-        sections = with_settings(apply_overrides(sections, self.overrides, early), self.values)
+        sections = with_settings(apply_overrides(sections, self.overrides, note), self.values)
         if n_ids is not None:
             sections, line = with_vocab_size(sections, n_ids)
             if line:
@@ -130,6 +128,7 @@ def decide_new_run(
     note: Note = quiet,
 ) -> Decision:
     """Decides on a new run. Everything is checked and prepared before the folder, or an old run in it, is touched."""
+    note = once(note)
     check_free(folder, overwrite)
     sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
@@ -152,6 +151,18 @@ def decide_new_run(
     config = with_micro_batch(config, runtime, note)
     origin = None if initial is None else dataclasses.asdict(initial.origin())
     return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin)
+
+
+def once(note: Note) -> Note:
+    """Drops repeated lines: the changes are applied twice, before and after the tokenizer is known."""
+    noted: set[str] = set()
+
+    def note_once(line: str) -> None:
+        if line not in noted:
+            noted.add(line)
+            note(line)
+
+    return note_once
 
 
 def decide_resumed_run(

@@ -266,3 +266,14 @@ def test_overfit_batch_learns_its_batch_by_heart(text_file: Path, elsewhere: Pat
     assert losses[-1] < 0.02 < losses[0]
     assert json.loads(result.out)["steps"] == len(losses) < 1000
     assert (run / "report.html").is_file()
+
+
+def test_an_old_name_is_noted_once_at_the_start_and_on_resume(text_file: Path, tmp_path: Path) -> None:
+    run, note = tmp_path / "run", "training.eval_every is now evaluation.every"
+    old = ["--set", "training.eval_every=2"]
+    begun = glassgpt("train", "--data", text_file, "--run", run, *settings(training__max_steps=4), *old)
+    resumed = glassgpt("train", "--run", run, "--resume", "--max-steps", 6, *old)
+    for result in (begun, resumed):
+        assert result.code == 0, result.err
+        assert result.err.count(note) == 1
+    assert [line["step"] for line in figures(run) if "val/loss" in line and "final" not in line] == [0, 2, 4, 6]

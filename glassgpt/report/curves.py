@@ -184,7 +184,7 @@ def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
     return [
         {
             "id": chart.id,
-            "title": chart.title,
+            "title": chart.title if chart is not LOSS or all(record.pretrained for record in records) else "Loss",
             "metric": chart.metric,
             "loss": chart is LOSS,
             "from_zero": chart.from_zero,

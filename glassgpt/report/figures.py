@@ -36,9 +36,7 @@ def headline(record: RunRecord) -> list[Figure]:
     """The headline figures. A figure that the run does not have yet is shown as a dash."""
     seconds, tokens, n_params = record.last("seconds"), record.last("tokens_seen"), parameters(record)
     figures = [
-        Figure("Validation loss", *_validation(record)),
-        Figure("Best while training", *_best(record)),
-        Figure("Bits per byte", _number(_newest(record).get("val/bits_per_byte")), "validation"),
+        *(_losses(record) if record.pretrained else _held_out(record)),
         Figure("Steps", "–" if record.last_step is None else count(record.last_step)),
         Figure("Tokens seen", "–" if tokens is None else count(tokens)),
         Figure("Time", "–" if seconds is None else duration(seconds)),
@@ -50,6 +48,23 @@ def parameters(record: RunRecord) -> int | None:
     """Number of model parameters; None if not recorded."""
     found = record.machine.get("parameters")
     return found if isinstance(found, int) else None
+
+
+def _losses(record: RunRecord) -> list[Figure]:
+    return [
+        Figure("Validation loss", *_validation(record)),
+        Figure("Best while training", *_best(record)),
+        Figure("Bits per byte", _number(_newest(record).get("val/bits_per_byte")), "validation"),
+    ]
+
+
+def _held_out(record: RunRecord) -> list[Figure]:
+    """The newest value of each figure that a stage other than pretraining measures on held-out data."""
+    measured = [line for line in record.lines if "val/seconds" in line]
+    names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds")]
+    line = record.final or (measured[-1] if measured else {})
+    note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
+    return [Figure(name.replace("_", " "), _number(line.get(name)), note) for name in names]
 
 
 def _newest(record: RunRecord) -> Line:

@@ -41,6 +41,11 @@ class RunRecord:
     lines: list[Line] = field(default_factory=list)  # all lines of metrics.jsonl
 
     @property
+    def pretrained(self) -> bool:
+        """Whether the run's stage is pretraining, the only one before configs named it."""
+        return bool(self.config.get("run", {}).get("stage", "pretrain") == "pretrain")
+
+    @property
     def last_step(self) -> int | None:
         """The last step in any line; None if there are no lines."""
         lines = [*self.train, *self.validations, *self.skipped, *([self.final] if self.final else [])]

@@ -74,6 +74,7 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     page = (run / "report.html").read_text(encoding="utf-8")
     for figure in ("train/accuracy", "val/accuracy", "val/reward loss"):
         assert f"<h3>{figure}</h3>" in page
+    assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
     opened = gg.load(run)
     assert isinstance(opened.model, toy_stages.RewardModel)
     best = max(

@@ -196,7 +196,8 @@ def load_config(path: Path) -> RunConfig:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads formats up to {FORMAT}")
     try:
         model = sections.get("model")
-        if isinstance(model, dict) and "padded_vocab_size" not in model and _pads(model):
+        older = read_toml(path)["format"] < FORMAT
+        if older and isinstance(model, dict) and "padded_vocab_size" not in model and _pads(model):
             imported = sections["run"]["stage"] == NO_STAGE
             n_ids = None if imported else load_tokenizer(path.parent / "tokenizer.json").vocab_size
             sections["model"] = migrate_vocab(model, n_ids)
@@ -273,12 +274,17 @@ def load_recipe(name: str, note: Callable[[str], None] = quiet) -> Sections:
 
 def apply_overrides(sections: Sections, overrides: Sequence[str], note: Callable[[str], None] = quiet) -> Sections:
     """Returns a copy of `sections` with each `section.field=value` applied; `note` as in `load_recipe`."""
+    return with_settings(sections, parse_overrides(overrides, note))
+
+
+def parse_overrides(overrides: Sequence[str], note: Callable[[str], None] = quiet) -> dict[str, Any]:
+    """The values of "section.field=value" strings by "section.field", the last one of each."""
     settings = {}
     for text in overrides:
         section, field, value = parse_override(text)
         path, value = current_setting(f"{section}.{field}", value, note)
         settings[path] = value
-    return with_settings(sections, settings)
+    return settings
 
 
 def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
@@ -286,22 +292,12 @@ def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
     result = {name: dict(fields) for name, fields in sections.items()}
     for path, value in settings.items():
         section, _, field = path.partition(".")
-        result.setdefault(section, {})[field] = value
-        # Drop the recipe's padding for a new vocab_size, which once included it, or an architecture without padding.
-        if path == "model.vocab_size" or (path == "model.architecture" and not _pads(result["model"])):
-            result["model"].pop("padded_vocab_size", None)
+        result.setdefault(section, {})[field] = NONE if value is None else value
+    # Drop the recipe's padding for a new vocab_size, which once included it, or an architecture without padding.
+    new_sizes = "model.vocab_size" in settings or ("model.architecture" in settings and not _pads(result["model"]))
+    if new_sizes and "model.padded_vocab_size" not in settings:
+        result["model"].pop("padded_vocab_size", None)
     return result
-
-
-def set_field(sections: Sections, section: str, field: str, value: Any) -> None:
-    """Sets one field in place.
-
-    The recipe's padding is dropped for a new `model.vocab_size`, which once included it, and for an architecture
-    without padding.
-    """
-    sections.setdefault(section, {})[field] = value
-    if section == "model" and (field == "vocab_size" or (field == "architecture" and not _pads(sections[section]))):
-        sections[section].pop("padded_vocab_size", None)
 
 
 def check_ranks(config: RunConfig, ranks: Ranks) -> None:

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import NONE
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.runs.config import (
     RunConfig,
     Sections,
-    apply_overrides,
     check_ranks,
     check_resumable,
     config_sections,
     load_config,
     load_recipe,
+    parse_overrides,
     parse_run_config,
     quiet,
     with_dtype,
@@ -71,7 +72,7 @@ class Changes:
             sections = {
                 name: sections.get(name, {}) | OVERFIT.get(name, {}) for name in sections.keys() | OVERFIT.keys()
             }
-        sections = with_settings(apply_overrides(sections, self.overrides, note), self.values)
+        sections = with_settings(sections, {**parse_overrides(self.overrides, note), **self.values})
         if n_ids is not None:
             sections, line = with_vocab_size(sections, n_ids)
             if line:
@@ -143,6 +144,8 @@ def decide_new_run(
     data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
     note(remark)
     config = with_dtype(changes.apply(sections, tokenizer.vocab_size, note), runtime.precision)
+    if initial is not None:  # again: the tokenizer has decided the vocabulary
+        initial.check(config)
     if config.model.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size = {config.model.vocab_size} is too small: the tokenizer has"
@@ -220,7 +223,8 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
 
 def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:
     """The run that provides the initial weights, or None."""
-    if init_from := changes.values.get("run.init_from"):
+    init_from = changes.values.get("run.init_from")
+    if init_from not in (None, NONE):
         return open_initial_run(init_from)
     if recipe == FINETUNE:
         raise UserError("the recipe finetune starts from the weights of another run: name it with --init-from RUN")

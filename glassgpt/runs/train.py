@@ -14,8 +14,9 @@ from glassgpt.errors import ReportedByFirstRank, UserError
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
+from glassgpt.models import Model
 from glassgpt.report.run_page import write_report
-from glassgpt.runs.config import EvaluationConfig, dump_config, load_config, parse_run_config
+from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.console import PlainListener
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
@@ -33,7 +34,7 @@ from glassgpt.runs.origin import ORIGIN, Origin
 from glassgpt.runs.publisher import Publisher
 from glassgpt.runs.run import Run, load
 from glassgpt.runs.session import Interrupted, Session
-from glassgpt.runs.stages import find_stage
+from glassgpt.runs.stages import StageKind, find_stage
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
 from glassgpt.tokenizers import Tokenizer
@@ -164,19 +165,23 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
     suites = ranks.on_all(lambda: _open_suites(config.evaluation, tokenizer), first_of_node_first=True)
 
-    @_model_memory_advice(runtime)
-    def build() -> Session:
-        torch.manual_seed(config.training.seed)
-        model = kind.build_model(config)
-        if config.run.init_from and decision.checkpoint is None:
-            if ranks.first:  # other nodes may not have its folder
-                model.load_state_dict(open_initial_run(config.run.init_from).weights(config.model))
-            for tensor in model.state_dict().values():
-                ranks.broadcast(tensor)
-        stage = kind.build(config, model, data, runtime)
+    model = ranks.on_all(lambda: _build_model(decision, kind, config, runtime))
+    if config.run.init_from:  # other nodes may not have the folder of the initial run
+        for tensor in model.state_dict().values():
+            ranks.broadcast(tensor)
+    stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
+    with _model_memory_advice(runtime):
         return Session(Path(decision.folder), config, stage, suites, runtime, listener)
 
-    return ranks.on_all(build)
+
+def _build_model(decision: Decision, kind: StageKind, config: RunConfig, runtime: Runtime) -> Model:
+    """The model with random weights; on the first rank with those of the initial run, if there is one."""
+    torch.manual_seed(config.training.seed)
+    with _model_memory_advice(runtime):
+        model = kind.build_model(config)
+    if config.run.init_from and decision.checkpoint is None and runtime.ranks.first:
+        model.load_state_dict(open_initial_run(config.run.init_from).weights(config.model))
+    return model
 
 
 def _open_suites(evaluation: EvaluationConfig, tokenizer: Tokenizer) -> dict[str, HellaSwag]:

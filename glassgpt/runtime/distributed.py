@@ -14,6 +14,7 @@ import os
 import re
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,17 +89,18 @@ class Ranks:
         """Runs `work` on every rank and returns this rank's own result.
 
         If it raises UserError on any rank, all ranks raise. The lowest failing rank raises its own error, the others
-        ReportedByFirstRank. `work` must not call `on_first` or `on_all` itself. With `first_of_node_first`, the first
-        rank of a node finishes before the others of that node begin, so that they find its files in the cache.
+        ReportedByFirstRank. `work` must not exchange anything itself. With `first_of_node_first`, the first rank of a
+        node finishes before the others of that node begin, so that they find its files in the cache; if it fails, they
+        do not begin.
         """
         if not self.several:
             return work()
         store, key = self._next_key("all")
-        result, failure = None, None
+        result, failure, given_up = None, None, None
         if first_of_node_first and self.local_rank != 0:
-            _wait_for(store, f"{key} {self.rank - self.local_rank}")
+            given_up = _wait_for(store, f"{key} {self.rank - self.local_rank}")
         try:
-            result = work()
+            result = work() if given_up is None else None
         except UserError as error:
             failure = error
         _publish(store, f"{key} {self.rank}", None if failure is None else str(failure))
@@ -222,14 +224,15 @@ def _read_number(name: str, least: int, most: int) -> int:
 
 
 def _publish(store: Store, key: str, value: Any) -> None:
-    store.set(key, json.dumps(value))
+    # Compressed, because the store takes no more than 8 MiB: a large tokenizer would not fit.
+    store.set(key, zlib.compress(json.dumps(value).encode()))  # type: ignore[arg-type]  # takes bytes too
 
 
 def _wait_for(store: Store, key: str) -> Any:
     """Waits for a key and returns its JSON value. It polls, because a blocking call would delay signal handlers."""
     while not store.check([key]):
         time.sleep(POLL_SECONDS)
-    return json.loads(store.get(key))
+    return json.loads(zlib.decompress(store.get(key)))
 
 
 def _disconnect() -> None:

@@ -83,7 +83,8 @@ def gather_checkpoint(
     if optimizer is not None:
         files[OPTIMIZER] = _gather(optimizer_tensors(model, optimizer), ranks)
         if stage_state:
-            files[STAGE] = _gather(stage_state, ranks)
+            # Copies: a stage may return several views of one tensor, which safetensors refuses.
+            files[STAGE] = {name: value.clone() for name, value in _gather(stage_state, ranks).items()}
     return files
 
 

@@ -84,7 +84,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     contents = read_toml(path)
     found: Any = contents.get("format")
-    if found not in (number - 1 for number in CHANGES):
+    if type(found) is not int or found not in (number - 1 for number in CHANGES):
         return contents
     sections: Sections = {name: value for name, value in contents.items() if name != "format"}
     for name, fields in sections.items():

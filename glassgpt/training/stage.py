@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ class Best:
     mode: Literal["min", "max"] = "min"
 
     def improves(self, value: float, on: float | None) -> bool:
-        """Whether `value` is better than `on`, the best so far."""
-        return on is None or (value < on if self.mode == "min" else value > on)
+        """Whether `value` is better than `on`, the best so far. Anything is better than NaN or no value at all."""
+        if on is None or math.isnan(on):
+            return not math.isnan(value)
+        return value < on if self.mode == "min" else value > on
 
 
 @dataclass(frozen=True)

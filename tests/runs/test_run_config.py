@@ -29,6 +29,7 @@ from glassgpt.runs.config import (
     may_change,
     migrate_vocab,
     parse_run_config,
+    with_settings,
     with_vocab_size,
 )
 from glassgpt.tokenizers.char import CharTokenizer
@@ -475,3 +476,31 @@ def test_a_recipe_may_say_both_in_any_order(tmp_path: Path) -> None:
         path = tmp_path / "mine.toml"
         path.write_text("\n".join(["[model]", *lines]))
         assert load_recipe(str(path))["model"] == {"vocab_size": 60, "padded_vocab_size": 64}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_padding_that_is_given_stays_in_any_order(order: int) -> None:
+    given = ["model.padded_vocab_size=64", "model.vocab_size=28"][::order]
+    assert apply_overrides({"model": {"padded_vocab_size": 128}}, given)["model"] == {
+        "padded_vocab_size": 64, "vocab_size": 28,
+    }  # fmt: skip
+    assert apply_overrides({"model": {"padded_vocab_size": 128}}, given[::-1][:1] if order > 0 else given[:1])[
+        "model"
+    ] == {"vocab_size": 28}
+
+
+def test_none_and_its_word_mean_the_same() -> None:
+    for nothing in (None, "none"):
+        sections = with_settings({"model": {"vocab_size": 64}}, {"model.padded_vocab_size": nothing})
+        sections, note = with_vocab_size(sections, 28)
+        assert sections["model"] == {"vocab_size": 64, "padded_vocab_size": "none"} and note is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['format = 3\n[model]\narchitecture = "gpt2"\n', "format = 1.0\n", "format = true\n", "format = 3\nrun = 5\n"],
+)
+def test_a_damaged_config_has_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.toml"):
+        load_config(tmp_path / "config.toml")

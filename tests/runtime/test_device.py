@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -336,3 +337,12 @@ def test_recomputed_blocks_keep_their_names_and_their_dropout() -> None:
         gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
     assert list(model.state_dict()) == names
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_a_decision_may_be_larger_than_the_store_takes() -> None:
+    """torchrun's store refuses values of more than 8 MiB; the vocabulary of a large tokenizer in JSON is longer."""
+    store = HashStore()
+    vocabulary = [f"приклад-{number}" for number in range(300_000)]
+    Ranks(0, 2, store=store).on_first(lambda: vocabulary)
+    assert Ranks(1, 2, store=store).on_first(list) == vocabulary
+    assert len(store.get("first 1")) < 8 << 20 < len(json.dumps(vocabulary))

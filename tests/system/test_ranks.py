@@ -247,6 +247,35 @@ def test_a_rank_that_dies_ends_the_job_with_a_sentence(start: type[Job], text_fi
     assert result.code == 0, result.err
 
 
+# One rank alone fails as it builds its session.
+FAILING = """
+import os
+from glassgpt.cli.main import main
+from glassgpt.errors import UserError
+from glassgpt.runs import train
+
+def fail(*arguments):
+    raise UserError("this rank has no memory left")
+
+if os.environ["RANK"] == "1":
+    train.WHERE = fail
+main()
+"""
+
+
+@pytest.mark.parametrize("where", ["_build_model", "Session"])
+def test_an_error_of_one_rank_is_reported_at_once(
+    start: type[Job], text_file: Path, tmp_path: Path, where: str
+) -> None:
+    program = tmp_path / "failing.py"
+    program.write_text(FAILING.replace("WHERE", where))
+    job = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, program=[program])
+    code, _, err = job.end()
+    assert code == 1
+    assert "rank 1: this rank has no memory left" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_ranks_cannot_share_is_said_once(start: type[Job], text_file: Path, tmp_path: Path) -> None:
     odd = ["--set", "training.batch_tokens=288"]
     code, _, err = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *odd).end()

@@ -30,11 +30,13 @@ from glassgpt.training.checkpoint import (
     list_checkpoints,
     load_model_weights,
     load_optimizer_state,
+    load_stage_state,
     optimizer_tensors,
     prune,
     remove_leftovers,
     write_checkpoint,
 )
+from glassgpt.training.stage import Best
 
 NAN = float("nan")
 
@@ -461,3 +463,20 @@ def test_discard_and_leftovers(tmp_path: Path) -> None:
     shutil.copytree(kept.path, tmp_path / ".tmp-step-00000003")
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [kept.path.name]
+
+
+def test_any_score_is_better_than_none() -> None:
+    for mode in ("min", "max"):
+        best = Best("figure", mode)
+        assert best.improves(3.0, on=NAN) and best.improves(3.0, on=None)
+        assert not best.improves(NAN, on=3.0) and not best.improves(NAN, on=None)
+
+
+def test_a_stage_may_keep_two_views_of_one_tensor(tmp_path: Path) -> None:
+    model, optimizer = build()
+    rollout = torch.arange(6.0)
+    files = gather_checkpoint(model, optimizer, stage_state={"first": rollout[:3], "last": rollout[3:]})
+    saved = write_checkpoint(tmp_path, files, {"step": 1})
+    assert {name: tensor.tolist() for name, tensor in load_stage_state(saved).items()} == {
+        "first": [0, 1, 2], "last": [3, 4, 5],
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -120,9 +121,14 @@ def surrogate_error(text: str, position: int) -> UserError:
     )
 
 
-def plain_ids(ids: Iterable[int]) -> Iterable[int]:
-    """The ids as Python integers, if they come in an array or a tensor."""
-    return ids.tolist() if hasattr(ids, "tolist") else ids
+def plain_ids(ids: Iterable[int]) -> list[int]:
+    """The ids as Python integers, also from an array or a tensor of one dimension. Raises UserError for others."""
+    try:
+        return list(map(operator.index, ids.tolist() if hasattr(ids, "tolist") else ids))
+    except TypeError:
+        raise UserError(
+            f"ids must be integers in one dimension, not {ids!r:.60}: give a list of ids, or one row of a batch"
+        ) from None
 
 
 def id_error(id: object, vocab_size: int) -> UserError:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from glassgpt.errors import UserError
@@ -189,3 +191,24 @@ def test_each_kind_loads_its_own_files_alone(tokenizer: Tokenizer, tmp_path: Pat
         else:
             with pytest.raises(UserError, match=r"tokenizer\.json' is of type '\w+', not '\w+'"):
                 kind.load(path)
+
+
+@pytest.mark.parametrize("tokenizer", [CharTokenizer("abc"), BPETokenizer.train("ab ab", 258), with_gaps()])
+@pytest.mark.parametrize("ids", [np.array(1), np.array([[1, 2]]), [5.5], np.array([1.0]), 3, [[1]], ["1"], None])
+def test_what_is_no_row_of_ids_is_refused(tokenizer: Tokenizer, ids: Any) -> None:
+    with pytest.raises(UserError, match="ids must be integers in one dimension"):
+        tokenizer.decode(ids)
+
+
+def test_a_stream_takes_integers_only() -> None:
+    for id in (5.5, "1", None):
+        with pytest.raises(UserError, match="ids must be integers in one dimension"):
+            StreamDecoder(CharTokenizer("abc")).feed(id)
+    assert StreamDecoder(CharTokenizer("abc")).feed(np.int64(1)) == "b"
+
+
+@pytest.mark.parametrize(
+    "ids", [[0, 1], (0, 1), range(2), np.arange(2), np.arange(2, dtype=np.uint16), [np.int64(0), True]]
+)
+def test_any_row_of_integers_is_decoded(ids: Any) -> None:
+    assert CharTokenizer("ab").decode(ids) == "ab"

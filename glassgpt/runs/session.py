@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from glassgpt.training.checkpoint import Checkpoint, Files, gather_checkpoint, l
 from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_steps
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.interrupt import Interrupt
+from glassgpt.training.losses import MicroBatch
 from glassgpt.training.metrics import Line, RunLog
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.schedules import learning_rate
@@ -112,7 +113,7 @@ class Session:
                 state = fit(
                     self._parallel,
                     self._optimizer,
-                    batches=lambda step: stage.batches(0 if training.overfit_batch else step),
+                    batches=self._batches,
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
                     scaler=self._scaler,
@@ -134,6 +135,10 @@ class Session:
         finally:
             self.listener.stopped()
             self._log.close()
+
+    def _batches(self, step: int) -> Sequence[MicroBatch]:
+        with self.runtime.eagerly():
+            return self.stage.batches(0 if self.config.training.overfit_batch else step)
 
     def _describe(self) -> str:
         """Model, device, optimizer and schedule in one line."""
@@ -206,7 +211,8 @@ class Session:
     def _measure(self, whole: bool) -> tuple[Mapping[str, float], float]:
         """The figures of a validation and the seconds it took."""
         started = time.perf_counter()
-        figures = self.stage.validate(whole)
+        with self.runtime.eagerly():
+            figures = self.stage.validate(whole)
         seconds = time.perf_counter() - started
         self._validating += seconds
         return figures, seconds
@@ -221,7 +227,8 @@ class Session:
     def _run_suites(self, step: int) -> None:
         for name, suite in self._suites.items():
             started = time.perf_counter()
-            accuracies = suite.evaluate(self.stage.model, self.runtime)
+            with self.runtime.eagerly():
+                accuracies = suite.evaluate(self.stage.model, self.runtime)
             seconds = time.perf_counter() - started
             self._validating += seconds
             figures = accuracies.figures()
@@ -230,7 +237,8 @@ class Session:
 
     def _sample(self, step: int) -> None:
         try:
-            sample = self.stage.sample(step)
+            with self.runtime.eagerly():
+                sample = self.stage.sample(step)
         except UserError as error:  # weights that have diverged: the loop decides whether to stop
             self.listener.note(f"step {step}: no sample, {error}")
             return

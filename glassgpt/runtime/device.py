@@ -113,6 +113,17 @@ class Runtime:
         """The function, compiled if the model is compiled, so that operations between head and loss are fused too."""
         return torch.compile(function) if self.compile else function
 
+    def eagerly(self) -> contextlib.AbstractContextManager[Any]:
+        """The context for validation, samples and rollouts: compiled blocks run uncompiled in it.
+
+        They have other shapes than training. Each shape would be compiled anew, and after eight of them torch compiles
+        no more, not even the training step.
+        """
+        if not self.compile:
+            return contextlib.nullcontext()
+        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+
     def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Context for a micro-step of the wrapped module: exchange gradients at its end if `wanted`."""
         return gradient_exchange(parallel, wanted)

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import torch._dynamo
 from command_line import figures, glassgpt, settings
 
 SHORT = {"training__max_steps": 6, "model__dropout": 0.0, "evaluation__sample_every": 0, "evaluation__every": 3}
@@ -41,3 +43,16 @@ def test_it_learns_the_same(way: str, text_file: Path, tmp_path: Path, losses: d
     found = train(text_file, tmp_path / "run", **WAYS[way])
     assert found == pytest.approx(losses, rel=2e-5)
     assert len(found) == 6 + 3
+
+
+@pytest.mark.slow
+def test_validation_and_samples_use_up_no_compilation(text_file: Path, tmp_path: Path) -> None:
+    """Each shape of theirs would be compiled, and after eight shapes torch compiles nothing more."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("needs a C++ compiler on the PATH")
+    torch.compiler.reset()
+    compiled = {"machine__compile": "true", "training__loss_chunk": 100, "evaluation__sample_every": 2}
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        done = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *settings(**(SHORT | compiled)))
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "samples.jsonl").read_text().count("\n") == 4

@@ -61,6 +61,8 @@ def diagnose(
     if overrides or settings.keys() - DEVICE_SETTINGS:
         raise UserError(f"{folder} is a run, with its own settings and data: --set and --data work only with a recipe")
     check_trained(folder)
+    if (stage := load_config(folder / "config.toml").run.stage) != "pretrain":
+        raise UserError(f"{folder} was trained by the stage '{stage}': doctor examines pretraining runs only")
     record = read_record(folder)
     subject = from_run(folder, settings, note)
     findings = _collect(examine(subject), on_finding)

@@ -75,6 +75,7 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     for figure in ("train/accuracy", "val/accuracy", "val/reward loss"):
         assert f"<h3>{figure}</h3>" in page
     assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
+    assert "doctor examines pretraining runs only" in glassgpt("doctor", run).error
     opened = gg.load(run)
     assert isinstance(opened.model, toy_stages.RewardModel)
     best = max(

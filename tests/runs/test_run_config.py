@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassgpt.config import dump_toml
 from glassgpt.errors import UserError
-from glassgpt.models.sizes import embedding_rows
 from glassgpt.runs.config import (
     SECTIONS,
     EvaluationConfig,
@@ -27,14 +25,9 @@ from glassgpt.runs.config import (
     load_config,
     load_recipe,
     may_change,
-    migrate_vocab,
     parse_run_config,
-    with_settings,
-    with_vocab_size,
 )
-from glassgpt.tokenizers.char import CharTokenizer
 from glassgpt.training.checkpoint_manager import CheckpointConfig
-from glassgpt.training.config_formats import CHANGES, FORMAT, current_settings
 
 
 def parse(*overrides: str) -> RunConfig:
@@ -236,130 +229,6 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str
         load_config(path)
 
 
-# Older formats and names
-
-
-def as_format(number: int, config: RunConfig) -> dict[str, Any]:
-    """The config.toml that the version with that format would have written."""
-    flat = {
-        f"{section}.{field}": v for section, fields in config_sections(config).items() for field, v in fields.items()
-    }
-    for newer in range(FORMAT, number, -1):
-        change = CHANGES[newer]
-        old_names = {new: old for old, new in change.renamed.items()}
-        flat = {
-            old_names.get(path, path): change.unset[path] if path in change.unset and value == "none" else value
-            for path, value in flat.items()
-            if path not in change.added
-        }
-    contents: dict[str, Any] = {"format": number}
-    for path, value in flat.items():
-        section, _, field = path.partition(".")
-        contents.setdefault(section, {})[field] = value
-    return contents
-
-
-SEED_7 = ("training.seed=7", "machine.dtype=float32", "evaluation.every=30", "checkpoint.keep_last=3")
-
-
-def test_the_second_format_is_the_one_that_was_written() -> None:
-    """Literally, as the version before wrote it: else the table and its inverse here could be wrong together."""
-    contents = as_format(2, parse(*SEED_7))
-    assert contents["training"] == {
-        "max_steps": 2000, "batch_tokens": 768, "micro_batch": 0, "grad_clip": 1.0, "seed": 7, "init_from": "",
-        "device": "auto", "dtype": "float32", "compile": False, "parallel": "auto", "activation_checkpointing": False,
-        "loss_chunk": 0, "overfit_batch": False, "log_every": 10, "eval_every": 30, "eval_tokens": 20_000,
-        "eval_suites": [], "eval_suite_every": 0, "eval_suite_limit": 0, "eval_suite_file": "", "sample_every": 250,
-        "sample_tokens": 80, "checkpoint_every": 250, "keep_last": 3, "snapshots": 20, "track": [],
-    }  # fmt: skip
-    assert contents["schedule"]["cooldown_steps"] == 0
-    assert contents.keys() == {"format", "model", "data", "tokenizer", "optimizer", "schedule", "training"}
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_config_of_an_older_format_means_what_it_meant(tmp_path: Path, number: int) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(dump_toml(as_format(number, parse(*SEED_7))))
-    assert load_config(path) == parse(*SEED_7)
-
-
-def test_a_field_that_an_older_format_had_is_not_guessed(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(dump_toml(as_format(1, parse()) | {"format": 2}))
-    with pytest.raises(UserError, match=r"damaged: it has no (data\.document_mask|run\.init_from)"):
-        load_config(path)
-
-
-@pytest.mark.parametrize(
-    ("files", "stage"),
-    [
-        ((), "pretrain"),
-        (("data.json",), "pretrain"),
-        (("origin.json", "data.json"), "pretrain"),
-        (("origin.json",), "none"),
-    ],
-)
-def test_the_stage_of_an_older_run_is_told_by_its_files(tmp_path: Path, files: tuple[str, ...], stage: str) -> None:
-    for file in files:
-        (tmp_path / file).touch()
-    path = tmp_path / "config.toml"
-    path.write_text(dump_toml(as_format(2, parse())))
-    assert load_config(path).run.stage == stage
-    path.write_text(dump_config(parse()))
-    assert load_config(path).run.stage == "pretrain"  # today the config alone says it
-
-
-def test_old_names_in_a_recipe_are_understood_with_a_note(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(
-        '[training]\nmax_steps = 9\neval_every = 7\nmicro_batch = 0\ntrack = ["wandb"]\neval_suite_limit = 0\n'
-    )
-    notes: list[str] = []
-    assert load_recipe(str(path), notes.append) == {
-        "training": {"max_steps": 9, "micro_batch": "none"},
-        "evaluation": {"every": 7, "track": ["wandb"], "suite_limit": "none"},
-    }
-    assert notes == [
-        "training.eval_every is now evaluation.every",
-        'training.micro_batch = 0 is now training.micro_batch = "none"',
-        "training.track is now evaluation.track",
-        'training.eval_suite_limit = 0 is now evaluation.suite_limit = "none"',
-    ]
-
-
-def test_old_names_in_overrides_are_understood_with_a_note() -> None:
-    notes: list[str] = []
-    overrides = ["training.seed=3", "training.checkpoint_every=5", "checkpoint.every=6", "schedule.cooldown_steps=0"]
-    assert apply_overrides({}, overrides, notes.append) == {
-        "training": {"seed": 3}, "checkpoint": {"every": 6}, "schedule": {"cooldown_steps": "none"}
-    }  # fmt: skip
-    assert notes == [
-        "training.checkpoint_every is now checkpoint.every",
-        'schedule.cooldown_steps = 0 is now schedule.cooldown_steps = "none"',
-    ]
-
-
-def test_a_field_under_both_of_its_names_is_refused() -> None:
-    with pytest.raises(UserError, match=r"evaluation\.every is given twice, once under its old name"):
-        current_settings({"training.eval_every": 1, "evaluation.every": 2}, lambda line: None)
-
-
-def test_every_new_name_is_a_field() -> None:
-    fields = {f"{section}.{field}" for section, values in config_sections(parse()).items() for field in values}
-    for change in CHANGES.values():
-        assert fields >= {CHANGES[FORMAT].renamed.get(path, path) for path in change.added}
-        assert fields >= {*change.renamed.values(), *change.unset}
-        assert not fields & change.renamed.keys()
-
-
-@pytest.mark.parametrize("damage", ["training = 3", "[model]\nn_haed = 2", "model = 3", "[model", "[odd]\na = 1"])
-def test_a_damaged_config_is_named(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(f"format = 2\n{damage}\n")
-    with pytest.raises(UserError, match=r"config\.toml"):
-        load_config(path)
-
-
 # Resuming
 
 
@@ -399,108 +268,3 @@ def test_what_may_change_on_resume_may() -> None:
 def test_what_may_not_change_is_shown_with_both_values(override: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"cannot resume: .*{message}.*; leave it as it was, or start a new run"):
         check_resumable(parse(), parse(override))
-
-
-# The vocabulary, and its padding
-
-
-@pytest.mark.parametrize(
-    ("section", "n_ids", "expected"),
-    [
-        ({"vocab_size": 512}, 500, {"vocab_size": 500, "padded_vocab_size": 512}),
-        ({"vocab_size": 500}, 500, {"vocab_size": 500, "padded_vocab_size": "none"}),
-        ({"vocab_size": 512}, None, {"vocab_size": 512, "padded_vocab_size": "none"}),  # an import
-        ({}, 500, {"padded_vocab_size": "none"}),  # damaged, which is said later
-    ],
-)
-def test_an_older_vocab_size_counted_the_padding(
-    section: dict[str, int], n_ids: int | None, expected: dict[str, object]
-) -> None:
-    assert migrate_vocab({"n_embd": 8, **section}, n_ids) == {"n_embd": 8, **expected}
-
-
-@pytest.mark.parametrize("imported", [False, True])
-def test_an_older_run_is_padded_unless_it_was_imported(tmp_path: Path, imported: bool) -> None:
-    sections = config_sections(parse("model.vocab_size=64"))
-    del sections["model"]["padded_vocab_size"]
-    (tmp_path / "config.toml").write_text(dump_toml({"format": 2, **sections}))
-    CharTokenizer.train("abcd").save(tmp_path / "tokenizer.json")
-    (tmp_path / ("origin.json" if imported else "data.json")).write_text("{}")
-    model = load_config(tmp_path / "config.toml").model
-    assert (model.vocab_size, embedding_rows(model)) == ((64, 64) if imported else (4, 64))
-
-
-@pytest.mark.parametrize(
-    ("model", "expected", "noted"),
-    [
-        ({}, (50, None), False),
-        ({"padded_vocab_size": 64}, (50, 64), False),
-        ({"vocab_size": 64}, (50, 64), True),  # an older recipe
-        ({"vocab_size": 50}, (50, None), False),
-        ({"vocab_size": 64, "padded_vocab_size": "none"}, (64, None), False),  # imported
-        ({"vocab_size": 60, "padded_vocab_size": 64}, (50, 60), True),
-        ({"vocab_size": 64, "architecture": "bigram"}, (64, None), False),  # has no padding
-    ],
-)
-def test_the_tokenizer_decides_the_vocabulary(
-    model: dict[str, object], expected: tuple[int, int | None], noted: bool
-) -> None:
-    sections, note = with_vocab_size({"model": {"block_size": 64, **model}}, 50)
-    config = parse_run_config(sections).model
-    assert (config.vocab_size, getattr(config, "padded_vocab_size", None)) == expected
-    assert (note is not None) == noted
-    if noted:
-        rows = model["vocab_size"]
-        assert note == f"model.vocab_size = {rows} is read as model.padded_vocab_size: the tokenizer has 50 ids"
-
-
-def test_a_vocab_size_takes_the_place_of_a_recipes_padding() -> None:
-    sections = apply_overrides({"model": {"padded_vocab_size": 4096}}, ["model.vocab_size=512"])
-    assert sections == {"model": {"vocab_size": 512}}
-
-
-def test_an_architecture_without_padding_leaves_the_recipes_out() -> None:
-    config = parse_run_config(apply_overrides(load_recipe("gpt2-mini"), ["model.architecture=decoder"]))
-    assert not hasattr(config.model, "padded_vocab_size")
-
-
-def test_no_padding_is_written_and_read_as_none() -> None:
-    assert config_sections(parse())["model"]["padded_vocab_size"] == "none"
-    assert parse("model.padded_vocab_size=none") == parse()
-    with pytest.raises(UserError, match=r"model\.padded_vocab_size = 'nil'"):
-        parse("model.padded_vocab_size=nil")
-
-
-def test_a_recipe_may_say_both_in_any_order(tmp_path: Path) -> None:
-    for lines in (["vocab_size = 60", "padded_vocab_size = 64"], ["padded_vocab_size = 64", "vocab_size = 60"]):
-        path = tmp_path / "mine.toml"
-        path.write_text("\n".join(["[model]", *lines]))
-        assert load_recipe(str(path))["model"] == {"vocab_size": 60, "padded_vocab_size": 64}
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_padding_that_is_given_stays_in_any_order(order: int) -> None:
-    given = ["model.padded_vocab_size=64", "model.vocab_size=28"][::order]
-    assert apply_overrides({"model": {"padded_vocab_size": 128}}, given)["model"] == {
-        "padded_vocab_size": 64, "vocab_size": 28,
-    }  # fmt: skip
-    assert apply_overrides({"model": {"padded_vocab_size": 128}}, given[::-1][:1] if order > 0 else given[:1])[
-        "model"
-    ] == {"vocab_size": 28}
-
-
-def test_none_and_its_word_mean_the_same() -> None:
-    for nothing in (None, "none"):
-        sections = with_settings({"model": {"vocab_size": 64}}, {"model.padded_vocab_size": nothing})
-        sections, note = with_vocab_size(sections, 28)
-        assert sections["model"] == {"vocab_size": 64, "padded_vocab_size": "none"} and note is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    ['format = 3\n[model]\narchitecture = "gpt2"\n', "format = 1.0\n", "format = true\n", "format = 3\nrun = 5\n"],
-)
-def test_a_damaged_config_has_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.toml").write_text(text)
-    with pytest.raises(UserError, match=r"config\.toml"):
-        load_config(tmp_path / "config.toml")

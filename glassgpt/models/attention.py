@@ -46,9 +46,9 @@ class Attention(nn.Module):
         """
         dropout = self.dropout if self.training else 0.0
         T, S = q.size(-2), k.size(-2)
-        # The fused kernel's is_causal aligns queries with the first keys (needs T == S); a single last query sees all.
-        fused = self.hook is None and bias is None and (T == S or T == 1)
-        if mask is None and self.causal and not fused:
+        # The kernel's own causal mask aligns queries with the first keys, so it needs T == S. One query needs none.
+        needs_no_mask = self.hook is None and bias is None and (T == S or T == 1)
+        if mask is None and self.causal and not needs_no_mask:
             mask = causal_mask(T, S, q.device)
         if self.hook is not None:
             return self._step_by_step(q, k, v, mask, bias, dropout, self.hook)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class Session:
             "tokens_seen": state.tokens_seen,
             "skipped_in_row": state.skipped_in_row,
             "seconds": self._seconds,
-            "best": {"figure": self.stage.best.figure, "mode": self.stage.best.mode},
+            "best": asdict(self.stage.best),
             "score": score,
             "scaler": self._scaler.state_dict(),
         }

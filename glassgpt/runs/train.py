@@ -165,8 +165,9 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
     suites = ranks.on_all(lambda: _open_suites(config.evaluation, tokenizer), first_of_node_first=True)
 
-    model = ranks.on_all(lambda: _build_model(decision, kind, config, runtime))
-    if config.run.init_from:  # other nodes may not have the folder of the initial run
+    init_from = config.run.init_from if decision.checkpoint is None else None  # a resumed run has its own weights
+    model = ranks.on_all(lambda: _build_model(kind, config, runtime, init_from))
+    if init_from is not None:  # other nodes may not have the folder of the initial run
         for tensor in model.state_dict().values():
             ranks.broadcast(tensor)
     stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
@@ -174,13 +175,13 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
         return Session(Path(decision.folder), config, stage, suites, runtime, listener)
 
 
-def _build_model(decision: Decision, kind: StageKind, config: RunConfig, runtime: Runtime) -> Model:
-    """The model with random weights; on the first rank with those of the initial run, if there is one."""
+def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, init_from: str | None) -> Model:
+    """The model with random weights; on the first rank with those of the run `init_from`, if there is one."""
     torch.manual_seed(config.training.seed)
     with _model_memory_advice(runtime):
         model = kind.build_model(config)
-    if config.run.init_from and decision.checkpoint is None and runtime.ranks.first:
-        model.load_state_dict(open_initial_run(config.run.init_from).weights(config.model))
+    if init_from is not None and runtime.ranks.first:
+        model.load_state_dict(open_initial_run(init_from).weights(config.model))
     return model
 
 

@@ -22,7 +22,6 @@ from glassgpt.runtime.parallel import (
     ModelWithLoss,
     checkpoint_activations,
     compile_blocks,
-    gradient_exchange,
     replicate,
     shard,
 )
@@ -116,17 +115,13 @@ class Runtime:
     def eagerly(self) -> contextlib.AbstractContextManager[Any]:
         """The context for validation, samples and rollouts: compiled blocks run uncompiled in it.
 
-        They have other shapes than training. Each shape would be compiled anew, and after eight of them torch compiles
-        no more, not even the training step.
+        Their shapes differ from those of training. Each shape would be compiled again, and after eight compilations of
+        a function torch stops compiling it, for training too.
         """
         if not self.compile:
             return contextlib.nullcontext()
         stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         return stance
-
-    def gradient_exchange(self, parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-        """Context for a micro-step of the wrapped module: exchange gradients at its end if `wanted`."""
-        return gradient_exchange(parallel, wanted)
 
     def seed_dropout(self, seed: int, step: int, micro_step: int) -> None:
         """Seeds torch from (seed, step, micro-step, rank), so that dropout does not depend on earlier computation."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.runtime.device import Runtime
-from glassgpt.runtime.parallel import full_tensor
+from glassgpt.runtime.parallel import full_tensor, gradient_exchange
 from glassgpt.training.losses import Loss, MicroBatch
 
 MAX_SKIPPED = 5  # consecutive steps with a non-finite loss or gradient before training stops
@@ -138,7 +138,7 @@ def train_step(
     losses: list[Loss] = []
     for micro_step, batch in enumerate(micro_batches):
         runtime.seed_dropout(seed, step, micro_step)
-        with runtime.gradient_exchange(parallel, wanted=micro_step == len(micro_batches) - 1):
+        with gradient_exchange(parallel, wanted=micro_step == len(micro_batches) - 1):
             with runtime.autocast():
                 loss: Loss = parallel(batch)
             scaler.scale(loss.sum / expected_weight).backward()
@@ -178,8 +178,8 @@ def _add_up(
     weights: float | Tensor = 0.0
     for loss in losses:
         weights = weights + loss.weight
-    names = list(losses[0].figures)
-    parts = [float(value) for name in names for value in _sum_figure(losses, name)]
+    names = sorted(losses[0].figures)
+    parts = [float(sum(loss.figures[name][part] for loss in losses)) for name in names for part in (0, 1)]
     own = [float(sums.cpu().double().sum()), float(weights)]  # waits for a GPU
     own += [sum(batch.n_tokens for batch in micro_batches), float(interrupted), *parts]
     total, weight, tokens, stop_requests, *parts = runtime.ranks.sum(own)
@@ -188,11 +188,3 @@ def _add_up(
         for name, figure_sum, figure_weight in zip(names, parts[::2], parts[1::2], strict=True)
     }
     return total, weight, int(tokens), stop_requests > 0, figures
-
-
-def _sum_figure(losses: Sequence[Loss], name: str) -> tuple[Tensor | float, Tensor | float]:
-    """The sum and the weight of a figure over the micro-batches."""
-    first, *others = [loss.figures[name] for loss in losses]
-    for figure_sum, weight in others:
-        first = (first[0] + figure_sum, first[1] + weight)
-    return first

@@ -44,11 +44,16 @@ class Loss:
     `sum` is a scalar with a gradient. It is divided by `weight` after both are summed over all micro-batches and ranks;
     for a mean over tokens, the weight is the number of tokens. `figures` are additional metrics by name, each a
     detached (sum, weight) that is summed and divided in the same way. Every micro-batch of a stage has the same names.
+    Raises ValueError for a figure called "loss".
     """
 
     sum: Tensor
     weight: Tensor | float
     figures: Mapping[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "loss" in self.figures:
+            raise ValueError("a figure cannot be called 'loss': metrics.jsonl has the loss itself under that name")
 
 
 SumLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]

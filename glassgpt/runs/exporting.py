@@ -32,6 +32,7 @@ def export_hf(
     folder = Path(folder)
     _check_free(folder, overwrite)
     opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
+    opened.check_language_model()
     try:
         with replacing_folder(folder) as temporary:
             write_hf_folder(temporary, opened.model, opened.tokenizer, _card(opened, folder.absolute().name))
@@ -74,19 +75,22 @@ def _card(run: Run, name: str) -> str:
             f"{data.name} ({data.train.tokens:,} tokens for training, {data.val.tokens:,} for validation)",
             f"SHA-256 of the text: {data.text_sha256}",
         ]
-        facts["Evaluation"] = _losses(run)
+        facts["Evaluation"] = _results(run)
     return model_card(name, count_parameters(run.model), facts, dump_toml(_without_paths(sections)))
 
 
-def _losses(run: Run) -> list[str]:
-    """Losses that were measured with exactly these weights."""
+def _results(run: Run) -> list[str]:
+    """What was measured with exactly these weights."""
     lines = [f"step {run.step}, {run.checkpoint.state['tokens_seen']:,} tokens seen"]
-    final = final_record(run.metrics)
+    final, figure = final_record(run.metrics), run.checkpoint.best.figure
     if final is not None and final["best/step"] == run.step:
-        lines.append(f"validation loss {final['best/val/loss']:.4f} nats per token, on the whole validation split")
-    elif run.checkpoint.score is not None:
-        tokens = min(run.config.evaluation.tokens, run.manifest.val.tokens)
-        lines.append(f"validation loss {run.checkpoint.score:.4f} nats per token, on {tokens:,} tokens")
+        value, on = final[f"best/{figure}"], "the whole validation split"
+    else:
+        value = run.checkpoint.score
+        on = f"{min(run.config.evaluation.tokens, run.manifest.val.tokens):,} tokens"
+    if value is not None:
+        loss = f"validation loss {value:.4f} nats per token, on {on}"
+        lines.append(loss if figure == "val/loss" else f"{figure} {value:.4f}")
     return lines
 
 

@@ -75,8 +75,10 @@ class InitialRun:
 
 
 def open_initial_run(init_from: str | Path) -> InitialRun:
-    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does."""
-    return InitialRun(load(init_from, device="cpu"))
+    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does, and for no language model."""
+    run = load(init_from, device="cpu")
+    run.check_language_model()
+    return InitialRun(run)
 
 
 def inherit(recipe: Sections, config: RunConfig) -> Sections:

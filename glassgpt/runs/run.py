@@ -30,7 +30,7 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
-from glassgpt.models import Model
+from glassgpt.models import Model, find_architecture
 from glassgpt.runs.config import RunConfig, document_eot_id, load_config
 from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_imported
 from glassgpt.runs.origin import ORIGIN, load_origin
@@ -92,6 +92,17 @@ class Run:
         """Every figure of the training, as in metrics.jsonl."""
         return read_lines(self.folder / "metrics.jsonl")
 
+    def check_language_model(self) -> None:
+        """Raises UserError if the stage trained a model that gives no logits, such as a reward model.
+
+        A stage that only trains the architecture leaves its class as it is.
+        """
+        if type(self.model) is not find_architecture(self.config.architecture).model:
+            raise UserError(
+                f"{self.folder} holds a {type(self.model).__name__}, trained by the stage '{self.config.run.stage}',"
+                " and this needs a language model: name a run of another stage"
+            )
+
     def generate(
         self,
         prompt: str = "",
@@ -110,6 +121,7 @@ class Run:
         self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
     ) -> Iterator[str]:
         """Yields the text after the prompt as it is generated, in complete characters."""
+        self.check_language_model()
         if max_new_tokens < 1:
             raise UserError(f"max-new-tokens {max_new_tokens} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed < 2**32:
@@ -134,6 +146,7 @@ class Run:
 
         With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
         """
+        self.check_language_model()
         dataset = self._prepare(data, text_corpus(text) if text is not None else None)
         return evaluate(
             self.model,
@@ -153,6 +166,7 @@ class Run:
         progress: ScoringProgress | None = None,
     ) -> Accuracies:
         """Evaluates the model on a test suite by name ("hellaswag"); `file` and `limit` select its items."""
+        self.check_language_model()
         suite = open_suite(name, self.tokenizer, file=file, limit=limit)
         return suite.evaluate(self.model, self.runtime, progress=progress)
 
@@ -165,6 +179,7 @@ class Run:
         num_fewshot: int | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Evaluates the model on `tasks` of EleutherAI's lm-eval, see `glassgpt.evaluation.lm_eval`."""
+        self.check_language_model()
         return evaluate_tasks(
             self.model, self.tokenizer, tasks, self.runtime,
             prefix_id=start_of_text(self.tokenizer)[0],

@@ -150,6 +150,8 @@ def current_settings(settings: Mapping[str, Any], note: Callable[[str], None]) -
     """`current_setting` for each setting. Raises UserError if a field is given under its old and its new name."""
     current: dict[str, Any] = {}
     for path, value in settings.items():
+        if not isinstance(path, str):
+            raise UserError(f"settings are named by strings such as 'training.seed', not by {path!r}")
         new_path, new_value = current_setting(path, value, note)
         if new_path in current:
             raise UserError(f"{new_path} is given twice, once under its old name: remove one of them")

@@ -130,6 +130,11 @@ def test_a_field_under_both_of_its_names_is_refused() -> None:
         current_settings({"training.eval_every": 1, "evaluation.every": 2}, lambda line: None)
 
 
+def test_a_setting_without_a_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"settings are named by strings such as 'training\.seed', not by 5"):
+        current_settings({5: 1}, print)  # type: ignore[dict-item]
+
+
 def test_every_new_name_is_a_field() -> None:
     fields = {f"{section}.{field}" for section, values in config_sections(parse()).items() for field in values}
     for change in CHANGES.values():

@@ -76,6 +76,11 @@ def test_a_reward_head_is_trained_reported_and_tracked(
         assert f"<h3>{figure}</h3>" in page
     assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
     assert "doctor examines pretraining runs only" in glassgpt("doctor", run).error
+    for verb in (["sample", run], ["eval", run], ["export", run, "--out", tmp_path / "hf"]):
+        assert "holds a RewardModel, trained by the stage 'toy-reward'" in glassgpt(*verb).error
+    begin = ["train", "--init-from", run, "--data", text_file, "--run", tmp_path / "tuned"]
+    assert "this needs a language model" in glassgpt(*begin).error
+    assert not (tmp_path / "hf").exists() and not (tmp_path / "tuned").exists()
     opened = gg.load(run)
     assert isinstance(opened.model, toy_stages.RewardModel)
     best = max(
@@ -127,3 +132,7 @@ def test_a_policy_killed_in_the_middle_of_a_rollout_resumes_bit_for_bit(text_fil
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
     assert "reward/mean" in figures(tmp_path / "whole")[-1]
+    assert (
+        glassgpt("export", tmp_path / "whole", "--out", tmp_path / "hf").code == 0
+    )  # it trains the language model itself
+    assert "reward/mean" in (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")

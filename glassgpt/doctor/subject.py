@@ -13,6 +13,7 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.models import Model, build_model
+from glassgpt.models.attention import Attention
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import ModelWithLoss
@@ -48,8 +49,8 @@ class Subject:
         def build() -> Model:
             model = self.build()
             for module in model.modules():
-                if isinstance(getattr(module, "dropout", None), float):  # Attention stores the rate as a float
-                    module.dropout = 0.0  # type: ignore[assignment]
+                if isinstance(module, Attention):  # it stores the rate as a number, for the fused kernel
+                    module.dropout = 0.0
                 elif isinstance(module, nn.Dropout):
                     module.p = 0.0
             return model

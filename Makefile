@@ -1,9 +1,10 @@
 # Python 3.11 or later, make and a package registry are enough: every target sets up .venv first, once.
-# Where the registry's torch is the CUDA build and you want the small one for CPU:
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+# Another index for torch:  make setup TORCH_CPU_INDEX=https://…   Only the package registry:  make setup TORCH_CPU_INDEX=
 
 PYTHON ?= python3
 WORKERS ?= 2
+# Holds torch's small CPU build, for Linux without an NVIDIA GPU. It is asked first and used only if it answers.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -20,7 +21,9 @@ $(READY): pyproject.toml constraints.txt
 	  echo "GlassGPT needs Python 3.11 or later, and '$(PYTHON)' is not: name one with make PYTHON=python3.12" >&2; exit 2; }
 	@echo "setting up .venv: a minute or two, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,data,sentencepiece]'
+	@index=$$($(BIN)/python tools/torch_index.py "$(TORCH_CPU_INDEX)") && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra-index-url "$$index"} \
+	    -c constraints.txt -e '.[dev,hf,data,sentencepiece]'
 	@touch $@
 
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted

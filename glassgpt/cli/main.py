@@ -74,6 +74,10 @@ def _global(
 ) -> None:
     if context.invoked_subcommand in COMPUTING:
         keep_freed_memory()
+    if not sys.stderr.isatty():
+        # The bars of the hub's libraries redraw one line, which a file cannot. They read this when they are imported.
+        for library in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:

@@ -39,7 +39,11 @@ def fetch(url: str, seconds: float) -> bytes:
     def request() -> None:
         try:
             with urllib.request.urlopen(url, timeout=seconds) as response:
-                answer.put(response.read(_MAX_BYTES))
+                data = response.read(_MAX_BYTES)
+                length = response.headers.get("Content-Length")
+                if length and len(data) < min(int(length), _MAX_BYTES):  # `read` with a size does not check this
+                    raise DownloadError(f"the connection ended after {len(data):,} of {int(length):,} bytes")
+                answer.put(data)
         except Exception as error:  # any error must reach the caller in the other thread
             answer.put(error)
 
@@ -48,6 +52,8 @@ def fetch(url: str, seconds: float) -> bytes:
         result = answer.get(timeout=seconds)
     except queue.Empty:
         raise DownloadError(f"no answer within {seconds:g} s") from None
+    if isinstance(result, DownloadError):
+        raise result
     if isinstance(result, Exception):
         raise DownloadError(_reason(result)) from result
     return result

@@ -169,7 +169,7 @@ def test_a_source_that_is_no_folder(source: Path, tmp_path: Path) -> None:
         gg.import_hf(source, run=tmp_path / "run", revision="main")
 
 
-# --- the hub, which no test can reach -------------------------------------------------------------------------------
+# --- the hub's refusals; tests/system/test_hub.py asks a server -----------------------------------------------------
 
 
 def response(status: int) -> Any:
@@ -185,7 +185,7 @@ def response(status: int) -> Any:
         (lambda: hub.errors.GatedRepoError("403", response=response(403)), "owner/name is gated"),
         (lambda: hub.errors.RevisionNotFoundError("404", response=response(404)), "has no revision 'v9'"),
         (lambda: hub.errors.LocalEntryNotFoundError("offline"), "cannot be reached"),
-        (lambda: hub.errors.HfHubHTTPError("502", response=response(502)), "cannot be reached"),
+        (lambda: hub.errors.HfHubHTTPError("502", response=response(502)), r"huggingface\.co failed \(status 502\)"),
         (lambda: OSError(28, "No space left on device"), "cannot store 'owner/name' in the hub's cache: No space"),
     ],
 )

@@ -7,12 +7,21 @@ WORKERS ?= 2
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 READY := .venv/.ready
+EXTRAS := .venv-extras
+COMMA := ,
+
+# $(call install,FOLDER OF PYTHON,EXTRAS): the package and the pinned dependencies of these extras.
+define install
+index=$$($(1)/python tools/torch_index.py "$(TORCH_CPU_INDEX)") && \
+$(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra-index-url "$$index"} \
+  -c constraints.txt -e '.[$(2)]'
+endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test test-data test-extras check bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## .venv with the pinned dependencies; nothing to do when it is up to date
 
@@ -21,9 +30,12 @@ $(READY): pyproject.toml constraints.txt
 	  echo "GlassGPT needs Python 3.11 or later, and '$(PYTHON)' is not: name one with make PYTHON=python3.12" >&2; exit 2; }
 	@echo "setting up .venv: a minute or two, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@index=$$($(BIN)/python tools/torch_index.py "$(TORCH_CPU_INDEX)") && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra-index-url "$$index"} \
-	    -c constraints.txt -e '.[dev,hf,data,sentencepiece]'
+	@$(call install,$(BIN),dev$(COMMA)hf$(COMMA)data$(COMMA)sentencepiece)
+	@touch $@
+
+$(EXTRAS)/.ready: pyproject.toml constraints.txt
+	@test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
+	@$(call install,$(EXTRAS)/bin,dev$(COMMA)hf$(COMMA)data$(COMMA)eval$(COMMA)track)
 	@touch $@
 
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
@@ -31,6 +43,12 @@ demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it 
 
 test: $(READY)  ## the whole test suite, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+
+test-data: $(READY)  ## only the tests that read GLASSGPT_TEST_DATA
+	@$(BIN)/python -m pytest -n $(WORKERS) -m data
+
+test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in .venv-extras
+	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m extras
 
 check: $(READY)  ## style, types, layers, the table of settings, and every command of the README
 	$(BIN)/ruff check .
@@ -44,5 +62,5 @@ bench: $(READY)  ## the measurements of bench/, one after another
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-extras .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from glassgpt.doctor.diagnosis import diagnose
 
-TEXT = Path(os.environ.get("GLASSGPT_TEST_DATA", "test-data-not-given")).absolute() / "tinyshakespeare.txt"
 LADDER = ["optimizer.lr=1e-2", "training.batch_tokens=1024"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not TEXT.exists(), reason="needs test data: set GLASSGPT_TEST_DATA")
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
     [
@@ -25,6 +23,7 @@ LADDER = ["optimizer.lr=1e-2", "training.batch_tokens=1024"]
         ("char-tiny", ["model.architecture=layernorm", *LADDER]),
     ],
 )
-def test_a_healthy_recipe_passes(recipe: str, overrides: list[str]) -> None:
-    diagnosis = diagnose(recipe, overrides=overrides, settings={"data.source": str(TEXT), "machine.device": "cpu"})
+def test_a_healthy_recipe_passes(recipe: str, overrides: list[str], test_data: Callable[[str], Path]) -> None:
+    settings = {"data.source": str(test_data("tinyshakespeare.txt")), "machine.device": "cpu"}
+    diagnosis = diagnose(recipe, overrides=overrides, settings=settings)
     assert [finding for finding in diagnosis.findings if finding.status != "passed"] == []

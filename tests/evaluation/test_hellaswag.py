@@ -44,6 +44,7 @@ def test_the_two_forms_of_an_item() -> None:
     assert published == Item("Roof work: How to. fix it fast. The man", ("goes home", "b", "c", "d"), 1)
 
 
+@pytest.mark.extras
 def test_cleaning_is_that_of_lm_eval() -> None:
     utils = pytest.importorskip("lm_eval.tasks.hellaswag.utils")
     for text in ("a [title] b", " [header] Tie. [title] Up  [x", "a   b", "[[a] b]", "\ttab [step]\n"):

@@ -21,7 +21,7 @@ from glassgpt.tokenizers.bpe import BPETokenizer
 
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'glassgpt[eval]'")
 
-pytestmark = pytest.mark.slow  # lm-eval alone takes ten seconds to import and to list its tasks
+pytestmark = [pytest.mark.extras, pytest.mark.slow]  # lm-eval alone takes ten seconds to import and to list its tasks
 
 CPU = Runtime(torch.device("cpu"), "float32")
 BLOCK = 24

@@ -169,7 +169,7 @@ def test_a_source_that_is_no_folder(source: Path, tmp_path: Path) -> None:
         gg.import_hf(source, run=tmp_path / "run", revision="main")
 
 
-# --- the hub's refusals; tests/system/test_hub.py asks a server -----------------------------------------------------
+# --- what the hub refuses; tests/system/test_hub_downloads.py asks a server ------------------------------------------
 
 
 def response(status: int) -> Any:

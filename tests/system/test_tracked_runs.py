@@ -176,6 +176,7 @@ READERS: dict[str, Callable[[Path], list[int] | None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.extras
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_the_real_library(name: str, text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

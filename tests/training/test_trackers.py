@@ -86,6 +86,7 @@ def test_a_known_record_is_gone_on_with(
     assert (options["resume"], options[option]) == ("allow", "known")
 
 
+@pytest.mark.extras
 def test_tensorboard_forgets_what_comes_again(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'glassgpt[track]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,4 +1,8 @@
-"""Atomic writes of files and folders: write to a temporary name in the same folder, flush, then rename."""
+"""Atomic writes of files and folders: write to a temporary name in the same folder, flush, then rename.
+
+A temporary name says that it is ours, what it is for, which process gave it, and 32 random bits, for example
+`.glassgpt-new-report.html-4711-1f0c9a2b`. So it never meets a name of the user's, and only such names are cleaned up.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import contextlib
 import errno
 import json
 import os
+import re
+import secrets
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +22,8 @@ import filelock
 
 from glassgpt.errors import UserError
 
+LOCK = ".glassgpt-lock"  # name of the file that locks the folder it lies in
+_TEMPORARY = re.compile(r"\.glassgpt-(new|replaced|discarded)-(.+)-(\d+)-[0-9a-f]{8}", re.DOTALL)
 _DAY = 24 * 3600.0  # seconds; filling a folder never takes longer
 
 
@@ -24,7 +31,7 @@ _DAY = 24 * 3600.0  # seconds; filling a folder never takes longer
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to fill, which becomes `path` on success; after an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path, "new")
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -44,10 +51,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     Use it where every process would create the same content: if another process finished first, its folder stays and
     this one is deleted.
     """
-    for leftover in path.parent.glob(f".{path.name}.*"):  # from killed processes
+    for leftover in _leftovers(path.parent, path.name):  # by age: processes of other machines may share the folder
         if time.time() - leftover.stat().st_mtime > _DAY:
-            shutil.rmtree(leftover, ignore_errors=True)
-    with _filling(path.with_name(f".{path.name}.{uuid.uuid4().hex}")) as temporary:
+            _remove(leftover)
+    with _filling(path) as temporary:
         yield temporary
         _flush_tree(temporary)
         try:
@@ -64,49 +71,81 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Raises FileExistsError if `path` was created after this call began, because the caller did not expect to replace it.
     """
+    recover_folder(path)
     existed = path.exists()  # checked first: "new/../old" does not exist until "new" is created
-    replaced = path.with_name(f".tmp-replaced-{path.name}")
-    with _filling(path.with_name(f".tmp-{path.name}")) as temporary:
+    replaced = _temporary(path, "replaced")
+    with _filling(path) as temporary:
         yield temporary
         _flush_tree(temporary)
         if path.exists():
             if not existed:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-            shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
         temporary.rename(path)
         flush(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
 
 
 @contextlib.contextmanager
-def _filling(temporary: Path) -> Iterator[Path]:
-    """Yields an empty folder and removes it at the end, unless it was renamed."""
+def _filling(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path` and removes it at the end, unless it was renamed."""
+    temporary = _temporary(path, "new")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def discard_folder(path: Path) -> None:
+    """Removes a folder: first renames it, which is atomic, then deletes it."""
+    hidden = _temporary(path, "discarded")
+    path.rename(hidden)
+    _remove(hidden)
 
 
 def recover_folder(path: Path) -> None:
-    """Cleans up after a kill inside `replacing_folder`: restores the old folder if the new one is missing."""
-    replaced = path.with_name(f".tmp-replaced-{path.name}")
-    if not replaced.exists():
-        return
-    if path.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        replaced.rename(path)
+    """Cleans up after processes that were killed while they replaced the folder `path`.
+
+    If one was killed between its two renames, `path` is missing: the old folder gets its name back.
+    """
+    for leftover in _leftovers(path.parent, path.name):
+        if _is_unfinished(leftover):
+            if leftover.name.startswith(".glassgpt-replaced-") and not path.exists():
+                leftover.rename(path)
+            else:
+                _remove(leftover)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes temporary files that dead processes left behind in `new_file`."""
-    for path in folder.glob(".*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
+    """Removes the temporary files and folders that dead processes left behind in `folder`."""
+    for leftover in _leftovers(folder):
+        if _is_unfinished(leftover):
+            _remove(leftover)
+
+
+def _temporary(path: Path, purpose: str) -> Path:
+    """A new name beside `path`, of the form that `_TEMPORARY` recognises."""
+    return path.with_name(f".glassgpt-{purpose}-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    """Everything in `folder` that has a temporary name, or only what stands for the file or folder `name`."""
+    found = [(path, _TEMPORARY.fullmatch(path.name)) for path in folder.glob(".glassgpt-*")]
+    return [path for path, match in found if match and name in (None, match[2])]
+
+
+def _is_unfinished(temporary: Path) -> bool:
+    """Whether the process that gave this name is gone. This process has nothing unfinished when it asks."""
+    match = _TEMPORARY.fullmatch(temporary.name)
+    return match is not None and (int(match[3]) == os.getpid() or not _is_alive(int(match[3])))
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there and the system allows it."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -120,21 +159,30 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
+def locked(path: Path, busy: str, wait: float = 0.0) -> Iterator[None]:
     """Holds a lock on the file `path`, then removes it. The lock is released even if the process is killed.
 
-    Raises UserError with the message `busy` if another process holds it, and OSError if it cannot be created.
+    Folders that are missing on the way to `path` are created, and removed again if they are still empty at the end.
+    Raises UserError with the message `busy` if another process still holds the lock after `wait` seconds. Raises
+    OSError if it cannot be created.
     """
-    lock = filelock.FileLock(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(busy) from None
-    try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout:
+            raise UserError(busy) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # before the release: afterwards it may be another process's
+            lock.release()
     finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

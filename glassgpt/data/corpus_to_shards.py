@@ -31,7 +31,7 @@ from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import DocumentBatch, Position, Source
 from glassgpt.data.token_files import shards_key
 from glassgpt.errors import UserError
-from glassgpt.files import locked
+from glassgpt.files import LOCK, locked, remove_unfinished
 from glassgpt.tokenizers import Tokenizer
 
 
@@ -59,8 +59,9 @@ def shard_corpus(
     Raises UserError for a folder that holds anything else or shards of other settings, and for bad documents.
     """
     folder = folder.absolute()
-    with _writing(folder), _exclusive(folder):
-        _remove_leftovers(folder)
+    busy = f"another process is preparing {folder}: wait for it, or choose another --out"
+    with _writing(folder), locked(folder / LOCK, busy):
+        remove_unfinished(folder)
         state, source = begin(folder, source, config)
         if (folder / MANIFEST_NAME).is_file():
             note(f"{folder} is finished already")
@@ -199,24 +200,6 @@ def _split(shards: list[Shard]) -> Split:
         shards=tuple(shard.name for shard in shards),
         documents=sum(shard.documents for shard in shards),
     )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of a killed process."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Creates the folder and holds a lock in it. Removes the folder if it is still empty at the end (early errors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder / ".lock", f"another process is preparing {folder}: wait for it, or choose another --out"):
-            yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from glassgpt.files import locked, read_json, recover_folder, remove_unfinished,
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
-from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, discard, list_checkpoints, remove_leftovers
+from glassgpt.training.checkpoint import Checkpoint, best_checkpoint, discard, list_checkpoints
 from glassgpt.training.config_formats import NO_STAGE, read_config
 from glassgpt.training.metrics import Line, cut_back, final_record, read_lines
 
@@ -126,7 +126,7 @@ def has_ended(folder: Path) -> bool:
 def cut_back_to(folder: Path, step: int) -> None:
     """Removes checkpoints, figures and samples after `step`, and the final figures of a run that ended there."""
     remove_unfinished(folder)
-    remove_leftovers(folder / "checkpoints")
+    remove_unfinished(folder / "checkpoints")
     for checkpoint in list_checkpoints(folder / "checkpoints"):
         if checkpoint.step > step:
             discard(checkpoint.path)

@@ -14,7 +14,6 @@ import errno
 import json
 import math
 import re
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.files import replacing_folder, write_text
+from glassgpt.files import discard_folder, replacing_folder, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import distribute, full_tensor
 from glassgpt.training.stage import Best
@@ -237,15 +236,7 @@ def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 def discard(path: Path) -> None:
     """Removes a checkpoint. Raises UserError if it cannot be removed."""
     with _removing(path):
-        _hide(path)
-
-
-def _hide(path: Path) -> None:
-    """Removes a folder: first renames it, which is atomic, then deletes it."""
-    hidden = path.with_name(f".tmp-discarded-{path.name}")
-    shutil.rmtree(hidden, ignore_errors=True)
-    path.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+        discard_folder(path)
 
 
 @contextlib.contextmanager
@@ -256,12 +247,6 @@ def _removing(path: Path) -> Iterator[None]:
         raise UserError(
             f"cannot remove old checkpoint files in {path}: {_reason(error)}; fix that, then continue with --resume"
         ) from None
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes temporary folders that a killed process left behind."""
-    for path in folder.glob(".tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from glassgpt.data.dataset import STATE_NAME, open_dataset
 from glassgpt.data.sharding_state import ShardingConfig, load_sharding_state
 from glassgpt.data.sources import LocalFiles, find_files
 from glassgpt.errors import UserError
+from glassgpt.files import LOCK
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
 
@@ -119,9 +120,20 @@ def test_a_stop_between_a_shard_and_its_note(
         patch.setattr(sharding, "Shard", lambda *fields: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             shard_corpus(corpus, stopped, config)
-    (stopped / ".train_000001.shard.123.tmp").write_bytes(b"left by a process that was killed")
+    left = stopped / f".glassgpt-new-train_000001.shard-{2**22 + 1}-0123abcd"
+    left.write_bytes(b"left by a process that was killed")
     shard_corpus(corpus, stopped, config)
     assert contents(stopped) == contents(whole)
+    assert not left.exists()
+
+
+def test_hidden_files_of_the_user_are_kept(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    theirs = {".lock": "pid 4711", ".draft.tmp": "years of work"}
+    for name, text in theirs.items():
+        (tmp_path / "out" / name).write_text(text)
+    shard_corpus(corpus, tmp_path / "out", config)
+    assert {name: (tmp_path / "out" / name).read_text() for name in theirs} == theirs
 
 
 def test_a_finished_folder_is_left_as_it_is(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
@@ -183,7 +195,7 @@ def test_a_corpus_without_text_is_refused(text: str, config: ShardingConfig, tmp
 
 def test_two_processes_do_not_share_a_folder(corpus: LocalFiles, config: ShardingConfig, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with filelock.FileLock(tmp_path / "out/.lock"), pytest.raises(UserError, match="another process is preparing"):
+    with filelock.FileLock(tmp_path / "out" / LOCK), pytest.raises(UserError, match="another process is preparing"):
         shard_corpus(corpus, tmp_path / "out", config)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from glassgpt.data.cache import cache_folder, writing
 from glassgpt.errors import UserError
-from glassgpt.files import locked, new_file, new_folder
+from glassgpt.files import locked, new_file, new_folder, recover_folder, remove_unfinished, replacing_folder
+
+GONE = 2**22 + 1  # no process has such a number
 
 
 def names(folder: Path) -> list[str]:
@@ -82,13 +86,13 @@ def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_processes_go_after_a_day(tmp_path: Path) -> None:
-    old, fresh = tmp_path / ".folder.old", tmp_path / ".folder.fresh"
+    old, fresh = tmp_path / ".glassgpt-new-folder-1-00000000", tmp_path / ".glassgpt-new-folder-1-11111111"
     old.mkdir()
     fresh.mkdir()
     os.utime(old, (time.time() - 90_000,) * 2)
     with new_folder(tmp_path / "folder"):
         pass
-    assert names(tmp_path) == [".folder.fresh", "folder"]
+    assert names(tmp_path) == [fresh.name, "folder"]
 
 
 def test_a_write_that_the_system_refuses_is_a_user_error(tmp_path: Path) -> None:
@@ -105,6 +109,62 @@ def test_a_lock_is_held_once_and_leaves_no_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="busy"), locked(path, "busy"):
             pass
         assert path.exists()
+    with locked(path, "busy"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_folders_made_for_a_lock_go_with_it_unless_something_is_in_them(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b" / "lock", "busy"):
+        pass
+    assert names(tmp_path) == []
+    with locked(tmp_path / "a" / "b" / "lock", "busy"):
+        (tmp_path / "a" / "kept").touch()
+    assert names(tmp_path / "a") == ["kept"]
+
+
+def test_a_users_hidden_files_are_never_taken_for_ours(tmp_path: Path) -> None:
+    theirs = [
+        ".tmp-run", ".tmp-replaced-run", ".run.old", ".draft.tmp", ".draft.99999999.tmp", ".lock", ".glassgpt-lock",
+        ".glassgpt-new-run", ".glassgpt-new-run-99999999", ".glassgpt-new-run-99999999-0123456", ".glassgpt-notes",
+    ]  # fmt: skip
+    for name in theirs:
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    with replacing_folder(tmp_path / "run"):
+        pass
+    with replacing_folder(tmp_path / "run"):
+        pass
+    with new_folder(tmp_path / "run"):
+        pass
+    recover_folder(tmp_path / "run")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == sorted([*theirs, "run"])
+
+
+def test_what_a_kill_between_the_renames_put_aside_comes_back(tmp_path: Path) -> None:
+    for name in ("run", "run-2-00000000"):  # the second looks like the end of a temporary name
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text(name)
+        (tmp_path / name).rename(tmp_path / f".glassgpt-replaced-{name}-{GONE}-0123abcd")
+        (tmp_path / f".glassgpt-new-{name}-{GONE}-0123abcd").mkdir()
+    recover_folder(tmp_path / "run")
+    assert (tmp_path / "run" / "mine").read_text() == "run"
+    assert len(names(tmp_path)) == 3
+    recover_folder(tmp_path / "run-2-00000000")
+    assert names(tmp_path) == ["run", "run-2-00000000"]
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = "import sys, pathlib; from glassgpt.files import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1]), 'busy'): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="busy"), locked(path, "busy"):
+        pass
+    holder.kill()
+    holder.communicate()
     with locked(path, "busy"):
         pass
     assert names(tmp_path) == []

@@ -148,15 +148,17 @@ def test_a_tokenizer_of_another_run_is_noticed(run: Path) -> None:
 
 def test_what_a_kill_left_unfinished_is_removed(run: Path) -> None:
     gone = 2**22 + 1  # no process has such a number
-    (run / f".config.toml.{gone}.tmp").write_text("half")
-    (run / f".report.html.{os.getppid()}.tmp").write_text("somebody's at work")
+    (run / f".glassgpt-new-config.toml-{gone}-0123abcd").write_text("half")
+    (run / "checkpoints" / f".glassgpt-new-step-00000041-{gone}-0123abcd").mkdir()
+    at_work = run / f".glassgpt-new-report.html-{os.getppid()}-0123abcd"
+    at_work.write_text("somebody's at work")
     assert glassgpt("train", "--run", run, "--resume", "--max-steps", 41).code == 0
-    assert [path.name for path in run.glob(".*")] == [f".report.html.{os.getppid()}.tmp"]
+    assert [path.name for path in run.rglob(".*")] == [at_work.name]
 
 
 def test_a_run_that_a_killed_overwrite_had_put_aside_comes_back(run: Path) -> None:
     before = contents(run)
-    run.rename(run.with_name(".tmp-replaced-run"))
+    run.rename(run.with_name(f".glassgpt-replaced-run-{2**22 + 1}-0123abcd"))
     assert "exists: go on with --resume" in glassgpt("train", "--run", run, *settings()).error
     assert contents(run) == before
     assert [path.name for path in run.parent.iterdir()] == ["run"]

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from glassgpt.errors import UserError
+from glassgpt.files import remove_unfinished
 from glassgpt.training import checkpoint as module
 from glassgpt.training.checkpoint import (
     MODEL,
@@ -33,7 +34,6 @@ from glassgpt.training.checkpoint import (
     load_stage_state,
     optimizer_tensors,
     prune,
-    remove_leftovers,
     write_checkpoint,
 )
 from glassgpt.training.stage import Best
@@ -128,7 +128,7 @@ def test_checkpoints_are_listed_by_step_and_other_names_ignored(tmp_path: Path) 
     for step in (100_000_000, 3, 20):
         save(tmp_path, step)
     (tmp_path / "step-7").mkdir()
-    (tmp_path / ".tmp-step-00000021").mkdir()
+    (tmp_path / ".glassgpt-new-step-00000021-1-0123abcd").mkdir()
     assert steps(tmp_path) == [3, 20, 100_000_000]
     assert steps(tmp_path / "nothing") == []
 
@@ -199,8 +199,8 @@ def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path) -> None:
         for found in list_checkpoints(folder):
             assert found.resumable
             assert_same(found, seed=1 if found.step == 10 else 2)
-        remove_leftovers(folder)
-        assert not list(folder.glob(".tmp-*"))
+        remove_unfinished(folder)
+        assert not list(folder.glob(".*"))
 
     model, optimizer = build(seed=2)
     places = kill_everywhere(
@@ -282,7 +282,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(
         assert f"cannot save {tmp_path}/step-00000020: no space left on the device" in str(error)
         left = files(tmp_path)
         assert {name: left[name] for name in before} == before
-        assert not list(tmp_path.glob(".tmp-*"))
+        assert not list(tmp_path.glob(".*"))
         for found in list_checkpoints(tmp_path):
             assert_same(found, seed=1 if found.step == 10 else 2)
     else:
@@ -460,8 +460,8 @@ def test_discard_and_leftovers(tmp_path: Path) -> None:
     kept, gone = save(tmp_path, 1), save(tmp_path, 2)
     discard(gone.path)
     assert [path.name for path in tmp_path.iterdir()] == [kept.path.name]
-    shutil.copytree(kept.path, tmp_path / ".tmp-step-00000003")
-    remove_leftovers(tmp_path)
+    shutil.copytree(kept.path, tmp_path / f".glassgpt-new-step-00000003-{2**22 + 1}-0123abcd")
+    remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [kept.path.name]
 
 

@@ -26,7 +26,7 @@ from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import list_recipes, load_config, load_recipe
 from glassgpt.runs.decision import Changes, once
-from glassgpt.runs.folder import RUNS, check_trained, find_run
+from glassgpt.runs.folder import RUNS, check_trained, find_run, list_runs
 from glassgpt.runs.micro_batch import out_of_memory_advice
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
@@ -89,8 +89,7 @@ def _find(target: str) -> Path:
     with contextlib.suppress(OSError):  # a name too long for the file system
         if Path(target).is_dir() or (RUNS / target).is_dir():
             return find_run(target)
-    runs = (path.parent.name for path in RUNS.glob("*/config.toml"))
-    raise unknown("recipe or run", target, [*list_recipes(), *runs])
+    raise unknown("recipe or run", target, [*list_recipes(), *list_runs()])
 
 
 def examine(subject: Subject) -> Iterator[Finding]:

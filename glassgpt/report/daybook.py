@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import write_text
+from glassgpt.files import LOCK, locked, write_text
+from glassgpt.ownership import is_run_folder
 from glassgpt.report.figures import is_finite, parameters
 from glassgpt.report.run_record import RunRecord, read_record
 from glassgpt.tokenizers.base import to_utf8
 from glassgpt.training.metrics import Line
 
 NOTES = "notes.jsonl"
+LOCK_WAIT = 30.0  # seconds until other processes have written their notes
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,14 @@ def add_note(folder: Path, text: str, time: datetime | None = None) -> Note:
         raise UserError("the note is empty: give it a text")
     to_utf8(text)
     note = Note((time or datetime.now().astimezone()).replace(microsecond=0), text.strip())
-    notes = [*read_notes(folder), note]
-    lines = (json.dumps({"time": each.time.isoformat(), "text": each.text}, ensure_ascii=False) for each in notes)
-    write_text(folder / NOTES, "".join(f"{line}\n" for line in lines))
+    busy = f"other processes are writing notes on {folder}: try again"
+    try:
+        with locked(folder / f"{LOCK}-notes", busy, wait=LOCK_WAIT):
+            notes = [*read_notes(folder), note]
+            lines = (json.dumps({"time": n.time.isoformat(), "text": n.text}, ensure_ascii=False) for n in notes)
+            write_text(folder / NOTES, "".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise UserError(f"cannot write {folder / NOTES}: {error.strerror}") from None
     return note
 
 
@@ -100,7 +107,8 @@ def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> l
     """
     if sort not in SORTS:
         raise unknown("figure to sort by", sort, SORTS)
-    entries = [read_entry(path.parent) for path in sorted(runs.glob("*/config.toml"))]
+    folders = [path.parent for path in sorted(runs.glob("*/config.toml"))]
+    entries = [read_entry(folder) for folder in folders if is_run_folder(folder)]
     known = [entry for entry in entries if getattr(entry, sort) is not None]
     known.sort(key=lambda entry: getattr(entry, sort), reverse=reverse != (sort == "begun"))
     return [*known, *(entry for entry in entries if getattr(entry, sort) is None)]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 import glassgpt
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import locked, read_json, recover_folder, remove_unfinished, replacing_folder, write_text
+from glassgpt.files import LOCK, locked, read_json, recover_folder, remove_unfinished, replacing_folder, write_text
+from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
@@ -52,7 +51,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """Raises UserError if `folder` is in use and a new run may not replace it."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints")):
+    whole = all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints"))
+    if not whole or not is_run_folder(folder):
         raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
     if not overwrite:
         raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")
@@ -60,17 +60,26 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Locks the run, so that two processes never write to one folder. It ends with the process, even if killed."""
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"glassgpt-{name}.lock"
+    """Locks the run, so that two processes never write to one folder. It ends with the process, even if killed.
+
+    One lock lies beside the folder, because a new run has none yet and --overwrite replaces it. Another lies in the
+    folder of a run, for processes that may not write beside it, or that see it at another place, as a container does.
+    """
+    folder = folder.resolve()
+    busy = f"another process is training {folder}: wait for it, or choose another --run"
     with contextlib.ExitStack() as held:
         try:
-            busy = f"another process is training {folder}: wait for it, or choose another --run"
-            held.enter_context(locked(path, busy))
+            try:
+                held.enter_context(locked(folder.with_name(f"{LOCK}-{folder.name}"), busy))
+            except OSError:
+                if not is_run_folder(folder):
+                    raise
+            with contextlib.suppress(OSError):  # the run itself will meet the same error and report it
+                recover_folder(folder)
+            if is_run_folder(folder):
+                held.enter_context(locked(folder / LOCK, busy))
         except OSError as error:
-            raise UserError(f"cannot lock {folder} by {path}: {error.strerror}; another user may hold it") from None
-        with contextlib.suppress(OSError):  # the run itself will meet the same error and report it
-            recover_folder(folder)
+            raise UserError(f"cannot lock {error.filename or folder}: {error.strerror}") from None
         yield
 
 
@@ -163,15 +172,20 @@ def check_trained(folder: Path) -> None:
         )
 
 
+def list_runs() -> list[str]:
+    """The names of the runs under runs/."""
+    return [path.parent.name for path in sorted(RUNS.glob("*/config.toml")) if is_run_folder(path.parent)]
+
+
 def find_run(run: str | Path) -> Path:
     """The folder of a run, given by its name under runs/ or its path. Raises UserError if there is none."""
     with contextlib.suppress(OSError):  # the name may be too long for the file system
         for folder in (RUNS / run, Path(run)):
-            if (folder / "config.toml").is_file():
+            if is_run_folder(folder):
                 return folder
         if str(run) and (Path(run).is_dir() or (RUNS / run).is_dir()):
-            raise UserError(f"{run} is not a run folder: it has no config.toml")
-    names = [path.parent.name for path in sorted(RUNS.glob("*/config.toml"))]
+            raise UserError(f"{run} is not a run folder: it has no config.toml of a run")
+    names = list_runs()
     if not names:
         raise UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")
     raise unknown("run", str(run), names)

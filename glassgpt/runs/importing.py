@@ -58,9 +58,11 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
         )
     files = {path.name: sha256_of_file(path) for path in model_files(found)}
     config, runtime = _describe(model.config, tokenizer), build_runtime("cpu", "float32")
-    with lock_run(folder), new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
-        Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
-        write_checkpoint(new / "checkpoints", gather_checkpoint(model, None), UNTRAINED)
+    with lock_run(folder):
+        check_free(folder, overwrite)  # again: only now can no other process create it
+        with new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
+            Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
+            write_checkpoint(new / "checkpoints", gather_checkpoint(model, None), UNTRAINED)
     return load(folder)
 
 

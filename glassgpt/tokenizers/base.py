@@ -14,8 +14,9 @@ import numpy as np
 
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
+from glassgpt.ownership import TOKENIZER_FORMAT
 
-FORMAT = "glassgpt-tokenizer"
+FORMAT = TOKENIZER_FORMAT
 VERSION = 1
 END_OF_TEXT = "<|endoftext|>"  # the special token with which every document begins
 

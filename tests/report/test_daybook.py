@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def test_the_newest_run_comes_first_with_its_figures(runs: Path) -> None:
     assert (first.best_val_loss, first.bits_per_byte, first.seconds, first.validation_share) == (2.125, 3.0, 10.0, 0.5)
     assert (second.steps, second.finished, second.val_loss, second.validation_share) == (1, False, 2.5, 0.25)
     assert (third.run, third.steps, third.val_loss, third.seconds) == ("third", None, None, None)
+
+
+def test_a_foreign_folder_is_no_run(runs: Path) -> None:
+    (runs / "site").mkdir()
+    (runs / "site" / "config.toml").write_text('baseURL = "https://example.org"\n[params]\nmodel = 1\n')
+    (runs / "recipe").mkdir()
+    (runs / "recipe" / "config.toml").write_text(CONFIG)
+    assert [entry.run for entry in list_entries(runs)] == ["third", "second", "first"]
+
+
+def test_notes_written_at_once_are_all_kept(runs: Path) -> None:
+    texts = [f"note {number}" for number in range(40)]
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda text: add_note(runs / "first", text), texts))
+    assert sorted(note.text for note in read_notes(runs / "first")) == sorted(texts)
 
 
 def test_it_sorts_by_any_figure_and_puts_runs_without_it_last(runs: Path) -> None:

@@ -313,14 +313,33 @@ def test_one_run_by_two_names_is_locked_once(elsewhere: Path, tmp_path: Path) ->
         pass
 
 
-def test_a_lock_that_cannot_be_taken(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere / "a-file"))
+def test_a_lock_that_cannot_be_taken(elsewhere: Path) -> None:
     Path("a-file").write_text("in the way")
-    with (
-        pytest.raises(gg.UserError, match=r"cannot lock .*run by .*glassgpt-.*\.lock: "),
-        lock_run(elsewhere / "run"),
-    ):
+    with pytest.raises(gg.UserError, match=r"cannot lock .*a-file: File exists"), lock_run(Path("a-file/run")):
         pass
+
+
+def test_a_run_is_locked_whatever_the_folder_for_temporary_files(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lock_run(run), lock_run(run.with_name("another")):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "another"))
+        with pytest.raises(gg.UserError, match="another process is training"), lock_run(run):
+            pass
+    with lock_run(run):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not list(run.rglob(".*"))
+
+
+def test_a_run_is_locked_for_those_who_see_it_at_another_place(run: Path) -> None:
+    """As in a container that mounts nothing but the run: it cannot see a lock beside the folder."""
+    moved = run.with_name("mounted")
+    with lock_run(run):
+        run.rename(moved)
+        with pytest.raises(gg.UserError, match="another process is training"), lock_run(moved):
+            pass
+        moved.rename(run)
 
 
 @pytest.mark.parametrize("name", ["nowhere/../mine", "mine/nowhere/../../mine"])

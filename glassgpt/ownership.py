@@ -1,0 +1,76 @@
+"""Decides which files and folders GlassGPT wrote: it replaces, or writes into, no others unless it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from glassgpt.config import read_toml
+from glassgpt.errors import UserError
+from glassgpt.files import read_json
+
+GENERATOR = "GlassGPT"  # the mark of our pages and pictures
+HTML_MARK = f'<meta name="generator" content="{GENERATOR}">'
+SVG_MARK = f"<metadata>{GENERATOR}</metadata>"
+_HEAD = 1024  # bytes; the mark stands in the first of them
+TOKENIZER_FORMAT = "glassgpt-tokenizer"
+
+# What a run consists of: no other file takes such a name inside it.
+RUN_FILES = frozenset(
+    {
+        "config.toml", "tokenizer.json", "data.json", "machine.json", "metrics.jsonl", "samples.jsonl", "origin.json",
+        "notes.jsonl", "doctor.json", "trackers.json", "report.html", "checkpoints",
+    }
+)  # fmt: skip
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raises UserError if a file may not be written to `path`.
+
+    It may not replace a file that we did not write, except with `overwrite`. In no case may it replace a part of a run,
+    or anything that is not a regular file, such as a folder or a device.
+    """
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file")
+    for folder in path.resolve().parents:
+        if is_run_folder(folder):
+            part = path.resolve().relative_to(folder).parts[0]
+            if part in RUN_FILES:
+                raise UserError(f"--out {path}: {part} belongs to the run {folder}; choose another --out")
+    if not os.path.lexists(path):
+        return
+    if not path.is_file() and not path.is_symlink():
+        raise UserError(f"--out {path} is not a regular file: choose another --out")
+    if not overwrite and not is_ours(path):
+        raise UserError(f"{path} exists and was not written by glassgpt: choose another --out, or give --overwrite")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is a page or a picture that carries our mark. False also if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return any(mark.encode() in head for mark in (HTML_MARK, SVG_MARK))
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder is a run. Its config.toml says so, in every format; in a damaged run its tokenizer.json may.
+
+    A config.toml alone is not enough: it may be a recipe that was copied from a run, and those of other programs have
+    the same name.
+    """
+    if not (folder / "config.toml").is_file():
+        return False
+    parts = [name for name in ("tokenizer.json", "metrics.jsonl", "checkpoints") if (folder / name).exists()]
+    config: dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        config = read_toml(folder / "config.toml")
+    if type(config.get("format")) is int and isinstance(config.get("model"), dict):
+        return bool(parts)
+    with contextlib.suppress(UserError):
+        return "checkpoints" in parts and read_json(folder / "tokenizer.json").get("format") == TOKENIZER_FORMAT
+    return False

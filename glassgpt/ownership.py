@@ -29,22 +29,21 @@ RUN_FILES = frozenset(
 def check_output(path: Path, overwrite: bool) -> None:
     """Raises UserError if a file may not be written to `path`.
 
-    It may not replace a file that we did not write, except with `overwrite`. In no case may it replace a part of a run,
-    or anything that is not a regular file, such as a folder or a device.
+    Without `overwrite`, it may replace only a page or a picture of ours, which a user makes again and again. In no case
+    may it be a part of a run, or replace anything that is not a regular file, such as a folder or a device.
     """
     if path.is_dir():
-        raise UserError(f"--out {path} is a folder: name a file")
-    for folder in path.resolve().parents:
-        if is_run_folder(folder):
-            part = path.resolve().relative_to(folder).parts[0]
-            if part in RUN_FILES:
-                raise UserError(f"--out {path}: {part} belongs to the run {folder}; choose another --out")
+        raise UserError(f"{path} is a folder: name a file to write")
+    target = path.resolve()
+    for folder in target.parents:
+        if target.relative_to(folder).parts[0] in RUN_FILES and is_run_folder(folder):
+            raise UserError(f"{path} is a part of the run {folder}: choose another name")
     if not os.path.lexists(path):
         return
     if not path.is_file() and not path.is_symlink():
-        raise UserError(f"--out {path} is not a regular file: choose another --out")
+        raise UserError(f"{path} is not a regular file: choose another name")
     if not overwrite and not is_ours(path):
-        raise UserError(f"{path} exists and was not written by glassgpt: choose another --out, or give --overwrite")
+        raise UserError(f"{path} exists: choose another name, or replace it with --overwrite")
 
 
 def is_ours(path: Path) -> bool:

@@ -25,6 +25,7 @@ def tricks(
     rounds: Annotated[int, typer.Option(help="Measurements per trick, interleaved.")] = 3,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path, typer.Option(help="File for the picture (SVG).")] = Path("tricks.svg"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that glassgpt did not write.")] = False,
     set: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
@@ -32,14 +33,13 @@ def tricks(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure each trick on and off: tokens per second, peak memory, loss, and why it helped or did not."""
-    from glassgpt.errors import UserError
     from glassgpt.files import write_text
+    from glassgpt.ownership import check_output
     from glassgpt.report.bars_picture import Bar, draw_bars
     from glassgpt.tricks import explanation, measure_tricks
     from glassgpt.tricks.recipe import plain_setup
 
-    if out.is_dir():  # fail before minutes of measuring, not after
-        raise UserError(f"--out {out} is a folder: name the file of the picture")
+    check_output(out, overwrite)  # before minutes of measuring
     setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
     typer.echo(dataset.note, err=True)
     results = measure_tricks(

@@ -17,6 +17,7 @@ def ladder(
     seeds: Annotated[int, typer.Option(help="Number of seeds per section; each is one training.")] = 2,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per training.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; by default, runs/ladder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
 ) -> None:
     """Train the sections of the ladder on the same characters in the same order, and compare them.
@@ -31,7 +32,7 @@ def ladder(
 
     sections = find_sections(section)
     training = LadderTraining(seeds=seeds) if steps is None else LadderTraining(seeds=seeds, steps=steps)
-    folder = new_results_folder(out)
+    folder = new_results_folder(out, overwrite)
     dataset = build_dataset(DataConfig(source=data), TokenizerConfig("char"))
     runtime = build_runtime("auto", "float32")
     with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:

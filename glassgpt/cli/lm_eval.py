@@ -25,15 +25,19 @@ def evaluate_run(
     num_fewshot: Annotated[int | None, typer.Option(help="Number of examples before each item.", min=0)] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with more tasks as YAML files.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to as well.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on lm-eval tasks. Their data sets come from the Hugging Face hub or from local files."""
     from glassgpt.files import write_text
+    from glassgpt.ownership import check_output
     from glassgpt.runs.run import load
     from glassgpt.runtime.heap import keep_freed_memory
 
+    if output is not None:
+        check_output(output, overwrite)  # before the evaluation, which may take hours
     keep_freed_memory()
     opened = load(run, checkpoint=checkpoint, device=device)
     results = opened.evaluate_tasks(

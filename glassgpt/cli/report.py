@@ -20,17 +20,21 @@ def report(
         str | None, typer.Option(metavar="DAY", help="Log of all runs and notes, from this day on.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day of the log.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that glassgpt did not write.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write report.html into a run's folder, or a page on several runs or on a period. Prints its path."""
     from glassgpt.errors import UserError
+    from glassgpt.ownership import check_output
     from glassgpt.report.run_page import write_comparison, write_report
     from glassgpt.runs.folder import check_trained, find_run
 
     if since is not None or until is not None:
         if runs:
             raise UserError("--since and --until are for the log of all runs: name runs or days, not both")
-        print_page(*write_log(since, until, out or Path("log.html")), as_json)
+        out = out or Path("log.html")
+        check_output(out, overwrite)
+        print_page(*write_log(since, until, out), as_json)
         return
     if not runs:
         raise UserError("name a run, several to compare them, or days with --since 2026-11-21")
@@ -39,7 +43,12 @@ def report(
         check_trained(folder)
     if len(folders) == 1 and out is not None:
         raise UserError("--out is for a comparison: the report of one run stays in its folder")
-    page = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out or Path("comparison.html"))
+    if len(folders) == 1:
+        page = write_report(folders[0])
+    else:
+        out = out or Path("comparison.html")
+        check_output(out, overwrite)
+        page = write_comparison(folders, out)
     print_page(page, folders, as_json)
 
 

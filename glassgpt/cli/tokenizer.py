@@ -43,11 +43,11 @@ def train(
 ) -> None:
     """Train a tokenizer on all of a text, and save it as one JSON file."""
     from glassgpt.data.corpora import load_text
+    from glassgpt.ownership import check_output
     from glassgpt.tokenizers.bpe import BPETokenizer
     from glassgpt.tokenizers.char import CharTokenizer
 
-    if out.exists() and not overwrite:
-        raise UserError(f"'{out}' exists already: choose another --out, or give --overwrite")
+    check_output(out, overwrite)
     corpus = load_text(data)
     typer.echo(f"training on {corpus.name}: {len(corpus.text):,} characters", err=True)
     names = special or []

@@ -27,6 +27,7 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
+from glassgpt.ownership import check_output
 from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
 from glassgpt.runs.folder import RUNS
 from glassgpt.runtime.device import Runtime
@@ -240,13 +241,16 @@ def write_line(model: Model, dataset: Dataset) -> str:
     return " ".join("".join(pieces).split())
 
 
-def new_results_folder(out: Path | None) -> Path:
-    """The folder for results: `out`, else the next free runs/ladder-N. Raises UserError if `out` has results."""
+def new_results_folder(out: Path | None, overwrite: bool = False) -> Path:
+    """The folder for results: `out`, else the next free runs/ladder-N.
+
+    Raises UserError if `out` has files of the same names that may not be replaced.
+    """
     if out is None:
         candidates = [RUNS / "ladder", *(RUNS / f"ladder-{number}" for number in range(2, 10_000))]
         return next(path for path in candidates if not path.exists())
-    if (out / RESULTS).exists():
-        raise UserError(f"{out} holds the results of an earlier ladder: choose another --out, or remove them")
+    for name in (RESULTS, PICTURE):
+        check_output(out / name, overwrite)
     return out
 
 

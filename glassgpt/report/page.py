@@ -11,6 +11,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from glassgpt.ownership import HTML_MARK
+
 
 def asset(name: str) -> str:
     """The text of a file in `assets/`."""
@@ -21,6 +23,7 @@ def render(*, title: str, body: str, data: Any, library: str) -> str:
     """The complete page around `body` (HTML). Its script draws `data` with the JavaScript `library`."""
     script = asset("report.js")
     return Template(asset("report.html")).substitute(
+        generator=HTML_MARK,
         policy=content_policy([library, script]),
         title=escape(title),
         style=asset("report.css"),

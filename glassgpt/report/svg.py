@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from glassgpt.ownership import SVG_MARK
+
 
 def document(width: float, height: float, parts: Iterable[str]) -> str:
     """SVG text with a white background."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="system-ui, sans-serif">\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
+        f'font-family="system-ui, sans-serif">\n{SVG_MARK}\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )

@@ -132,7 +132,7 @@ def test_results_are_kept_and_never_replaced(tmp_path: Path, monkeypatch: pytest
     (line,) = json.loads((folder / "ladder.json").read_text())
     assert line["val_loss"] == 2.0 and line["losses"] == [4.0, 3.0]
     assert (folder / "ladder.svg").read_text().startswith("<svg")
-    with pytest.raises(UserError, match="earlier ladder"):
+    with pytest.raises(UserError, match=r"ladder\.json exists"):
         new_results_folder(folder)
 
 

@@ -43,7 +43,7 @@ def test_train_writes_a_file_and_describes_it(tmp_path: Path, file: str) -> None
 
 def test_train_overwrites_only_when_told(tmp_path: Path, file: str) -> None:
     arguments = ("train", "--vocab-size", "260", "--data", str(tmp_path / "text.txt"), "--out", file)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="exists: choose another name"):
         run(*arguments)
     assert load_tokenizer(file).vocab_size == 270
     run(*arguments, "--overwrite")

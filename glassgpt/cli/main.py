@@ -87,6 +87,9 @@ def main() -> None:
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Runs an app. Exit codes: 0 success, 2 user error, 130 and 143 stopped by a signal."""
+    # The processes of multiprocessing and torch.compile begin as `python -c`, which would import a types.py or json.py
+    # of the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         # In its standalone mode typer draws a box around an error.
         code = app(prog_name=name, standalone_mode=False)

@@ -55,6 +55,7 @@ def glassgpt(*arguments: object, stdin: bytes = b"") -> Result:
     code = 0
     with (
         mock.patch.object(sys, "argv", argv),
+        mock.patch.dict(os.environ),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

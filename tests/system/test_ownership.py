@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import contents, glassgpt
+from command_line import Command, contents, glassgpt
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -105,6 +105,29 @@ def test_a_site_is_no_run(elsewhere: Path, verb: list[str]) -> None:
 
 def test_a_run_consists_of_files_with_known_names(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} | {NOTES, DIAGNOSIS, ORIGIN, FILE} <= RUN_FILES
+
+
+VERB = """
+import multiprocessing, subprocess, sys
+from glassgpt.cli import main
+
+@main.app.command()
+def verb():
+    subprocess.run([sys.executable, "-c", "import json, queue, types; print('begun as -c')"], check=True)
+    process = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",))
+    process.start()
+    process.join()
+
+main.main()
+"""
+
+
+def test_processes_of_a_verb_execute_nothing_in_the_current_folder(elsewhere: Path, start: type[Command]) -> None:
+    for name in ("json", "pickle", "queue", "types"):
+        Path(f"{name}.py").write_text("open('executed', 'w')\n")
+    code, out, err = start("verb", program=("-P", "-c", VERB)).end()
+    assert (code, out) == (0, "begun as -c\nspawned\n"), err
+    assert not Path("executed").exists()
 
 
 @hypothesis_settings(max_examples=40)

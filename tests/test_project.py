@@ -51,7 +51,7 @@ try:
     main()
 except SystemExit as exit:
     assert exit.code in (0, None), exit.code
-heavy = {"torch", "numpy", "tiktoken", "safetensors", "plotly", "transformers"} & set(sys.modules)
+heavy = {"torch", "numpy", "tiktoken", "safetensors", "transformers"} & set(sys.modules)
 print("imported:", *sorted(heavy), file=sys.stderr)
 """
     done = run_python("-c", code)

@@ -6,6 +6,7 @@ highest point of every interval, so that no spike is lost. Smoothing averages ov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import Line
 
 Floats = NDArray[np.float64]
-PlotlyTrace = dict[str, Any]  # input of the page's script: a name, a style, x values by axis, y values
+Curve = dict[str, Any]  # input of the page's script: a name, a style, x values by axis, y values
 Drawing = dict[str, Any]  # input of the page's script: a chart with its curves
 
 MAX_POINTS = 1200
@@ -31,7 +32,6 @@ class Chart(NamedTuple):
     metric: str  # its name in metrics.jsonl
     smoothed: bool = True
     from_zero: bool = True
-    ticks: str = "~g"  # d3 format of the axis labels
 
     @property
     def id(self) -> str:
@@ -44,7 +44,7 @@ CHARTS = (
     LOSS,
     Chart("Learning rate", "lr", smoothed=False),
     Chart("Gradient norm", "grad_norm"),
-    Chart("Tokens per second", "tokens_per_second", ticks="~s"),
+    Chart("Tokens per second", "tokens_per_second"),
 )
 
 
@@ -120,18 +120,21 @@ class Axes:
             finite = np.isfinite(values)
             if finite.any():
                 # Before the first line, interpolate from zero at step zero.
-                x[name] = listed(np.interp(step, np.append(0, self.step[finite]), np.append(0, values[finite])))
+                known = np.interp(step, np.append(0, self.step[finite]), np.append(0, values[finite]))
+                x[name] = listed(known, 8)  # more digits than for y: neighbouring steps of a long run stay apart
         return x
 
 
 def listed(values: Floats, digits: int = 5) -> list[float | None]:
     """Values for JSON, rounded to `digits` significant digits; None (null) where not finite."""
-    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
+    rounded = (float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values)
+    # 20 is shorter than 20.0, and most values of x are whole.
+    return [int(value) if value is not None and value.is_integer() else value for value in rounded]
 
 
 def measured(
     record: RunRecord, name: str, title: str, *, run: int = 0, smoothed: bool = True, raw: bool = True
-) -> list[PlotlyTrace]:
+) -> list[Curve]:
     """The curves of a training metric: raw values (faint) and their moving mean. Empty if there are no values.
 
     If not `smoothed`, the raw values are the only curve. If not `raw`, the mean is.
@@ -154,7 +157,7 @@ def measured(
     return curves
 
 
-def validated(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]:
+def validated(record: RunRecord, title: str, *, run: int = 0) -> list[Curve]:
     """The validation losses during training and, for a finished run, the final one on the full split."""
     lines = [line for line in [*record.validations, *([record.final] if record.final else [])] if "val/loss" in line]
     y = column(lines, "val/loss")
@@ -164,7 +167,7 @@ def validated(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrac
     return [{"name": title, "style": "validation", "run": run, "x": x, "y": listed(y)}]
 
 
-def skipped(record: RunRecord, title: str, *, run: int = 0) -> list[PlotlyTrace]:
+def skipped(record: RunRecord, title: str, *, run: int = 0) -> list[Curve]:
     """Marks on the loss curve for steps that were skipped or have a non-finite loss."""
     at, loss = column(record.train, "step"), column(record.train, "train/loss")
     finite = np.isfinite(loss)
@@ -188,14 +191,23 @@ def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
             "metric": chart.metric,
             "loss": chart is LOSS,
             "from_zero": chart.from_zero,
-            "ticks": chart.ticks,
+            "lines": reference_lines(records) if chart is LOSS else [],
             "curves": [curve for run in range(len(records)) for curve in _curves(chart, records, run)],
         }
         for chart in charts_of(records)
     ]
 
 
-def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[PlotlyTrace]:
+def reference_lines(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """The loss of a model that knows nothing, ln V for V ids; none if the runs have different vocabularies."""
+    sizes = {record.config.get("model", {}).get("vocab_size") for record in records if record.pretrained}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if not isinstance(size, int) or size < 2:
+        return []
+    return [{"value": math.log(size), "label": f"all {size:,} tokens equally likely: {math.log(size):.3f}"}]
+
+
+def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[Curve]:
     """The curves of one run in a chart. With several runs, only means are drawn, because raw values would overlap."""
     record, alone = records[run], len(records) == 1
     prefix = "" if alone else f"{record.name}, "
@@ -212,7 +224,7 @@ def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[Plotly
 def reading_notes(records: Sequence[RunRecord]) -> list[str]:
     """Notes for the reader: how the curves were computed, and what the marks mean."""
     longest = max(len(record.train) for record in records)
-    notes = ["With a mouse: drag to zoom, double-click to go back."]
+    notes = ["Point at a curve to read its values. With a mouse: drag to zoom, double-click to go back."]
     if len(records) > 1:
         notes.append("Lines with points are validation, thin lines training.")
     if longest >= 100:

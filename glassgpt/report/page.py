@@ -19,17 +19,18 @@ def asset(name: str) -> str:
     return (resources.files("glassgpt.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def render(*, title: str, body: str, data: Any, library: str) -> str:
-    """The complete page around `body` (HTML). Its script draws `data` with the JavaScript `library`."""
-    script = asset("report.js")
+def render(*, title: str, body: str, data: Any) -> str:
+    """The complete page around `body` (HTML). Its script draws `data` with uPlot, see `assets/uplot/README.md`."""
+    library, script = asset("uplot/uPlot.iife.min.js"), asset("report.js")
     return Template(asset("report.html")).substitute(
         generator=HTML_MARK,
         policy=content_policy([library, script]),
         title=escape(title),
-        style=asset("report.css"),
+        style=asset("uplot/uPlot.min.css") + "\n" + asset("report.css"),
         body=body,
         data=embedded_json(data),
-        plotly=library,
+        licence=asset("uplot/LICENSE").strip(),
+        library=library,
         script=script,
     )
 

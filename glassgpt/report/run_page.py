@@ -1,7 +1,6 @@
 """Writes the report of a run, or a comparison of several, as one self-contained HTML file.
 
-The page contains figures, curves, samples and the plotly library that draws them, so it needs no network. Only plotly's
-JavaScript is used: the curves are plain JSON, so writing a report takes little longer than reading the run.
+The page contains figures, curves, samples and uPlot, the library that draws the curves, so it needs no network.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
@@ -77,7 +74,7 @@ def write_page(
         "charts": [chart for chart in charts if chart["curves"]],
         "sample_at": Axes(alone)(column(alone.samples, "step")) if alone else None,
     }
-    write_text(out, page.render(title=f"{title} · GlassGPT", body=body, data=data, library=get_plotlyjs()))
+    write_text(out, page.render(title=f"{title} · GlassGPT", body=body, data=data))
     return out
 
 
@@ -102,6 +99,9 @@ def notes_html(notes: Sequence[Note]) -> str:
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
+NO_SCRIPT = '<noscript><p class="missing">Only the curves need JavaScript, which is switched off.</p></noscript>'
+
+
 def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
     """The elements that the script draws into, with controls and notes on how to read the curves."""
     if not any(drawing["curves"] for drawing in charts):
@@ -118,8 +118,10 @@ def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
         '<label><input type="checkbox" id="log-x"> logarithmic x</label>'
         '<label><input type="checkbox" id="log-y"> logarithmic loss</label></div>'
     )
+    kind = "charts" if len(records) == 1 else "charts several"
     notes = " ".join(reading_notes(records))
-    return f'<h2>Curves</h2>\n{controls}\n<div class="charts">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
+    drawn = f'<div class="{kind}">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
+    return f"<h2>Curves</h2>\n{NO_SCRIPT}\n{controls}\n{drawn}"
 
 
 def _missing(drawing: Drawing) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassgpt.report.curves import Axes, smooth, thin
+from glassgpt.report.curves import Axes, listed, smooth, thin
 from glassgpt.report.run_record import RunRecord
 
 values = st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=60)
@@ -65,3 +65,15 @@ def test_stretches_without_a_number_are_skipped() -> None:
 def test_axes_interpolate_what_validation_lines_do_not_say() -> None:
     axes = Axes(empty_record([{"step": 10, "tokens_seen": 1000}, {"step": 20, "tokens_seen": 3000}]))
     assert axes(np.array([0.0, 5.0, 15.0, 20.0])) == {"step": [0, 5, 15, 20], "tokens": [0, 500, 2000, 3000]}
+
+
+def test_late_steps_of_a_long_run_stay_apart_on_every_axis() -> None:
+    """Two points with one x would be drawn as one."""
+    steps = range(99_000, 100_001)
+    axes = Axes(empty_record([{"step": s, "tokens_seen": 524_288 * s, "seconds": 0.31 * s} for s in steps]))
+    for values in axes(np.array(steps, dtype=np.float64)).values():
+        assert len(set(values)) == len(steps)
+
+
+def test_whole_numbers_are_written_short() -> None:
+    assert str(listed(np.array([20.0, 0.5, math.nan, 123_456.0]))) == "[20, 0.5, None, 123460]"

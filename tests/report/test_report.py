@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from glassgpt.errors import UserError
@@ -318,7 +319,32 @@ def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
         write_comparison([], tmp_path / "compared.html")
 
 
-def test_a_report_needs_neither_torch_nor_plotlys_figures() -> None:
-    code = "import sys, glassgpt.report.run_page; print({'torch', 'plotly.graph_objs'} & set(sys.modules))"
+def test_a_report_does_not_need_torch() -> None:
+    code = "import sys, glassgpt.report.run_page; print({'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_long_runs_page_is_small(run_folder: Path) -> None:
+    """Every measurement differs, as in a real run; without thinning the page would have 4 MB."""
+    noise = np.random.default_rng(0).normal(1, 0.1, size=(20_000, 3))
+    lines = (
+        training(step, **{"train/loss": a, "grad_norm": b, "tokens_per_second": 9000 * c})
+        for step, (a, b, c) in enumerate(noise.tolist(), start=1)
+    )
+    write_lines(run_folder / "metrics.jsonl", list(lines))
+    assert write_report(run_folder).stat().st_size < 300_000
+
+
+def test_the_loss_of_a_model_that_knows_nothing_is_a_line(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
+    def lines(*folders: Path) -> list[dict[str, Any]]:
+        return Page(write_comparison(folders, tmp_path / "compared.html")).data["charts"][0]["lines"]
+
+    assert lines(run_folder) == []  # its config does not say how many tokens there are
+    for folder in (run_folder, other_run):
+        (folder / "config.toml").write_text(CONFIG.replace("[model]", "[model]\nvocab_size = 65"))
+    assert lines(run_folder, other_run) == [
+        {"value": pytest.approx(4.1744, abs=1e-4), "label": "all 65 tokens equally likely: 4.174"}
+    ]
+    (other_run / "config.toml").write_text(CONFIG.replace("[model]", "[model]\nvocab_size = 512"))
+    assert lines(run_folder, other_run) == []

@@ -109,7 +109,7 @@ def test_help_needs_no_torch() -> None:
         "from glassgpt.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print('\\nloaded:', *(name for name in ('torch', 'numpy', 'plotly', 'tiktoken') if name in sys.modules))"
+        "print('\\nloaded:', *(name for name in ('torch', 'numpy', 'tiktoken') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for verb in ("train", "sample", "eval", "report", "recipes", "data"):

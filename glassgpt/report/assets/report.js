@@ -1,107 +1,216 @@
 "use strict";
-// Draws the curves and the sample player. The data is in #report-data; the colours are defined in the style sheet.
+// Draws the curves with uPlot, and the sample player. The data is in #report-data; the colours are in the style sheet.
 
 const report = JSON.parse(document.getElementById("report-data").textContent);
 const $ = (id) => document.getElementById(id);
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const css = (name, element = document.documentElement) => getComputedStyle(element).getPropertyValue(name).trim();
 const SERIES = 7;
-const DASHES = ["solid", "dash", "dot", "dashdot"];
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star"];
+const DASHES = [[], [8, 4], [2, 4], [8, 4, 2, 4]];
+
+// --- numbers --------------------------------------------------------------------------------------------------------
+
+// Five significant digits where a value is read, and a short form on an axis: 12 k, 3e-4.
+function exact(value) {
+  if (value == null) return "–";
+  const size = Math.abs(value);
+  if (size >= 10000 || (size >= 1000 && Number.isInteger(value))) return Math.round(value).toLocaleString("en");
+  return size > 0 && size < 0.001 ? value.toExponential(3) : String(Number(value.toPrecision(5)));
+}
+
+function short(value) {
+  const size = Math.abs(value);
+  for (const [unit, letter] of [[1e9, " G"], [1e6, " M"], [1e4, " k"]]) {
+    if (size >= unit) return `${Number((value / (letter === " k" ? 1e3 : unit)).toPrecision(4))}${letter}`;
+  }
+  return size > 0 && size < 0.001 ? value.toExponential().replace("e-", "e−") : String(Number(value.toPrecision(4)));
+}
+
+// Round values between `low` and `high`, about `count` of them: 1, 2 and 5 times powers of ten, or equal distances if
+// the range is less than a decade.
+function logTicks(low, high, count) {
+  if (high / low < 10) {
+    const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((size) => size * power).find((size) => size >= rough);
+    const ticks = [];
+    for (let i = Math.ceil(low / step); i * step <= high; i += 1) ticks.push(i * step);
+    return ticks;
+  }
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += 1) {
+    const sizes = high / low < 1000 ? [1, 2, 5] : [1];
+    ticks.push(...sizes.map((size) => size * 10 ** power).filter((tick) => tick >= low && tick <= high));
+  }
+  return ticks;
+}
 
 // --- curves ---------------------------------------------------------------------------------------------------------
 
-// Plotly interprets some HTML tags in labels; escape them, because run names are plain text.
-function plain(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-}
+const plots = new Map(); // from the id of a chart to its uPlot
 
 function color(index) {
   return css(`--series-${index % SERIES}`);
 }
 
-// A logarithmic axis cannot show zero: leave the point out.
-function positions(curve, axis) {
-  const x = curve.x[axis] ?? [];
-  return $("log-x").checked ? x.map((value) => (value > 0 ? value : null)) : x;
+// The points that can be drawn: a logarithmic axis cannot show zero.
+function points(curve, axis, logX, logY) {
+  const x = [], y = [];
+  (curve.x[axis] ?? []).forEach((at, i) => {
+    if (at === null || (logX && at <= 0)) return;
+    x.push(at);
+    y.push(logY && curve.y[i] <= 0 ? null : curve.y[i]);
+  });
+  return [x, y];
 }
 
-// With one run, training and validation have different colours. With several, each run has a colour and one legend entry.
-function trace(curve, axis, chart) {
+// With one run, training and validation have different colours. With several, each run has a colour.
+function series(curve, chart, table) {
   const several = report.runs.length > 1;
   const validation = curve.style === "validation";
+  const stroke = curve.style === "skipped" ? css("--alarm") : color(several ? curve.run : validation ? 1 : 0);
+  const last = table[1].findLast((value) => value !== null);
   const base = {
-    name: plain(curve.name), x: positions(curve, axis), y: curve.y, type: "scatter", mode: "lines",
-    hovertemplate: "%{y:.5~g}",
-    ...(several && { legendgroup: `run-${curve.run}`, showlegend: false }),
+    label: curve.name, stroke, width: 2, points: { show: false },
+    dash: DASHES[Math.floor(curve.run / SERIES) % DASHES.length],
+    value: (_, value, __, index) => exact(index === null ? last : value), // the last one while nothing is pointed at
   };
-  const ink = color(several ? curve.run : validation ? 1 : 0);
-  const dash = DASHES[Math.floor(curve.run / SERIES) % DASHES.length];
-  if (curve.style === "faint") {
-    return { ...base, line: { color: ink, width: 1 }, opacity: 0.28, hoverinfo: "skip", hovertemplate: null,
-      showlegend: false };
-  }
-  if (validation) {
-    const marker = { color: ink, size: curve.y.length > 60 ? 3 : 7, symbol: SYMBOLS[curve.run % SYMBOLS.length] };
-    return { ...base, mode: "lines+markers", line: { color: ink, width: 2, dash }, marker };
-  }
+  if (curve.style === "faint") return { ...base, width: 1, alpha: 0.28, class: "unlisted", dash: [] };
+  if (validation) return { ...base, points: { show: true, size: curve.y.length > 60 ? 3 : 7, fill: stroke } };
   if (curve.style === "skipped") {
-    const marker = { color: css("--alarm"), size: 11, symbol: "x" };
-    return { ...base, mode: "markers", marker, text: curve.text.map(plain), hovertemplate: "%{text}" };
+    const reasons = new Map(table[0].map((x, i) => [x, curve.text[i]]));
+    const said = (plot, index) => (index === null ? `${curve.text.length} in all` : reasons.get(plot.data[0][index]));
+    return { ...base, paths: () => null, value: (plot, _, __, index) => said(plot, index) };
   }
-  return { ...base, line: { color: ink, width: several && chart.loss ? 1 : 2, dash } };
+  return { ...base, width: several && chart.loss ? 1 : 2 };
 }
 
-// The legend entry of a run: a curve without points that represents all curves of the run.
-function legendEntry(name, run) {
-  const marker = { color: color(run), size: 7, symbol: SYMBOLS[run % SYMBOLS.length] };
-  const dash = DASHES[Math.floor(run / SERIES) % DASHES.length];
-  return { name: plain(name), x: [null], y: [null], type: "scatter", mode: "lines+markers", marker,
-    line: { color: color(run), width: 2, dash }, legendgroup: `run-${run}` };
+function dashedLine(plot, from, to, ink) {
+  const { ctx } = plot;
+  ctx.save();
+  ctx.strokeStyle = ink;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([3 * devicePixelRatio, 4 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(...from);
+  ctx.lineTo(...to);
+  ctx.stroke();
+  ctx.restore();
 }
 
-function layout(chart, axis, logX, logY) {
-  const scale = { gridcolor: css("--line"), linecolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
-  return {
-    font: { family: css("--text"), size: 13, color: css("--quiet") },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 48, r: 12, t: 8, b: 40 },
-    xaxis: { ...scale, title: { text: report.axes[axis], standoff: 8, font: { size: 12 } }, type: logX ? "log" : "linear", dtick: logX ? 1 : null,
-      exponentformat: "B" },
-    yaxis: { ...scale, type: logY && chart.loss ? "log" : "linear", tickformat: chart.ticks,
-      rangemode: chart.from_zero ? "tozero" : "normal" },
-    hovermode: "x unified",
-    hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--line"), font: { color: css("--ink") } },
-    showlegend: chart.loss,
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
-    // On touch screens, dragging scrolls the page.
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    shapes: chart.loss ? cursor(axis) : [],
+// Labelled horizontal lines, such as the loss of a model that knows nothing, and the step of the sample shown.
+function drawMarks(plot, chart, axis) {
+  const { left, top, width, height } = plot.bbox, ink = css("--quiet"), { ctx } = plot;
+  for (const { value, label } of chart.lines) {
+    const y = plot.valToPos(value, "y", true);
+    if (!(y >= top && y <= top + height)) continue;
+    dashedLine(plot, [left, y], [left + width, y], ink);
+    ctx.save();
+    ctx.font = `${12 * devicePixelRatio}px ${css("--text")}`;
+    ctx.fillStyle = ink;
+    ctx.textAlign = "right";
+    ctx.textBaseline = y - top > 20 * devicePixelRatio ? "bottom" : "top";
+    ctx.fillText(label, left + width - 4 * devicePixelRatio, y);
+    ctx.restore();
+  }
+  const at = chart.loss && !showsAll() ? report.sample_at?.[axis]?.[shown] : null;
+  if (at == null || at < plot.scales.x.min || at > plot.scales.x.max) return;
+  const x = plot.valToPos(at, "x", true);
+  dashedLine(plot, [x, top], [x, top + height], ink);
+}
+
+// A cross for each step that was not applied.
+function drawCrosses(plot, chart) {
+  const { ctx } = plot, size = 4 * devicePixelRatio;
+  chart.curves.forEach((curve, i) => {
+    if (curve.style !== "skipped" || !plot.series[i + 1].show) return;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(plot.bbox.left, plot.bbox.top, plot.bbox.width, plot.bbox.height);
+    ctx.clip();
+    ctx.strokeStyle = css("--alarm");
+    ctx.lineWidth = 2 * devicePixelRatio;
+    ctx.beginPath();
+    plot.data[i + 1].forEach((value, index) => {
+      if (value == null) return;
+      const x = plot.valToPos(plot.data[0][index], "x", true), y = plot.valToPos(value, "y", true);
+      for (const slope of [1, -1]) {
+        ctx.moveTo(x - size, y - slope * size);
+        ctx.lineTo(x + size, y + slope * size);
+      }
+    });
+    ctx.stroke();
+    ctx.restore();
+  });
+}
+
+function rangeOf(chart, log) {
+  return (_, low, high) => {
+    if (low == null) return log ? [1, 10] : [0, 1];
+    if (log) return low < high ? [low / (high / low) ** 0.04, high * (high / low) ** 0.04] : [low / 2, high * 2];
+    const room = (high - low || Math.abs(high) || 1) * 0.05;
+    return [chart.from_zero && low >= 0 ? 0 : low - room, high + room];
   };
+}
+
+function options(chart, tables, axis, logX, logY) {
+  const element = $(chart.id), ink = css("--quiet"), font = `12px ${css("--text")}`;
+  const lines = { stroke: css("--line"), width: 1 };
+  const common = { stroke: ink, font, grid: lines, ticks: { ...lines, size: 4 }, values: (_, ticks) => ticks.map(short) };
+  const ticks = (log, count) => log && { splits: (_, __, low, high) => logTicks(low, high, count), filter: (_, found) => found };
+  return {
+    width: element.clientWidth,
+    height: parseFloat(css("--plot-height", element)),
+    padding: [12, 24, 0, 0],
+    scales: {
+      x: { time: false, distr: logX ? 3 : 1, range: logX ? (_, low, high) => [low, high] : undefined },
+      y: { distr: logY ? 3 : 1, range: rangeOf(chart, logY) },
+    },
+    axes: [
+      { ...common, size: 28, space: 80, label: report.axes[axis], labelFont: font, labelSize: 18, labelGap: 0, ...ticks(logX, 6) },
+      { ...common, size: 56, ...ticks(logY, 7) },
+    ],
+    series: [
+      { label: report.axes[axis], value: (plot, value, _, index) => exact(index === null ? plot.data[0].at(-1) : value) },
+      ...chart.curves.map((curve, i) => series(curve, chart, tables[i])),
+    ],
+    // Pointing at one chart points at the same step of all; on touch screens, dragging scrolls the page.
+    cursor: {
+      y: false,
+      drag: { x: !matchMedia("(pointer: coarse)").matches, y: false },
+      sync: { key: "report", filters: { pub: (event) => ["mousemove", "mouseleave"].includes(event) } },
+      points: { size: 7 },
+    },
+    hooks: {
+      drawAxes: [(plot) => drawMarks(plot, chart, axis)],
+      draw: [(plot) => drawCrosses(plot, chart)],
+      setScale: [(plot, scale) => scale === "x" && linkZoom(plot)],
+    },
+  };
+}
+
+// Zooming in one chart zooms all of them; the double click that zooms out gives each its own whole range.
+function linkZoom(plot) {
+  const { min, max } = plot.scales.x;
+  for (const other of plots.values()) {
+    if (other !== plot && (other.scales.x.min !== min || other.scales.x.max !== max)) other.setScale("x", { min, max });
+  }
 }
 
 function draw() {
-  const axis = $("axis").value;
-  for (const chart of report.charts) {
-    const traces = chart.curves.map((curve) => trace(curve, axis, chart));
-    if (chart.loss && report.runs.length > 1) traces.push(...report.runs.map(legendEntry));
-    const settings = { displayModeBar: false, responsive: true, showTips: false };
-    Plotly.react(chart.id, traces, layout(chart, axis, $("log-x").checked, $("log-y").checked), settings);
-  }
+  for (const plot of plots.values()) plot.destroy();
+  plots.clear();
+  const axis = $("axis").value, logX = $("log-x").checked;
+  const drawn = report.charts.map((chart) => {
+    const logY = chart.loss && $("log-y").checked;
+    const tables = chart.curves.map((curve) => points(curve, axis, logX, logY));
+    return [chart.id, new uPlot(options(chart, tables, axis, logX, logY), uPlot.join(tables), $(chart.id))];
+  });
+  for (const [id, plot] of drawn) plots.set(id, plot);
 }
 
-// Apply a zoom on the x axis of one chart to all charts.
-function linkZoom() {
-  let linking = false;
-  for (const chart of report.charts) {
-    $(chart.id).on("plotly_relayout", async (change) => {
-      const keys = Object.keys(change).filter((key) => key.startsWith("xaxis."));
-      if (linking || keys.length === 0) return;
-      linking = true;
-      const update = Object.fromEntries(keys.map((key) => [key, change[key]]));
-      await Promise.all(report.charts.filter((other) => other !== chart).map((other) => Plotly.relayout(other.id, update)));
-      linking = false;
-    });
+function fit() {
+  for (const [id, plot] of plots) {
+    const size = { width: $(id).clientWidth, height: parseFloat(css("--plot-height", $(id))) };
+    if (size.width !== plot.width || size.height !== plot.height) plot.setSize(size);
   }
 }
 
@@ -110,17 +219,13 @@ function linkZoom() {
 const samples = [...document.querySelectorAll(".film .sample")];
 let shown = samples.length - 1;
 
-// A vertical line on the loss chart at the step of the sample shown.
-function cursor(axis) {
-  const x = report.sample_at?.[axis]?.[shown];
-  if (x === undefined || x === null) return [];
-  const line = { color: css("--quiet"), width: 1, dash: "dot" };
-  return [{ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", layer: "below", line }];
+function showsAll() {
+  return $("all-samples")?.checked ?? true;
 }
 
 function show(index) {
   shown = Math.max(0, Math.min(samples.length - 1, index));
-  const all = $("all-samples").checked;
+  const all = showsAll();
   samples.forEach((sample, i) => { sample.hidden = !all && i !== shown; });
   document.querySelector(".film").classList.toggle("one-at-a-time", !all);
   $("slider").value = shown;
@@ -128,8 +233,7 @@ function show(index) {
   $("earlier").disabled = all || shown === 0;
   $("later").disabled = all || shown === samples.length - 1;
   $("slider").disabled = all;
-  const loss = report.charts.find((chart) => chart.loss);
-  if (loss) Plotly.relayout(loss.id, { shapes: all ? [] : cursor($("axis").value) });
+  for (const plot of plots.values()) plot.redraw(false, false);
 }
 
 function startFilm() {
@@ -150,9 +254,9 @@ function startFilm() {
 
 if (report.charts.length > 0) {
   draw();
-  linkZoom();
   for (const id of ["axis", "log-x", "log-y"]) $(id).addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  addEventListener("resize", fit);
 }
 startFilm();
 for (const swatch of document.querySelectorAll(".swatch")) swatch.style.background = color(Number(swatch.dataset.run));

@@ -158,8 +158,8 @@ def measured(
 
 
 def validated(record: RunRecord, title: str, *, run: int = 0) -> list[Curve]:
-    """The validation losses during training and, for a finished run, the final one on the full split."""
-    lines = [line for line in [*record.validations, *([record.final] if record.final else [])] if "val/loss" in line]
+    """The curve of the validation loss; its last point of a finished run is the final one, on the whole split."""
+    lines = record.validated
     y = column(lines, "val/loss")
     if not np.isfinite(y).any():
         return []

@@ -128,8 +128,7 @@ def read_entry(folder: Path) -> Entry:
 
 def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: datetime) -> Entry:
     """The entry of a run record. If it has no start time, `changed` (last change of the folder) is used."""
-    final, losses = record.final or {}, [line["val/loss"] for line in record.validations]
-    newest = final or next(reversed(record.validations), {})
+    final, newest = record.final or {}, next(reversed(record.validated), {})
     seconds = record.last("seconds")
     begun = record.machine.get("begun")
     return Entry(
@@ -143,7 +142,7 @@ def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: da
         finished=record.final is not None,
         train_loss=_finite(final.get("train/loss", record.last("train/loss"))),
         val_loss=_finite(newest.get("val/loss")),
-        best_val_loss=_finite(final.get("best/val/loss", min(filter(is_finite, losses), default=None))),
+        best_val_loss=record.best and _finite(record.best[1]),
         bits_per_byte=_finite(newest.get("val/bits_per_byte")),
         seconds=seconds,
         validation_share=_validation_seconds(record, final) / seconds if seconds else None,

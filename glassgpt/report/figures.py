@@ -53,7 +53,7 @@ def parameters(record: RunRecord) -> int | None:
 def _losses(record: RunRecord) -> list[Figure]:
     return [
         Figure("Validation loss", *_validation(record)),
-        Figure("Best while training", *_best(record)),
+        Figure("Best checkpoint", *_best(record)),
         Figure("Bits per byte", _number(_newest(record).get("val/bits_per_byte")), "validation"),
     ]
 
@@ -68,13 +68,12 @@ def _held_out(record: RunRecord) -> list[Figure]:
 
 
 def _newest(record: RunRecord) -> Line:
-    """The final validation (on the full split) or, if there is none, the latest."""
-    return record.final or next(reversed(record.validations), {})
+    return next(reversed(record.validated), {})
 
 
 def _validation(record: RunRecord) -> tuple[str, str]:
     line = _newest(record)
-    if not is_finite(line.get("val/loss")):
+    if "val/loss" not in line:
         return "–", "not validated yet"
     tokens = line.get("val/tokens")
     on = f"{count(tokens)} tokens" if tokens else "nats per token"
@@ -82,9 +81,10 @@ def _validation(record: RunRecord) -> tuple[str, str]:
 
 
 def _best(record: RunRecord) -> tuple[str, str]:
-    measured = [line for line in record.validations if is_finite(line["val/loss"])]
-    best = min(measured, key=lambda line: line["val/loss"], default=None)
-    return (_number(best["val/loss"]), f"at step {count(best['step'])}") if best else ("–", "not validated yet")
+    if record.best is None:
+        return "–", "no finite loss" if record.validated else "not validated yet"
+    step, loss = record.best
+    return _number(loss), f"step {count(step)}"
 
 
 def is_finite(value: Any) -> bool:

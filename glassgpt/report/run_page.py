@@ -146,7 +146,7 @@ def samples_html(record: RunRecord) -> str:
 
 def sample_html(line: Line, record: RunRecord, title: str = "") -> str:
     """One sample, with its prompt highlighted and the latest validation loss at that step."""
-    before = [check for check in record.validations if check["step"] <= line["step"] and is_finite(check["val/loss"])]
+    before = [check for check in record.validated if check["step"] <= line["step"] and is_finite(check["val/loss"])]
     loss = f"<span>validation loss {before[-1]['val/loss']:.3f}</span>" if before else ""
     prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
     written = text.removeprefix(prompt)

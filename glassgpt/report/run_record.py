@@ -17,6 +17,8 @@ FIGURES = (
     "train/loss",
     "val/loss",
     "val/bits_per_byte",
+    "best/val/loss",
+    "best/step",
     "lr",
     "grad_norm",
     "tokens_per_second",
@@ -50,6 +52,26 @@ class RunRecord:
         """The last step in any line; None if there are no lines."""
         lines = [*self.train, *self.validations, *self.skipped, *([self.final] if self.final else [])]
         return max((line["step"] for line in lines), default=None)
+
+    @property
+    def validated(self) -> list[Line]:
+        """The validations in order. The last one of a finished run is the final one, on the whole validation split."""
+        if self.final is None:
+            return self.validations
+        before = [line for line in self.validations if line["step"] < self.final["step"]]
+        return [*before, self.final] if "val/loss" in self.final else before
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The step and validation loss of the best checkpoint; None if there is none yet.
+
+        Of a finished run, it is measured on the whole validation split; before that, it is the best validation so far.
+        """
+        if self.final is not None and "best/val/loss" in self.final:
+            return self.final.get("best/step", self.final["step"]), self.final["best/val/loss"]
+        measured = [line for line in self.validated if math.isfinite(line["val/loss"])]
+        best = min(measured, key=lambda line: line["val/loss"], default=None)
+        return (best["step"], best["val/loss"]) if best else None
 
     def last(self, name: str) -> Any:
         """The newest value of a figure, such as "tokens_seen"; None if no line has it."""

@@ -76,7 +76,7 @@ class EvaluationConfig:
     suite_every: int | None = None  # steps between suite runs; none: same as `evaluation.every`
     suite_limit: int | None = None  # use only the first N items of a suite; none: all
     suite_file: str | None = None  # JSON lines file with the items; none: the published ones
-    sample_every: int = 250  # steps between samples; 0: none
+    sample_every: int = 250  # steps between samples, with one at the end; 0: none
     sample_tokens: int = 80  # tokens per sample
     log_every: int = 10  # steps between progress lines
     track: tuple[str, ...] = ()  # trackers that also get figures and samples: swanlab, trackio, wandb, tensorboard

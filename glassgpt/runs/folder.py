@@ -133,7 +133,10 @@ def has_ended(folder: Path) -> bool:
 
 
 def cut_back_to(folder: Path, step: int) -> None:
-    """Removes checkpoints, figures and samples after `step`, and the final figures of a run that ended there."""
+    """Removes what was written after `step`: checkpoints, figures and samples.
+
+    Of a run that ended there, it also removes what was measured only because it ended.
+    """
     remove_unfinished(folder)
     remove_unfinished(folder / "checkpoints")
     for checkpoint in list_checkpoints(folder / "checkpoints"):
@@ -141,7 +144,7 @@ def cut_back_to(folder: Path, step: int) -> None:
             discard(checkpoint.path)
 
     def keep(record: Line) -> bool:  # a run resumed at step 0 repeats what is due at step 0
-        return bool(0 < step >= record["step"] and not record.get("final"))
+        return bool(0 < step >= record["step"] and not record.get("final") and not record.get("at_end"))
 
     files = (folder / "metrics.jsonl", folder / "samples.jsonl")
     for file in files:

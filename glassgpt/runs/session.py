@@ -186,7 +186,7 @@ class Session:
         if _due(step, evaluation.every) or (last and not training.overfit_batch):
             score = self._validate(step, record=_due(step, evaluation.every))[self.stage.best.figure]
             score = score if math.isfinite(score) else None  # a diverged model is never the best
-        if last or _due(step, evaluation.suite_every or evaluation.every):
+        if _due(step, evaluation.suite_every or evaluation.every):
             self._run_suites(step)
         if _due(step, evaluation.sample_every):
             self._sample(step)
@@ -225,7 +225,18 @@ class Session:
             self.listener.evaluated(step, figures, seconds, False)
         return figures
 
-    def _run_suites(self, step: int) -> None:
+    def _run_at_end(self, step: int) -> None:
+        """Runs the suites and writes a sample if they were not due after the last step.
+
+        Their lines are marked, because a run that is continued removes them: it equals one that never ended here.
+        """
+        evaluation = self.config.evaluation
+        if not _due(step, evaluation.suite_every or evaluation.every):
+            self._run_suites(step, at_end=True)
+        if evaluation.sample_every > 0 and not _due(step, evaluation.sample_every):
+            self._sample(step, at_end=True)
+
+    def _run_suites(self, step: int, **mark: bool) -> None:
         for name, suite in self._suites.items():
             started = time.perf_counter()
             with self.runtime.eagerly():
@@ -233,10 +244,10 @@ class Session:
             seconds = time.perf_counter() - started
             self._validating += seconds
             figures = accuracies.figures()
-            self._log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}})
+            self._log.add({"step": step, **{f"{name}/{figure}": value for figure, value in figures.items()}, **mark})
             self.listener.measured(step, name, figures, seconds)
 
-    def _sample(self, step: int) -> None:
+    def _sample(self, step: int, **mark: bool) -> None:
         try:
             with self.runtime.eagerly():
                 sample = self.stage.sample(step)
@@ -244,12 +255,13 @@ class Session:
             self.listener.note(f"step {step}: no sample, {error}")
             return
         if sample is not None:
-            self._log.add({"step": step, "prompt": sample.prompt, "text": sample.text}, file="samples.jsonl")
+            self._log.add({"step": step, "prompt": sample.prompt, "text": sample.text, **mark}, file="samples.jsonl")
             self.listener.sampled(step, sample.prompt, sample.text)
 
     def _finish(self, state: TrainState) -> None:
         """Writes the final figures: on all held-out data, for the last weights and for the best."""
         best, name = self.stage.best, self.stage.best.figure
+        self._run_at_end(state.step)  # before the best weights replace the last
         figures, seconds = self._measure(whole=True)
         best_step, best_score = state.step, figures[name]
         candidate = self._checkpoints.best

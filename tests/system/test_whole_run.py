@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
@@ -125,10 +126,42 @@ def test_what_only_the_end_of_a_shorter_run_measured_is_forgotten(
     assert glassgpt("train", "--data", text_file, "--run", run, *settings(), "--max-steps", 35).code == 0
     state = last_checkpoint(run) / "state.json"
     assert json.loads(state.read_text())["score"] is not None
+    assert samples(run)[-1].items() >= {"step": 35, "at_end": True}.items()
     assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
     assert json.loads(state.read_text())["score"] is None
     assert weights(run) == weights(trained)
     assert figures(run) == figures(trained)
+    assert samples(run) == samples(trained)
+
+
+def samples(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_killed_before_its_last_line_ends_with_the_same_sample(text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert glassgpt("train", "--data", text_file, "--run", run, *settings(training__max_steps=5)).code == 0
+    whole = figures(run), samples(run)
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
+    assert glassgpt("train", "--run", run, "--resume").code == 0
+    assert (figures(run), samples(run)) == whole
+    assert [line["step"] for line in samples(run)] == [0, 5]
+
+
+def test_a_figure_is_the_same_wherever_it_is_shown(text_file: Path, tmp_path: Path) -> None:
+    """Short runs measure on a part of the validation split while they train, and on the whole of it at the end."""
+    options = settings(training__max_steps=12, evaluation__tokens=64)
+    told = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *options)
+    summary = json.loads(glassgpt("train", "--run", tmp_path / "run", "--resume", "--json").out)
+    (listed,) = json.loads(glassgpt("runs", tmp_path, "--json").out)["runs"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for name in ("val_loss", "best_val_loss", "train_loss"):
+        assert listed[name] == summary[name]
+    for label, name in (("Validation loss", "val_loss"), ("Best checkpoint", "best_val_loss")):
+        assert f"<dt>{label}</dt><dd>{summary[name]:.4f}<" in page
+        assert f"{summary[name]:.4f}" in told.out
+    assert f"<b>step 12</b><span>validation loss {summary['val_loss']:.3f}</span>" in page
 
 
 def test_every_session_of_a_run_is_kept(run: Path) -> None:

@@ -13,7 +13,7 @@ DIAGNOSIS = "doctor.json"  # in a run folder
 
 
 def diagnosis_html(run_folder: Path) -> str:
-    """The verdict and a row for each check; empty if the doctor has not examined the run.
+    """The verdict and a row for each check, failed ones first; empty if the doctor has not examined the run.
 
     Raises UserError for a damaged file.
     """
@@ -22,17 +22,20 @@ def diagnosis_html(run_folder: Path) -> str:
         return ""
     diagnosis = read_json(path)
     try:
-        rows = [
-            (finding["name"], finding["status"], finding["figure"], finding["expected"], _advice(finding))
-            for finding in diagnosis["findings"]
-        ]
+        findings = sorted(diagnosis["findings"], key=lambda finding: finding["status"] != "failed")
+        rows = [_row(finding) for finding in findings]
         lead = f"{diagnosis['normal']} (Examined at step {diagnosis['step']}.)"
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): run glassgpt doctor again to rewrite it") from None
-    cells = [tuple(escape(str(cell)) for cell in row) for row in rows]
-    header = ("Check", "", "Found", "Expected", "Why, and what to do")
-    return f"<h2>Is this normal?</h2>\n<p>{escape(lead)}</p>\n" + page.table(cells, header, kind="wide")
+    header = ("Check", "Result", "Found", "Expected", "Why, and what to do")
+    return f"<h2>Is this normal?</h2>\n<p>{escape(lead)}</p>\n" + page.table(rows, header, kind="checks")
 
 
-def _advice(finding: dict[str, str]) -> str:
-    return f"{finding['reason']} → {finding['remedy']}" if finding["remedy"] else finding["reason"]
+def _row(finding: dict[str, str]) -> tuple[str, ...]:
+    """The cells of a finding, as HTML."""
+    name, status, found, expected, reason = (
+        escape(str(finding[field])) for field in ("name", "status", "figure", "expected", "reason")
+    )
+    result = f'<strong class="alarm">{status}</strong>' if status == "failed" else status
+    remedy = f"<br><strong>To do:</strong> {escape(str(finding['remedy']))}" if finding["remedy"] else ""
+    return name, result, found, expected, reason + remedy

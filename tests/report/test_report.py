@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -348,3 +349,37 @@ def test_the_loss_of_a_model_that_knows_nothing_is_a_line(run_folder: Path, othe
     ]
     (other_run / "config.toml").write_text(CONFIG.replace("[model]", "[model]\nvocab_size = 512"))
     assert lines(run_folder, other_run) == []
+
+
+def cells(line: str) -> list[str]:
+    return re.sub(r"<[^>]*>", " ", line).split()
+
+
+def test_a_browser_draws_every_chart_and_shows_the_last_values(run_folder: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs Chromium or Chrome")
+    page = write_report(run_folder).resolve()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
+    html = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    legends = [cells(part.partition("</table>")[0]) for part in html.split('<table class="u-legend')[1:]]
+    assert len(legends) == 4
+    *_, training_label, training_loss, validation_label, validation_loss = legends[0]
+    assert (training_label, validation_label, validation_loss) == ("training", "validation", "2.1875")
+    assert float(training_loss) == pytest.approx(4.0 / 400, rel=0.02)
+    assert [legend[-1] for legend in legends[1:]] == ["0.001", "0.5", "9,000"]
+    assert html.count("<canvas") == 4
+
+
+def test_a_failed_check_comes_first_with_what_to_do(run_folder: Path) -> None:
+    fields = {"expected": "1", "reason": "because", "figure": "2"}
+    findings = [
+        {"name": "fine", "status": "passed", "remedy": "", **fields},
+        {"name": "broken", "status": "failed", "remedy": "<mend> it", **fields},
+    ]
+    (run_folder / "doctor.json").write_text(json.dumps({"normal": "No.", "step": 9, "findings": findings}))
+    page = Page(write_report(run_folder))
+    assert page.text.index("broken") < page.text.index("fine")
+    assert "To do: <mend> it" in page.text
+    assert page.text.count("To do:") == 1

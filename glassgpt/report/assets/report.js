@@ -5,11 +5,12 @@ const report = JSON.parse(document.getElementById("report-data").textContent);
 const $ = (id) => document.getElementById(id);
 const css = (name, element = document.documentElement) => getComputedStyle(element).getPropertyValue(name).trim();
 const SERIES = 7;
+const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((size) => size * 10 ** power)).flat(); // steps
 const DASHES = [[], [8, 4], [2, 4], [8, 4, 2, 4]];
 
 // --- numbers --------------------------------------------------------------------------------------------------------
 
-// Five significant digits where a value is read, and a short form on an axis: 12 k, 3e-4.
+// A value that is read: five significant digits.
 function exact(value) {
   if (value == null) return "–";
   const size = Math.abs(value);
@@ -17,12 +18,15 @@ function exact(value) {
   return size > 0 && size < 0.001 ? value.toExponential(3) : String(Number(value.toPrecision(5)));
 }
 
-function short(value) {
-  const size = Math.abs(value);
-  for (const [unit, letter] of [[1e9, " G"], [1e6, " M"], [1e4, " k"]]) {
-    if (size >= unit) return `${Number((value / (letter === " k" ? 1e3 : unit)).toPrecision(4))}${letter}`;
-  }
-  return size > 0 && size < 0.001 ? value.toExponential().replace("e-", "e−") : String(Number(value.toPrecision(4)));
+// All labels of an axis have one unit, that of its largest.
+function labels(ticks) {
+  const largest = Math.max(...ticks.map(Math.abs));
+  const [unit, letter] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([size]) => largest >= 10 * size) ?? [1, ""];
+  return ticks.map((value) => {
+    const size = Math.abs(value);
+    if (size > 0 && size < 0.001) return value.toExponential().replace("e-", "e−");
+    return `${Number((value / unit).toPrecision(4))}${value === 0 ? "" : letter}`;
+  });
 }
 
 // Round values between `low` and `high`, about `count` of them: 1, 2 and 5 times powers of ten, or equal distances if
@@ -80,7 +84,7 @@ function series(curve, chart, table) {
     const said = (plot, index) => (index === null ? `${curve.text.length} in all` : reasons.get(plot.data[0][index]));
     return { ...base, paths: () => null, value: (plot, _, __, index) => said(plot, index) };
   }
-  return { ...base, width: several && chart.loss ? 1 : 2 };
+  return { ...base, width: several && chart.loss ? 1 : 2, points: { show: table[0].length === 1, fill: stroke } };
 }
 
 function dashedLine(plot, from, to, ink) {
@@ -107,8 +111,9 @@ function drawMarks(plot, chart, axis) {
     ctx.font = `${12 * devicePixelRatio}px ${css("--text")}`;
     ctx.fillStyle = ink;
     ctx.textAlign = "right";
-    ctx.textBaseline = y - top > 20 * devicePixelRatio ? "bottom" : "top";
-    ctx.fillText(label, left + width - 4 * devicePixelRatio, y);
+    const above = y - top > 20 * devicePixelRatio;
+    ctx.textBaseline = above ? "bottom" : "top";
+    ctx.fillText(label, left + width - 6 * devicePixelRatio, y + (above ? -3 : 4) * devicePixelRatio);
     ctx.restore();
   }
   const at = chart.loss && !showsAll() ? report.sample_at?.[axis]?.[shown] : null;
@@ -124,7 +129,7 @@ function drawCrosses(plot, chart) {
     if (curve.style !== "skipped" || !plot.series[i + 1].show) return;
     ctx.save();
     ctx.beginPath();
-    ctx.rect(plot.bbox.left, plot.bbox.top, plot.bbox.width, plot.bbox.height);
+    ctx.rect(plot.bbox.left - size, plot.bbox.top - size, plot.bbox.width + 2 * size, plot.bbox.height + 2 * size);
     ctx.clip();
     ctx.strokeStyle = css("--alarm");
     ctx.lineWidth = 2 * devicePixelRatio;
@@ -154,7 +159,7 @@ function rangeOf(chart, log) {
 function options(chart, tables, axis, logX, logY) {
   const element = $(chart.id), ink = css("--quiet"), font = `12px ${css("--text")}`;
   const lines = { stroke: css("--line"), width: 1 };
-  const common = { stroke: ink, font, grid: lines, ticks: { ...lines, size: 4 }, values: (_, ticks) => ticks.map(short) };
+  const common = { stroke: ink, font, grid: lines, ticks: { ...lines, size: 4 }, values: (_, ticks) => labels(ticks) };
   const ticks = (log, count) => log && { splits: (_, __, low, high) => logTicks(low, high, count), filter: (_, found) => found };
   return {
     width: element.clientWidth,
@@ -165,7 +170,8 @@ function options(chart, tables, axis, logX, logY) {
       y: { distr: logY ? 3 : 1, range: rangeOf(chart, logY) },
     },
     axes: [
-      { ...common, size: 28, space: 80, label: report.axes[axis], labelFont: font, labelSize: 18, labelGap: 0, ...ticks(logX, 6) },
+      { ...common, size: 28, space: 80, label: report.axes[axis], labelFont: font, labelSize: 18, labelGap: 0,
+        ...(axis === "step" && { incrs: WHOLE }), ...ticks(logX, 6) },
       { ...common, size: 56, ...ticks(logY, 7) },
     ],
     series: [

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from glassgpt.errors import UserError, unknown
-from glassgpt.runtime.device import PEAK_FLOPS, Runtime, build_runtime, describe_device
+from glassgpt.runtime.device import Runtime, build_runtime, describe_device
+from glassgpt.runtime.peak_flops import PEAK_FLOPS
 
 GIB = 2**30
 RESERVE = 0.1  # fraction of a device's memory that a plan leaves free for fragmentation, validation and samples
@@ -39,21 +40,32 @@ class Hardware:
         return int(self.memory * (1 - RESERVE))
 
 
-# GiB as torch reports them, slightly less than advertised; the rates come from `PEAK_FLOPS`.
+# GiB as torch reports them, slightly less than advertised; the rates come from `PEAK_FLOPS`. No V100: torch's wheels
+# for CUDA 12.8 and later have no kernels for it.
 _GPUS = {
+    "b200": (178.0, "B200"),
+    "gh200": (94.5, "GH200"),
     "h200": (139.0, "H200"),
+    "h200-nvl": (139.0, "H200 NVL"),
     "h100": (79.0, "H100"),
+    "h100-nvl": (93.0, "H100 NVL"),
     "h100-pcie": (79.0, "H100 PCIe"),
+    "h800": (79.0, "H800"),
     "a100": (79.0, "A100"),
     "a100-40gb": (39.4, "A100"),
+    "a800": (79.0, "A800"),
     "l40s": (44.4, "L40S"),
+    "l4": (22.0, "L4"),
+    "a40": (44.3, "A40"),
+    "a10g": (22.0, "A10G"),
+    "a6000": (47.4, "RTX A6000"),
+    "6000-ada": (47.4, "RTX 6000 Ada Generation"),
+    "5090": (31.3, "RTX 5090"),
     "4090": (23.5, "RTX 4090"),
     "3090": (23.5, "RTX 3090"),
-    "v100": (31.7, "V100"),
-    "v100-16gb": (15.7, "V100"),
     "t4": (14.6, "T4"),
 }
-_FLOAT16_ONLY = ("V100", "T4")  # their tensor cores lack bfloat16
+_FLOAT16_ONLY = ("T4",)  # its tensor cores lack bfloat16
 KNOWN = (*LOCAL, *_GPUS)
 
 

@@ -6,8 +6,8 @@ import contextlib
 import importlib.util
 import os
 import platform
-import re
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,23 +25,11 @@ from glassgpt.runtime.parallel import (
     replicate,
     shard,
 )
+from glassgpt.runtime.peak_flops import find_peak_flops
 from glassgpt.runtime.splitmix import mix
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
-
-# Peak dense bfloat16/float16 FLOP/s, by a word in the name that torch reports (NVIDIA data sheets, without sparsity).
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "L40S": 362e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
 
 
 @dataclass(frozen=True)
@@ -132,8 +120,7 @@ class Runtime:
         """Peak matmul FLOP/s of the device at this precision; None if unknown."""
         if self.device.type != "cuda" or self.precision not in ("bfloat16", "float16"):
             return None
-        name = torch.cuda.get_device_name(self.device)
-        return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+        return find_peak_flops(torch.cuda.get_device_name(self.device))
 
     def describe(self) -> str:
         """A short description: device, precision, compilation, ranks."""
@@ -229,8 +216,15 @@ def _lacks_compiler(device: torch.device) -> str | None:
     """What torch.compile needs and this machine lacks, or None."""
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "no C++ compiler (g++ or clang++) is on the PATH"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type != "cuda":
+        return None
+    if importlib.util.find_spec("triton") is None:
         return "Triton, which torch.compile needs on a GPU, is not installed"
+    # Triton builds its launcher in C against Python's headers, the first time that it runs (triton/runtime/build.py).
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "no C compiler (gcc or clang), which torch.compile needs on a GPU, is on the PATH"
+    if not (headers := Path(sysconfig.get_paths()["include"])).joinpath("Python.h").exists():
+        return f"Python.h (python3-dev), which torch.compile needs on a GPU, is not in {headers}"
     return None
 
 

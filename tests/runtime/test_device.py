@@ -142,13 +142,43 @@ def test_the_same_place_draws_the_same_numbers_whatever_ran_before() -> None:
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA B200", 2250e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA GH200 144G HBM3e", 989e12),
         ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H800", 989e12),
+        ("NVIDIA H800 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA A800-SXM4-80GB", 312e12),
+        ("NVIDIA A800 80GB PCIe", 312e12),
+        ("NVIDIA A800 40GB Active", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA A40", 150e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA RTX A6000", 155e12),
+        ("NVIDIA RTX 6000 Ada Generation", 364e12),
+        ("NVIDIA GeForce RTX 5090", 209e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 3090", 71e12),
+        ("GeForce RTX 3090", 71e12),  # drivers before 2021 left the maker out
         ("Tesla V100-SXM2-16GB", 125e12),
         ("Tesla T4", 65e12),
-        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 5090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("Quadro RTX 6000", None),  # Turing, of 2018
+        ("NVIDIA L40", None),
+        ("Tesla V100-PCIE-16GB", None),  # 112 TFLOP/s
         ("NVIDIA RTX A1000 Laptop GPU", None),
         ("NVIDIA T400", None),
         ("NVIDIA GeForce GTX 1080", None),
@@ -189,6 +219,31 @@ def test_what_a_gpu_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled.notes == (
         "Triton, which torch.compile needs on a GPU, is not installed: the model runs uncompiled",
     )
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_compiling_on_a_gpu_needs_a_c_compiler_and_pythons_headers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Triton builds a C file when it first runs: without both, the first step would end in a traceback."""
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: "triton")
+    monkeypatch.setattr(module.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    without_compiler = build_runtime("cuda", "float16", compile=True)
+    assert not without_compiler.compile
+    assert without_compiler.notes == (
+        "no C compiler (gcc or clang), which torch.compile needs on a GPU, is on the PATH: the model runs uncompiled",
+    )
+    monkeypatch.setenv("CC", "/opt/gcc")
+    without_headers = build_runtime("cuda", "float16", compile=True)
+    assert not without_headers.compile
+    assert without_headers.notes == (
+        f"Python.h (python3-dev), which torch.compile needs on a GPU, is not in {tmp_path}: the model runs uncompiled",
+    )
+    (tmp_path / "Python.h").touch()
+    complete = build_runtime("cuda", "float16", compile=True)
+    assert complete.compile and complete.notes == ()
 
 
 @pytest.mark.usefixtures("two_gpus")

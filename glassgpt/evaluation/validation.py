@@ -12,13 +12,12 @@ import torch.nn.functional as F
 
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
+from glassgpt.evaluation.logits import iter_logits, rows_per_pass
 from glassgpt.models import Model, evaluating
 from glassgpt.models.context import Documents
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers.base import Tokenizer
-
-MAX_LOGITS = 1 << 27  # in memory at a time: 0.5 GiB in float32; 64 rows of GPT-2 would take 13 GiB
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ def evaluate(
     With an `eot_id`, each document is predicted separately.
 
     With `max_tokens`, only evenly spaced full windows with about that many targets are used, the same at every call.
-    At most `rows` windows go through the model at a time, fewer if their logits would use too much memory. Several
-    ranks split the windows; every rank must call this function and gets the full result. It draws no random numbers and
-    restores the model's mode.
+    At most `rows` windows go through the blocks at a time, and the head on a part of them, as memory allows
+    (evaluation/logits.py). Several ranks split the windows; every rank must call this function and gets the full
+    result. It draws no random numbers and restores the model's mode.
     Raises UserError for fewer than two tokens, an id that `token_bytes` does not have, or a stride out of range.
     """
     block_size = model.config.block_size
@@ -76,7 +75,7 @@ def evaluate(
     if len(tokens) < 2:
         raise UserError(f"cannot evaluate on {len(tokens)} token(s): a prediction needs at least 2")
     width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
-    rows = max(1, min(rows, MAX_LOGITS // (block_size * model.config.vocab_size)))
+    rows = rows_per_pass(model.config, block_size, rows)
     ranks = runtime.ranks
     batches = _batches(len(tokens), width, step, max_tokens, rows * ranks.world_size)
     nats = nats_of_text = n_tokens = n_bytes = 0.0
@@ -136,8 +135,10 @@ def _token_losses(model: Model, windows: np.ndarray, eot_id: int | None, runtime
     block = torch.from_numpy(windows).to(runtime.device)
     inputs, targets = block[:, :-1], block[:, 1:]
     context = {} if eot_id is None else {"context": Documents(inputs, eot_id)}
+    losses = torch.empty(targets.numel(), device=runtime.device)
     with runtime.autocast():
-        logits = model(inputs, **context)
-    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        features = model.features(inputs, **context).flatten(0, 1)
+        for part, logits in iter_logits(model, features):
+            losses[part] = F.cross_entropy(logits, targets.flatten()[part], reduction="none")
     result: np.ndarray = losses.view(len(windows), -1).cpu().double().numpy()
     return result

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from glassgpt.errors import UserError
-from glassgpt.evaluation import scoring
+from glassgpt.evaluation import logits as limits
 from glassgpt.evaluation.scoring import Pair, Scores, encode_pair, score
 from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
@@ -23,9 +27,12 @@ BLOCK, VOCAB, PADDED = 8, 5, 7
 ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12)
 
 
-def build(dropout: float = 0.0) -> GPT2:
+AnyGPT2 = TypeVar("AnyGPT2", bound=GPT2)
+
+
+def build(dropout: float = 0.0, of: type[AnyGPT2] = GPT2) -> AnyGPT2:
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=dropout, padded_vocab_size=PADDED))
+    model = of(GPT2Config(VOCAB, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=dropout, padded_vocab_size=PADDED))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model
@@ -63,18 +70,64 @@ def test_some_continuations_are_greedy() -> None:
     assert measure(build(), pairs).greedy.sum() == 1
 
 
-def test_few_logits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+class Counting(GPT2):
+    """A GPT-2 that remembers how many positions its head was shown."""
+
+    headed: tuple[int, ...] = ()
+
+    def head(self, features: Tensor) -> Tensor:
+        self.headed += (features.shape[:-1].numel(),)
+        return super().head(features)
+
+
+def test_only_positions_that_predict_a_target_go_through_the_head() -> None:
+    pairs = [Pair([1, 2, 3, 4], [0, 1]), Pair([1], [2, 3, 4]), Pair([0] * 30, [4])]
+    model = build(of=Counting)
+    expected = measure(build(), pairs)
+    assert measure(model, pairs).logprobs.tolist() == expected.logprobs.tolist()
+    assert model.headed == (2 + 3 + 1,)
+
+
+def test_few_logits_are_held_at_a_time_while_many_rows_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     pairs = [Pair(draw.integers(VOCAB, size=n).tolist(), [0, 1]) for n in draw.integers(1, BLOCK, size=30)]
     expected = measure(build(), pairs)
-    monkeypatch.setattr(scoring, "MAX_LOGITS", 3 * BLOCK * VOCAB)
+    monkeypatch.setattr(limits, "MAX_LOGITS", 7 * VOCAB)
     shapes: list[torch.Size] = []
-    model = build()
-    model.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    model = build(of=Counting)
+    model.token_embedding.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     got = measure(model, pairs)
     assert got.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+    assert [rows for rows, _ in shapes] == [30]
+    assert max(model.headed) == 7
+
+
+def test_few_features_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    pairs = [Pair(draw.integers(VOCAB, size=n).tolist(), [0, 1]) for n in draw.integers(1, BLOCK, size=30)]
+    expected = measure(build(), pairs)
+    model = build()
+    monkeypatch.setattr(limits, "MAX_FEATURES", 3 * BLOCK * model.config.n_embd)
+    shapes: list[torch.Size] = []
+    model.token_embedding.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    assert measure(model, pairs).logprobs == pytest.approx(expected.logprobs, abs=1e-5)
     assert max(rows * length for rows, length in shapes) <= 3 * BLOCK
     assert [length for _, length in shapes] == sorted((length for _, length in shapes), reverse=True)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails where torch makes a float64 tensor, which an Apple GPU cannot."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        assert not any(value.dtype == torch.float64 for value in tree_leaves(made) if isinstance(value, Tensor)), func
+        return made
+
+
+def test_torch_makes_no_float64() -> None:
+    with NoFloat64():
+        got = measure(build(), [Pair([1, 2], [3, 4])])
+    assert got.logprobs.dtype == np.float64
 
 
 def test_draws_no_random_number_and_leaves_the_mode() -> None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from glassgpt.data.shards import TokenArray, dtype_for, write_shard
 from glassgpt.errors import UserError
-from glassgpt.evaluation import validation
+from glassgpt.evaluation import logits as limits
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
 from glassgpt.models import Model
+from glassgpt.models.context import Context
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.char import CharTokenizer
@@ -41,17 +42,22 @@ class FakeTokens:
 
 
 class Watched(Model):
-    """A model that gives every token the same logits, and remembers what it was shown."""
+    """A model that gives every token the same logits, and remembers what it was shown, and its head how much."""
 
     def __init__(self) -> None:
         super().__init__()
         self.config = GPT2Config(VOCAB, BLOCK, n_layer=1, n_head=1, n_embd=1)
         self.logits = nn.Parameter(torch.zeros(VOCAB))
         self.seen: list[Tensor] = []
+        self.headed: list[int] = []
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         self.seen.append(tokens)
-        return self.logits.expand(*tokens.shape, VOCAB)
+        return torch.zeros(*tokens.shape, 1)
+
+    def head(self, features: Tensor) -> Tensor:
+        self.headed.append(len(features))
+        return self.logits.expand(*features.shape[:-1], VOCAB)
 
 
 def build(dropout: float = 0.0) -> GPT2:
@@ -152,14 +158,41 @@ def test_the_mode_is_left_even_when_it_fails() -> None:
     assert model.training
 
 
-def test_few_logits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_logits_are_held_at_a_time_while_many_rows_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a large vocabulary, the rows of a pass used to be as few as their logits allowed."""
     model, ids = Watched(), draw_ids(100)
     expected = measure(model, ids)
-    monkeypatch.setattr(validation, "MAX_LOGITS", 3 * BLOCK * VOCAB)
+    monkeypatch.setattr(limits, "MAX_LOGITS", 3 * VOCAB)
     model.seen.clear()
+    model.headed.clear()
     got = measure(model, ids)
     assert (got.loss, got.tokens) == (pytest.approx(expected.loss), expected.tokens)
-    assert max(len(tokens) for tokens in model.seen) == 3
+    assert [len(tokens) for tokens in model.seen] == [12, 1]  # all whole windows, and the shorter one
+    assert max(model.headed) == 3
+
+
+def test_few_features_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = Watched(), draw_ids(100)
+    expected = measure(model, ids)
+    monkeypatch.setattr(limits, "MAX_FEATURES", 5 * BLOCK)  # n_embd is 1
+    model.seen.clear()
+    assert measure(model, ids).loss == pytest.approx(expected.loss)
+    assert max(len(tokens) for tokens in model.seen) == 5
+
+
+def test_gpt2_in_passes_of_many_rows() -> None:
+    """What a pass held before was 2 rows of GPT-2: a GPU had too little to do."""
+    assert limits.rows_per_pass(GPT2Config(), 1024, 64) == 42
+    assert limits.rows_per_pass(GPT2Config(n_embd=64, n_head=1), 64, 64) == 64
+    assert limits.rows_per_pass(GPT2Config(n_embd=1 << 20, n_head=1), 1024, 64) == 1
+
+
+@pytest.mark.parametrize("eot_id", [None, 3])
+def test_the_head_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch, eot_id: int | None) -> None:
+    tokens: TokenArray = FakeTokens(draw_ids(100))  # type: ignore[assignment]
+    whole = evaluate(build(), tokens, BYTES, CPU, eot_id=eot_id)
+    monkeypatch.setattr(limits, "MAX_LOGITS", 7 * VOCAB)
+    assert evaluate(build(), tokens, BYTES, CPU, eot_id=eot_id).loss == pytest.approx(whole.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("n_tokens", [0, 1])

@@ -192,8 +192,9 @@ class Session:
             self._sample(step)
         best = self._checkpoints.best
         improved = score is not None and self.stage.best.improves(score, on=best.score if best else None)
-        resumable = last or improved or _due(step, self.config.checkpoint.every)
-        if step > 0 and (resumable or step in self._checkpoints.snapshots):
+        resumable = last or _due(step, self.config.checkpoint.every)
+        # The best keeps its weights only: with the optimizer's state a checkpoint is three times as large.
+        if step > 0 and (resumable or improved or step in self._checkpoints.snapshots):
             self._save(state, score, resumable=resumable)
         elif score is not None and (saved := self._checkpoints.find(step)):  # step 0 was saved with the folder
             self._checkpoints.record_score(saved, score)

@@ -208,14 +208,18 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
-    """Keeps the last `keep_last` checkpoints resumable, the best and `snapshots` as weights only; deletes the rest."""
+    """Keeps the last `keep_last` checkpoints resumable, the best and `snapshots` as weights only; deletes the rest.
+
+    A resumed run goes back to the last resumable checkpoint and removes later ones, so the best up to there stays too.
+    """
     checkpoints = list_checkpoints(folder)
     resumable = [checkpoint for checkpoint in checkpoints if checkpoint.resumable]
-    best = best_checkpoint(checkpoints)
+    last = resumable[-1].step if resumable else 0
+    best = best_checkpoint(checkpoints), best_checkpoint([found for found in checkpoints if found.step <= last])
     for checkpoint in checkpoints:
         if checkpoint in resumable[-keep_last:]:
             continue
-        if checkpoint.step in snapshots or checkpoint is best:
+        if checkpoint.step in snapshots or checkpoint in best:
             with _removing(checkpoint.path):
                 for file in (OPTIMIZER, STAGE):
                     (checkpoint.path / file).unlink(missing_ok=True)

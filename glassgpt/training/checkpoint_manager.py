@@ -29,7 +29,7 @@ from glassgpt.training.checkpoint import (
 class CheckpointConfig:
     """When a run saves checkpoints, and which it keeps. Raises UserError for a value out of range."""
 
-    every: int = 250  # steps between checkpoints; 0: only the first, the best and the last
+    every: int = 250  # steps between resumable checkpoints; 0: only the first and the last
     keep_last: int = 2  # how many of the newest checkpoints stay resumable
     snapshots: int = 20  # log-spaced steps whose weights are kept, to study how the model learned
 

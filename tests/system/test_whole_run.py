@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
+import glassgpt as gg
+from glassgpt.training.checkpoint import list_checkpoints
+from glassgpt.training.fit import TrainState
+from glassgpt.training.metrics import Line
+
 SUMMARY = {"run", "steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "seconds"}
 
 
@@ -92,6 +97,41 @@ def test_a_run_made_longer_equals_one_never_stopped(trained: Path, text_file: Pa
     assert weights(run) == weights(trained)
     assert figures(run) == figures(trained)
     assert (run / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
+
+
+class PowerCut(BaseException):
+    """Ends a run as a kill does: nothing is saved after it."""
+
+
+class CutAt(gg.Listener):
+    """Cuts the power after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stepped(self, state: TrainState, line: Line) -> None:
+        if state.step == self.step:
+            raise PowerCut
+
+
+def test_the_best_is_saved_without_the_optimizer_and_a_killed_run_loses_nothing_by_it(
+    text_file: Path, tmp_path: Path
+) -> None:
+    options = settings(evaluation__every=5, checkpoint__every=20, checkpoint__snapshots=0)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert glassgpt("train", "--data", text_file, "--run", whole, *options).code == 0
+    with pytest.raises(PowerCut):
+        gg.train(data=str(text_file), run=cut, listener=CutAt(33), overrides=options[1::2])
+    found = {checkpoint.step: checkpoint.resumable for checkpoint in list_checkpoints(cut / "checkpoints")}
+    assert found == {0: True, 20: True, 30: False}  # 30 improves on 20, and is the best
+    assert gg.load(cut).step == 30
+    resumed = glassgpt("train", "--run", cut, "--resume")
+    assert f"resuming {cut} after step 20" in resumed.err
+    assert figures(cut) == figures(whole)
+    assert weights(cut) == weights(whole)
+    assert [path.name for path in sorted((cut / "checkpoints").iterdir())] == [
+        path.name for path in sorted((whole / "checkpoints").iterdir())
+    ]
 
 
 def test_looking_more_often_changes_nothing_in_training(trained: Path, text_file: Path, tmp_path: Path) -> None:

@@ -426,6 +426,17 @@ def test_prune_keeps_the_last_whole_and_the_best_and_the_snapshots_as_weights(
         assert_same(found)
 
 
+def test_prune_keeps_the_best_that_a_resumed_run_would_go_back_to(tmp_path: Path) -> None:
+    """4 is the best, and a resumed run goes back to 3 and removes it: then 1 is the best again."""
+    for step, loss, whole in [(1, 2.0, False), (2, 3.0, False), (3, 2.5, True), (4, 1.0, False)]:
+        save(tmp_path, step, whole=whole, val_loss=loss)
+    prune(tmp_path, keep_last=1, snapshots=set())
+    assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == {1: False, 3: True, 4: False}
+    save(tmp_path, 5)
+    prune(tmp_path, keep_last=1, snapshots=set())
+    assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == {4: False, 5: True}
+
+
 def test_snapshots_do_not_count_among_the_last(tmp_path: Path) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)

@@ -120,7 +120,7 @@ class Session:
                     scaler=self._scaler,
                     max_steps=training.max_steps,
                     grad_clip=training.grad_clip,
-                    seed=training.seed,
+                    seed=training.seed if self.config.model.dropout else None,
                     expected_weight=training.batch_tokens / ranks.world_size,
                     state=state,
                     on_step=self._after_step,

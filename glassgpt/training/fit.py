@@ -67,7 +67,7 @@ def fit(
     scaler: torch.amp.GradScaler,
     max_steps: int,
     grad_clip: float,
-    seed: int,
+    seed: int | None,
     expected_weight: float,
     state: TrainState,
     on_step: Callable[[TrainState, StepResult], None],
@@ -78,7 +78,7 @@ def fit(
 
     `batches(step)` returns this rank's micro-batches of a step, as many on every rank. `lr_at(step)` returns the
     learning rate, which a parameter group multiplies by its `lr_factor`, if any. `expected_weight` approximates the
-    weight of one rank's batch, see `train_step`. `on_step` is called after every step; it may evaluate, save and print.
+    weight of one rank's batch and `seed` is that of dropout, None without dropout, see `train_step`. `on_step` is called after every step; it may evaluate, save and print.
     `should_stop` must return the same value on every rank. If `interrupted` is true on one rank, all ranks stop after
     the step in which they learn of it. Raises `Diverged` on every rank after MAX_SKIPPED consecutive steps could not be
     applied.
@@ -122,7 +122,7 @@ def train_step(
     runtime: Runtime,
     *,
     grad_clip: float,
-    seed: int,
+    seed: int | None,
     step: int,
     expected_weight: float,
     interrupted: Callable[[], bool] = lambda: False,
@@ -132,28 +132,34 @@ def train_step(
     The gradient is that of (sum of all losses) / (weight of the global batch), however the batch is split into ranks
     and micro-batches. The weight is known only at the end, after a sum over the ranks. Until then, losses are divided
     by `expected_weight`, a positive constant that is the same on all ranks. It keeps float16 gradients in range and has
-    no other effect. Ranks exchange gradients once, and all sums once.
+    no other effect. Ranks exchange gradients once, and all sums once; the host waits for the device once. With a `seed`
+    of None, torch's random numbers are left alone: for a model without dropout.
     """
     optimizer.zero_grad(set_to_none=True)
     losses: list[Loss] = []
     for micro_step, batch in enumerate(micro_batches):
-        runtime.seed_dropout(seed, step, micro_step)
+        if seed is not None:
+            runtime.seed_dropout(seed, step, micro_step)
         with gradient_exchange(parallel, wanted=micro_step == len(micro_batches) - 1):
             with runtime.autocast():
                 loss: Loss = parallel(batch)
             scaler.scale(loss.sum / expected_weight).backward()
         losses.append(replace(loss, sum=loss.sum.detach()))
-    total, weight, tokens, stop_requested, figures = _add_up(losses, micro_batches, interrupted(), runtime)
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    scaler.unscale_(optimizer)
+    norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
+    grad_norm, sums = _read_sums(norm, losses, micro_batches, interrupted())
+    total, weight, tokens, stop_requested, figures = _add_up(sums, losses, runtime)
     if weight == 0:
+        if scaler.is_enabled():
+            scaler.update()  # or the next step could not unscale
         return Update(math.nan, 0.0, tokens, figures, "batch without a trained-on target", stop_requested)
 
-    scaler.unscale_(optimizer)
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    mean = total / weight
     scale = expected_weight * runtime.ranks.world_size  # the exchange averaged the gradients over the ranks
     if weight != scale:
         torch._foreach_mul_(gradients, scale / weight)
-    norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
-    mean, grad_norm = total / weight, float(norm)
+        grad_norm *= scale / weight
 
     skipped = "non-finite loss" if not math.isfinite(mean) else None
     if skipped is None and not math.isfinite(grad_norm):
@@ -170,21 +176,29 @@ def train_step(
     return Update(mean, grad_norm, tokens, figures, skipped, stop_requested)
 
 
+def _read_sums(
+    norm: Tensor, losses: Sequence[Loss], micro_batches: Sequence[MicroBatch], interrupted: bool
+) -> tuple[float, list[float]]:
+    """The gradient's norm, and this rank's sums: losses, weights, tokens, whether to stop, and the parts of each figure.
+
+    One copy from the device brings everything, because each copy waits until the device has done all work so far.
+    """
+    columns = [[loss.sum for loss in losses], [loss.weight for loss in losses]]
+    columns += [[loss.figures[name][part] for loss in losses] for name in sorted(losses[0].figures) for part in (0, 1)]
+    on_device = [value for column in columns for value in column if isinstance(value, Tensor)]
+    values = torch.stack([value.detach().to(norm.device) for value in (norm, *on_device)]).tolist()
+    grad_norm, read = values[0], iter(values[1:])
+    sums = [sum(next(read) if isinstance(value, Tensor) else float(value) for value in column) for column in columns]
+    return grad_norm, [*sums[:2], sum(batch.n_tokens for batch in micro_batches), float(interrupted), *sums[2:]]
+
+
 def _add_up(
-    losses: Sequence[Loss], micro_batches: Sequence[MicroBatch], interrupted: bool, runtime: Runtime
+    sums: list[float], losses: Sequence[Loss], runtime: Runtime
 ) -> tuple[float, float, int, bool, dict[str, float]]:
-    """Totals over micro-batches and ranks: sum of losses, weight, tokens, whether to stop, and the figures."""
-    sums = torch.stack([loss.sum for loss in losses])
-    weights: float | Tensor = 0.0
-    for loss in losses:
-        weights = weights + loss.weight
-    names = sorted(losses[0].figures)
-    parts = [float(sum(loss.figures[name][part] for loss in losses)) for name in names for part in (0, 1)]
-    own = [float(sums.cpu().double().sum()), float(weights)]  # waits for a GPU
-    own += [sum(batch.n_tokens for batch in micro_batches), float(interrupted), *parts]
-    total, weight, tokens, stop_requests, *parts = runtime.ranks.sum(own)
+    """Totals over the ranks: sum of losses, weight, tokens, whether to stop, and the figures."""
+    total, weight, tokens, stop_requests, *parts = runtime.ranks.sum(sums)
     figures = {
         name: figure_sum / figure_weight if figure_weight else math.nan
-        for name, figure_sum, figure_weight in zip(names, parts[::2], parts[1::2], strict=True)
+        for name, figure_sum, figure_weight in zip(sorted(losses[0].figures), parts[::2], parts[1::2], strict=True)
     }
     return total, weight, int(tokens), stop_requests > 0, figures

@@ -62,7 +62,11 @@ class Stage(Protocol):
         """
 
     def loss(self, model: Any, batch: Any) -> Loss:
-        """The loss of a micro-batch. `model` is the stage's model, possibly compiled."""
+        """The loss of a micro-batch. `model` is the stage's model, possibly compiled.
+
+        torch's random numbers are seeded for dropout alone, and only if the model has it. A loss that draws others
+        takes them from a generator of its own.
+        """
 
     def validate(self, whole: bool) -> Mapping[str, float]:
         """Metrics by name, including that of `best`: on all held-out data if `whole`, else on a quick subset.

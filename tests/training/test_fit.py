@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
@@ -67,9 +68,10 @@ def step_once(
         "scaler": IDLE,
         "runtime": CPU,
         "expected_weight": sum(batch.n_tokens for batch in micro_batches),
+        "seed": 0,
     } | changes
     parallel = ModelWithLoss(model, arguments.pop("loss_function", next_token_loss))
-    update = train_step(parallel, micro_batches=micro_batches, grad_clip=grad_clip, seed=0, step=0, **arguments)
+    update = train_step(parallel, micro_batches=micro_batches, grad_clip=grad_clip, step=0, **arguments)
     return update.loss, update.grad_norm, update.skipped
 
 
@@ -182,6 +184,49 @@ def test_fit_equals_a_plain_loop() -> None:
         assert state == TrainState(step + 1, (step + 1) * ROWS * BLOCK, 0)
     for ours, expected in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+# What the host waits for, and what is left alone
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor: each time, the host waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mask", [None, draw_mask(1)])
+def test_the_host_waits_once_a_step(monkeypatch: pytest.MonkeyPatch, mask: Tensor | None) -> None:
+    model, lists, read = build(), [], Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: lists.append(tensor) or read(tensor))
+    with Reads() as reads:
+        step_once(model, cut(*draw_tokens(), mask, micro_batch=2), grad_clip=0.1, optimizer=adamw(model))
+    assert len(lists) + reads.count == 1
+
+
+def test_without_dropout_torch_is_not_seeded() -> None:
+    batches, state = cut(*draw_tokens(), None, micro_batch=2), torch.get_rng_state()
+    seeded = step_once(build(), batches)
+    torch.set_rng_state(state)
+    model = build()
+    state = torch.get_rng_state()
+    assert step_once(model, batches, seed=None) == seeded
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_after_a_batch_without_a_target_float16_goes_on() -> None:
+    """Its gradients were unscaled for their norm, which a scaler does once a step."""
+    inputs, targets = draw_tokens()
+    model, scaler = build(), torch.amp.GradScaler("cpu", init_scale=8.0)
+    nothing = cut(inputs, targets, torch.zeros(ROWS, BLOCK), micro_batch=2)
+    *_, skipped = step_once(model, nothing, scaler=scaler, runtime=HALF, expected_weight=1.0)
+    assert skipped == "batch without a trained-on target"
+    *_, skipped = step_once(model, cut(inputs, targets, None, 2), scaler=scaler, runtime=HALF)
+    assert skipped is None
 
 
 # Where it may stop, and how it goes on

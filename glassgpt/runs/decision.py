@@ -207,6 +207,8 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
     for section, name in decided:
         sections.setdefault(section, {}).setdefault(name, getattr(getattr(stored, section), name))
+    if "padded_vocab_size" in sections["model"]:  # a recipe may have gained padding since the run was started
+        sections["model"]["padded_vocab_size"] = getattr(stored.model, "padded_vocab_size", None) or NONE
     machine = sections.setdefault("machine", {})
     if machine.get("dtype", "auto") == "auto":
         machine["dtype"] = stored.machine.dtype

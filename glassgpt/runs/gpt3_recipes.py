@@ -42,8 +42,8 @@ def gpt3_recipe(name: str) -> dict[str, Any]:
         "about": f"GPT-3 {name.removeprefix('gpt3-').upper()} as published: 300B tokens",
         "needs": "GPUs",
         "model": {
-            "architecture": "gpt3", "vocab_size": 50257, "block_size": 2048, "n_layer": size.n_layer,
-            "n_head": size.n_head, "n_embd": size.n_embd, "dropout": 0.0,
+            "architecture": "gpt3", "vocab_size": 50257, "padded_vocab_size": 50304,  # to a multiple of 128
+            "block_size": 2048, "n_layer": size.n_layer, "n_head": size.n_head, "n_embd": size.n_embd, "dropout": 0.0,
             "band_width": 128,  # not published
         },
         "tokenizer": {"name": "gpt2"},

@@ -30,8 +30,8 @@ def test_a_recipe_says_what_the_paper_says(name: str) -> None:
     n_layer, n_head, n_embd, lr, min_lr, batch_tokens, warmup_steps, decay_steps, max_steps, _ = PUBLISHED[name]
     assert load_recipe(name) == {
         "model": {
-            "architecture": "gpt3", "vocab_size": 50257, "block_size": 2048, "n_layer": n_layer, "n_head": n_head,
-            "n_embd": n_embd, "dropout": 0.0, "band_width": 128,
+            "architecture": "gpt3", "vocab_size": 50257, "padded_vocab_size": 50304, "block_size": 2048,
+            "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "dropout": 0.0, "band_width": 128,
         },
         "tokenizer": {"name": "gpt2"},
         "optimizer": {"lr": lr, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1},

@@ -221,6 +221,25 @@ def test_resume_begins_a_run_that_is_not_there_yet(text_file: Path, tmp_path: Pa
     assert "beginning it" in result.err
 
 
+def test_a_recipe_that_has_gained_padding_resumes_a_run_made_without(text_file: Path, tmp_path: Path) -> None:
+    """As the recipes of GPT-3 have: the rows of the embedding are those of the run."""
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+    fields = {"architecture": '"gpt3"', "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16}
+    training = "[training]\nbatch_tokens = 32\nmax_steps = 1\n[evaluation]\ntokens = 50\nsample_tokens = 2\n"
+
+    def write(**model: object) -> None:
+        lines = [f"{name} = {value}\n" for name, value in (fields | model).items()]
+        recipe.write_text(f"[model]\n{''.join(lines)}{training}", encoding="utf-8")
+
+    write()
+    assert glassgpt("train", recipe, "--data", text_file, "--run", run).code == 0
+    write(padded_vocab_size=128)
+    assert glassgpt("train", recipe, "--run", run, "--resume", "--max-steps", 2).code == 0
+    assert gg.load(run).model.token_embedding.weight.size(0) == gg.load(run).config.model.vocab_size
+    refused = glassgpt("train", "--run", run, "--resume", "--max-steps", 3, "--set", "model.padded_vocab_size=128")
+    assert "model.padded_vocab_size was 'none' and is now 128" in refused.error
+
+
 def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:
     result = glassgpt(
         "train", "--run", run, "--resume", "--max-steps", 44, "--device", "cpu",

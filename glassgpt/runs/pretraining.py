@@ -36,6 +36,7 @@ class Pretraining:
     """
 
     best = Best("val/loss", "min")
+    batches_ahead = True
 
     def __init__(self, config: RunConfig, model: Model, dataset: Dataset, runtime: Runtime) -> None:
         if len(dataset.val) < 2:
@@ -72,6 +73,8 @@ class Pretraining:
                 " tokenizer; see glassgpt data verify"
             )
         device = self._runtime.device
+        if device.type == "cuda":  # only from pinned memory does a copy to a GPU leave the host free
+            inputs, targets = inputs.pin_memory(), targets.pin_memory()
         return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
 
     def loss(self, model: Model, batch: Batch) -> Loss:

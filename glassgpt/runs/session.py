@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from glassgpt.training.interrupt import Interrupt
 from glassgpt.training.losses import MicroBatch
 from glassgpt.training.metrics import Line, RunLog
 from glassgpt.training.optimizers import build_optimizer
+from glassgpt.training.prefetch import Batches, Prefetched
 from glassgpt.training.schedules import learning_rate
 from glassgpt.training.stage import Stage
 
@@ -108,13 +110,13 @@ class Session:
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
             advice = out_of_memory_advice(self.config, self.runtime)
-            with advice, Interrupt(self._announce_stop) as interrupt:
+            with advice, self._open_batches() as batches, Interrupt(self._announce_stop) as interrupt:
                 if state.step == 0:
                     self._run_due(state)
                 state = fit(
                     self._parallel,
                     self._optimizer,
-                    batches=self._batches,
+                    batches=batches,
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
                     scaler=self._scaler,
@@ -136,6 +138,15 @@ class Session:
         finally:
             self.listener.stopped()
             self._log.close()
+
+    def _open_batches(self) -> contextlib.AbstractContextManager[Batches]:
+        """The batches of each step. For a GPU they are prepared one step ahead where the stage allows it.
+
+        On a CPU a thread would take from the step what it gives to the batches.
+        """
+        if self.runtime.device.type == "cuda" and self.stage.batches_ahead and not self.config.training.overfit_batch:
+            return Prefetched(self.stage.batches)
+        return contextlib.nullcontext(self._batches)
 
     def _batches(self, step: int) -> Sequence[MicroBatch]:
         with self.runtime.eagerly():

@@ -47,6 +47,7 @@ class Stage(Protocol):
     tokenizer: Tokenizer
     best: Best
     in_parts: bool  # whether the loss calls `features` and `head` instead of the model itself
+    batches_ahead: bool  # whether `batches` depends on (seed, step) alone, and may run in a thread one step ahead
 
     @property
     def model(self) -> Model:

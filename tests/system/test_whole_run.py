@@ -11,9 +11,11 @@ import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
+from glassgpt.runs.session import Session
 from glassgpt.training.checkpoint import list_checkpoints
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
+from glassgpt.training.prefetch import Prefetched
 
 SUMMARY = {"run", "steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "seconds"}
 
@@ -219,6 +221,18 @@ def test_resume_begins_a_run_that_is_not_there_yet(text_file: Path, tmp_path: Pa
     result = glassgpt("train", *options)
     assert result.code == 0
     assert "beginning it" in result.err
+
+
+def test_batches_prepared_ahead_change_nothing(
+    trained: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, and with an interruption."""
+    monkeypatch.setattr(Session, "_open_batches", lambda session: Prefetched(session.stage.batches))
+    run = tmp_path / "run"
+    assert glassgpt("train", "--data", text_file, "--run", run, "--max-steps", 17, *settings()).code == 0
+    assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
+    assert weights(run) == weights(trained)
+    assert figures(run) == figures(trained)
 
 
 def test_a_recipe_that_has_gained_padding_resumes_a_run_made_without(text_file: Path, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ class PolicyStage(Pretraining):
 
     best = Best("reward/mean", "max")
     in_parts = False
+    batches_ahead = False  # rollouts come from the current model
     _rollout: Rollouts | None = None
 
     def batches(self, step: int) -> Sequence[Any]:

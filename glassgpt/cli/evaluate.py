@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from glassgpt.cli.output import AsJson, print_json
-from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
+from glassgpt.cli.sample import CHECKPOINT_HELP, DTYPE_HELP, RUN_HELP, open_run
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,16 +29,15 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Use only the first N items of the suite.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Compute the loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy on a suite."""
-    from glassgpt.runs.run import load
-
     if suite is None and (file is not None or limit is not None):
         raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")
     if suite is not None and (data is not None or split is not None or stride is not None):
         raise UserError("--suite has its own text: leave out --data, --split and --stride")
-    opened = load(run, checkpoint=checkpoint, device=device)
+    opened = open_run(run, checkpoint, device, dtype)
     if suite is None:
         _report_loss(opened, data, split or "val", stride, as_json)
     else:

@@ -10,7 +10,7 @@ import typer
 
 from glassgpt.cli.main import run_app
 from glassgpt.cli.output import AsJson, print_json
-from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
+from glassgpt.cli.sample import CHECKPOINT_HELP, DTYPE_HELP, RUN_HELP, open_run
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -28,18 +28,18 @@ def evaluate_run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on lm-eval tasks. Their data sets come from the Hugging Face hub or from local files."""
     from glassgpt.files import write_text
     from glassgpt.ownership import check_output
-    from glassgpt.runs.run import load
     from glassgpt.runtime.heap import keep_freed_memory
 
     if output is not None:
         check_output(output, overwrite)  # before the evaluation, which may take hours
     keep_freed_memory()
-    opened = load(run, checkpoint=checkpoint, device=device)
+    opened = open_run(run, checkpoint, device, dtype)
     results = opened.evaluate_tasks(
         [task.strip() for task in tasks.split(",")], include_path=include_path, limit=limit, num_fewshot=num_fewshot
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from glassgpt.runs.run import Run
+
 RUN_HELP = "Run name under runs/, or path."
 CHECKPOINT_HELP = "Checkpoint: best, last or a step."
+DTYPE_HELP = "Precision: float32, tf32, bfloat16, float16 or auto (bfloat16 where a GPU has it)."
 
 
 def sample(
@@ -26,16 +30,16 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="Random seed: the same seed gives the same text.")] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
 ) -> None:
     """Generate text with a run, and print it token by token."""
     from glassgpt.errors import UserError
     from glassgpt.generation.sampling import SamplingConfig
-    from glassgpt.runs.run import load
 
     config = SamplingConfig(temperature, top_k, top_p)
     if num_samples < 1:
         raise UserError(f"num-samples {num_samples} is out of range: it must be at least 1")
-    opened = load(run, checkpoint=checkpoint, device=device)
+    opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
         typer.echo(
@@ -52,6 +56,16 @@ def sample(
         for piece in pieces:
             print_text(piece)
         print_text("\n")
+
+
+def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:
+    """Opens a run, and prints on stderr what was asked for and this machine lacks."""
+    from glassgpt.runs.run import load
+
+    opened = load(run, checkpoint=checkpoint, device=device, dtype=dtype)
+    for line in opened.runtime.notes:
+        typer.echo(line, err=True)
+    return opened
 
 
 def print_text(text: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from glassgpt.config import dump_toml
 from glassgpt.costs.flops import count_parameters
 from glassgpt.errors import UserError, unknown
@@ -27,12 +29,14 @@ def export_hf(
     Returns `folder`.
 
     `checkpoint` selects the weights of a run given by name or path. Raises UserError for an architecture or tokenizer
-    without an exact equivalent in `transformers`, and for a folder that is in use.
+    without an exact equivalent in `transformers`, for a run opened in 16 bits, and for a folder that is in use.
     """
     folder = Path(folder)
     _check_free(folder, overwrite)
     opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
     opened.check_language_model()
+    if (dtype := opened.runtime.product_dtype) != torch.float32:
+        raise UserError(f"{opened.folder} is open with its weights rounded to {dtype}: export it by its name instead")
     try:
         with replacing_folder(folder) as temporary:
             write_hf_folder(temporary, opened.model, opened.tokenizer, _card(opened, folder.absolute().name))

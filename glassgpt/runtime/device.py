@@ -64,11 +64,16 @@ class Runtime:
     activation_checkpointing: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The dtype of the tensors in matrix products; for tf32 float32, of which the GPU rounds copies."""
+        return torch.float32 if self.precision == "tf32" else getattr(torch, self.precision)
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which a forward pass runs in the chosen precision; weights stay float32."""
-        if self.precision in ("float32", "tf32"):
+        if self.product_dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.precision))
+        return torch.autocast(self.device.type, self.product_dtype)
 
     def build_scaler(self) -> torch.amp.GradScaler:
         """Loss scaling for float16, where small gradients would underflow (Micikevicius et al. 2018); else disabled."""

@@ -77,8 +77,9 @@ def fit(
     """Trains the module returned by `runtime.wrap` up to `max_steps`, or until told to stop. Returns the new state.
 
     `batches(step)` returns this rank's micro-batches of a step, as many on every rank. `lr_at(step)` returns the
-    learning rate, which a parameter group multiplies by its `lr_factor`, if any. `expected_weight` approximates the
-    weight of one rank's batch and `seed` is that of dropout, None without dropout, see `train_step`. `on_step` is called after every step; it may evaluate, save and print.
+    learning rate, which a parameter group multiplies by its `lr_factor`, if any. `seed` is None for a model without
+    dropout, and `expected_weight` approximates the weight of one rank's batch, see `train_step`. `on_step` is called
+    after every step; it may evaluate, save and print.
     `should_stop` must return the same value on every rank. If `interrupted` is true on one rank, all ranks stop after
     the step in which they learn of it. Raises `Diverged` on every rank after MAX_SKIPPED consecutive steps could not be
     applied.
@@ -179,11 +180,11 @@ def train_step(
 def _read_sums(
     norm: Tensor, losses: Sequence[Loss], micro_batches: Sequence[MicroBatch], interrupted: bool
 ) -> tuple[float, list[float]]:
-    """The gradient's norm, and this rank's sums: losses, weights, tokens, whether to stop, and the parts of each figure.
+    """The gradient's norm, and this rank's sums: losses, weights, tokens, whether to stop, and the parts of figures.
 
     One copy from the device brings everything, because each copy waits until the device has done all work so far.
     """
-    columns = [[loss.sum for loss in losses], [loss.weight for loss in losses]]
+    columns: list[list[Tensor | float]] = [[loss.sum for loss in losses], [loss.weight for loss in losses]]
     columns += [[loss.figures[name][part] for loss in losses] for name in sorted(losses[0].figures) for part in (0, 1)]
     on_device = [value for column in columns for value in column if isinstance(value, Tensor)]
     values = torch.stack([value.detach().to(norm.device) for value in (norm, *on_device)]).tolist()

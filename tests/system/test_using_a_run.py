@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import contents, glassgpt, last_checkpoint, settings
 
 import glassgpt as gg
@@ -22,6 +23,31 @@ def test_greedy_writing_is_the_same_every_time(trained: Path) -> None:
     assert first.out.startswith("The ")
     assert len(first.out) == len("The ") + 40 + len("\n")
     assert first.out == second.out
+
+
+def test_a_run_in_16_bits(trained: Path, tmp_path: Path) -> None:
+    """The weights are rounded once. Validation, writing and a look inside work; an export would keep the rounding."""
+    exact, rounded = gg.load(trained), gg.load(trained, dtype="bfloat16")
+    assert {parameter.dtype for parameter in exact.model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in rounded.model.parameters()} == {torch.bfloat16}
+    assert len(rounded.generate("The ", max_new_tokens=40, seed=1)) == len("The ") + 40
+    assert rounded.evaluate().loss != exact.evaluate().loss
+    assert rounded.evaluate().loss == pytest.approx(exact.evaluate().loss, rel=0.02)
+    logits, seen = gg.capture(rounded.model, torch.tensor([rounded.tokenizer.encode("The cat")]))
+    assert logits.isfinite().all() and seen["blocks.0.attn.pattern"].dtype == torch.bfloat16
+    with pytest.raises(gg.UserError, match=r"is open with its weights rounded to torch\.bfloat16"):
+        gg.export_hf(rounded, tmp_path / "out")
+
+
+def test_the_verbs_take_a_precision_and_say_what_it_costs(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassgpt.runtime.device.cpu_has_bfloat16", lambda: False)
+    wrote = glassgpt("sample", trained, "--dtype", "bfloat16", "--max-new-tokens", 3)
+    assert wrote.code == 0 and "emulates bfloat16 products" in wrote.err
+    evaluated = glassgpt("eval", trained, "--dtype", "bfloat16", "--json")
+    assert evaluated.err == wrote.err
+    exact = json.loads(glassgpt("eval", trained, "--json").out)["val_loss"]
+    assert json.loads(evaluated.out)["val_loss"] == pytest.approx(exact, rel=0.02)
+    assert "unknown machine.dtype 'bf16'" in glassgpt("eval", trained, "--dtype", "bf16").error
 
 
 def test_a_seed_makes_the_drawn_text_repeatable(trained: Path) -> None:

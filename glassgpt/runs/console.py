@@ -34,7 +34,7 @@ class PlainListener(Listener):
         self._max_steps, self._log_every = info.config.training.max_steps, info.config.evaluation.log_every
         self._validating = 0.0  # seconds
         self._first_step, self._began = state.step, time.perf_counter()
-        self._val_loss: float | None = None
+        self._validated: tuple[float, int] | None = None  # the newest validation loss, and its step
         for line in info.description:
             self.say(line)
 
@@ -46,7 +46,8 @@ class PlainListener(Listener):
 
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         self._validating += seconds
-        self._val_loss = figures.get("val/loss")
+        if "val/loss" in figures:
+            self._validated = figures["val/loss"], step
         over = "whole validation split" if final else "validation"
         self.say(f"step {step}: {over}{describe_figures(figures)}")
 
@@ -61,8 +62,9 @@ class PlainListener(Listener):
     def figures(self, state: TrainState, record: Line) -> str:
         """The figures of one step in one line."""
         parts = [f"loss {record['train/loss']:.4f}"]
-        if self._val_loss is not None:
-            parts.append(f"val {self._val_loss:.4f}")
+        if self._validated is not None:
+            loss, step = self._validated
+            parts.append(f"val {loss:.4f} @{step}")
         others = {name: value for name, value in record.items() if name.startswith("train/") and name not in KNOWN}
         parts += [f"{name.removeprefix('train/')} {value:.4f}" for name, value in others.items()]
         parts += [

@@ -1,0 +1,25 @@
+"""Progress lines: which figures they show, and how old these are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glassgpt.runs.config import parse_run_config
+from glassgpt.runs.console import PlainListener
+from glassgpt.runs.listener import RunInfo
+from glassgpt.training.fit import TrainState
+
+RECORD = {"train/loss": 4.5, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 100.0}
+
+
+def test_a_validation_loss_is_shown_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    listener = PlainListener()
+    listener.started(
+        RunInfo(Path("runs/a"), parse_run_config({"model": {"vocab_size": 9, "block_size": 8}}), 1, ()), TrainState()
+    )
+    assert "val" not in listener.figures(TrainState(step=1), RECORD).split("  ")[1]
+    listener.evaluated(250, {"val/loss": 4.5002}, 0.1, False)
+    listener.evaluated(300, {"val/reward": 1.0}, 0.1, False)  # figures of another stage
+    assert "  val 4.5002 @250  " in listener.figures(TrainState(step=310), RECORD)

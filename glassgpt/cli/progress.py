@@ -80,7 +80,7 @@ def print_result(run: Run) -> None:
     """Prints the result on stdout: a sample, the losses and the paths."""
     summary = run.summary or {}
     if run.config.run.stage == "pretrain":
-        print("sample\n" + indent(run.generate(max_new_tokens=300, temperature=0.8, seed=1)))
+        print("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
         last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
         print(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
     else:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
+
 if TYPE_CHECKING:
     from glassgpt.runs.run import Run
 
@@ -19,10 +21,10 @@ def sample(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     num_samples: Annotated[int, typer.Option(help="Number of texts.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = 500,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = MAX_NEW_TOKENS,
     temperature: Annotated[
         float, typer.Option(help="Sampling temperature: 0 is greedy, 1 is unscaled, above 1 is more random.")
-    ] = 0.8,
+    ] = TEMPERATURE,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens only.")] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Sample from the fewest tokens with at least this total probability.")

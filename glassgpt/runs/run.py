@@ -28,6 +28,7 @@ from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
+from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model, find_architecture
@@ -107,18 +108,26 @@ class Run:
         self,
         prompt: str = "",
         *,
-        max_new_tokens: int = 200,
-        temperature: float = 1.0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
     ) -> str:
-        """Returns the prompt and the text generated after it. The same seed gives the same text."""
+        """Returns the prompt and the text generated after it, with the defaults of `glassgpt sample`.
+
+        The same seed gives the same text.
+        """
         config = SamplingConfig(temperature, top_k, top_p)
         return prompt + "".join(self.stream(prompt, config, max_new_tokens=max_new_tokens, seed=seed))
 
     def stream(
-        self, prompt: str, config: SamplingConfig, *, max_new_tokens: int, seed: int | None = None
+        self,
+        prompt: str = "",
+        config: SamplingConfig = SamplingConfig(TEMPERATURE),
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        seed: int | None = None,
     ) -> Iterator[str]:
         """Yields the text after the prompt as it is generated, in complete characters."""
         self.check_language_model()

@@ -264,3 +264,10 @@ def test_the_best_of_a_run_that_has_ended_is_that_of_its_last_figures(run: Path)
     assert gg.load(run).step == 30
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
     assert gg.load(run).step == 40
+
+
+def test_the_verb_and_the_api_write_the_same_by_default(trained: Path) -> None:
+    run = gg.load(trained)
+    text = run.generate("The ", seed=3)
+    assert text == "The " + "".join(run.stream("The ", seed=3))
+    assert text + "\n" == glassgpt("sample", trained, "--prompt", "The ", "--seed", 3).out

@@ -28,6 +28,7 @@ from glassgpt.cli import (
 )
 from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 from glassgpt.runtime.heap import keep_freed_memory
+from glassgpt.runtime.launch import LOST, is_launched
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not export
 
@@ -98,8 +99,10 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     except ReportedByFirstRank:
         sys.exit(2)
     except RankLost as error:
-        sys.stderr.write(f"glassgpt: {error}\n")
-        os._exit(2)  # a normal exit could wait for the lost rank
+        if not (is_launched() and first_rank()):  # the launcher knows more: how the lost rank has ended
+            sys.stderr.write(f"glassgpt: {error}\n")
+            sys.stderr.flush()
+        os._exit(LOST if is_launched() else 2)  # a normal exit could wait for the lost rank
     except UserError as error:
         fail(str(error))
     except USAGE_ERROR as error:
@@ -107,7 +110,8 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
             sys.exit(2)
         fail(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else name} --help)")
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("glassgpt: stopped\n")
+        if first_rank():
+            sys.stderr.write("glassgpt: stopped\n")
         sys.exit(130)
     except BrokenPipeError:
         if reader_left():
@@ -117,6 +121,11 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer would exit with code 1
             leave_quietly()
         raise
+
+
+def first_rank() -> bool:
+    """Whether this process is the first rank of its job, or alone."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def reader_left() -> bool:

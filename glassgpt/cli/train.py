@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +28,12 @@ def train(
     device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision: auto, float32, tf32, bfloat16 or float16.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = None,
-    parallel: Annotated[str | None, typer.Option(help="Parallelism for torchrun ranks: ddp or fsdp.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Train on N GPUs of this machine, or in N processes on its CPU.")
+    ] = None,
+    parallel: Annotated[
+        str | None, typer.Option(help="Parallelism for several devices: ddp (default) or fsdp.")
+    ] = None,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Overfit one batch: the first check of any change.")
     ] = False,
@@ -42,6 +48,12 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Train a recipe on a text. Progress goes to stderr; everything is saved in the run folder."""
+    from glassgpt.runtime.launch import check_devices, is_launched, run_ranks
+
+    if devices is not None and not is_launched():
+        check_devices(devices)
+        raise typer.Exit(run_ranks(this_command(), devices))
+
     from glassgpt.cli.progress import build_listener, print_result
     from glassgpt.runs.session import Interrupted
     from glassgpt.runs.train import train as train_run
@@ -65,3 +77,9 @@ def train(
         typer.echo(json.dumps(finished.summary))
     else:
         print_result(finished)
+
+
+def this_command() -> list[str]:
+    """The command line that runs this program again: the same package, whatever files the current folder has."""
+    again = f"import sys; sys.path[:] = {sys.path!r}; from glassgpt.cli.main import main; main()"
+    return [sys.executable, "-P", "-c", again, *sys.argv[1:]]

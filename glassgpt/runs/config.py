@@ -309,8 +309,8 @@ def check_ranks(config: RunConfig, ranks: Ranks) -> None:
             f"training.batch_tokens = {config.training.batch_tokens} is {rows} rows of model.block_size = {block},"
             f" which {world} ranks cannot share evenly: try {' or '.join(map(str, near))}"
         )
-    if ranks.several and config.data.source == STDIN:
-        raise UserError(f"{world} ranks cannot all read stdin: write the text to a file, and give that with --data")
+    if world > ranks.local_world_size and config.data.source == STDIN:  # one node finds the shards of its first rank
+        raise UserError("the ranks of other nodes cannot read stdin: write the text to a file, and name it with --data")
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:

@@ -187,31 +187,29 @@ def _gpu_of_rank(index: str, ranks: Ranks) -> str:
     """The GPU index of this rank: each rank of a node uses its own GPU."""
     if index and ranks.several:
         raise UserError(f"device 'cuda:{index}' is one GPU for {ranks.world_size} ranks: use --device cuda")
-    if ranks.local_rank >= (count := torch.cuda.device_count()):
+    if max(ranks.local_rank + 1, ranks.local_world_size) > (count := torch.cuda.device_count()):
         raise UserError(
-            f"torchrun has started {ranks.local_world_size} ranks on a machine on which torch sees {count} CUDA GPU(s):"
-            f" use --nproc-per-node {count}, or --device cpu"
+            f"there are {ranks.local_world_size} ranks on a machine on which torch sees {count} CUDA GPU(s):"
+            f" use --devices {count} (with torchrun: --nproc-per-node {count}), or --device cpu"
         )
     return index or str(ranks.local_rank)
 
 
 def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
-    """Resolves "auto". Raises UserError for combinations that cannot work, such as "ddp" without torchrun."""
+    """Resolves "auto". Raises UserError for combinations that cannot work, such as "ddp" in one process."""
     if name not in PARALLEL:
         raise unknown("machine.parallel", name, PARALLEL)
     if name == "auto":
         name = "ddp" if ranks.several else "none"
     if name == "none" and ranks.several:
-        raise UserError(
-            f"torchrun has started {ranks.world_size} ranks, and --parallel none is for one: use ddp or fsdp"
-        )
+        raise UserError(f"--parallel none is for one process, and there are {ranks.world_size} ranks: use ddp or fsdp")
     if name != "none" and ranks.store is None:
         raise UserError(
-            f"--parallel {name} needs the ranks that torchrun starts:"
-            f" torchrun --nproc-per-node 2 -m glassgpt -- train … --parallel {name}"
+            f"--parallel {name} is for several devices: add their number, for example --devices 2;"
+            " torchrun starts the ranks of several nodes"
         )
     if name != "none" and device.type == "mps":
-        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without torchrun")
+        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without --devices")
     if name == "fsdp" and precision == "float16":
         raise UserError("--parallel fsdp has no loss scaling for float16: use --dtype bfloat16 or float32")
     return name

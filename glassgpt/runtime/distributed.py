@@ -1,4 +1,4 @@
-"""Ranks: the processes of one job, started by torchrun. Each rank trains on a slice of every batch.
+"""Ranks: the processes of one job, started by `--devices` or torchrun. Each rank trains on a slice of every batch.
 
 They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table provided by
 torchrun. The other ranks wait for a decision without a time limit. Sums and tensors go through the process group, which
@@ -192,7 +192,7 @@ def join_ranks() -> Ranks:
         found = next(name for name in VARIABLES if name in os.environ)
         raise UserError(
             f"{found} is set in the environment and {missing[0]} is not: all of {', '.join(VARIABLES)} come from"
-            " torchrun; start with torchrun --nproc-per-node N -m glassgpt -- train …, or unset them"
+            " torchrun; start with it, or unset them and use --devices N"
         )
     world_size = _read_number("WORLD_SIZE", 1, 1 << 20)
     place = Ranks(

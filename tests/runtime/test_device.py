@@ -279,7 +279,7 @@ def test_several_ranks_take_ddp_where_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"parallel": "none"}, "torchrun has started 2 ranks, and --parallel none is for one: use ddp or fsdp"),
+        ({"parallel": "none"}, "--parallel none is for one process, and there are 2 ranks: use ddp or fsdp"),
         ({"parallel": "dpp"}, r"unknown machine\.parallel 'dpp': did you mean 'ddp'\?"),
         ({"parallel": "fsdp", "precision": "float16"}, "--parallel fsdp has no loss scaling for float16"),
     ],
@@ -297,6 +297,8 @@ def test_each_rank_of_a_node_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatc
         build_runtime("cuda:0", ranks=ranks())
     with pytest.raises(UserError, match=r"4 ranks on a machine on which torch sees 2 CUDA GPU\(s\)"):
         build_runtime("cuda", ranks=ranks(2, 4))
+    with pytest.raises(UserError, match="use --devices 2"):  # the first rank says it for all
+        build_runtime("cuda", ranks=ranks(0, 4))
 
 
 def test_an_idle_processor_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:

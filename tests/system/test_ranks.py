@@ -285,10 +285,60 @@ def test_what_ranks_cannot_share_is_said_once(start: type[Job], text_file: Path,
     assert not (tmp_path / "run").exists()
 
 
-def test_several_ranks_need_torchrun(text_file: Path, elsewhere: Path) -> None:
+class Devices(Job):
+    """`glassgpt train … --devices 2`, which starts the ranks itself."""
+
+    def __init__(self, *arguments: object) -> None:
+        Command.__init__(self, "train", *arguments, "--devices", 2)
+
+
+def test_devices_train_as_one_from_stdin_and_go_on(text_file: Path, tmp_path: Path, alone: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "glassgpt", "train", "--run", run, "--devices", 2, "--json"]
+
+    def train(*options: object) -> subprocess.CompletedProcess[str]:
+        with text_file.open() as text:
+            return subprocess.run([*map(str, (*command, *options))], stdin=text, capture_output=True, text=True)
+
+    first = train("--data", "-", *SETTINGS, "--max-steps", 12)
+    assert first.returncode == 0, first.stderr
+    assert "2 ranks with ddp" in first.stderr and first.stderr.count("step    12/12") == 1
+    second = train("--resume", "--max-steps", STEPS)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["steps"] == STEPS
+    losses = [line["train/loss"] for line in figures(alone) if "lr" in line]
+    assert [line["train/loss"] for line in figures(run) if "lr" in line] == pytest.approx(losses, abs=1e-5)
+
+
+def test_ctrl_c_saves_on_all_devices(end_commands: None, text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = Devices("--data", text_file, "--run", run, *ENDLESS)
+    job.wait_for("step     5/")
+    code, out, err = job.end(signal.SIGINT)
+    assert (code, out) == (130, "")
+    steps = [line["step"] for line in figures(run) if "lr" in line]
+    assert last_checkpoint(run).name == f"step-{steps[-1]:08d}"
+    assert [line for line in err.splitlines() if not line.startswith("step ")] == [
+        "finishing this step, then saving; Ctrl-C again stops at once",
+        f"stopped by a signal after step {steps[-1]}: saved in {run}, go on with --resume",
+    ]
+
+
+def test_a_device_that_dies_is_one_message(end_commands: None, text_file: Path, tmp_path: Path) -> None:
+    job = Devices("--data", text_file, "--run", tmp_path / "run", *ENDLESS)
+    job.wait_for("step     5/")
+    os.kill(job.ranks()[1], signal.SIGKILL)
+    code, out, err = job.end()
+    assert (code, out) == (2, "")
+    (sentence,) = [line for line in err.splitlines() if not line.startswith("step ")]
+    assert sentence.startswith("glassgpt: rank 1 was ended by SIGKILL")
+
+
+def test_several_ranks_need_devices(text_file: Path, elsewhere: Path) -> None:
     for parallel in ("ddp", "fsdp"):
         error = glassgpt("train", "--data", text_file, "--parallel", parallel, *SETTINGS).error
-        assert f"torchrun --nproc-per-node 2 -m glassgpt -- train … --parallel {parallel}" in error
+        assert f"--parallel {parallel} is for several devices: add their number, for example --devices 2" in error
+    assert "--devices 0 is out of range" in glassgpt("train", "--data", text_file, "--devices", 0).error
     assert "'ddp'" in glassgpt("train", "--data", text_file, "--parallel", "dpp", *SETTINGS).error
     assert not Path("runs").exists()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glassgpt.cli.output import Column, format_table, say, table_width
+
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
+    from glassgpt.tricks.measure import Measured, TrickRow
 
 app = typer.Typer(no_args_is_help=True, help="Benchmark training tricks on this device.")
-WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
 
 
 @app.command()
@@ -40,11 +42,9 @@ def tricks(
     from glassgpt.tricks.recipe import plain_setup
 
     check_output(out, overwrite)  # before minutes of measuring
-    setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: typer.echo(line, err=True))
-    typer.echo(dataset.note, err=True)
-    results = measure_tricks(
-        setup, dataset, steps=steps, rounds=rounds, progress=lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: say(line, err=True))
+    say(dataset.note, err=True)
+    results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, progress=lambda line: say(line, err=True))
     bars = [Bar(row.trick.name, row.speed, row.memory, row.missing) for row in results.rows]
     write_text(out, draw_bars(bars, f"{Path(recipe).stem}: what each trick gives on {results.device}", results.noise))
     if as_json:
@@ -53,36 +53,30 @@ def tricks(
         typer.echo(json.dumps({**fields, "picture": str(out), "tricks": rows_json}))
     else:
         print_table(results)
-        typer.echo(f"noise    {results.noise:.1%}: two measurements of the same step differ by so much")
-        typer.echo(f"picture  {out}")
+        say(f"noise    {results.noise:.1%}: two measurements of the same step differ by so much")
+        say(f"picture  {out}")
 
 
 def print_table(results: Results) -> None:
     """Prints a row per trick with both measurements and their ratio, then the explanations."""
-    from rich.console import Console
-    from rich.table import Table
-
     from glassgpt.tricks import explanation
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
+    def column(title: str, cell: Callable[[TrickRow, Measured, Measured], str]) -> Column:
+        pairs = [(row, row.without, row.with_it) for row in results.rows]
+        cells = ["" if old is None or new is None else cell(row, old, new) for row, old, new in pairs]
+        return Column(title, cells, right=True)
+
     tokens = f"{results.setup.rows} x {results.setup.model.block_size} tokens a step"
-    console.print(f"{results.n_params:,} parameters, {tokens}; {results.device}", markup=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("trick", no_wrap=True)
-    for name in ("tokens/s without", "with", "speed", "MiB without", "with", "loss without", "with", "first step"):
-        table.add_column(name, justify="right", no_wrap=True)
+    say(f"{results.n_params:,} parameters, {tokens}; {results.device}")
+    columns = [
+        Column("trick", [row.trick.name for row in results.rows]),
+        column("speed", lambda row, old, new: f"{row.speed:.2f} x"),
+        column("tokens/s", lambda row, old, new: f"{old.tokens_per_second:,.0f} → {new.tokens_per_second:,.0f}"),
+        column("MiB", lambda row, old, new: f"{old.peak_memory / 2**20:,.0f} → {new.peak_memory / 2**20:,.0f}"),
+        column("loss", lambda row, old, new: f"{old.loss:.4f} → {new.loss:.4f}"),
+        column("first step", lambda row, old, new: f"{new.first_step:.1f} s"),
+    ]
+    for line in format_table(columns, table_width(), needed=2):
+        typer.echo(line)
     for row in results.rows:
-        if row.without is None or row.with_it is None:
-            table.add_row(row.trick.name, *[""] * 8)
-        else:
-            table.add_row(
-                row.trick.name,
-                f"{row.without.tokens_per_second:,.0f}", f"{row.with_it.tokens_per_second:,.0f}", f"{row.speed:.2f} x",
-                f"{row.without.peak_memory / 2**20:,.0f}", f"{row.with_it.peak_memory / 2**20:,.0f}",
-                f"{row.without.loss:.4f}", f"{row.with_it.loss:.4f}", f"{row.with_it.first_step:.1f} s",
-            )  # fmt: skip
-    console.print(table)
-    for row in results.rows:
-        console.print(f"\n{row.trick.name} ({row.trick.idea}). {explanation(row, results)}", markup=False)
+        say(f"\n{row.trick.name} ({row.trick.idea}). {explanation(row, results)}")

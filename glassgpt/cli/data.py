@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from glassgpt.cli.data_prepare import prepare
-from glassgpt.cli.output import AsJson, print_fields, print_json
+from glassgpt.cli.output import AsJson, print_fields, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, describe and verify texts and their token shards.")
 
@@ -28,10 +28,10 @@ def list_texts(as_json: AsJson = False) -> None:
         print_json({"cache": str(cache_folder()), "names": names, "prepared": datasets})
         return
     for entry in names:
-        typer.echo(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
-    typer.echo(f"\nprepared in {cache_folder()}: {len(datasets) or 'nothing yet'}")
+        say(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
+    say(f"\nprepared in {cache_folder()}: {len(datasets) or 'nothing yet'}")
     for entry in datasets:
-        typer.echo(describe_entry(entry))
+        say(describe_entry(entry))
 
 
 app.command()(prepare)
@@ -69,12 +69,12 @@ def verify(
     for finding in verify_data(target, vocab_size):
         findings.append(finding)
         if not as_json:
-            typer.echo(f"{'damaged' if finding.problem else 'whole':<8} {finding.path}")
+            say(f"{'damaged' if finding.problem else 'whole':<8} {finding.path}")
     problems = [{"path": str(finding.path), "problem": finding.problem} for finding in findings if finding.problem]
     if as_json:
         print_json({"checked": len(findings), "problems": problems})
     elif not findings:
-        typer.echo("the cache holds nothing to verify")
+        say("the cache holds nothing to verify")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]['problem']}{more}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_fields
+from glassgpt.cli.output import AsJson, fold, print_fields, say, terminal_width
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _ONLY_WITH_OUT = ("sample", "column", "split", "config", "shard_tokens", "train_
 
 def prepare(
     context: typer.Context,
-    sources: Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help=HELP_OF_SOURCE)] = None,
+    sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help=HELP_OF_SOURCE)] = None,
     data: Annotated[str | None, typer.Option(help="Same as SOURCE.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the shards of a corpus of any size.")] = None,
     tokenizer: Annotated[
@@ -89,7 +90,7 @@ def _into_cache(names: list[str], tokenizer: TokenizerConfig, val_fraction: floa
     if len(names) > 1:
         raise UserError(f"{len(names)} sources are given: several need --out, a folder for the shards")
     dataset = build_dataset(DataConfig(names[0], val_fraction), tokenizer)
-    typer.echo(dataset.note, err=True)
+    say(dataset.note, err=True)
     return dataset
 
 
@@ -112,7 +113,7 @@ def _into_folder(
     config = ShardingConfig(tokenizer, **{name: value for name, value in given.items() if value is not None})
     with ProgressLine() as line:
         dataset = shard_corpus(source, out, config, on_progress=line.update, note=line.say)
-    typer.echo(dataset.note, err=True)
+    say(dataset.note, err=True)
     return dataset
 
 
@@ -161,7 +162,7 @@ class ProgressLine:
 
     def say(self, line: str) -> None:
         """Prints a permanent line."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(fold(line, terminal_width(sys.stderr)), markup=False, soft_wrap=True)
 
     def update(self, progress: ShardingProgress) -> None:
         """Shows the newest figures."""

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_json
+from glassgpt.cli.output import AsJson, fold, print_json, say, shorten, table_width
 
 if TYPE_CHECKING:
     from glassgpt.doctor.finding import Diagnosis, Finding
 
-WIDTH_OF_A_FILE = 160  # columns of the table where stdout is no terminal
-STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+NAME_WIDTH = 21  # of the longest name of a check
+STYLES: dict[str, dict[str, Any]] = {
+    "passed": {"fg": "green"},
+    "failed": {"fg": "red", "bold": True},
+    "skipped": {"fg": "yellow"},
+}
 
 
 def doctor(
@@ -27,54 +31,71 @@ def doctor(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
     ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of each check what is expected, and why.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a recipe and its text before training, or a run and its curves. Exit code 1 if a check fails."""
+    """Check a recipe and its text before training, or a run and its curves. Exit code 1 if a check fails.
+
+    Each check is one line. Those that failed are explained below it.
+    """
     from glassgpt.doctor.diagnosis import diagnose
 
     given = {"data.source": data, "machine.device": device, "machine.dtype": dtype}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    diagnosis = diagnose(target, overrides=set or [], settings=settings, note=_say, on_finding=_announce)
+    live = sys.stdout.isatty() and not as_json
+
+    def show(finding: Finding) -> None:
+        if live:
+            print_finding(finding, explain=explain)
+        else:  # progress: some checks take seconds
+            say(f"{finding.status:<8} {finding.name}", err=True)
+
+    diagnosis = diagnose(target, overrides=set or [], settings=settings, note=_say, on_finding=show)
     if as_json:
         print_json(diagnosis.to_dict())
     else:
-        print_diagnosis(diagnosis)
+        for finding in () if live else diagnosis.findings:
+            print_finding(finding, explain=explain)
+        print_verdict(diagnosis)
     raise typer.Exit(0 if diagnosis.healthy else 1)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, err=True)
 
 
-def _announce(finding: Finding) -> None:
-    """One line of progress: some checks take seconds."""
-    _say(f"{finding.status:<8} {finding.name}")
+def print_finding(finding: Finding, *, explain: bool = False) -> None:
+    """Prints a line on a check. If it failed, or with `explain`, what is expected and why comes below."""
+    width = table_width()
+    figure = finding.figure if finding.status != "skipped" else f"{finding.figure}: {finding.reason}"
+    whole = f"{finding.status:<8}{finding.name:<{NAME_WIDTH}}  {figure}"
+    line = shorten(whole, width)
+    typer.echo(typer.style(line[:8], **STYLES[finding.status]) + line[8:])
+    if explain or finding.status == "failed":
+        for text in _details(finding, cut=line != whole, width=width):
+            typer.echo(text)
 
 
-def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """Prints a row per check with the reason and, for a failed one, what to do."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("check", no_wrap=True)
-    table.add_column("found", ratio=3)
-    table.add_column("expected", ratio=2)
-    table.add_column("why, and what to do", ratio=4)
-    for finding in diagnosis.findings:
-        advice = Text(finding.reason, style="dim")
-        if finding.remedy:
-            advice = Text.assemble((finding.reason, "dim"), "\n→ ", finding.remedy)
-        status = Text(finding.status, style=STYLES[finding.status])
-        table.add_row(status, finding.name, Text(finding.figure), Text(finding.expected), advice)
-    console.print(table)
-    console.print()
+def print_verdict(diagnosis: Diagnosis) -> None:
+    """Prints the answer to "is this normal?", for a run, and how many checks passed."""
+    typer.echo()
     if diagnosis.normal:
-        console.print(Text(diagnosis.normal, style="bold"))
+        typer.echo(typer.style(fold(diagnosis.normal, table_width()), bold=True))
     parts = ", ".join(f"{diagnosis.count(status)} {status}" for status in ("passed", "failed", "skipped"))
-    console.print(Text(f"{diagnosis.target}: {parts}"))
+    say(f"{diagnosis.target}: {parts}")
+
+
+def _details(finding: Finding, *, cut: bool, width: int | None) -> list[str]:
+    """What was found, if the line of the check was cut, what is expected, why, and what to do."""
+    parts = {
+        "found": finding.figure if cut else "",
+        "expected": finding.expected,
+        "why": finding.reason,
+        "do": finding.remedy,
+    }
+    lines = []
+    for title, text in parts.items():
+        if text:
+            folded = fold(" " * 18 + text, width)
+            lines.append(f"{'':8}{title:<10}{folded[18:]}")
+    return lines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_json
+from glassgpt.cli.output import AsJson, print_json, say
 from glassgpt.cli.sample import CHECKPOINT_HELP, DTYPE_HELP, RUN_HELP, open_run
 from glassgpt.errors import UserError
 
@@ -56,10 +56,10 @@ def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], str
         print_json(figures if stride is None else figures | {"stride": stride})
         return
     windows = "" if stride is None else f", in windows {stride} tokens apart"
-    typer.echo(f"{run.folder}, step {run.step}, {result.tokens:,} tokens of the {split} split{windows}")
-    typer.echo(f"loss           {result.loss:.4f} nats per token")
-    typer.echo(f"perplexity     {result.perplexity:.4f}")
-    typer.echo(f"bits per byte  {result.bits_per_byte:.4f}")
+    say(f"{run.folder}, step {run.step}, {result.tokens:,} tokens of the {split} split{windows}")
+    say(f"loss           {result.loss:.4f} nats per token")
+    say(f"perplexity     {result.perplexity:.4f}")
+    say(f"bits per byte  {result.bits_per_byte:.4f}")
 
 
 def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_json: bool) -> None:
@@ -71,8 +71,8 @@ def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_j
     if as_json:
         print_json({"suite": name, **result.figures()})
         return
-    typer.echo(f"{run.folder}, step {run.step}, {result.items:,} items of {name}; chance is 0.25")
+    say(f"{run.folder}, step {run.step}, {result.items:,} items of {name}; chance is 0.25")
     for metric, (reference, source) in REFERENCES.items():
         value = f"{getattr(result, metric):.4f}"
         error = f" ± {result.standard_error(metric):.4f}" if result.items > 1 else ""
-        typer.echo(f"{metric:15}  {value}{error}  GPT-2 124M: {reference:.4f} ({source})")
+        say(f"{metric:15}  {value}{error}  GPT-2 124M: {reference:.4f} ({source})")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from glassgpt.cli.output import say
+
 
 def import_(
     source: Annotated[
@@ -28,4 +30,4 @@ def import_(
         sizes = {"parameters": parameters, "vocab_size": imported.tokenizer.vocab_size}
         typer.echo(json.dumps({"run": str(imported.folder), "source": source, **sizes}))
     else:
-        typer.echo(f"{imported.folder}: {parameters:,} parameters, {imported.tokenizer.vocab_size:,} token ids")
+        say(f"{imported.folder}: {parameters:,} parameters, {imported.tokenizer.vocab_size:,} token ids")

@@ -11,10 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from glassgpt.cli.output import say, table_width
 from glassgpt.course.climb import LadderListener, LadderTraining, SectionRow
 from glassgpt.models.ladder import Section
 
-WIDTH_OF_A_FILE = 150  # columns of the table where stdout is no terminal
+WIDTH_OF_A_FILE = 150  # columns of the table in a file or pipe, where COLUMNS does not say
+WIDTH_OF_IDEAS = 100  # columns from which the table has room for the idea of each section
 
 
 class LadderTable(LadderListener):
@@ -42,7 +44,7 @@ class LadderTable(LadderListener):
 
     def note(self, line: str) -> None:
         """Prints a line above the table."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        say(line, err=True)
 
     def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
         self._now = (section, seed, step, val_loss)
@@ -59,28 +61,28 @@ class LadderTable(LadderListener):
 
     def print_result(self) -> None:
         """Prints the finished table on stdout."""
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = WIDTH_OF_A_FILE
-        console.print(self._table())
+        width = table_width() or WIDTH_OF_A_FILE
+        Console(highlight=False, width=width).print(self._table(width))
 
     def _refresh(self) -> None:
         if self._console.is_terminal:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._table(self._console.width), refresh=True)
 
-    def _table(self) -> Table:
+    def _table(self, width: int) -> Table:
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("", justify="right", min_width=2)
         table.add_column("section", min_width=11)
         # Minimum widths keep the figures complete on a narrow terminal. The two text columns take the rest.
-        table.add_column("idea", no_wrap=True, overflow="ellipsis", ratio=1)
-        for name, width in (("parameters", 10), ("validation loss", 15), ("time", 5)):
-            table.add_column(name, justify="right", min_width=width)
+        with_ideas = width >= WIDTH_OF_IDEAS
+        if with_ideas:
+            table.add_column("idea", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name, least in (("parameters", 10), ("validation loss", 15), ("time", 5)):
+            table.add_column(name, justify="right", min_width=least)
         table.add_column("it writes", no_wrap=True, overflow="ellipsis", ratio=1)
         reached = {row.section.number: row for row in self._rows}
         best = min((row.val_loss for row in self._rows), default=None)
         for section in self._sections:
-            head = (str(section.number), section.name, section.idea)
+            head = (str(section.number), section.name, *([section.idea] if with_ideas else []))
             if row := reached.get(section.number):
                 loss = Text(describe_loss(row), style="bold" if row.val_loss == best else "")
                 table.add_row(*head, f"{row.n_params:,}", loss, f"{row.seconds:.0f} s", Text(row.sample))

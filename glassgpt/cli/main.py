@@ -26,6 +26,7 @@ from glassgpt.cli import (
     tokenizer,
     train,
 )
+from glassgpt.cli.output import say
 from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 from glassgpt.runtime.heap import keep_freed_memory
 from glassgpt.runtime.launch import LOST, is_launched
@@ -100,8 +101,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(2)
     except RankLost as error:
         if not (is_launched() and first_rank()):  # the launcher knows more: how the lost rank has ended
-            sys.stderr.write(f"glassgpt: {error}\n")
-            sys.stderr.flush()
+            say(f"glassgpt: {error}", err=True)
         os._exit(LOST if is_launched() else 2)  # a normal exit could wait for the lost rank
     except UserError as error:
         fail(str(error))
@@ -148,5 +148,5 @@ def leave_quietly() -> NoReturn:
 
 def fail(message: str) -> NoReturn:
     """Prints one sentence on stderr and exits with code 2."""
-    sys.stderr.write(f"glassgpt: {message}\n")
+    say(f"glassgpt: {message}", err=True)
     sys.exit(2)

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from glassgpt.cli.output import fold, say
 from glassgpt.runs.console import PlainListener, indent
 from glassgpt.runs.listener import RunInfo
 from glassgpt.runs.run import Run
@@ -33,7 +34,7 @@ class RichListener(PlainListener):
         self._task: TaskID | None = None
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(fold(line, self._console.width), markup=False, soft_wrap=True)
 
     def started(self, info: RunInfo, state: TrainState) -> None:
         super().started(info, state)
@@ -80,15 +81,15 @@ def print_result(run: Run) -> None:
     """Prints the result on stdout: a sample, the losses and the paths."""
     summary = run.summary or {}
     if run.config.run.stage == "pretrain":
-        print("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
+        say("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
         last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
-        print(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
+        say(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
     else:
         name = run.checkpoint.best.figure
         last, best = (figure(summary.get(f"{prefix}{name}".replace("/", "_"))) for prefix in ("", "best/"))
-        print(f"{name:15}  {last} at the end, {best} at the best checkpoint")
-    print(f"run folder       {run.folder}")
-    print(f"report           {run.folder / 'report.html'}")
+        say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
+    say(f"run folder       {run.folder}")
+    say(f"report           {run.folder / 'report.html'}")
 
 
 def figure(loss: float | None) -> str:

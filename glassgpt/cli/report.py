@@ -12,7 +12,7 @@ from glassgpt.cli.sample import RUN_HELP
 
 
 def report(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help=RUN_HELP)] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for a comparison or log; by default, comparison.html or log.html.")
     ] = None,

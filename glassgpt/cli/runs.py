@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glassgpt.cli.output import Column, format_table, say, table_width
 from glassgpt.cli.sample import RUN_HELP
 
 if TYPE_CHECKING:
     from glassgpt.report.daybook import Entry
-
-WIDTH_OF_A_FILE = 200  # columns of the table where stdout is no terminal
 
 
 def runs(
@@ -22,7 +22,7 @@ def runs(
     reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List all runs with date, data, model, losses, time and notes, newest first."""
+    """List all runs, newest first: name, steps and losses, then date, time, data, model and notes as they fit."""
     from glassgpt.errors import UserError
     from glassgpt.report.daybook import list_entries
 
@@ -32,7 +32,7 @@ def runs(
     if as_json:
         typer.echo(json.dumps({"runs": [entry.to_dict() for entry in entries]}, ensure_ascii=False))
     elif not entries:
-        typer.echo(f"there is no run under {folder}/ yet: glassgpt train makes one")
+        say(f"there is no run under {folder}/ yet: glassgpt train makes one")
     else:
         print_table(entries)
 
@@ -49,38 +49,40 @@ def note(
     folder = find_run(run)
     added = add_note(folder, text)
     fields = {"run": str(folder), "time": added.time.isoformat(), "text": added.text}
-    typer.echo(json.dumps(fields, ensure_ascii=False) if as_json else f"noted at {added.time:%Y-%m-%d %H:%M}: {folder}")
+    if as_json:
+        typer.echo(json.dumps(fields, ensure_ascii=False))
+    else:
+        say(f"noted at {added.time:%Y-%m-%d %H:%M}: {folder}")
 
 
-def print_table(entries: list[Entry]) -> None:
-    """Prints a row per run. If a run cannot be read, the last column says why."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def print_table(entries: Sequence[Entry]) -> None:
+    """Prints a row per run, then why a run cannot be read. The first columns are the ones that fit everywhere."""
     from glassgpt.report.figures import count, duration
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
-    table = Table(box=None, pad_edge=False)
-    for name in ("begun", "run", "data", "model"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("parameters", "steps", "train", "val", "best", "bits/byte", "time", "val time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last note", overflow="ellipsis", no_wrap=True, ratio=1)
+    def column(title: str, cell: Callable[[Entry], str | None], *, right: bool = True, shrinks: bool = False) -> Column:
+        return Column(title, [cell(entry) or "" for entry in entries], right, shrinks)
+
+    def loss(title: str, field: str) -> Column:
+        values = [getattr(entry, field) for entry in entries]
+        return Column(title, ["" if value is None else f"{value:.4f}" for value in values], right=True)
+
+    columns = [
+        column("run", lambda entry: entry.run, right=False),
+        column("steps", lambda e: None if e.steps is None else f"{count(e.steps)}{'' if e.finished else ' …'}"),
+        loss("val", "val_loss"),
+        loss("best", "best_val_loss"),
+        column("begun", lambda entry: f"{entry.begun:%Y-%m-%d %H:%M}", right=False),
+        column("time", lambda entry: None if entry.seconds is None else duration(entry.seconds)),
+        column("last note", lambda e: e.notes[-1].text.splitlines()[0] if e.notes else None, right=False, shrinks=True),
+        loss("train", "train_loss"),
+        column("data", lambda entry: entry.data, right=False),
+        column("model", lambda entry: entry.model, right=False),
+        column("parameters", lambda entry: None if entry.parameters is None else count(entry.parameters)),
+        loss("bits/byte", "bits_per_byte"),
+        column("val time", lambda e: None if e.validation_share is None else f"{e.validation_share:.0%}"),
+    ]
+    for line in format_table(columns, table_width(), needed=3):
+        typer.echo(line)
     for entry in entries:
-        losses = (entry.train_loss, entry.val_loss, entry.best_val_loss, entry.bits_per_byte)
-        steps = "" if entry.steps is None else f"{count(entry.steps)}{'' if entry.finished else ' …'}"
-        remark = f"damaged: {entry.problem}" if entry.problem else entry.notes[-1].text if entry.notes else ""
-        table.add_row(
-            f"{entry.begun:%Y-%m-%d %H:%M}",
-            *map(Text, (entry.run, entry.data, entry.model)),
-            "" if entry.parameters is None else count(entry.parameters),
-            steps,
-            *("" if loss is None else f"{loss:.4f}" for loss in losses),
-            "" if entry.seconds is None else duration(entry.seconds),
-            "" if entry.validation_share is None else f"{entry.validation_share:.0%}",
-            Text(remark.splitlines()[0] if remark else ""),
-        )
-    console.print(table)
+        if entry.problem:
+            say(f"{entry.run} is damaged: {entry.problem}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glassgpt.cli.output import say
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def sample(
     opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
-        typer.echo(
+        say(
             f"the prompt has {n_prompt} tokens, the model sees the last {block_size} of them: a rolling window",
             err=True,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_fields, print_json
+from glassgpt.cli.output import AsJson, print_fields, print_json, say
 from glassgpt.cli.sample import print_text
 from glassgpt.errors import UserError
 
@@ -49,7 +49,7 @@ def train(
 
     check_output(out, overwrite)
     corpus = load_text(data)
-    typer.echo(f"training on {corpus.name}: {len(corpus.text):,} characters", err=True)
+    say(f"training on {corpus.name}: {len(corpus.text):,} characters", err=True)
     names = special or []
     tokenizer: Tokenizer
     if type_ == "char":
@@ -57,7 +57,7 @@ def train(
     else:
         tokenizer = BPETokenizer.train(corpus.text, vocab_size, names, pattern, processes)
         if tokenizer.vocab_size < vocab_size:
-            typer.echo(f"the text has no more pairs after {tokenizer.vocab_size} tokens", err=True)
+            say(f"the text has no more pairs after {tokenizer.vocab_size} tokens", err=True)
     tokenizer.save(out)
     print_fields({"file": str(out), **describe(tokenizer)}, as_json)
 
@@ -81,7 +81,7 @@ def encode(
         return
     if sys.stdout.isatty():
         print_pieces(token_texts(opened, ids, errors="backslashreplace"))
-    typer.echo(" ".join(map(str, ids)))
+    say(" ".join(map(str, ids)))
 
 
 @app.command()

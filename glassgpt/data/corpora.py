@@ -22,9 +22,9 @@ NAMED_SECONDS = 60.0  # download timeout of a corpus requested by name
 RETRY_SECONDS = 600.0  # after a failure, `auto` does not retry the download for this long
 
 NAMES = {
-    "auto": "shakespeare if it is cached or downloads within 5 s, else python-manual",
+    "auto": "shakespeare, or python-manual if it does not download in 5 s",
     "shakespeare": "Tiny Shakespeare, 1,115,394 characters of plays, downloaded once",
-    "python-manual": "the language reference that comes with Python, about 370,000 characters, no network needed",
+    "python-manual": "Python's language reference, 370,000 characters, needs no network",
 }
 STDIN = "-"
 IN_MEMORY = "memory"  # the source of a text that a Python program passed in

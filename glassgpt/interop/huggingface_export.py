@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import save_file
 from torch import Tensor
 
 from glassgpt.errors import UserError
@@ -19,6 +18,7 @@ from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
+from glassgpt.training.tensor_files import write_tensors
 
 
 def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
@@ -42,7 +42,7 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
     write_text(folder / "README.md", card)
     path = folder / "model.safetensors"
     try:
-        save_file(hf_tensors(model, tokenizer.vocab_size), path, metadata={"format": "pt"})
+        write_tensors(path, hf_tensors(model, tokenizer.vocab_size), {"format": "pt"})
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot write {path}: {error}") from None
 

@@ -21,7 +21,7 @@ from glassgpt.runs.run import Run, load
 from glassgpt.runtime.device import MachineConfig, build_runtime
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
-from glassgpt.training.checkpoint import gather_checkpoint, write_checkpoint
+from glassgpt.training.checkpoint import write_checkpoint
 from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.config_formats import NO_STAGE
 from glassgpt.training.optimizers import OptimizerConfig
@@ -62,7 +62,7 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
         check_free(folder, overwrite)  # again: only now can no other process create it
         with new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
             Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
-            write_checkpoint(new / "checkpoints", gather_checkpoint(model, None), UNTRAINED)
+            write_checkpoint(new / "checkpoints", model, None, UNTRAINED)
     return load(folder)
 
 

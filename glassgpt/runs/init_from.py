@@ -15,7 +15,7 @@ from glassgpt.runs.config import RunConfig, Sections, config_sections
 from glassgpt.runs.origin import Origin, sha256_of_file
 from glassgpt.runs.run import Run, load
 from glassgpt.tokenizers import TokenizerConfig
-from glassgpt.training.checkpoint import MODEL
+from glassgpt.training.checkpoint import MODEL, files_of
 
 FINETUNE = "finetune"  # the recipe for this
 POSITIONS = "position_embedding.weight"  # (block_size, n_embd): the one parameter that depends on block_size
@@ -55,11 +55,11 @@ class InitialRun:
 
     def origin(self) -> Origin:
         """The origin to record in the new run."""
-        weights = self.run.checkpoint.path / MODEL
+        checkpoint = self.run.checkpoint
         return Origin(
             source=str(self.run.folder),
             revision=f"step {self.run.step}",
-            files={MODEL: sha256_of_file(weights)},
+            files={file: sha256_of_file(checkpoint.path / file) for file in files_of(checkpoint, MODEL)},
             tokenizer_sha256=tokenizer_sha256(self.run.tokenizer),
         )
 

@@ -17,7 +17,7 @@ from glassgpt.runs.config import RunConfig
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.runs.micro_batch import out_of_memory_advice
 from glassgpt.runtime.device import Runtime
-from glassgpt.training.checkpoint import Checkpoint, Files, gather_checkpoint, load_stage_state
+from glassgpt.training.checkpoint import Checkpoint, load_stage_state, write_checkpoint
 from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_steps
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.interrupt import Interrupt
@@ -72,10 +72,11 @@ class Session:
         self._seconds = 0.0  # spent in training so far, interruptions not counted
         self._clock = time.perf_counter()
 
-    def first_checkpoint(self) -> tuple[Files, dict[str, Any]]:
-        """The checkpoint of step 0: its tensors, on the first rank, and its state."""
-        ranks, state = self.runtime.ranks, self._state_of(TrainState(), None)
-        return gather_checkpoint(self.stage.model, self._optimizer, ranks, stage_state=self.stage.state()), state
+    def save_first(self, folder: Path) -> None:
+        """Writes the checkpoint of step 0 into `folder`, which the first rank has. Every rank must call it."""
+        model, stage_state = self.stage.model, self.stage.state()
+        state = self._state_of(TrainState(), None)
+        write_checkpoint(folder, model, self._optimizer, state, self.runtime.ranks, stage_state=stage_state)
 
     def restore(self, checkpoint: Checkpoint) -> TrainState:
         """Loads weights, optimizer, loss scale and the state of the stage from a checkpoint."""

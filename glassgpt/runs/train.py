@@ -39,7 +39,7 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.build import build_again
-from glassgpt.training.checkpoint import record_score, write_checkpoint
+from glassgpt.training.checkpoint import record_score
 from glassgpt.training.config_formats import current_settings
 from glassgpt.training.fit import Diverged, TrainState
 
@@ -206,18 +206,19 @@ def _model_memory_advice(runtime: Runtime) -> Iterator[None]:
 
 def _create_run(session: Session, origin: dict[str, Any] | None) -> TrainState:
     """Writes the folder of a new run with its step-0 checkpoint, replacing that of an old run."""
-    stage = session.stage
-    files, state = session.first_checkpoint()
+    stage, ranks = session.stage, session.runtime.ranks
+    with contextlib.ExitStack() as held:
 
-    def create() -> None:
-        folder, runtime = session.folder, session.runtime
-        with new_run_folder(folder, session.config, stage.tokenizer, runtime, session.n_parameters) as new:
+        def begin() -> str:
+            folder, config, runtime = session.folder, session.config, session.runtime
+            new = held.enter_context(new_run_folder(folder, config, stage.tokenizer, runtime, session.n_parameters))
             stage.save_data(new)
             if origin is not None:
                 Origin(**origin).save(new / ORIGIN)
-            write_checkpoint(new / "checkpoints", files, state)
+            return str(new)
 
-    session.runtime.ranks.on_first(create)
+        session.save_first(Path(ranks.on_first(begin)) / "checkpoints")
+        ranks.on_first(held.close)  # the folder gets its name
     return TrainState()
 
 

@@ -124,6 +124,14 @@ def distribute(tensor: Tensor, like: Tensor, ranks: Ranks) -> Tensor:
     return tensor
 
 
+def copy_weight(tensor: Tensor, target: Tensor, ranks: Ranks) -> None:
+    """Copies the first rank's tensor into a weight on every rank, of which each may hold a part.
+
+    On the other ranks, `tensor` only gives the shape.
+    """
+    target.copy_(distribute(tensor.to(target.dtype), target, ranks))
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor. It avoids importing DTensor, which takes a second."""
     return hasattr(tensor, "full_tensor")

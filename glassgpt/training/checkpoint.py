@@ -5,6 +5,10 @@ checkpoints/step-00000500/
     optimizer.safetensors   the optimizer's state, by parameter; only in a resumable checkpoint
     stage.safetensors       what the next batches depend on, such as rollouts; only if the stage has such a state
     state.json              step, tokens seen, score, loss scale, checksums
+
+A set of tensors larger than `tensor_files.MAX_FILE_BYTES` is divided into several files with an index. In both forms a
+checkpoint holds whole tensors and does not depend on the number of ranks that wrote it. All ranks write and read it one
+tensor at a time, so that no rank ever needs memory for the whole model.
 """
 
 from __future__ import annotations
@@ -15,24 +19,28 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.files import discard_folder, replacing_folder, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
-from glassgpt.runtime.parallel import distribute, full_tensor
+from glassgpt.runtime.parallel import copy_weight, distribute, full_tensor
+from glassgpt.training.optimizers import state_of
 from glassgpt.training.stage import Best
+from glassgpt.training.tensor_files import TensorReader, belongs_to, divide, index_name, index_of, write_tensors
+
+T = TypeVar("T")
 
 FORMAT = 1
-MODEL, OPTIMIZER, STAGE = "model.safetensors", "optimizer.safetensors", "stage.safetensors"
+MODEL, OPTIMIZER, STAGE = "model.safetensors", "optimizer.safetensors", "stage.safetensors"  # sets of tensors
 STATE = "state.json"
 
 
@@ -49,7 +57,7 @@ class Checkpoint:
 
     @property
     def resumable(self) -> bool:
-        return (self.path / OPTIMIZER).exists()
+        return any((self.path / file).exists() for file in (OPTIMIZER, index_name(OPTIMIZER)))
 
     @property
     def best(self) -> Best:
@@ -64,59 +72,82 @@ class Checkpoint:
         return score if score is not None and math.isfinite(score) else None
 
 
-Files = dict[str, dict[str, Tensor]]  # tensors by name, by file
-
-
-def gather_checkpoint(
+def write_checkpoint(
+    folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
     ranks: Ranks = ALONE,
     *,
     stage_state: Mapping[str, Tensor] | None = None,
-) -> Files:
-    """The contents of a checkpoint as full tensors on the first rank; empty on the others, which must call it too.
+) -> Checkpoint:
+    """Writes `folder/step-…` for `state["step"]` atomically. Without an optimizer, only the weights.
 
-    Without an optimizer, only the weights.
+    Every rank must call it, and the first one writes. It holds the tensors of one file in memory at a time. Raises
+    UserError if the checkpoint cannot be written. A kill or a full disk at any moment leaves the checkpoints of earlier
+    steps intact.
     """
-    files = {MODEL: _gather(model.state_dict(), ranks)}
+    sets = {MODEL: model.state_dict()}
     if optimizer is not None:
-        files[OPTIMIZER] = _gather(optimizer_tensors(model, optimizer), ranks)
+        sets[OPTIMIZER] = optimizer_tensors(model, optimizer)
         if stage_state:
             # Copies: a stage may return several views of one tensor, which safetensors refuses.
-            files[STAGE] = {name: value.clone() for name, value in _gather(stage_state, ranks).items()}
-    return files
+            sets[STAGE] = {name: value.clone() for name, value in stage_state.items()}
+    target = folder / f"step-{state['step']:08d}"
+    with contextlib.ExitStack() as held:
+
+        def on_first(work: Callable[[], T]) -> T:
+            """Tells every rank of a failure: the others would wait for the next tensor."""
+
+            def reported() -> T:
+                with _saving(target):
+                    return work()
+
+            return ranks.on_first(reported)
+
+        # The same step may exist already: the same weights, perhaps without the optimizer.
+        temporary = Path(on_first(lambda: str(held.enter_context(replacing_folder(target)))))
+        for name, tensors in sets.items():
+            files = divide(name, tensors)
+            for file, names in files.items():
+                on_first(partial(write_tensors, temporary / file, _gather(tensors, names, ranks)))
+            if len(files) > 1:
+                on_first(partial(_write_json, temporary / index_name(name), index_of(files, tensors)))
+
+        def complete() -> dict[str, Any]:
+            checksums = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
+            full = {"format": FORMAT, **state, "checksums": checksums}
+            checksums[STATE] = _state_checksum(full)
+            _write_json(temporary / STATE, full)
+            held.close()
+            return full
+
+        return Checkpoint(target, on_first(complete))
 
 
-def _gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+def _gather(tensors: Mapping[str, Tensor], names: Iterable[str], ranks: Ranks) -> dict[str, Tensor]:
+    """The named tensors, whole, on the first rank; nothing on the others, which must call it too."""
     gathered: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        value = full_tensor(tensor)
+    for name in names:
+        value = full_tensor(tensors[name])
         if ranks.first:
             gathered[name] = value.cpu() if ranks.several else value
     return gathered
 
 
-def write_checkpoint(folder: Path, files: Files, state: dict[str, Any]) -> Checkpoint:
-    """Writes `folder/step-…` for `state["step"]` atomically. Raises UserError if it cannot be written.
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
-    A kill or a full disk at any moment leaves the checkpoints of earlier steps intact.
-    """
-    target = folder / f"step-{state['step']:08d}"
-    state = {"format": FORMAT, **state}
+
+@contextlib.contextmanager
+def _saving(target: Path) -> Iterator[None]:
     try:
-        # The same step may exist already: the same weights, perhaps without the optimizer.
-        with replacing_folder(target) as temporary:
-            for file, tensors in files.items():
-                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file)
-            state["checksums"] = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
-            state["checksums"][STATE] = _state_checksum(state)
-            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        yield
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"cannot save {target}: {_reason(error)}; earlier checkpoints are intact: free some disk space, then run"
             " the same command with --resume"
         ) from None
-    return Checkpoint(target, state)
 
 
 def record_score(checkpoint: Checkpoint, score: float | None) -> None:
@@ -138,24 +169,24 @@ def load_model_weights(checkpoint: Checkpoint, model: nn.Module, ranks: Ranks = 
     Raises UserError for a damaged file or tensors that do not fit the model.
     """
     expected = model.state_dict()
-    tensors: dict[str, Tensor] = {}
-    ranks.on_first(lambda: tensors.update(_load_fitting(checkpoint, expected)))
-    for name, target in expected.items():
-        tensor = tensors[name] if ranks.first else torch.empty(target.shape, dtype=target.dtype)
-        target.copy_(distribute(tensor.to(target.dtype), target, ranks))
+    for name, tensor in _read_on_first(checkpoint, MODEL, ranks, partial(_check_weights, expected)):
+        copy_weight(tensor, expected[name], ranks)
 
 
-def _load_fitting(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    tensors = _load_tensors(checkpoint, MODEL)
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        raise UserError(f"{checkpoint.path / MODEL}: tensor {name} is {'missing' if name in expected else 'extra'}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise UserError(
-                f"{checkpoint.path / MODEL}: tensor {name} is {tuple(tensor.shape)},"
-                f" the config says {tuple(expected[name].shape)}"
-            )
-    return tensors
+def open_weights(checkpoint: Checkpoint) -> TensorReader:
+    """The weights, to be read one at a time. Raises UserError for a damaged file."""
+    return _open_set(checkpoint, MODEL)
+
+
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: Path) -> None:
+    for name in sorted(expected.keys() ^ found.keys()):
+        raise UserError(f"{where}: tensor {name} is {'missing' if name in expected else 'extra'}")
+    for name, tensor in found.items():
+        like = expected[name]
+        if tensor.shape != like.shape:
+            raise UserError(f"{where}: tensor {name} is {tuple(tensor.shape)}, the config says {tuple(like.shape)}")
+        if tensor.is_floating_point() != like.is_floating_point():
+            raise UserError(f"{where}: tensor {name} is {_describe(tensor)}, the model needs {_describe(like)}")
 
 
 def load_optimizer_state(
@@ -163,39 +194,75 @@ def load_optimizer_state(
 ) -> None:
     """Restores the optimizer state, on the device of each parameter and sharded like it.
 
-    The first rank reads it, every rank must call it.
+    The first rank reads it, every rank must call it. Raises UserError for a damaged file or tensors that do not fit the
+    parameters: the kernels of the optimizer would read outside of them.
     """
     parameters = dict(model.named_parameters())
-    for name, tensor in _read_on_first(checkpoint, OPTIMIZER, ranks):
+    for name, tensor in _read_on_first(checkpoint, OPTIMIZER, ranks, partial(_check_optimizer, parameters)):
         parameter_name, _, key = name.rpartition("/")
-        if parameter_name not in parameters:
-            raise UserError(f"{checkpoint.path / OPTIMIZER}: the model has no parameter {parameter_name}")
         parameter = parameters[parameter_name]
         optimizer.state[parameter][key] = distribute(tensor, parameter, ranks)
 
 
+def _check_optimizer(parameters: Mapping[str, nn.Parameter], found: Mapping[str, Tensor], where: Path) -> None:
+    keys: dict[str, set[str]] = {}
+    for name in found:
+        parameter_name, _, key = name.rpartition("/")
+        if parameter_name not in parameters:
+            raise UserError(f"{where}: the model has no parameter {parameter_name}")
+        keys.setdefault(parameter_name, set()).add(key)
+    for parameter_name, present in keys.items():
+        expected = state_of(parameters[parameter_name])
+        for key in sorted(expected.keys() ^ present):
+            raise UserError(f"{where}: tensor {parameter_name}/{key} is {'missing' if key in expected else 'extra'}")
+        for key, like in expected.items():
+            tensor = found[f"{parameter_name}/{key}"]
+            if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+                raise UserError(
+                    f"{where}: tensor {parameter_name}/{key} is {_describe(tensor)}, the optimizer needs"
+                    f" {_describe(like)}"
+                )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
 def load_stage_state(checkpoint: Checkpoint, ranks: Ranks = ALONE) -> dict[str, Tensor]:
     """The saved state of the stage, as full CPU tensors on every rank; empty if the checkpoint has none."""
-    if STAGE not in checkpoint.state["checksums"]:
-        return {}
-    state = {}
-    for name, tensor in _read_on_first(checkpoint, STAGE, ranks):
-        ranks.broadcast(tensor)
-        state[name] = tensor
+    state: dict[str, Tensor] = {}
+    if files_of(checkpoint, STAGE):
+        for name, tensor in _read_on_first(checkpoint, STAGE, ranks):
+            ranks.broadcast(tensor)
+            state[name] = tensor
     return state
 
 
-def _read_on_first(checkpoint: Checkpoint, file: str, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
-    """Yields name and tensor; the first rank reads the file, the others get empty tensors of that shape and dtype."""
-    tensors: dict[str, Tensor] = {}
+Check = Callable[[Mapping[str, Tensor], Path], None]  # of tensors on the meta device and the path of their set
 
-    def read() -> list[tuple[str, list[int], str]]:
-        tensors.update(_load_tensors(checkpoint, file))
-        return [(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in tensors.items()]
 
-    for name, shape, dtype in ranks.on_first(read):
-        empty = None if ranks.first else torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
-        yield name, tensors[name] if empty is None else empty
+def _read_on_first(
+    checkpoint: Checkpoint, name: str, ranks: Ranks, check: Check | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a set by name, one at a time, in the same order on every rank.
+
+    The first rank reads the files, the others get empty tensors of that shape and dtype. Before the first tensor is
+    read, every file and all shapes have been checked.
+    """
+    opened: list[TensorReader] = []
+
+    def open_set() -> list[tuple[str, list[int], str]]:
+        reader = _open_set(checkpoint, name)
+        if check is not None:
+            check(reader.shapes, checkpoint.path / name)
+        opened.append(reader)
+        return [(key, list(like.shape), str(like.dtype)) for key, like in reader.shapes.items()]
+
+    for key, shape, dtype in ranks.on_first(open_set):
+        if ranks.first:
+            yield key, opened[0].read(key)
+        else:
+            yield key, torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -221,10 +288,17 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
             continue
         if checkpoint.step in snapshots or checkpoint in best:
             with _removing(checkpoint.path):
-                for file in (OPTIMIZER, STAGE):
-                    (checkpoint.path / file).unlink(missing_ok=True)
+                for name in (OPTIMIZER, STAGE):
+                    _remove_set(checkpoint.path, name)
         else:
             discard(checkpoint.path)
+
+
+def _remove_set(path: Path, name: str) -> None:
+    """Removes the index first: without it, the checkpoint no longer counts as resumable."""
+    found = [file.name for file in path.iterdir() if belongs_to(file.name, name)]
+    for file in sorted(found, key=lambda file: file != index_name(name)):
+        (path / file).unlink()
 
 
 def best_checkpoint(checkpoints: list[Checkpoint]) -> Checkpoint | None:
@@ -267,16 +341,25 @@ def _read_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def _load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+def files_of(checkpoint: Checkpoint, name: str) -> list[str]:
+    """The files of a set of tensors, according to state.json."""
+    return [file for file in checkpoint.state["checksums"] if belongs_to(file, name)]
+
+
+def _open_set(checkpoint: Checkpoint, name: str) -> TensorReader:
+    """Raises UserError, with the name of the file, if one is missing, cannot be read or is damaged."""
+    files = files_of(checkpoint, name) or [name]
     file = checkpoint.path / name
     try:
-        if _checksum(file) != checkpoint.state["checksums"].get(name):
-            raise UserError(
-                f"{file} is damaged: its checksum does not match the one in {STATE}; use another checkpoint, or"
-                f" remove the folder {checkpoint.path} to continue without it"
-            )
-        return load_file(file)
-    except (OSError, safetensors.SafetensorError, KeyError) as error:
+        for file in (checkpoint.path / found for found in files):
+            if _checksum(file) != checkpoint.state["checksums"].get(file.name):
+                raise UserError(
+                    f"{file} is damaged: its checksum does not match the one in {STATE}; use another checkpoint, or"
+                    f" remove the folder {checkpoint.path} to continue without it"
+                )
+        file = checkpoint.path / name
+        return TensorReader(checkpoint.path / found for found in files if found.endswith(".safetensors"))
+    except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{file} cannot be read: {_reason(error)}") from None
 
 

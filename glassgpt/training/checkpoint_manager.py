@@ -15,7 +15,6 @@ from glassgpt.runtime.distributed import Ranks
 from glassgpt.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
-    gather_checkpoint,
     list_checkpoints,
     load_model_weights,
     load_optimizer_state,
@@ -82,13 +81,8 @@ class CheckpointManager:
     def save(self, state: dict[str, Any], *, resumable: bool, stage_state: Mapping[str, Tensor]) -> None:
         """Writes a checkpoint, with the optimizer if `resumable`, and deletes checkpoints that are no longer needed."""
         optimizer = self._optimizer if resumable else None
-        files = gather_checkpoint(self._model, optimizer, self._ranks, stage_state=stage_state)
-
-        def write() -> None:
-            write_checkpoint(self._folder, files, state)
-            prune(self._folder, keep_last=self._keep_last, snapshots=self.snapshots)
-
-        self._ranks.on_first(write)
+        write_checkpoint(self._folder, self._model, optimizer, state, self._ranks, stage_state=stage_state)
+        self._ranks.on_first(lambda: prune(self._folder, keep_last=self._keep_last, snapshots=self.snapshots))
         self.look()
 
     def record_score(self, checkpoint: Checkpoint, score: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 
@@ -48,3 +48,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         eps=config.eps,
         fused=fused,
     )
+
+
+def state_of(parameter: Tensor) -> dict[str, Tensor]:
+    """What AdamW keeps for a parameter after its first step, by key: tensors on the meta device, without memory."""
+    moment = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+    return {
+        "step": torch.empty((), dtype=torch.float32, device="meta"),
+        "exp_avg": moment,
+        "exp_avg_sq": moment,
+    }

@@ -18,7 +18,7 @@ from command_line import contents, figures, glassgpt, last_checkpoint, settings,
 import glassgpt as gg
 from glassgpt.data.dataset_cache import cached_folder
 from glassgpt.data.shards import TokenArray, write_shard
-from glassgpt.training import checkpoint as checkpoint_module
+from glassgpt.training import tensor_files
 
 
 def commands(run: Path) -> list[list[object]]:
@@ -239,7 +239,7 @@ def test_a_shard_of_another_version_is_refused(own_run: Path) -> None:
     assert "99" in glassgpt("data", "info", shard).error
 
 
-def half_written(tensors: object, path: Path) -> None:
+def half_written(tensors: object, path: Path, metadata: object) -> None:
     """What safetensors does on a full disk: a part of the file, then the system's error."""
     path.write_bytes(bytes(1000))
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -249,7 +249,7 @@ def test_a_full_disk_during_a_save_keeps_what_was_saved_before(
     run: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(run / "checkpoints")
-    monkeypatch.setattr(checkpoint_module, "save_file", half_written)
+    monkeypatch.setattr(tensor_files, "save_file", half_written)
     error = glassgpt("train", "--run", run, "--resume", "--max-steps", 50).error
     assert "no space left" in error
     assert "step-000000" in error
@@ -263,7 +263,7 @@ def test_a_full_disk_during_a_save_keeps_what_was_saved_before(
 def test_a_full_disk_at_the_beginning_leaves_no_run(
     text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_module, "save_file", half_written)
+    monkeypatch.setattr(tensor_files, "save_file", half_written)
     error = glassgpt("train", "--data", text_file, "--run", "new", *settings()).error
     assert "no space left" in error
     assert contents(elsewhere) == {}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import Command, figures, glassgpt, last_checkpoint, settings
 from safetensors.torch import load_file
 
@@ -26,9 +27,9 @@ LOSSES = ("train/loss", "val/loss", "grad_norm", "best/val/loss")
 class Job(Command):
     """`torchrun … -m glassgpt …`."""
 
-    def __init__(self, *arguments: object, program: Sequence[object] = ("-m", "glassgpt")) -> None:
+    def __init__(self, *arguments: object, program: Sequence[object] = ("-m", "glassgpt"), ranks: int = 2) -> None:
         # The "--" keeps torchrun from taking --run for an abbreviation of its own --run-path.
-        super().__init__(*arguments, program=("-m", "torch.distributed.run", "--nproc-per-node", 2, *program, "--"))
+        super().__init__(*arguments, program=("-m", "torch.distributed.run", "--nproc-per-node", ranks, *program, "--"))
 
     def ranks(self) -> list[int]:
         """The process numbers of the ranks, in their order."""
@@ -217,6 +218,44 @@ def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
     result = glassgpt("train", "--run", run, "--resume", "--max-steps", 13)
     assert result.code == 0, result.err
     code, _, err = start("train", "--run", run, "--resume", "--parallel", "ddp", "--max-steps", STEPS).end()
+    assert code == 0, err
+    assert_same_losses(run, alone)
+
+
+# As for a model of billions of parameters: each set of tensors in several files.
+DIVIDED = """
+from glassgpt.cli.main import main
+from glassgpt.training import tensor_files
+
+tensor_files.MAX_FILE_BYTES = 20_000
+main()
+"""
+
+
+def test_a_divided_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(
+    start: type[Job], text_file: Path, tmp_path: Path
+) -> None:
+    """Of six rows a step, and of parameters of 32 rows, which three ranks cannot share evenly."""
+    program = tmp_path / "divided.py"
+    program.write_text(DIVIDED)
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    begin = ["--data", text_file, *SETTINGS, "--set", "training.batch_tokens=192"]
+    result = glassgpt("train", "--run", alone, *begin)
+    assert result.code == 0, result.err
+    way = ["--parallel", "fsdp", "--max-steps", 7]
+    code, _, err = start("train", "--run", run, *begin, *way, program=[program]).end()
+    assert code == 0, err
+    assert len(list(last_checkpoint(run).glob("optimizer-*-of-*.safetensors"))) > 10
+    first, expected = (folder / "checkpoints" / "step-00000000" for folder in (run, alone))
+    parts = {name: tensor for file in first.glob("model-*") for name, tensor in load_file(file).items()}
+    assert parts.keys() == load_file(expected / "model.safetensors").keys()
+    for name, tensor in load_file(expected / "model.safetensors").items():
+        assert torch.equal(parts[name], tensor), name
+    result = glassgpt("train", "--run", run, "--resume", "--max-steps", 13)
+    assert result.code == 0, result.err
+    assert (last_checkpoint(run) / "optimizer.safetensors").exists()
+    way = ["--resume", "--parallel", "fsdp", "--max-steps", STEPS]
+    code, _, err = start("train", "--run", run, *way, program=[program], ranks=3).end()
     assert code == 0, err
     assert_same_losses(run, alone)
 

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
+from hypothesis import given, strategies
 from torch import nn
 
 from glassgpt.errors import UserError
 from glassgpt.files import remove_unfinished
-from glassgpt.training import checkpoint as module
+from glassgpt.training import tensor_files
 from glassgpt.training.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -27,7 +30,6 @@ from glassgpt.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     discard,
-    gather_checkpoint,
     list_checkpoints,
     load_model_weights,
     load_optimizer_state,
@@ -47,6 +49,14 @@ def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture(params=["whole", "divided"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each set of tensors in one file, or in several: two for the weights below, six for the optimizer's state."""
+    if request.param == "divided":
+        monkeypatch.setattr(tensor_files, "MAX_FILE_BYTES", 112)
+    return str(request.param)
+
+
 def build(seed: int = 0, n_steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A model with an optimizer that has gone `n_steps` steps."""
     torch.manual_seed(seed)
@@ -61,7 +71,7 @@ def build(seed: int = 0, n_steps: int = 3) -> tuple[nn.Module, torch.optim.Optim
 
 def save(folder: Path, step: int, *, seed: int = 0, whole: bool = True, **state: Any) -> Checkpoint:
     model, optimizer = build(seed)
-    return write_checkpoint(folder, gather_checkpoint(model, optimizer if whole else None), {"step": step, **state})
+    return write_checkpoint(folder, model, optimizer if whole else None, {"step": step, **state})
 
 
 def assert_same(checkpoint: Checkpoint, seed: int = 0) -> None:
@@ -88,7 +98,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
+def test_round_trip_is_bit_for_bit(tmp_path: Path, layout: str) -> None:
     state = {"tokens_seen": 9216, "val_loss": 0.1 + 0.2, "scaler": {}, "seconds": 1e-9}
     saved = save(tmp_path, 12, **state)
     (found,) = list_checkpoints(tmp_path)
@@ -99,7 +109,7 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
     assert_same(found)
 
 
-def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, layout: str) -> None:
     def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         generator = torch.Generator().manual_seed(5)
         for _ in range(4):
@@ -108,7 +118,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
             optimizer.step()
 
     model, optimizer = build()
-    saved = write_checkpoint(tmp_path, gather_checkpoint(model, optimizer), {"step": 3})
+    saved = write_checkpoint(tmp_path, model, optimizer, {"step": 3})
     train(model, optimizer)
     resumed, resumed_optimizer = build(seed=99, n_steps=0)
     load_model_weights(saved, resumed)
@@ -142,7 +152,7 @@ class Killed(BaseException):
 
 OPERATIONS = [
     (Path, "mkdir"), (Path, "write_text"), (Path, "rename"), (Path, "unlink"),
-    (module, "save_file"), (os, "fsync"), (shutil, "rmtree"),
+    (tensor_files, "save_file"), (os, "fsync"), (shutil, "rmtree"),
 ]  # fmt: skip
 
 
@@ -191,7 +201,7 @@ def fresh(folder: Path) -> None:
     save(folder, 10, seed=1)
 
 
-def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path) -> None:
+def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path, layout: str) -> None:
     folder = tmp_path / "checkpoints"
 
     def check() -> None:
@@ -204,7 +214,7 @@ def test_a_kill_between_any_two_operations_of_a_save(tmp_path: Path) -> None:
 
     model, optimizer = build(seed=2)
     places = kill_everywhere(
-        lambda: write_checkpoint(folder, gather_checkpoint(model, optimizer), {"step": 20}),
+        lambda: write_checkpoint(folder, model, optimizer, {"step": 20}),
         check,
         lambda: fresh(folder),
     )
@@ -226,11 +236,11 @@ def test_a_kill_while_a_snapshot_is_made_whole(tmp_path: Path) -> None:
             assert_same(found, seed=1 if found.step == 10 else 2)
 
     model, optimizer = build(seed=2)
-    kill_everywhere(lambda: write_checkpoint(folder, gather_checkpoint(model, optimizer), {"step": 20}), check, reset)
+    kill_everywhere(lambda: write_checkpoint(folder, model, optimizer, {"step": 20}), check, reset)
     assert [found.resumable for found in list_checkpoints(folder)] == [True, True]
 
 
-def test_a_kill_while_pruning_never_takes_what_is_kept(tmp_path: Path) -> None:
+def test_a_kill_while_pruning_never_takes_what_is_kept(tmp_path: Path, layout: str) -> None:
     template, folder = tmp_path / "template", tmp_path / "checkpoints"
     for step, loss in [(0, None), (1, 5.0), (2, 1.0), (3, 4.0), (4, 3.0)]:
         save(template, step, val_loss=loss)
@@ -253,7 +263,7 @@ def test_a_kill_while_pruning_never_takes_what_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", range(1, 10))
 def test_a_full_disk_leaves_the_checkpoints_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, layout: str
 ) -> None:
     """The disk is full from the `number`-th operation on, as safetensors and as Python say it."""
     fresh(tmp_path)
@@ -272,12 +282,12 @@ def test_a_full_disk_leaves_the_checkpoints_before(
 
     no_space = OSError(errno.ENOSPC, "No space left on device")
     theirs = safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    monkeypatch.setattr(module, "save_file", full(module.save_file, theirs))
+    monkeypatch.setattr(tensor_files, "save_file", full(tensor_files.save_file, theirs))
     monkeypatch.setattr(os, "fsync", full(os.fsync, no_space))
     monkeypatch.setattr(Path, "write_text", full(Path.write_text, no_space))
     model, optimizer = build(seed=2)
     try:
-        write_checkpoint(tmp_path, gather_checkpoint(model, optimizer), {"step": 20})
+        write_checkpoint(tmp_path, model, optimizer, {"step": 20})
     except UserError as error:
         assert f"cannot save {tmp_path}/step-00000020: no space left on the device" in str(error)
         left = files(tmp_path)
@@ -298,7 +308,7 @@ def test_a_disk_that_refuses_really(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(UserError, match=r"cannot save .*step-00000020: .*File too large"):
-            write_checkpoint(tmp_path, gather_checkpoint(model, None), {"step": 20})
+            write_checkpoint(tmp_path, model, None, {"step": 20})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path) == before
@@ -401,6 +411,135 @@ def test_the_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
         load_optimizer_state(save(tmp_path, 5), other, torch.optim.AdamW(other.parameters()))
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "problem"),
+    [
+        ("0.weight/exp_avg", torch.zeros(7, 5), r"is float32 \(7, 5\), the optimizer needs float32 \(7, 4\)"),
+        ("0.weight/exp_avg_sq", torch.zeros(2), r"is float32 \(2,\), the optimizer needs"),
+        ("1.bias/step", torch.zeros(5), r"is float32 \(5,\), the optimizer needs float32 \(\)"),
+        ("1.bias/step", torch.tensor(3), r"is int64 \(\), the optimizer needs float32 \(\)"),
+        ("0.weight/exp_avg", torch.zeros(7, 4, dtype=torch.bfloat16), r"is bfloat16 \(7, 4\), the optimizer needs"),
+        ("1.weight/exp_avg_sq", None, r"is missing"),
+        ("1.weight/momentum", torch.zeros(5, 4), r"is extra"),
+    ],
+)
+def test_optimizer_tensors_that_do_not_fit_are_refused(
+    tmp_path: Path, name: str, tensor: torch.Tensor | None, problem: str
+) -> None:
+    """The fused kernel would read and write outside of them. Nothing is loaded before all have been checked."""
+    model, optimizer = build()
+    changed = optimizer_tensors(model, optimizer) | {name: tensor}
+    tensors = {key: value for key, value in changed.items() if value is not None}
+    found = save_sets(tmp_path, {MODEL: dict(model.state_dict()), OPTIMIZER: tensors})
+    resumed, resumed_optimizer = build(seed=1, n_steps=0)
+    with pytest.raises(UserError, match=f"{OPTIMIZER}: tensor {name} {problem}"):
+        load_optimizer_state(found, resumed, resumed_optimizer)
+    assert not resumed_optimizer.state
+
+
+def save_sets(folder: Path, sets: dict[str, dict[str, torch.Tensor]]) -> Checkpoint:
+    """A checkpoint with any tensors and right checksums, as somebody else may have written it."""
+    saved = save(folder, 5)
+    for name, tensors in sets.items():
+        safetensors.torch.save_file(tensors, saved.path / name)
+    checksums = {file: f"crc32:{zlib.crc32((saved.path / file).read_bytes()):08x}" for file in sets}
+    without = {**saved.state, "checksums": checksums}
+    own = f"crc32:{zlib.crc32(json.dumps(without).encode()):08x}"
+    state = {**without, "checksums": {**checksums, STATE: own}}
+    (saved.path / STATE).write_text(json.dumps(state))
+    (found,) = list_checkpoints(folder)
+    return found
+
+
+def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
+    model, _ = build()
+    weights = {name: tensor.long() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=rf"{MODEL}: tensor .* is int64 .*, the model needs float32"):
+        load_model_weights(save_sets(tmp_path, {MODEL: weights}), model)
+
+
+# Sets of tensors in several files
+
+
+@pytest.fixture
+def divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    monkeypatch.setattr(tensor_files, "MAX_FILE_BYTES", 112)
+    return save(tmp_path, 5)
+
+
+def test_a_large_set_is_divided_as_hugging_face_does(divided: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sorted(divided.path.glob("model-*"))
+    assert (first.name, second.name) == ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    assert set(safetensors.torch.load_file(first)) == {"0.weight"}
+    assert set(safetensors.torch.load_file(second)) == {"1.weight", "1.bias"}
+    index = json.loads((divided.path / "model.safetensors.index.json").read_text())
+    assert index == {
+        "metadata": {"total_size": 4 * (7 * 4 + 5 * 4 + 5)},
+        "weight_map": {"0.weight": first.name, "1.weight": second.name, "1.bias": second.name},
+    }
+    assert not (divided.path / MODEL).exists() and not (divided.path / OPTIMIZER).exists()
+    monkeypatch.undo()  # the size is a matter of writing alone
+    assert divided.resumable
+    assert_same(divided)
+
+
+@given(
+    sizes=strategies.lists(strategies.integers(0, 40), max_size=30),
+    most=strategies.integers(1, 100),
+)
+def test_no_file_is_larger_than_allowed_unless_by_one_tensor(sizes: list[int], most: int) -> None:
+    tensors = {f"t{n}": torch.empty(size, dtype=torch.uint8, device="meta") for n, size in enumerate(sizes)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_files, "MAX_FILE_BYTES", most)
+        files = tensor_files.divide(MODEL, tensors)
+    assert [name for names in files.values() for name in names] == list(tensors)
+    for names in files.values():
+        assert sum(sizes[int(name[1:])] for name in names) <= most or len(names) == 1
+    assert (list(files) == [MODEL]) == (len(files) == 1)
+    assert len(files) == 1 or sum(sizes) > most
+    assert all(tensor_files.belongs_to(file, MODEL) and not tensor_files.belongs_to(file, OPTIMIZER) for file in files)
+
+
+def test_each_damaged_or_missing_part_is_named(divided: Checkpoint) -> None:
+    parts = [file for file in divided.path.iterdir() if file.name != STATE]
+    assert len(parts) == 2 + 6 + 2
+    for part in parts:
+        whole = part.read_bytes()
+        for damage in (whole[:-1], b"", whole[:-1] + bytes([whole[-1] ^ 1]), None):
+            if damage is None:
+                part.unlink()
+            else:
+                part.write_bytes(damage)
+            model, optimizer = build(seed=1)
+            with pytest.raises(UserError, match=f"{part} (is damaged: its checksum|cannot be read: No such file)"):
+                load_model_weights(divided, model)
+                load_optimizer_state(divided, model, optimizer)
+        part.write_bytes(whole)
+    assert_same(divided)
+
+
+def test_pruning_removes_every_part_of_the_optimizer(divided: Checkpoint) -> None:
+    folder = divided.path.parent
+    save(folder, 6)
+    prune(folder, keep_last=1, snapshots={5})
+    first, _ = list_checkpoints(folder)
+    assert not first.resumable
+    assert not list(first.path.glob("optimizer*"))
+    assert_same(first)
+
+
+def test_files_have_the_permissions_of_other_files(tmp_path: Path) -> None:
+    for mask, expected in ((0o022, 0o644), (0o027, 0o640), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            saved = save(tmp_path / f"{mask}", 5)
+        finally:
+            os.umask(before)
+        assert {file.name: file.stat().st_mode & 0o777 for file in saved.path.iterdir()} == {
+            MODEL: expected, OPTIMIZER: expected, STATE: expected,
+        }  # fmt: skip
+
+
 # What is kept
 
 
@@ -486,8 +625,8 @@ def test_any_score_is_better_than_none() -> None:
 def test_a_stage_may_keep_two_views_of_one_tensor(tmp_path: Path) -> None:
     model, optimizer = build()
     rollout = torch.arange(6.0)
-    files = gather_checkpoint(model, optimizer, stage_state={"first": rollout[:3], "last": rollout[3:]})
-    saved = write_checkpoint(tmp_path, files, {"step": 1})
+    stage_state = {"first": rollout[:3], "last": rollout[3:]}
+    saved = write_checkpoint(tmp_path, model, optimizer, {"step": 1}, stage_state=stage_state)
     assert {name: tensor.tolist() for name, tensor in load_stage_state(saved).items()} == {
         "first": [0, 1, 2], "last": [3, 4, 5],
     }  # fmt: skip

@@ -78,10 +78,11 @@ def _tenths(what: str, console: Console) -> Callable[[int, int], None]:
 
 
 def print_result(run: Run) -> None:
-    """Prints the result on stdout: a sample, the losses and the paths."""
+    """Prints the result on stdout: a sample, the losses and the paths. No sample if one device may be too small."""
     summary = run.summary or {}
     if run.config.run.stage == "pretrain":
-        say("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
+        if run.config.machine.parallel != "fsdp":
+            say("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
         last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
         say(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from glassgpt.errors import UserError
 from glassgpt.models import ModelConfig
 from glassgpt.runs.config import RunConfig, Sections, config_sections
 from glassgpt.runs.origin import Origin, sha256_of_file
-from glassgpt.runs.run import Run, load
+from glassgpt.runs.run import Run, open_run
 from glassgpt.tokenizers import TokenizerConfig
-from glassgpt.training.checkpoint import MODEL, files_of
+from glassgpt.training.checkpoint import MODEL, files_of, open_weights
 
 FINETUNE = "finetune"  # the recipe for this
 POSITIONS = "position_embedding.weight"  # (block_size, n_embd): the one parameter that depends on block_size
@@ -46,12 +47,15 @@ class InitialRun:
             if field not in ("block_size", "dropout") and value != had:
                 raise self._refusal(field, value, had)
 
-    def weights(self, model: ModelConfig) -> dict[str, Tensor]:
-        """The state dict for a model of that config, with position embeddings cut to its `block_size`."""
-        state = self.run.model.state_dict()
-        if POSITIONS in state:
-            state[POSITIONS] = state[POSITIONS][: model.block_size]
-        return state
+    def weights(self, model: ModelConfig) -> Callable[[str], Tensor]:
+        """Reads the weights for a model of that config by name, with position embeddings cut to its `block_size`."""
+        reader = open_weights(self.run.checkpoint)
+
+        def read(name: str) -> Tensor:
+            tensor = reader.read(name)
+            return tensor[: model.block_size] if name == POSITIONS else tensor
+
+        return read
 
     def origin(self) -> Origin:
         """The origin to record in the new run."""
@@ -75,8 +79,11 @@ class InitialRun:
 
 
 def open_initial_run(init_from: str | Path) -> InitialRun:
-    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does, and for no language model."""
-    run = load(init_from, device="cpu")
+    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does, and for no language model.
+
+    The weights are not read yet.
+    """
+    run = open_run(init_from, device="cpu")
     run.check_language_model()
     return InitialRun(run)
 

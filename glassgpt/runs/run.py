@@ -37,6 +37,7 @@ from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_im
 from glassgpt.runs.origin import ORIGIN, load_origin
 from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
+from glassgpt.runtime.parallel import move, weights_later
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
@@ -44,17 +45,28 @@ from glassgpt.training.metrics import Line, final_record, read_lines
 
 @dataclass
 class Run:
-    """A fully or partly trained model with everything that is needed to use it.
-
-    `model` is the raw module, in eval mode, with the weights of `checkpoint` in the dtype of `runtime`.
-    """
+    """A fully or partly trained model with everything that is needed to use it."""
 
     folder: Path
     config: RunConfig
     tokenizer: Tokenizer
-    model: Model
     checkpoint: Checkpoint
     runtime: Runtime
+
+    @cached_property
+    def model(self) -> Model:
+        """The raw module, in eval mode, with the weights of `checkpoint` in the dtype of `runtime`.
+
+        They are read when it is first used.
+        """
+        model = self._build_model().to(self.runtime.product_dtype)
+        move(model, self.runtime.device)
+        load_model_weights(self.checkpoint, model)
+        return model.eval()
+
+    def _build_model(self) -> Model:
+        with weights_later():
+            return find_stage(self.config.run.stage).build_model(self.config)
 
     @property
     def step(self) -> int:
@@ -98,9 +110,10 @@ class Run:
 
         A stage that only trains the architecture leaves its class as it is.
         """
-        if type(self.model) is not find_architecture(self.config.architecture).model:
+        found = type(self._build_model())  # the weights do not matter, and may not be read yet
+        if found is not find_architecture(self.config.architecture).model:
             raise UserError(
-                f"{self.folder} holds a {type(self.model).__name__}, trained by the stage '{self.config.run.stage}',"
+                f"{self.folder} holds a {found.__name__}, trained by the stage '{self.config.run.stage}',"
                 " and this needs a language model: name a run of another stage"
             )
 
@@ -209,17 +222,20 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     half the memory, and on a GPU faster; figures differ from those of float32 in the third digit. What this machine
     lacks is in `runtime.notes`. Raises UserError, naming the file, for anything missing, damaged or of another version.
     """
+    opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)
+    opened.model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
+    return opened
+
+
+def open_run(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto", dtype: str = "float32") -> Run:
+    """As `load`, but the weights are read when the model is first used."""
     folder = find_run(run)
     config = load_config(folder / "config.toml")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     if tokenizer_sha256(tokenizer) != _recorded_tokenizer(folder):
         raise UserError(f"{folder / 'tokenizer.json'} is not the tokenizer that the run was trained with: restore it")
     runtime = build_runtime(device, dtype)
-    model = find_stage(config.run.stage).build_model(config)
-    chosen = find_checkpoint(folder, checkpoint)
-    load_model_weights(chosen, model)
-    model.to(runtime.device, runtime.product_dtype).eval()
-    return Run(folder, config, tokenizer, model, chosen, runtime)
+    return Run(folder, config, tokenizer, find_checkpoint(folder, checkpoint), runtime)
 
 
 def _recorded_tokenizer(folder: Path) -> str:

@@ -36,7 +36,7 @@ class StageKind(Protocol):
         """Opens the described data on every rank. On each node, the first rank goes before the others."""
 
     def build(self, config: RunConfig, model: Model, data: Any, runtime: Runtime) -> Stage:
-        """Builds the stage, on every rank."""
+        """Builds the stage, on every rank. The weights of the model may follow later, from a file or the first rank."""
 
 
 class ImportedKind(PretrainingKind):

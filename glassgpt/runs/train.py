@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from glassgpt.data.corpora import text_corpus
 from glassgpt.errors import ReportedByFirstRank, UserError
@@ -32,11 +33,12 @@ from glassgpt.runs.init_from import FINETUNE, open_initial_run
 from glassgpt.runs.listener import Listener
 from glassgpt.runs.origin import ORIGIN, Origin
 from glassgpt.runs.publisher import Publisher
-from glassgpt.runs.run import Run, load
+from glassgpt.runs.run import Run, load, open_run
 from glassgpt.runs.session import Interrupted, Session
 from glassgpt.runs.stages import StageKind, find_stage
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks, join_ranks
+from glassgpt.runtime.parallel import copy_weight, weights_later
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.build import build_again
 from glassgpt.training.checkpoint import record_score
@@ -62,7 +64,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Run | None:
-    """Trains a recipe (`char-tiny` by default) on a text and returns the finished run, its best weights loaded.
+    """Trains a recipe (`char-tiny` by default) on a text and returns the finished run with its best weights.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
     `settings` the same as values: {"training.seed": 1}. `max_steps` only sets where to stop: the schedule keeps the
@@ -77,7 +79,8 @@ def train(
 
     Progress is written to stderr; pass `Listener()` for silence, or your own.
 
-    Under torchrun, every rank calls it. The first one decides, prints and writes; on the others it returns None.
+    Under torchrun, every rank calls it. The first one decides, prints and writes; on the others it returns None. After
+    training with FSDP, the returned run is on the CPU and reads its weights only when its model is used.
 
     Raises UserError for invalid input, Interrupted after SIGINT or SIGTERM.
     """
@@ -117,7 +120,11 @@ def train(
 
         decision = Decision.from_json(ranks.on_first(decide))
         device = _carry_out(decision, ranks, listener)
-    return load(decision.folder, device=device) if ranks.first else None
+    if not ranks.first:
+        return None
+    if decision.config["machine"]["parallel"] == "fsdp":  # one device may be too small for the whole model
+        return open_run(decision.folder, device="cpu")
+    return load(decision.folder, device=device)
 
 
 def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
@@ -165,24 +172,50 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
     suites = ranks.on_all(lambda: _open_suites(config.evaluation, tokenizer), first_of_node_first=True)
 
-    init_from = config.run.init_from if decision.checkpoint is None else None  # a resumed run has its own weights
-    model = ranks.on_all(lambda: _build_model(kind, config, runtime, init_from))
-    if init_from is not None:  # other nodes may not have the folder of the initial run
-        for tensor in model.state_dict().values():
-            ranks.broadcast(tensor)
+    # The weights of a resumed run come from its checkpoint, see `_resume_run`.
+    begins, init_from = decision.checkpoint is None, config.run.init_from
+    draws = begins and init_from is None and runtime.parallel != "fsdp"
+    model = ranks.on_all(lambda: _build_model(kind, config, runtime, draws))
     stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
     with _model_memory_advice(runtime):
-        return Session(Path(decision.folder), config, stage, suites, runtime, listener)
+        session = Session(Path(decision.folder), config, stage, suites, runtime, listener)
+        if begins and not draws:
+            _begin_with(lambda: _initial_weights(kind, config, runtime), model, ranks)
+    return session
 
 
-def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, init_from: str | None) -> Model:
-    """The model with random weights; on the first rank with those of the run `init_from`, if there is one."""
-    torch.manual_seed(config.training.seed)
+def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, draws: bool) -> Model:
+    """The model, with random weights if `draws`, else without weights."""
     with _model_memory_advice(runtime):
-        model = kind.build_model(config)
-    if init_from is not None and runtime.ranks.first:
-        model.load_state_dict(open_initial_run(init_from).weights(config.model))
-    return model
+        if draws:
+            return _draw_model(kind, config)
+        with weights_later():
+            return kind.build_model(config)
+
+
+def _draw_model(kind: StageKind, config: RunConfig) -> Model:
+    torch.manual_seed(config.training.seed)
+    return kind.build_model(config)
+
+
+Weights = Callable[[str], Tensor]  # from a name to the whole tensor, on the CPU
+
+
+def _initial_weights(kind: StageKind, config: RunConfig, runtime: Runtime) -> Weights:
+    """Those of the run `run.init_from`, or random ones: the same as one rank would draw for its whole model."""
+    if config.run.init_from is not None:
+        return open_initial_run(config.run.init_from).weights(config.model)
+    with _model_memory_advice(runtime):
+        return _draw_model(kind, config).state_dict().__getitem__
+
+
+def _begin_with(weights: Callable[[], Weights], model: Model, ranks: Ranks) -> None:
+    """Gives the model of every rank its part of the weights that the first rank has, one tensor at a time."""
+    opened: list[Weights] = []
+    ranks.on_first(lambda: opened.append(weights()))
+    for name, target in model.state_dict().items():
+        tensor = opened[0](name) if ranks.first else torch.empty(target.shape, dtype=target.dtype)
+        copy_weight(tensor, target, ranks)
 
 
 def _open_suites(evaluation: EvaluationConfig, tokenizer: Tokenizer) -> dict[str, HellaSwag]:

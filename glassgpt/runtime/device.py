@@ -22,6 +22,7 @@ from glassgpt.runtime.parallel import (
     ModelWithLoss,
     checkpoint_activations,
     compile_blocks,
+    move,
     replicate,
     shard,
 )
@@ -95,7 +96,7 @@ class Runtime:
             param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
             shard(model, self.device, self.ranks, param_dtype)
         else:
-            model.to(self.device)
+            move(model, self.device)
             if self.compile and not in_parts:
                 called = cast(nn.Module, torch.compile(model))
         with_loss = ModelWithLoss(called, loss_function)

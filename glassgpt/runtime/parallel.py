@@ -1,4 +1,4 @@
-"""Runs a model on several devices: DDP, FSDP, activation checkpointing, compilation of blocks.
+"""Runs a model on several devices: DDP, FSDP, weights that come later, activation checkpointing, compiled blocks.
 
 Parameters keep their names, and in files also their shapes. Everything here relies only on `model.blocks`, a list.
 Sharded parameters are DTensors: each rank holds a part of each one.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +35,36 @@ class ModelWithLoss(nn.Module):
 
     def forward(self, batch: Any) -> Any:
         return self._loss_function(self.model, batch)
+
+
+@contextlib.contextmanager
+def weights_later() -> Iterator[None]:
+    """Models built in this context have parameters on the meta device: no memory, and nothing is drawn.
+
+    `move` or `shard` gives them memory, and the weights follow with `copy_weight`. Everything else that a constructor
+    computes, such as a buffer, is as usual; with `torch.device("meta")` it would be lost.
+    """
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:  # on meta: the same parameter in a second module
+            return parameter
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    # Its annotation forgets that the hook may return a parameter to register instead.
+    handle = register_module_parameter_registration_hook(without_memory)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def move(model: nn.Module, device: torch.device) -> None:
+    """Moves the model to the device, in place. Parameters on the meta device get memory there, with any content."""
+    for parameter in model.parameters():
+        if parameter.is_meta:
+            memory = torch.empty_like(parameter, device=device)
+            torch.utils.swap_tensors(parameter, nn.Parameter(memory, parameter.requires_grad))
+    model.to(device)
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -70,7 +101,8 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     """Shards every parameter over the ranks, in place; a block is gathered only while it runs (FSDP, Zhao et al. 2023).
 
     The optimizer must be built afterwards, so that its state is sharded too. With a `param_dtype`, parameters are
-    gathered and matrix products computed in that dtype; gradients are averaged in float32.
+    gathered and matrix products computed in that dtype; gradients are averaged in float32. Parameters on the meta
+    device get memory for this rank's part only.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -82,6 +114,8 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+    # As `to_empty` does, which would clear the buffers too.
+    model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     # A loss may call `features` and then `head`. Parameters outside the blocks stay gathered from `features` until the
     # backward pass, so `head` can use them. If `head` were registered too, each call would repeat their exchange.
     register_fsdp_forward_method(model, "features")

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import contents, glassgpt, last_checkpoint, settings
+from safetensors.torch import load_file
 
 import glassgpt as gg
 from glassgpt.cli import sample as sample_verb
+from glassgpt.runs import train as train_module
 
 
 def test_greedy_writing_is_the_same_every_time(trained: Path) -> None:
@@ -138,6 +140,17 @@ def test_eval_reads_another_text(trained: Path, tmp_path: Path) -> None:
     own = json.loads(glassgpt("eval", trained, "--json").out)
     other = json.loads(glassgpt("eval", trained, "--data", tmp_path / "other.txt", "--json").out)
     assert other["val_loss"] != own["val_loss"]
+
+
+def test_no_weights_are_drawn_where_a_file_has_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when a run is opened nor when it goes on: that took longer than reading the file."""
+    before = torch.get_rng_state()
+    opened = gg.load(run)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = load_file(opened.checkpoint.path / "model.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in opened.model.state_dict().items())
+    monkeypatch.setattr(train_module, "_draw_model", None)
+    assert glassgpt("train", "--run", run, "--resume", "--max-steps", 41).code == 0
 
 
 def test_report_of_one_run_lies_in_its_folder_and_loads_nothing(run: Path) -> None:

@@ -63,7 +63,7 @@ def print_table(rate: float) -> None:
             passes = max(1, case.batch_tokens // config.block_size // n // case.rows_of_pass)
             computing = flops / rate / n
             ddp = all_reduce_bytes(n, 4 * parameters)
-            fsdp = gather_bytes(n, (2 * 2 * passes + 4) * parameters)
+            fsdp = gather_bytes(n, (2 * 2 + 4) * passes * parameters)
             cells = [f"{case.size}, {case.batch_tokens:,}", str(n), str(passes), milliseconds(computing)]
             for sent in (ddp, fsdp):
                 cells.append(f"{sent / 1e9:.2f} GB")

@@ -81,7 +81,10 @@ def find_hardware(name: str) -> Hardware:
 
 
 def local_hardware(runtime: Runtime) -> Hardware:
-    """The device of `runtime` as it is now: memory used by other programs is not counted."""
+    """The device of `runtime` as it is now: memory used by other programs is not counted.
+
+    The ranks of a node share its free memory if they run on its CPU; each one has a GPU of its own.
+    """
     name, kind = describe_device(runtime.device), runtime.device.type
     if kind == "cuda":
         free, _ = torch.cuda.mem_get_info(runtime.device)
@@ -89,7 +92,8 @@ def local_hardware(runtime: Runtime) -> Hardware:
         return Hardware(name, free + own, runtime.peak_flops, kind, runtime.precision, floor=0)
     if kind == "mps":
         return Hardware(name, torch.mps.recommended_max_memory(), None, kind, runtime.precision, floor=0)
-    return Hardware(name, _free_memory() + resident_bytes(), None, kind, runtime.precision)
+    free = _free_memory() // runtime.ranks.local_world_size
+    return Hardware(name, free + resident_bytes(), None, kind, runtime.precision)
 
 
 def resident_bytes() -> int:

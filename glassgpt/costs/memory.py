@@ -7,6 +7,10 @@ saved activations are not derived by hand. Autograd reports them, tensor by tens
 GPT-2 in float32 that is 80·B·T·C bytes per layer, see docs/planning.md; Korthikanti et al. 2022 (section 4.1) count
 34·B·T·C in 16 bits, dropout masks included.
 
+Of several ranks, this is the memory of the one that holds most. With DDP each rank holds everything. With FSDP each
+holds a part of the weights, gradients and optimizer state, as in ZeRO stage 3 (Rajbhandari et al. 2020, section 5), and
+also the parameters that are gathered at that moment and the buffers of their exchange.
+
 Shapes: B rows of a micro-batch, T positions, C = n_embd, V = vocab_size.
 """
 
@@ -22,10 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from glassgpt.costs.flops import count_parameters
 from glassgpt.models import Model, ModelConfig, build_model
 from glassgpt.models.attention import Attention
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.heap import LARGEST_BLOCK
+from glassgpt.runtime.parallel import blocks_of, gathered_in
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
@@ -42,8 +48,25 @@ HEAP_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
+class GatheredBytes:
+    """Bytes that FSDP holds for a while in addition to a rank's own parts: gathered parameters and their gradients.
+
+    Gradients have the dtype of the gathered parameters until the reduce-scatter, which copies them to float32.
+    """
+
+    root: int  # parameters outside the blocks
+    block: int  # the largest block
+    table: int  # gradient of a tied token embedding from one of its two uses
+    exchanged_block: int  # input of a block's reduce-scatter
+    exchanged_root: int  # the same for the parameters outside the blocks
+
+
+@dataclass(frozen=True)
 class StepMemory:
-    """Bytes by part. `activations` and `loss` are per row of a micro-batch, the others for the whole model."""
+    """Bytes by part. `activations` and `loss` are per row of a micro-batch, the others for the whole model.
+
+    With FSDP, `weights`, `gradients` and `optimizer` are a rank's part of them.
+    """
 
     weights: int
     gradients: int
@@ -52,6 +75,8 @@ class StepMemory:
     activations: dict[str, int]  # by part of the model
     loss: int
     table_gradient: int  # a tied token embedding gets a gradient from each of its two uses
+    keeps_gradients: bool = False  # DDP: its buckets hold the gradients at all times
+    gathered: GatheredBytes | None = None  # with FSDP only
     one_block: int = 0  # activations per row of a recomputed block, after the logits are freed
     loss_limit: int | None = None  # for all rows together
     floor: int = 0  # the framework itself
@@ -63,21 +88,48 @@ class StepMemory:
         A step that `accumulates` holds the gradients of earlier micro-batches while it runs the next one.
         """
         held = {"weights": self.weights, "optimizer": self.optimizer, "floor": self.floor}
+        earlier = {"gradients": self.gradients * (accumulates or self.keeps_gradients)}
         activations, loss = micro_batch * sum(self.activations.values()), micro_batch * self.loss
         loss = loss if self.loss_limit is None else min(loss, self.loss_limit)
-        again = micro_batch * self.one_block + self.table_gradient * (self.one_block > 0)  # the head's gradient exists
-        if again > loss:
-            activations, loss = activations + again, 0
+        begin = held | earlier | self._activation_parts(activations, loss)
+        again = micro_batch * self.one_block + self.table_gradient  # the head's gradient exists
+        if self.one_block and again > loss:
+            begin = held | earlier | self._activation_parts(activations + again, 0)
+        moments = [begin, held | {"gradients": self.gradients + self.table_gradient}]
+        if self.keeps_gradients and accumulates:  # in the second step DDP replaces its buckets by others
+            moments.append(held | {"gradients": 2 * self.gradients})
+        if self.gathered:
+            moments = self._moments_sharded(self.gathered, begin, held, earlier, activations, micro_batch)
+        return max(moments, key=lambda parts: sum(parts.values()))
+
+    def _moments_sharded(
+        self,
+        full: GatheredBytes,
+        begin: dict[str, int],
+        held: dict[str, int],
+        earlier: dict[str, int],
+        activations: int,
+        micro_batch: int,
+    ) -> list[dict[str, int]]:
+        """The highest moments with FSDP: the loss, the backward pass of the last and the first block, and the end."""
+        # The root stays gathered after `features` if the loss is chunked. Else it is gathered again after the loss.
+        begin = begin | {"gathered weights": full.root if self.loss_limit else 0}
+        last = held | earlier | self._activation_parts(activations + micro_batch * self.one_block, 0)
+        last["gathered weights"] = full.root + 2 * full.block  # the block before it is gathered at the same time
+        last["exchange"] = full.table + full.block + full.exchanged_block
+        first = held | {"gradients": self.gradients, "gathered weights": full.root + full.block}
+        first["exchange"] = full.table + full.block + full.exchanged_block
+        end = held | {"gradients": self.gradients, "exchange": full.root + full.table + full.exchanged_root}
+        return [begin, last, first, end]
+
+    def _activation_parts(self, activations: int, loss: int) -> dict[str, int]:
         in_small_blocks = activations + min(loss, 3 * LARGEST_BLOCK)
-        begin = held | {
-            "gradients": self.gradients * accumulates,
+        return {
             "low-precision weights": self.low_precision_weights,
             "activations": activations,
             LOSS: loss,
             "unusable pieces": int(HEAP_WASTE * in_small_blocks) if self.on_heap else 0,
         }
-        end = held | {"gradients": self.gradients + self.table_gradient}
-        return max(begin, end, key=lambda parts: sum(parts.values()))
 
     def peak(self, micro_batch: int, *, accumulates: bool) -> int:
         """Total bytes at the peak."""
@@ -97,9 +149,12 @@ def estimate_step_memory(
     device_type: str = "cpu",
     activation_checkpointing: bool = False,
     loss_chunk: int | None = None,
+    parallel: str = "none",
+    ranks: int = 1,
 ) -> StepMemory:
-    """The memory of a training step of this model, without the floor. `precision` is that of a `Runtime`.
+    """The memory of a training step of this model, without the floor. `precision` and `parallel` as in a `Runtime`.
 
+    Of several `ranks`, it is that of each one, see the head of this module.
     With `activation_checkpointing`, memory holds each block's input and one block's activations at a time.
     With a `loss_chunk` (see `training.loss_chunk`), memory holds the logits of only that many tokens at a time.
     """
@@ -109,7 +164,8 @@ def estimate_step_memory(
             _fuse_dropout(model)
         one, two = (_saved_for_backward(model, rows, precision) for rows in (1, 2))
         per_row = {part: two[part] - one[part] for part in two}
-        weights = sum(parameter.nbytes for parameter in model.parameters())
+        shards = ranks if parallel == "fsdp" else 1
+        weights = sum(_part_of_rank(parameter, shards) for parameter in model.parameters())
         one_block = 0
         activations = {part: count for part, count in per_row.items() if part != LOSS and count}
         if activation_checkpointing:
@@ -118,14 +174,18 @@ def estimate_step_memory(
         if loss_chunk:
             activations["head input"] = 8 * config.block_size * config.n_embd  # its gradient too
         logits = config.block_size * config.vocab_size
+        gathered_dtype = gathered_in(precision, device_type) if parallel == "fsdp" else None
         return StepMemory(
             weights=weights,
             gradients=weights,
-            optimizer=_optimizer_bytes(model, optimizer),
-            low_precision_weights=sum(one.values()) - sum(per_row.values()),
+            optimizer=_optimizer_bytes(model, optimizer, shards),
+            # Weights that are gathered in 16 bits need no copies.
+            low_precision_weights=0 if gathered_dtype else sum(one.values()) - sum(per_row.values()),
             activations=activations,
             loss=per_row[LOSS] + LOSS_BYTES * logits,
             table_gradient=_tied_bytes(model),
+            keeps_gradients=parallel == "ddp",
+            gathered=_gathered_bytes(model, gathered_dtype or torch.float32) if parallel == "fsdp" else None,
             one_block=one_block,
             loss_limit=12 * loss_chunk * embedding_rows(config) if loss_chunk else None,
         )
@@ -181,6 +241,21 @@ def _tied_bytes(model: Model) -> int:
     return int(table.weight.nbytes) if isinstance(table, nn.Embedding) and is_tied(model) else 0
 
 
+def _gathered_bytes(model: Model, dtype: torch.dtype) -> GatheredBytes:
+    """What FSDP holds when it gathers parameters in `dtype` and reduces gradients in float32, see `parallel.shard`."""
+    by_block = [sum(p.numel() for p in block.parameters()) for block in blocks_of(model)]
+    block, root = max(by_block, default=0), count_parameters(model) - sum(by_block)
+    table = _tied_bytes(model) // torch.float32.itemsize * dtype.itemsize
+    return GatheredBytes(root * dtype.itemsize, block * dtype.itemsize, table, block * 4, root * 4)
+
+
+def _part_of_rank(tensor: Tensor, shards: int) -> int:
+    """Bytes of the largest part of a tensor that FSDP has split by its first dimension. A number is not split."""
+    if tensor.dim() == 0:
+        return int(tensor.nbytes)
+    return -(-tensor.size(0) // shards) * (int(tensor.nbytes) // tensor.size(0))
+
+
 def _fuse_dropout(model: nn.Module) -> None:
     """Turns off attention dropout: a GPU's fused kernel drops out without a (T, T) pattern, a CPU's cannot."""
     for module in model.modules():
@@ -188,14 +263,14 @@ def _fuse_dropout(model: nn.Module) -> None:
             module.dropout = 0.0
 
 
-def _optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> int:
-    """Bytes of optimizer state after a step, read from a real optimizer."""
+def _optimizer_bytes(model: nn.Module, config: OptimizerConfig, shards: int) -> int:
+    """Bytes of optimizer state after a step, read from a real optimizer; of several shards, those of the largest."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = build_optimizer(model, config)
     optimizer.step()
     states = [value for state in optimizer.state.values() for value in state.values()]
-    return sum(value.nbytes for value in states if isinstance(value, Tensor))
+    return sum(_part_of_rank(value, shards) for value in states if isinstance(value, Tensor))
 
 
 def _saved_for_backward(model: Model, rows: int, precision: str) -> Counter[str]:

@@ -15,12 +15,15 @@ from glassgpt.runs.config import RunConfig
 from glassgpt.runtime.device import Runtime
 
 
-def estimate_memory(config: RunConfig, hardware: Hardware, *, precision: str) -> StepMemory:
-    """Estimates the memory of a training step on a device, including the framework."""
+def estimate_memory(
+    config: RunConfig, hardware: Hardware, *, precision: str, parallel: str = "none", ranks: int = 1
+) -> StepMemory:
+    """Estimates the memory of a training step on a device, or on each of several `ranks`, including the framework."""
     memory = estimate_step_memory(
         config.architecture, config.model, config.optimizer,
         precision=precision, device_type=hardware.kind,
         activation_checkpointing=config.machine.activation_checkpointing, loss_chunk=config.training.loss_chunk,
+        parallel=parallel, ranks=ranks,
     )  # fmt: skip
     floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
@@ -31,13 +34,19 @@ def with_micro_batch(config: RunConfig, runtime: Runtime, note: Callable[[str], 
     if config.training.micro_batch != "auto":
         return config
     here, rows = local_hardware(runtime), config.batch_rows // runtime.ranks.world_size
-    memory = estimate_memory(config, here, precision=runtime.precision)
+    memory = _estimate_here(config, here, runtime)
     micro_batch = largest_micro_batch(memory, rows, here.usable)
     if micro_batch is None:
-        raise UserError(_too_large(memory, here, rows))
+        raise UserError(_too_large(memory, here, rows, runtime))
     need = memory.peak(micro_batch, accumulates=micro_batch < rows)
     note(f"training.micro_batch = {micro_batch}: by the estimate {need / GIB:.1f} of {here.usable / GIB:.1f} GiB")
     return dataclasses.replace(config, training=dataclasses.replace(config.training, micro_batch=micro_batch))
+
+
+def _estimate_here(config: RunConfig, here: Hardware, runtime: Runtime) -> StepMemory:
+    return estimate_memory(
+        config, here, precision=runtime.precision, parallel=runtime.parallel, ranks=runtime.ranks.world_size
+    )
 
 
 @contextmanager
@@ -55,11 +64,11 @@ def out_of_memory_advice(config: RunConfig, runtime: Runtime) -> Iterator[None]:
 def _advice(config: RunConfig, runtime: Runtime) -> str:
     rows = config.batch_rows // runtime.ranks.world_size
     tried, here = config.rows_of_pass(rows), local_hardware(runtime)
-    memory = estimate_memory(config, here, precision=runtime.precision)
+    memory = _estimate_here(config, here, runtime)
     memory = memory.with_floor(min(memory.floor, CPU_FLOOR), on_heap=memory.on_heap)  # not what the failed step holds
     fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
     if fitting is None:
-        return _too_large(memory, here, rows)
+        return _too_large(memory, here, rows, runtime)
     need, failed = (memory.peak(n, accumulates=n < rows) / GIB for n in (fitting, tried))
     return (
         f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; start again with"
@@ -67,10 +76,12 @@ def _advice(config: RunConfig, runtime: Runtime) -> str:
     )
 
 
-def _too_large(memory: StepMemory, here: Hardware, rows: int) -> str:
+def _too_large(memory: StepMemory, here: Hardware, rows: int, runtime: Runtime) -> str:
     need = memory.peak(1, accumulates=rows > 1)
+    way = {"none": "", "ddp": "--parallel fsdp, ", "fsdp": "more ranks, "}[runtime.parallel]
+    each = f" on each of {runtime.ranks.world_size} ranks" if runtime.ranks.several else ""
     return (
-        f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB, but only"
-        f" {here.usable / GIB:.1f} GiB are usable; try --set machine.activation_checkpointing=true, or lower"
+        f"this model does not fit on {here.name}: one row needs about {need / GIB:.1f} GiB{each}, but only"
+        f" {here.usable / GIB:.1f} GiB are usable; try {way}--set machine.activation_checkpointing=true, or lower"
         " model.n_layer, model.n_embd or model.block_size"
     )

@@ -22,6 +22,7 @@ from glassgpt.runtime.parallel import (
     ModelWithLoss,
     checkpoint_activations,
     compile_blocks,
+    gathered_in,
     move,
     replicate,
     shard,
@@ -93,8 +94,7 @@ class Runtime:
         if self.compile and (in_parts or self.parallel == "fsdp"):
             compile_blocks(model)
         if self.parallel == "fsdp":  # it moves only its own shards: the full model may not fit
-            param_dtype = torch.bfloat16 if self.device.type == "cuda" and self.precision == "bfloat16" else None
-            shard(model, self.device, self.ranks, param_dtype)
+            shard(model, self.device, self.ranks, gathered_in(self.precision, self.device.type))
         else:
             move(model, self.device)
             if self.compile and not in_parts:

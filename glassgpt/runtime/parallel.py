@@ -121,6 +121,11 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     register_fsdp_forward_method(model, "features")
 
 
+def gathered_in(precision: str, device_type: str) -> torch.dtype | None:
+    """The dtype in which FSDP gathers parameters; None: in their own, float32."""
+    return torch.bfloat16 if device_type == "cuda" and precision == "bfloat16" else None
+
+
 def blocks_of(model: nn.Module) -> Iterable[nn.Module]:
     """The blocks of a model; empty for a model without blocks, such as the bigram table."""
     blocks: Iterable[nn.Module] = getattr(model, "blocks", ())
@@ -128,13 +133,22 @@ def blocks_of(model: nn.Module) -> Iterable[nn.Module]:
 
 
 def gradient_exchange(parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """Context for a forward and backward pass: exchange gradients at its end if `wanted`, else accumulate locally."""
-    if isinstance(parallel, DistributedDataParallel):
-        return contextlib.nullcontext() if wanted else parallel.no_sync()
-    set_exchange = getattr(getattr(parallel, "model", None), "set_requires_gradient_sync", None)  # a method of FSDP
-    if set_exchange is not None:
-        set_exchange(wanted)
+    """Context for a forward and backward pass: under DDP, exchange gradients at its end only if `wanted`.
+
+    FSDP exchanges them in every pass, whatever is `wanted`: else each rank would hold the gradient of the whole model
+    until the last pass, which is what sharding avoids.
+    """
+    if isinstance(parallel, DistributedDataParallel) and not wanted:
+        return parallel.no_sync()
     return contextlib.nullcontext()
+
+
+def keeps_gradients(parallel: nn.Module) -> bool:
+    """Whether the wrapper owns the memory of the gradients, as DDP does with its buckets.
+
+    If a step of several passes freed those gradients, passes without an exchange would allocate them a second time.
+    """
+    return isinstance(parallel, DistributedDataParallel)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

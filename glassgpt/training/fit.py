@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.runtime.device import Runtime
-from glassgpt.runtime.parallel import full_tensor, gradient_exchange
+from glassgpt.runtime.parallel import full_tensor, gradient_exchange, keeps_gradients
 from glassgpt.training.losses import Loss, MicroBatch
 
 MAX_SKIPPED = 5  # consecutive steps with a non-finite loss or gradient before training stops
@@ -133,10 +133,10 @@ def train_step(
     The gradient is that of (sum of all losses) / (weight of the global batch), however the batch is split into ranks
     and micro-batches. The weight is known only at the end, after a sum over the ranks. Until then, losses are divided
     by `expected_weight`, a positive constant that is the same on all ranks. It keeps float16 gradients in range and has
-    no other effect. Ranks exchange gradients once, and all sums once; the host waits for the device once. With a `seed`
-    of None, torch's random numbers are left alone: for a model without dropout.
+    no other effect. Ranks exchange all sums once, and gradients as `gradient_exchange` says. The host waits for the
+    device once. With a `seed` of None, torch's random numbers are left alone: for a model without dropout.
     """
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=len(micro_batches) == 1 or not keeps_gradients(parallel))
     losses: list[Loss] = []
     for micro_step, batch in enumerate(micro_batches):
         if seed is not None:

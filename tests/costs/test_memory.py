@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from live_bytes import LiveBytes
 
 from glassgpt.costs.hardware import KNOWN, find_hardware, resident_bytes
 from glassgpt.costs.memory import (
     LOSS,
+    GatheredBytes,
     StepMemory,
     count_parameters_by_part,
     estimate_step_memory,
@@ -87,33 +85,6 @@ def test_a_gpu_drops_out_without_the_pattern() -> None:
     assert on_cpu - on_gpu >= pattern
 
 
-class LiveBytes(TorchDispatchMode):
-    """Follows every storage from its first tensor to its last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self._known:
-                self._add(tensor.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live -= size
-
-
 @pytest.mark.parametrize("architecture", ["gpt2", "decoder", "multihead"])
 @pytest.mark.parametrize("passes", [1, 2])
 def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> None:
@@ -167,6 +138,50 @@ def test_the_peak_is_at_the_beginning_or_at_the_end_of_the_backward_pass() -> No
     assert memory.peak(4, accumulates=False) == 100 + 10 + 20 + 4 * (3 + 2)
     assert memory.peak(4, accumulates=True) == 100 + 10 + 20 + 10 + 4 * (3 + 2)
     assert memory.at_peak(4, accumulates=True)[LOSS] == 8
+
+
+def test_weights_gradients_and_optimizer_are_divided_by_the_ranks() -> None:
+    """With mixed precision and Adam, ZeRO-3 has 16 bytes a parameter divided by the ranks (Rajbhandari 2020, fig. 1).
+
+    Here too: 4 for the weights, 4 for the gradients and 8 for the moments, and nothing else in 16 bits but what is
+    gathered.
+    """
+    whole, config = estimate(), replace(CONFIG, n_embd=64, vocab_size=1024)
+    for ranks in (2, 8, 64):
+        part = estimate(config, precision="bfloat16", device_type="cuda", parallel="fsdp", ranks=ranks)
+        all_ = estimate(config, precision="bfloat16", device_type="cuda")
+        n_parameters = all_.weights / 4
+        assert part.weights + part.gradients + part.optimizer == pytest.approx(16 * n_parameters / ranks, rel=0.01)
+        assert part.gathered is not None and part.low_precision_weights == 0
+        assert part.activations == all_.activations
+    copied = estimate(parallel="ddp", ranks=64)
+    assert (copied.weights, copied.gradients, copied.optimizer) == (whole.weights, whole.gradients, whole.optimizer)
+
+
+def test_a_tensor_that_ranks_cannot_divide_evenly_counts_by_its_largest_part() -> None:
+    """A vocabulary of 5 rows on 4 ranks: the first has 2."""
+    tiny = GPT2Config(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4)
+    two, one = (estimate(replace(tiny, vocab_size=n), parallel="fsdp", ranks=4).weights for n in (5, 4))
+    assert two - one == 4 * tiny.n_embd
+
+
+def test_the_peak_with_fsdp_by_hand() -> None:
+    """Parts at the four moments; the largest one counts."""
+    gathered = GatheredBytes(root=100, block=1000, table=10, exchanged_block=2000, exchanged_root=200)
+    memory = StepMemory(
+        weights=1, gradients=1, optimizer=2, low_precision_weights=0, activations={"MLP": 30}, loss=20,
+        table_gradient=7, gathered=gathered,
+    )  # fmt: skip
+    assert memory.peak(1, accumulates=False) == 3 + 30 + (100 + 2 * 1000) + (10 + 1000 + 2000)
+    assert memory.peak(1, accumulates=True) - memory.peak(1, accumulates=False) == 1
+    assert memory.peak(1000, accumulates=False) == 3 + 1000 * (30 + 20)
+    chunked = replace(memory, loss_limit=10_000)
+    assert chunked.peak(1000, accumulates=False) == 3 + 1000 * 30 + 10_000 + 100
+    few = replace(memory, activations={}, loss=0, gradients=2000)
+    assert few.peak(1, accumulates=False) == 3 + 2000 + (100 + 1000) + (10 + 1000 + 2000)
+    large_root = replace(gathered, root=5000, exchanged_root=10_000)
+    end = replace(memory, gradients=9000, gathered=large_root)
+    assert end.peak(1, accumulates=False) == 3 + 9000 + (5000 + 10 + 10_000)
 
 
 def test_the_largest_micro_batch_fits_and_divides() -> None:

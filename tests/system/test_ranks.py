@@ -208,6 +208,84 @@ def test_uneven_masks_change_nothing(start: type[Job], tmp_path: Path) -> None:
     assert expected["none False 0"][-1] < expected["none False 0"][0] - 0.01
 
 
+# The most memory that a rank holds in a step, measured and estimated; and what it holds between two micro-batches.
+MEASURED = """
+import json, sys, torch
+from functools import partial
+from glassgpt.costs.flops import count_parameters
+from glassgpt.costs.memory import estimate_step_memory
+from glassgpt.costs.speed import random_batches
+from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.runtime import device
+from glassgpt.runtime.distributed import join_ranks
+from glassgpt.training.fit import train_step
+from glassgpt.training.losses import next_token_loss
+from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
+sys.path.append(sys.argv[1])
+from live_bytes import LiveBytes
+
+ranks, rows, config = join_ranks(), 4, GPT2Config(vocab_size=300, block_size=32, n_layer=3, n_head=4, n_embd=64)
+gathered_in, report = device.gathered_in, []
+
+
+def measure(parallel, passes, kind="cpu", chunk=None, recompute=False):
+    precision = "float32" if kind == "cpu" else "bfloat16"
+    device.gathered_in = lambda precision, device_type: gathered_in(precision, kind)  # as on a GPU, but on the CPU
+    runtime = device.build_runtime(
+        "cpu", precision, ranks=ranks, parallel=parallel, activation_checkpointing=recompute
+    )
+    between = []
+
+    def loss(model, batch):
+        gradients = [p.grad for p in model.parameters() if parallel == "fsdp" and p.grad is not None]
+        between.append((live.live, sum(gradient.to_local().numel() for gradient in gradients)))
+        return next_token_loss(model, batch, chunk=chunk)
+
+    with LiveBytes() as live:
+        model = GPT2(config)
+        wrapped = runtime.wrap(model, loss, in_parts=chunk is not None)
+        optimizer = build_optimizer(model, OptimizerConfig())
+        for step in range(3):
+            between.clear()
+            live.peak = 0
+            batches = random_batches(passes, rows, config, runtime.device)
+            train_step(wrapped, optimizer, runtime.build_scaler(), batches, runtime, grad_clip=1.0, seed=0, step=step,
+                       expected_weight=rows * passes * config.block_size)
+    memory = estimate_step_memory(
+        "gpt2", config, OptimizerConfig(), precision=precision, device_type=kind, activation_checkpointing=recompute,
+        loss_chunk=chunk, parallel=parallel, ranks=ranks.world_size,
+    )
+    report.append({"case": [parallel, passes, kind], "measured": live.peak, "between": between,
+                   "estimate": memory.peak(rows, accumulates=passes > 1)})
+
+
+with ranks.together():
+    ranks.connect(torch.device("cpu"), compiling=False)
+    measure("ddp", 3)
+    measure("fsdp", 1)
+    measure("fsdp", 3)
+    measure("fsdp", 2, chunk=20, recompute=True)
+    measure("fsdp", 2, "cuda")
+    if ranks.first:
+        print(json.dumps([count_parameters(GPT2(config)), report]))
+"""
+
+
+def test_a_rank_holds_what_is_estimated(start: type[Job], tmp_path: Path) -> None:
+    """Of an FSDP rank that is a part of each gradient, also between two micro-batches, and never the whole."""
+    program = tmp_path / "measured.py"
+    program.write_text(MEASURED)
+    code, out, err = start(Path(__file__).parents[1] / "costs", program=[program]).end()
+    assert code == 0, err
+    n_parameters, report = json.loads(out)
+    for case in report:
+        assert case["estimate"] == pytest.approx(case["measured"], rel=0.1), case["case"]
+    (three,) = [case for case in report if case["case"] == ["fsdp", 3, "cpu"]]
+    held, gradients = zip(*three["between"], strict=True)
+    assert gradients == (0, n_parameters / 2, n_parameters / 2)
+    assert max(held) - held[0] < 0.8 * 4 * n_parameters
+
+
 def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
     start: type[Job], text_file: Path, tmp_path: Path, alone: Path
 ) -> None:

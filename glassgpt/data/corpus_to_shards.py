@@ -23,7 +23,6 @@ from glassgpt.data.dataset import (
     open_dataset,
     tokenizer_sha256,
 )
-from glassgpt.data.dataset_cache import SLICEABLE
 from glassgpt.data.encoders import Ids, encode_batches, end_of_text
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
 from glassgpt.data.sharding_state import Shard, ShardingConfig, ShardingState, begin, put_tokenizer
@@ -83,7 +82,7 @@ def _write_shards(
     on_progress: Callable[[ShardingProgress], None],
 ) -> ShardingState:
     """Writes the missing shards, and records each finished one in `preparation.json`."""
-    batches = source.batches(state.position, in_pieces=tokenizer.name in SLICEABLE)
+    batches = source.batches(state.position, cut=tokenizer.safe_cut)
     dtype = dtype_for(tokenizer.vocab_size)
     counter = _Counter(tokenizer)
     meter = _Meter(state.tokens, on_progress)

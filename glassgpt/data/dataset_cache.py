@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from glassgpt.tokenizers.build import NAMES
 from glassgpt.tokenizers.patterns import safe_slices
 
 _PIECE = 1 << 20  # characters tokenised at once: bounds the memory in addition to the text itself
-# Tokenizers for which the ids of a text equal the joined ids of its slices. SentencePiece merges across spaces.
-SLICEABLE = {"char", "bpe", "gpt2", "cl100k_base", "o200k_base"}
 
 
 @dataclass(frozen=True)
@@ -114,14 +111,6 @@ def split_text(text: str, val_fraction: float) -> tuple[str, str]:
     return text[:n_train], text[n_train:]
 
 
-def iter_pieces(text: str, tokenizer_name: str, size: int = _PIECE) -> Iterator[str]:
-    """Slices of `text`, of about `size` characters, whose concatenated ids are the ids of the full text.
-
-    SentencePiece merges across spaces, so it gets the full text at once.
-    """
-    return safe_slices(text, size) if tokenizer_name in SLICEABLE else iter([text])
-
-
 def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
     """The cache key of the ids that these inputs give. It needs no trained tokenizer."""
     inputs = [VERSION, text_sha256, val_fraction, _tokenizer_identity(tokenizer)]
@@ -160,7 +149,7 @@ def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Sp
     shard = f"{name}.shard"
     n_bytes = 0
     with shard_writer(folder / shard, dtype_for(tokenizer.vocab_size)) as writer:
-        for piece in iter_pieces(text, tokenizer.name):
+        for piece in safe_slices(text, _PIECE, tokenizer.safe_cut):
             writer.append(tokenizer.encode_to_numpy(piece))
             n_bytes += len(piece.encode())
         n_tokens = writer.header().count

@@ -13,6 +13,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -47,17 +48,18 @@ def kind_of(path: Path) -> str:
     return KINDS.get(plain_name(path).suffix.lower(), TEXT)
 
 
-def read_documents(path: Path, column: str, start: int = 0, *, in_pieces: bool = True) -> Iterator[Piece]:
+def read_documents(path: Path, column: str, start: int = 0, *, cut: re.Pattern[str] | None = None) -> Iterator[Piece]:
     """The pieces of a file from number `start` on, empty and null ones included, so that numbers are stable.
 
-    `column` is the field with the text; text files ignore it. A text file is split into pieces whose joined ids are
-    the ids of the full text, unless `in_pieces` is false. Raises UserError, naming file and place, for invalid text.
+    `column` is the field with the text; text files ignore it. A text file is split into pieces where `cut`, the
+    `safe_cut` of a tokenizer, matches, so that their joined ids are those of the full text. Without `cut` it is one
+    piece. Raises UserError, naming file and place, for invalid text.
     """
     kind = kind_of(path)
     if kind == "parquet":
         return _read_parquet(path, column, start)
     if kind == TEXT:
-        return islice(_read_text(path, in_pieces), start, None)
+        return islice(_read_text(path, cut), start, None)
     return islice(_read_records(path, column, _json_lines if kind == "JSON lines" else _csv_records), start, None)
 
 
@@ -163,11 +165,10 @@ def _no_column(where: object, column: str, known: Sequence[object]) -> UserError
     return UserError(f"{where} has no column '{column}': name the column with the text with --column; it has {names}")
 
 
-def _read_text(path: Path, in_pieces: bool) -> Iterator[Piece]:
+def _read_text(path: Path, cut: re.Pattern[str] | None) -> Iterator[Piece]:
     with open_stream(path) as (stream, raw):
         texts = _decode(stream, path)
-        pieces = safe_stream(texts, PIECE) if in_pieces else iter(["".join(texts)])
-        for number, text in enumerate(pieces):
+        for number, text in enumerate(safe_stream(texts, PIECE, cut)):
             yield Piece(text, number == 0, str(path), raw.tell())
 
 

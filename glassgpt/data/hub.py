@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class HubDataset:
 
             return replace(self, revision=HfApi().dataset_info(self.id, timeout=20).sha)
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
+    def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters. Documents are not split."""
         with _errors_as_user_errors(self.id):
             stream = self._stream()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.dataset import STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
+from glassgpt.data.dataset import MANIFEST_NAME, STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
+from glassgpt.data.documents import TEXT, kind_of
 from glassgpt.data.encoders import end_of_text
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
@@ -16,11 +18,13 @@ from glassgpt.files import write_text
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.patterns import safe_cut, split_pattern
 from glassgpt.tokenizers.threads import available_cores
 
 SHARD_TOKENS = 100_000_000  # tokens per shard
 TRAIN_TOKENIZER_ON = 100_000_000  # characters of the corpus
-_FORMAT, _VERSION = "glassgpt-preparation", 1
+_FORMAT = "glassgpt-preparation"
+_VERSION = 2  # version 1 cut long texts at other places, so its positions in a text mean other pieces
 _NAMES = {  # names of the settings in error messages
     "source": "the documents (files, sizes, times)",
     "tokenizer": "the tokenizer",
@@ -66,6 +70,7 @@ class ShardingState:
     shards: tuple[Shard, ...] = ()
     position: Position = None  # of the batch that contains the first id of the next shard
     offset: int = 0  # index of that id in the batch
+    version: int = _VERSION  # of the format
 
     @property
     def tokens(self) -> int:
@@ -74,7 +79,7 @@ class ShardingState:
 
     def save(self, folder: Path) -> None:
         """Writes `preparation.json` to `folder`, atomically."""
-        fields = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        fields = {"format": _FORMAT, **asdict(self)}
         write_text(folder / STATE_NAME, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -83,7 +88,7 @@ def load_sharding_state(folder: Path) -> ShardingState:
     path = folder / STATE_NAME
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields.pop("format") != _FORMAT or fields.pop("version") != _VERSION:
+        if fields.pop("format") != _FORMAT or fields["version"] not in (1, _VERSION):
             raise ValueError("it has another format or version")
         return ShardingState(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
     except OSError as error:
@@ -109,6 +114,11 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Shardin
         "shard_tokens": config.shard_tokens,
     }
     if state is not None and state.settings == settings:
+        if state.version == 1 and not (folder / MANIFEST_NAME).is_file() and _has_text(state.settings["source"]):
+            raise UserError(
+                f"{folder} was begun by an earlier version of glassgpt, which cut long texts at other places: "
+                "choose another --out, or delete the folder to start again; nothing was changed"
+            )
         return state, source
     if state is not None and state.shards:
         different = " and ".join(text for name, text in _NAMES.items() if state.settings.get(name) != settings[name])
@@ -120,6 +130,11 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Shardin
     state = ShardingState(settings)
     state.save(folder)
     return state, source
+
+
+def _has_text(source: dict[str, Any]) -> bool:
+    """Whether the settings of a source name a text that is read in pieces."""
+    return "text_sha256" in source or any(kind_of(Path(name)) == TEXT for name, *_ in source.get("files", ()))
 
 
 def put_tokenizer(folder: Path, source: Source, config: ShardingConfig, note: Callable[[str], None]) -> Tokenizer:
@@ -151,13 +166,14 @@ def _special_tokens(config: ShardingConfig) -> tuple[str, ...]:
 
 
 def _train(source: Source, config: ShardingConfig) -> Tokenizer:
-    texts = _first_texts(source, config.train_tokenizer_on)
     chosen = config.tokenizer
+    cut = safe_cut(split_pattern(chosen.pattern))
+    texts = _first_texts(source, cut, config.train_tokenizer_on)
     return BPETokenizer.train(texts, chosen.vocab_size, _special_tokens(config), chosen.pattern, config.workers)
 
 
-def _first_texts(source: Source, characters: int) -> Iterator[str]:
-    for batch in source.batches():
+def _first_texts(source: Source, cut: re.Pattern[str] | None, characters: int) -> Iterator[str]:
+    for batch in source.batches(cut=cut):
         for piece in batch.pieces:
             yield piece.text[:characters]
             characters -= len(piece.text)

@@ -46,8 +46,11 @@ class Source(Protocol):
     def settings(self) -> dict[str, Any]:
         """JSON-ready settings that determine the documents and their order: equal settings, equal documents."""
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
-        """The documents from `start`, the position of an earlier batch; by default from the beginning."""
+    def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
+        """The documents from `start`, the position of an earlier batch; by default from the beginning.
+
+        A long text is split into pieces where `cut`, the `safe_cut` of the tokenizer, matches; None: not split.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class LocalFiles:
         only_text = all(kind_of(path) == TEXT for path in self.files)
         return {"files": files, **({} if only_text else {"column": self.column})}
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
+    def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters."""
         sizes = [path.stat().st_size for path in self.files]
         total = max(sum(sizes), 1)
@@ -77,7 +80,7 @@ class LocalFiles:
         before = sum(sizes[:first_file])
         for number, path in enumerate(self.files[first_file:], first_file):
             begin = first_piece if number == first_file else 0
-            for index, piece in enumerate(read_documents(path, self.column, begin, in_pieces=in_pieces), begin):
+            for index, piece in enumerate(read_documents(path, self.column, begin, cut=cut), begin):
                 position = position or [number, index]
                 pieces.append(piece)
                 size += len(piece.text)
@@ -105,9 +108,9 @@ class OneText:
     def settings(self) -> dict[str, Any]:
         return {"text_sha256": hashlib.sha256(self.corpus.text.encode()).hexdigest()}
 
-    def batches(self, start: Position = None, *, in_pieces: bool = True) -> Iterator[DocumentBatch]:
+    def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         text = self.corpus.text
-        pieces = list(safe_slices(text, BATCH)) if in_pieces else [text]
+        pieces = list(safe_slices(text, BATCH, cut))
         for number, piece in enumerate(pieces[start or 0 :], start or 0):
             yield DocumentBatch(number, [Piece(piece, number == 0, self.name, 0)], (number + 1) / len(pieces))
 

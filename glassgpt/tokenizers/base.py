@@ -32,6 +32,10 @@ class Tokenizer(Protocol):
     special_tokens: dict[str, int]
 
     @property
+    def safe_cut(self) -> re.Pattern[str] | None:
+        """Matches, with length 0, where a text can be cut without changing its ids. None: nowhere."""
+
+    @property
     def vocab_size(self) -> int:
         """One more than the largest id, special tokens included: the rows an embedding table needs."""
 

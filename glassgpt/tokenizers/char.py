@@ -19,6 +19,7 @@ from glassgpt.tokenizers.base import (
     split_special,
     surrogate_error,
 )
+from glassgpt.tokenizers.patterns import ANYWHERE
 
 CHUNK = 1 << 20  # characters processed at once: 4 MB as code points, for a text of any length
 UNICODE = 0x110000  # one more than the largest code point
@@ -32,6 +33,7 @@ class CharTokenizer:
     """
 
     name = "char"
+    safe_cut = ANYWHERE
 
     def __init__(self, alphabet: Iterable[str], special_tokens: Iterable[str] = ()) -> None:
         self.alphabet = list(alphabet)

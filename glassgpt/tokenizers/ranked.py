@@ -9,7 +9,7 @@ import numpy as np
 import tiktoken
 
 from glassgpt.tokenizers.base import AllowedSpecial, allowed_names, id_error, plain_ids, split_special, to_utf8
-from glassgpt.tokenizers.patterns import safe_slices, safe_stream, split_long_blanks
+from glassgpt.tokenizers.patterns import safe_cut, safe_slices, safe_stream, split_long_blanks
 from glassgpt.tokenizers.threads import available_cores
 
 STREAM_SLICE = 1 << 14  # characters that `encode_iterable` encodes at a time
@@ -29,6 +29,7 @@ class RankedTokenizer:
     ) -> None:
         self.name = name
         self.special_tokens = dict(special_tokens)
+        self.safe_cut = safe_cut(encoding._pat_str)
         self._encoding = encoding
         self._tokens = tokens
         self._special_ids = frozenset(self.special_tokens.values())
@@ -52,9 +53,12 @@ class RankedTokenizer:
         return ids
 
     def encode_iterable(self, texts: Iterable[str], *, allowed_special: AllowedSpecial = frozenset()) -> Iterator[int]:
-        """The ids of the joined `texts` (for example the lines of a file), in constant memory."""
+        """The ids of the joined `texts` (for example the lines of a file), in constant memory.
+
+        Only a single word is held whole, however long it is, and so is a text with an unknown split pattern.
+        """
         names = allowed_names(self.special_tokens, allowed_special)
-        for part in safe_stream(texts, STREAM_SLICE, names):
+        for part in safe_stream(texts, STREAM_SLICE, self.safe_cut, names):
             yield from self.encode(part, allowed_special=set(names))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
@@ -63,7 +67,7 @@ class RankedTokenizer:
         if len(text) <= CORPUS_SLICE:
             return self._encode_slice(text)
         with ThreadPoolExecutor(available_cores()) as pool:
-            return np.concatenate(list(pool.map(self._encode_slice, safe_slices(text, CORPUS_SLICE))))
+            return np.concatenate(list(pool.map(self._encode_slice, safe_slices(text, CORPUS_SLICE, self.safe_cut))))
 
     def _encode_ordinary(self, text: str) -> list[int]:
         parts = [self._encoding.encode_ordinary(part) for part in split_long_blanks(text)]

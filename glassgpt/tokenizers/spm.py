@@ -31,6 +31,7 @@ class SentencePieceTokenizer:
     """
 
     name = "sentencepiece"
+    safe_cut = None  # it merges across spaces, and treats the start of a text in its own way
 
     def __init__(self, model: bytes) -> None:
         """`model` is the contents of a .model file. Raises ValueError if it is not a SentencePiece model."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ from pathlib import Path
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import word_counter
 from glassgpt.tokenizers.base import split_special, to_utf8
-from glassgpt.tokenizers.patterns import safe_slices, split_pattern
+from glassgpt.tokenizers.patterns import safe_cut, safe_slices, split_pattern
 from glassgpt.tokenizers.threads import available_cores, map_in_threads
 from glassgpt.tokenizers.word_counter import count_slices
 
@@ -40,7 +41,7 @@ def count_words(
     if processes is not None and processes < 1:
         raise UserError(f"processes is {processes}, but must be 1 or more")
     expression = split_pattern(pattern)
-    slices = iter_slices([text] if isinstance(text, str) else text, list(special_tokens))
+    slices = iter_slices([text] if isinstance(text, str) else text, safe_cut(expression), list(special_tokens))
     first = list(take(slices, SMALL))
     slices = itertools.chain(first, slices)
     small = sum(map(len, first)) < SMALL
@@ -54,7 +55,7 @@ def count_words(
     return counts
 
 
-def iter_slices(texts: Iterable[str], special_tokens: list[str]) -> Iterator[str]:
+def iter_slices(texts: Iterable[str], cut: re.Pattern[str] | None, special_tokens: list[str]) -> Iterator[str]:
     """The texts without special tokens, in slices that can be split into words independently."""
     for text in texts:
         if not isinstance(text, str):
@@ -62,7 +63,7 @@ def iter_slices(texts: Iterable[str], special_tokens: list[str]) -> Iterator[str
         to_utf8(text)
         for piece, special in split_special(text, special_tokens, "all"):
             if not special:
-                yield from safe_slices(piece, SLICE)
+                yield from safe_slices(piece, SLICE, cut)
 
 
 def take(slices: Iterator[str], size: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -249,6 +250,27 @@ def test_a_damaged_note_is_refused(corpus: LocalFiles, config: ShardingConfig, t
         (out / STATE_NAME).write_text(text)
         with pytest.raises(UserError, match=r"preparation\.json is damaged"):
             load_sharding_state(out)
+
+
+def test_an_unfinished_text_of_an_earlier_version_is_not_continued_at_wrong_places(
+    corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
+) -> None:
+    """Version 1 counted the pieces of a text by other cuts. The documents of other files count as before."""
+    (tmp_path / "long.txt").write_text("\n".join(DOCUMENTS))
+    text = find_files([str(tmp_path / "long.txt")], "text")
+
+    def continue_from_version_1(source: LocalFiles, finished: bool) -> None:
+        out = tmp_path / f"{source.files[0].suffix}-{finished}"
+        with contextlib.suppress(Killed):
+            shard_corpus(source, out, config, on_progress=stop_after(1000 if finished else 4))
+        state = json.loads((out / STATE_NAME).read_text())
+        (out / STATE_NAME).write_text(json.dumps({**state, "version": 1}))
+        shard_corpus(source, out, config)
+
+    continue_from_version_1(corpus, finished=False)
+    continue_from_version_1(text, finished=True)
+    with pytest.raises(UserError, match="begun by an earlier version of glassgpt, which cut long texts at"):
+        continue_from_version_1(text, finished=False)
 
 
 def test_progress_tells_tokens_and_the_time_left(

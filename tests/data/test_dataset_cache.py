@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glassgpt.data import dataset_cache as prepare_module
@@ -25,13 +25,13 @@ from glassgpt.data.dataset_cache import (
     DataConfig,
     build_dataset,
     cached_folder,
-    iter_pieces,
     reopen_dataset,
     split_text,
 )
 from glassgpt.data.manifest import load_manifest
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig, build_tokenizer
+from glassgpt.tokenizers.patterns import O200K, PATTERNS, safe_cut, safe_slices
 
 TEXT = "".join(f"Line {i}: «Ωmega» and ordinary words.\n" for i in range(100))
 CHAR = TokenizerConfig("char")
@@ -105,7 +105,7 @@ def test_the_alphabet_of_char_is_that_of_the_whole_text() -> None:
 
 def test_a_second_call_tokenises_nothing(dataset: Dataset, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(prepare_module, "build_tokenizer")
-    monkeypatch.delattr(prepare_module, "iter_pieces")
+    monkeypatch.delattr(prepare_module, "safe_slices")
     again = build_dataset(DataConfig(str(source)), CHAR)
     assert again.folder == dataset.folder
     assert whole_text(again) == TEXT
@@ -313,36 +313,19 @@ CODE = (
     "def f(x):\n    return x // 2\n\n\nclass A:\n\tpass.\n/ slash.\nOn\n'quoted'\n"
     "日本語の文。\n次の行\nΩ.\r\nwindows\r\n\r\n\n"
 )
-OF_CL100K = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
-    r"|\s*[\r\n]|\s+(?!\S)|\s"
-)
-OF_O200K = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
-@pytest.mark.parametrize("pattern", [None, OF_CL100K, OF_O200K])
-def test_a_text_in_pieces_has_the_ids_of_the_whole(test_data: Callable[[str], Path], pattern: str | None) -> None:
+@pytest.mark.parametrize("pattern", [*PATTERNS.values(), O200K])
+def test_a_text_in_pieces_has_the_ids_of_the_whole(test_data: Callable[[str], Path], pattern: str) -> None:
     """With the ranks of GPT-2 for all three: where a text may be cut depends on the split pattern alone."""
     import tiktoken
 
     test_data("tiktoken")
     encoding = tiktoken.get_encoding("gpt2")
-    if pattern:
-        ranks = encoding._mergeable_ranks
-        encoding = tiktoken.Encoding("cut", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    ranks = encoding._mergeable_ranks
+    encoding = tiktoken.Encoding("cut", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     text = test_data("tinyshakespeare.txt").read_text()[:100_000] + CODE * 20
-    pieces = list(iter_pieces(text, "gpt2", size=1))
+    pieces = list(safe_slices(text, 1, safe_cut(pattern)))
     assert len(pieces) > 2000
     assert "".join(pieces) == text
     assert [id for piece in pieces for id in encoding.encode_ordinary(piece)] == encoding.encode_ordinary(text)
-
-
-@settings(max_examples=200)
-@given(st.text(st.sampled_from("ab \n\r\t.,/'1é日\u2028\x1c")), st.integers(1, 5))
-def test_pieces_are_the_text(text: str, size: int) -> None:
-    assert "".join(iter_pieces(text, "bpe", size)) == text
-    assert list(iter_pieces(text, "sentencepiece", size)) == [text]

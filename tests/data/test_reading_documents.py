@@ -113,14 +113,14 @@ def test_a_bad_byte_far_into_a_text_has_the_right_offset(tmp_path: Path) -> None
 def test_a_long_text_is_one_document_in_pieces(tmp_path: Path) -> None:
     text = "\ufeff" + "some words, and more\n" * 150_000
     (tmp_path / "a.txt").write_text(text)
-    pieces = list(read_documents(tmp_path / "a.txt", "text"))
+    tokenizer = CharTokenizer.train(text)
+    pieces = list(read_documents(tmp_path / "a.txt", "text", cut=tokenizer.safe_cut))
     assert "".join(piece.text for piece in pieces) == text.removeprefix("\ufeff")
     assert [piece.starts_document for piece in pieces] == [True] + [False] * (len(pieces) - 1)
     assert len(pieces) > 2
     assert max(len(piece.text) for piece in pieces) < 2 * PIECE
-    assert list(read_documents(tmp_path / "a.txt", "text", 2)) == pieces[2:]
-    [whole] = read_documents(tmp_path / "a.txt", "text", in_pieces=False)
-    tokenizer = CharTokenizer.train(text)
+    assert list(read_documents(tmp_path / "a.txt", "text", 2, cut=tokenizer.safe_cut)) == pieces[2:]
+    [whole] = read_documents(tmp_path / "a.txt", "text")
     ids = [id for piece in pieces for id in tokenizer.encode(piece.text)]
     assert ids == tokenizer.encode(whole.text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import unicodedata
 
 import pytest
@@ -10,8 +12,20 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassgpt.tokenizers.patterns import BLANK_STRIDE, PATTERNS, safe_slices, safe_stream, split_long_blanks
+from glassgpt.tokenizers import patterns
+from glassgpt.tokenizers.patterns import (
+    ANYWHERE,
+    BLANK_STRIDE,
+    O200K,
+    PATTERNS,
+    SAFE_CUTS,
+    safe_cut,
+    safe_slices,
+    safe_stream,
+    split_long_blanks,
+)
 from glassgpt.tokenizers.printable import BYTE_ORDER
+from glassgpt.tokenizers.ranked import RankedTokenizer
 
 # GPT-2's pattern as published, https://github.com/openai/gpt-2/blob/master/src/encoder.py, and cl100k's,
 # https://github.com/openai/tiktoken/blob/0.3.0/tiktoken_ext/openai_public.py
@@ -19,13 +33,6 @@ PUBLISHED = {
     "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
     "cl100k": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",  # noqa: E501
 }
-O200K = "|".join(
-    [
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ]
-)
 texts = st.text(st.sampled_from("aBé字1²' \n\r\t\u3000\x1c_!/\u0301🙂sl"), max_size=60)
 
 
@@ -39,29 +46,116 @@ def test_possessive_patterns_split_as_the_published_ones(text: str) -> None:
         assert "".join(words) == whole
 
 
-@given(texts, st.integers(1, 5))
-@settings(max_examples=500)
-def test_slices_split_as_the_whole(text: str, size: int) -> None:
-    slices = list(safe_slices(text, size))
-    assert "".join(slices) == text
-    for pattern in [*PATTERNS.values(), O200K]:
-        assert [word for part in slices for word in regex.findall(pattern, part)] == regex.findall(pattern, text)
+# Where the patterns differ: kinds of whitespace, \x1c (whitespace for Python alone), newlines after punctuation, "/",
+# apostrophes, text without whitespace, lines of one character.
+PIECES = [
+    *"aBé1²٣_!/'.,:?\"{}()今天，。ーが\u0301ſ🙂sl \t\n\r\x0b\x1c\x85\xa0\u2028\u3000",
+    "\r\n", "\n\n", "  ", "'s", "'LL", "}\n", "/\n", "\n/", "...", "。\n", "return x\n    ",
+]  # fmt: skip
+mixtures = st.lists(st.sampled_from(PIECES), min_size=2, max_size=6, unique=True).flatmap(
+    lambda pieces: st.lists(st.sampled_from(pieces), max_size=30).map("".join)
+)
+
+
+def byte_pairs(expression: str) -> tiktoken.Encoding:
+    """tiktoken with a split pattern over bytes and all their pairs: a pair in another place has another id."""
+    pairs = [bytes([first, second]) for first in range(256) for second in range(256)]
+    ranks = {token: id for id, token in enumerate([*(bytes([byte]) for byte in range(256)), *pairs])}
+    return tiktoken.Encoding("pairs", pat_str=expression, mergeable_ranks=ranks, special_tokens={"<end>": 99999})
+
+
+ENCODINGS = [byte_pairs(expression) for expression in SAFE_CUTS]
+
+
+def with_special_tokens(encoding: tiktoken.Encoding) -> RankedTokenizer:
+    tokens = {id: token for token, id in encoding._mergeable_ranks.items()}
+    specials = {name: len(tokens) + number for number, name in enumerate(["<!>", "<a b>", "x\n y"])}
+    return RankedTokenizer("pairs", encoding, {**tokens, max(specials.values()): b""}, specials)
+
+
+WITH_SPECIAL_TOKENS = [with_special_tokens(encoding) for encoding in ENCODINGS]
+
+
+@given(mixtures, st.integers(1, 5))
+@settings(max_examples=400)
+def test_slices_have_the_ids_and_the_words_of_the_whole(text: str, size: int) -> None:
+    for encoding in ENCODINGS:
+        slices = list(safe_slices(text, size, safe_cut(encoding._pat_str)))
+        assert "".join(slices) == text
+        assert [id for part in slices for id in encoding.encode_ordinary(part)] == encoding.encode_ordinary(text)
+        words = [word for part in slices for word in regex.findall(encoding._pat_str, part)]
+        assert words == regex.findall(encoding._pat_str, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "今天天气很好，我们去公园。\n", "今天天气很好，我们去公园。", "今天天气很好\n\n", "！！\r\n",
+        "a\n", "}\n", "}\n\n", "%\r\n", "    });\n", "\t}\r\n", "    pass\n", "  да\n",
+        "x = f(y)  # ...\n", '{"a":1,"b":[]}', "- - -\n", "\x1c \x1c\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["gpt2", "cl100k", "o200k"])
+def test_a_stream_of_any_text_is_cut_near_its_size(name: str, line: str) -> None:
+    cut = safe_cut({**PATTERNS, "o200k": O200K}[name])
+    slices = list(safe_stream(itertools.repeat(line, 5000), 1000, cut))
+    assert "".join(slices) == line * 5000
+    assert max(map(len, slices)) <= 2000 + 2 * len(line)
+
+
+def test_the_patterns_of_tiktoken_are_known() -> None:
+    for name, expression in (("gpt2", PATTERNS["gpt2"]), ("cl100k_base", PATTERNS["cl100k"]), ("o200k_base", O200K)):
+        openai = pytest.importorskip("tiktoken_ext.openai_public")
+        with pytest.MonkeyPatch.context() as patch:
+            for loader in ("load_tiktoken_bpe", "data_gym_to_mergeable_bpe_ranks"):
+                patch.setattr(openai, loader, lambda *arguments, **named: {})
+            assert getattr(openai, name)()["pat_str"] == expression
+
+
+def test_the_letters_of_safe_cuts_are_letters() -> None:
+    letters = re.compile(f"[{patterns._LETTER}]")
+    marks = re.compile(f"[{patterns._MARK}]")
+    for character in map(chr, range(0x10000)):
+        if letters.match(character):
+            assert regex.match(r"[\p{L}\p{N}]", character)
+        if marks.match(character):
+            assert regex.match(r"[^\s\p{L}\p{N}\p{M}]", character)
+
+
+def test_a_text_with_an_unknown_pattern_is_not_cut() -> None:
+    assert safe_cut(r"[\s\S]{1,7}") is None
+    assert list(safe_slices("some words " * 9, 5, None)) == ["some words " * 9]
+    assert list(safe_stream(["some words "] * 9, 5, None)) == ["some words " * 9]
 
 
 @given(st.lists(st.text("ab <>", max_size=9)), st.integers(1, 5))
 @settings(max_examples=500)
 def test_stream_cuts_no_special_token(parts: list[str], size: int) -> None:
-    names = ["<a b>", "a b", "b a b", "a\n"]
+    names = ["<a b>", "a b", "b a b", "a\n", "a>"]
     text = "".join(parts)
-    slices = list(safe_stream(parts, size, names))
+    slices = list(safe_stream(parts, size, safe_cut(PATTERNS["gpt2"]), names))
     assert "".join(slices) == text
     special = regex.compile("|".join(sorted(map(regex.escape, names), key=len, reverse=True)))
     assert [match for part in slices for match in special.findall(part)] == special.findall(text)
 
 
+@given(
+    st.lists(st.sampled_from(["a", "!", "\n", "\r\n", " ", "<!>", "<a b>", "x\n y"]), max_size=25), st.integers(1, 4)
+)
+@settings(max_examples=200)
+def test_a_stream_with_special_tokens_has_the_ids_of_the_whole(parts: list[str], size: int) -> None:
+    """A special token ends the text before it and begins another: what it hides must not make a cut seem safe."""
+    for tokenizer in WITH_SPECIAL_TOKENS:
+        slices = safe_stream(parts, size, tokenizer.safe_cut, tokenizer.special_tokens)
+        ids = [id for part in slices for id in tokenizer.encode(part, allowed_special="all")]
+        assert ids == tokenizer.encode("".join(parts), allowed_special="all")
+
+
 def test_long_slices_are_cut_near_their_size() -> None:
-    assert [len(part) for part in safe_slices("word " * 1000, 1000)] == [1004, 1000, 1000, 1000, 996]
-    assert list(safe_slices("a" * 5000, 1000)) == ["a" * 5000]
+    for cut in SAFE_CUTS.values():
+        assert [len(part) for part in safe_slices("word " * 1000, 1000, cut)] == [1004, 1000, 1000, 1000, 996]
+        assert list(safe_slices("a" * 5000, 1000, cut)) == ["a" * 5000]
+    assert [len(part) for part in safe_slices("a" * 5000, 2000, ANYWHERE)] == [2000, 2000, 1000]
 
 
 def test_only_long_runs_of_whitespace_are_cut() -> None:

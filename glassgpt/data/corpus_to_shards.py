@@ -23,7 +23,7 @@ from glassgpt.data.dataset import (
     open_dataset,
     tokenizer_sha256,
 )
-from glassgpt.data.encoders import Ids, encode_batches, end_of_text
+from glassgpt.data.encoders import Ids, document_start, encode_batches
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord
 from glassgpt.data.sharding_state import Shard, ShardingConfig, ShardingState, begin, put_tokenizer
 from glassgpt.data.shards import dtype_for, shard_writer
@@ -139,11 +139,11 @@ class _Counter:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], np.int64)
-        self._end_of_text = end_of_text(tokenizer)
+        self._start = document_start(tokenizer)[0]
 
     def count(self, ids: Ids) -> np.ndarray:
         """Number of tokens, of documents that begin, and of bytes of text: (3,) int64."""
-        return np.array([len(ids), np.count_nonzero(ids == self._end_of_text), self._sizes[ids].sum()])
+        return np.array([len(ids), np.count_nonzero(ids == self._start), self._sizes[ids].sum()])
 
 
 class _Meter:

@@ -20,15 +20,18 @@ from glassgpt.tokenizers.threads import map_in_threads
 Ids = NDArray[np.uint32]
 
 
-def end_of_text(tokenizer: Tokenizer) -> int:
-    """The end-of-text id, with which every document begins. Raises UserError for a tokenizer without one."""
-    try:
-        return tokenizer.special_tokens[END_OF_TEXT]
-    except KeyError:
+def document_start(tokenizer: Tokenizer) -> list[int]:
+    """The ids with which every document begins: end-of-text and the `bos_token`, as far as the tokenizer has them.
+
+    Raises UserError for a tokenizer without either.
+    """
+    names = dict.fromkeys(name for name in (END_OF_TEXT, tokenizer.bos_token) if name in tokenizer.special_tokens)
+    if not names:
         raise UserError(
             f"the tokenizer '{tokenizer.name}' has no {END_OF_TEXT}, which must separate documents: use gpt2, or "
             f"train one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
-        ) from None
+        )
+    return [tokenizer.special_tokens[name] for name in names]
 
 
 def encode_batches(
@@ -39,11 +42,11 @@ def encode_batches(
 
 
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Ids:
-    """The ids of pieces, with end-of-text at the start of each document. Empty documents give no ids.
+    """The ids of pieces, with `document_start` before each document. Empty documents give no ids.
 
     Raises UserError, with the place of the piece, for text that the tokenizer rejects.
     """
-    start = np.array([end_of_text(tokenizer)], np.uint32)
+    start = np.array(document_start(tokenizer), np.uint32)
     parts = [np.empty(0, np.uint32)]
     for piece in pieces:
         if piece.text:

@@ -11,7 +11,7 @@ from typing import Any
 
 from glassgpt.data.dataset import MANIFEST_NAME, STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
 from glassgpt.data.documents import TEXT, kind_of
-from glassgpt.data.encoders import end_of_text
+from glassgpt.data.encoders import document_start
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
@@ -156,7 +156,7 @@ def _tokenizer_settings(config: ShardingConfig) -> dict[str, Any]:
         special_tokens = list(_special_tokens(config))
         return {**asdict(config.tokenizer), "special_tokens": special_tokens, "train_on": config.train_tokenizer_on}
     tokenizer = open_tokenizer(config.tokenizer.name)
-    end_of_text(tokenizer)  # raises if it has none
+    document_start(tokenizer)  # raises if it has none
     return {"name": tokenizer.name, "sha256": tokenizer_sha256(tokenizer)}
 
 

@@ -13,7 +13,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation.logits import iter_logits, rows_per_pass
 from glassgpt.models import Model, ModelConfig, evaluating
 from glassgpt.runtime.device import Runtime
-from glassgpt.tokenizers.base import Tokenizer
+from glassgpt.tokenizers.base import Tokenizer, begin_with_bos
 
 MAX_ROWS = 64  # in a pass
 
@@ -34,7 +34,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
     """
     stripped = context.rstrip()
     head = tokenizer.encode(stripped)
-    return Pair(head, tokenizer.encode(context + continuation)[len(head) :])
+    return Pair(begin_with_bos(tokenizer, head), tokenizer.encode(context + continuation)[len(head) :])
 
 
 class Scores(NamedTuple):

@@ -9,12 +9,14 @@ import torch
 from glassgpt.errors import UserError
 from glassgpt.generation.sampling import SamplingConfig, generate
 from glassgpt.models import Model
-from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos
 from glassgpt.tokenizers.stream import StreamDecoder
 
 
 def start_of_text(tokenizer: Tokenizer) -> list[int]:
-    """The ids used for an empty prompt: end-of-text if the tokenizer has it, else a new line, else id 0."""
+    """The ids used for an empty prompt: the tokenizer's `bos_token`, else end-of-text, else a new line, else id 0."""
+    if tokenizer.bos_token is not None:
+        return begin_with_bos(tokenizer, [])
     if END_OF_TEXT in tokenizer.special_tokens:
         return [tokenizer.special_tokens[END_OF_TEXT]]
     try:
@@ -31,10 +33,14 @@ def write(
     max_new_tokens: int,
     generator: torch.Generator,
 ) -> Iterator[str]:
-    """Yields the text that the model generates after `ids`, piece by piece."""
+    """Yields the text that the model generates after the prompt `ids`, piece by piece.
+
+    The model sees the tokenizer's `bos_token`, if it has one, before the prompt.
+    """
+    prompt = begin_with_bos(tokenizer, ids)
     decoder = StreamDecoder(tokenizer)
     for id in generate(
-        model, ids, config, max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator
+        model, prompt, config, max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator
     ):
         if piece := decoder.feed(id):
             yield piece

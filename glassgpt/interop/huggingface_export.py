@@ -93,5 +93,6 @@ def generation_config(config: GPT2Config, tokenizer: Tokenizer) -> dict[str, Any
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     # Written even if there is no such token: a config.json without these fields means the ids of the published GPT-2.
-    id = tokenizer.special_tokens.get(END_OF_TEXT)
-    return {"bos_token_id": id, "eos_token_id": id}
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    bos = end if tokenizer.bos_token is None else tokenizer.special_tokens[tokenizer.bos_token]
+    return {"bos_token_id": bos, "eos_token_id": end}

@@ -28,7 +28,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
     elif isinstance(tokenizer, BPETokenizer):
         specials = set(tokenizer.special_tokens.values())
         vocab = {id: token for id, token in tokenizer.vocab.items() if id not in specials}
-        parts = _bpe_parts(vocab, tokenizer.merges, PATTERNS[tokenizer.pattern])
+        parts = _bpe_parts(vocab, tokenizer.merges, PATTERNS[tokenizer.pattern], tokenizer.ignore_merges)
     elif isinstance(tokenizer, PretrainedTokenizer):
         parts = _bpe_parts(
             {id: token for token, id in tokenizer.ranks.items()}, merges_of(tokenizer.ranks), tokenizer.pattern
@@ -49,7 +49,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
         "normalizer": None,
-        "post_processor": None,
+        "post_processor": _adds_bos(tokenizer.bos_token, tokenizer.special_tokens) if tokenizer.bos_token else None,
         **parts,
     }
 
@@ -67,12 +67,13 @@ def tokenizer_config(tokenizer: Tokenizer, block_size: int) -> Json:
 
 
 def special_tokens_map(tokenizer: Tokenizer) -> Json:
-    """The contents of special_tokens_map.json: end-of-text in its usual roles, other special tokens as additional."""
-    others = [name for name in tokenizer.special_tokens if name != END_OF_TEXT]
-    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
-    return (roles if END_OF_TEXT in tokenizer.special_tokens else {}) | (
-        {"additional_special_tokens": others} if others else {}
-    )
+    """The contents of special_tokens_map.json: end-of-text and `bos_token` in their roles, the others as additional."""
+    has_end = END_OF_TEXT in tokenizer.special_tokens
+    roles: Json = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) if has_end else {}
+    if tokenizer.bos_token is not None:
+        roles["bos_token"] = tokenizer.bos_token
+    others = [name for name in tokenizer.special_tokens if name not in roles.values()]
+    return roles | ({"additional_special_tokens": others} if others else {})
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[Merge]:
@@ -110,7 +111,7 @@ def _char_parts(tokenizer: CharTokenizer) -> Json:
     }
 
 
-def _bpe_parts(vocab: Mapping[int, bytes], merges: list[Merge], pattern: str) -> Json:
+def _bpe_parts(vocab: Mapping[int, bytes], merges: list[Merge], pattern: str, ignore_merges: bool = False) -> Json:
     built_in = pattern == PATTERNS["gpt2"]  # ByteLevel's own pattern
     to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": built_in}
     split = {"type": "Sequence", "pretokenizers": [_split(oniguruma(pattern)), to_bytes]}
@@ -125,10 +126,27 @@ def _bpe_parts(vocab: Mapping[int, bytes], merges: list[Merge], pattern: str) ->
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": ignore_merges,
             "vocab": {to_printable(token): id for id, token in sorted(vocab.items())},
             "merges": [f"{to_printable(first)} {to_printable(second)}" for first, second in merges],
         },
+    }
+
+
+def _adds_bos(name: str, special_tokens: Mapping[str, int]) -> Json:
+    """The post-processor that writes a special token before each text, as in Llama 3's tokenizer.json."""
+
+    def with_bos(sequence: str, type_id: int) -> list[Json]:
+        return [
+            {"SpecialToken": {"id": name, "type_id": type_id}},
+            {"Sequence": {"id": sequence, "type_id": type_id}},
+        ]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": with_bos("A", 0),
+        "pair": with_bos("A", 0) + with_bos("B", 1),
+        "special_tokens": {name: {"id": name, "ids": [special_tokens[name]], "tokens": [name]}},
     }
 
 

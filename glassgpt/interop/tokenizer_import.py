@@ -2,7 +2,8 @@
 
 tokenizer.json contains everything; older folders have vocab.json and merges.txt instead. Features that our tokenizer
 cannot reproduce exactly raise an error: a normaliser, another model, special tokens that are recognised in ordinary
-text, and tokens that are added to every text.
+text, and tokens that are added to every text, except one at its start: that is the tokenizer's `bos_token`, which
+prompts and documents begin with, and `encode` never adds.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ OUR_TOKENIZER = "glassgpt_tokenizer.json"  # in our own exports: a copy of the r
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 # The hash of OpenAI's published merges (vocab.bpe), which tiktoken checks too.
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
-# The cl100k pattern as published tokenizer.json files write it. It splits text into the same words.
-CL100K_PUBLISHED = (
+# The pattern "llama3" as published tokenizer.json files write it, without possessive quantifiers.
+LLAMA3_PUBLISHED = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()} | {CL100K_PUBLISHED: "cl100k"}
+SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()} | {LLAMA3_PUBLISHED: "llama3"}
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer:
@@ -65,10 +66,16 @@ def _from_tokenizer_json(data: dict[str, Any]) -> BPETokenizer:
             raise UserError(f"its model uses {option}, which byte-level BPE does not have")
     if data.get("normalizer"):
         raise UserError(f"it normalises text ({data['normalizer'].get('type')}) before it is split")
-    _check_adds_nothing(data.get("post_processor"))
     merges = [line.split(" ") if isinstance(line, str) else line for line in model["merges"]]
     specials = {token["content"]: token["id"] for token in map(_checked_added_token, data.get("added_tokens", []))}
-    return _build(model["vocab"], merges, specials, _pattern(data.get("pre_tokenizer")))
+    return _build(
+        model["vocab"],
+        merges,
+        specials,
+        _pattern(data.get("pre_tokenizer")),
+        bos_token=_bos_token(data.get("post_processor"), specials),
+        ignore_merges=bool(model.get("ignore_merges")),
+    )
 
 
 def _from_vocab_and_merges(vocab: dict[str, int], folder: Path) -> BPETokenizer:
@@ -79,15 +86,22 @@ def _from_vocab_and_merges(vocab: dict[str, int], folder: Path) -> BPETokenizer:
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     specials = {name: vocab[name] for name in _names_of_roles(folder) if name in vocab}
     added = folder / "added_tokens.json"
-    return _build(vocab, merges, specials | (read_json(added) if added.exists() else {}), "gpt2")
+    specials |= read_json(added) if added.exists() else {}
+    return _build(vocab, merges, specials, "gpt2", bos_token=_bos_of_folder(folder))
 
 
 def _build(
-    vocab: Mapping[str, int], merges: Sequence[Sequence[str]], specials: Mapping[str, int], pattern: str
+    vocab: Mapping[str, int],
+    merges: Sequence[Sequence[str]],
+    specials: Mapping[str, int],
+    pattern: str,
+    *,
+    bos_token: str | None,
+    ignore_merges: bool = False,
 ) -> BPETokenizer:
     tokens = {id: name.encode() if name in specials else from_printable(name) for name, id in vocab.items()}
     pairs = [(from_printable(first), from_printable(second)) for first, second in merges]
-    return BPETokenizer(tokens, pairs, specials, pattern)
+    return BPETokenizer(tokens, pairs, specials, pattern, bos_token=bos_token, ignore_merges=ignore_merges)
 
 
 def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
@@ -99,7 +113,12 @@ def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
     ]
     published = hashlib.sha256("\n".join(lines).encode()).hexdigest() == GPT2_MERGES_SHA256
     in_order = [*BYTE_ORDER, *(first + second for first, second in tokenizer.merges), END_OF_TEXT.encode()]
-    if not published or tokenizer.vocab != dict(enumerate(in_order)) or len(tokenizer.special_tokens) != 1:
+    if (
+        tokenizer.bos_token is not None
+        or not published
+        or tokenizer.vocab != dict(enumerate(in_order))
+        or len(tokenizer.special_tokens) != 1
+    ):
         return tokenizer
     ranks = {base64.b64encode(token).decode("ascii"): id for id, token in tokenizer.vocab.items() if id < 50256}
     return PretrainedTokenizer.from_dict(
@@ -131,17 +150,38 @@ def _pattern(pre_tokenizer: dict[str, Any] | None) -> str:
     raise UserError(f"its pre-tokenizer uses an unknown split pattern; known: {', '.join(sorted(PATTERNS))}")
 
 
-def _check_adds_nothing(post_processor: dict[str, Any] | None) -> None:
-    """Raises UserError if the post-processor adds tokens. ByteLevel only changes offsets; a template may add tokens."""
+def _bos_token(post_processor: dict[str, Any] | None, specials: Mapping[str, int]) -> str | None:
+    """The special token that the post-processor adds at the start of a text. Raises UserError if it adds others.
+
+    ByteLevel only changes offsets. A template lists what a text becomes.
+    """
     steps = [post_processor] if post_processor else []
     if steps and steps[0]["type"] == "Sequence":
         steps = steps[0]["processors"]
+    added: list[tuple[str, list[int]]] = []
     for step in steps:
         if step["type"] == "ByteLevel":
             continue
-        if step["type"] == "TemplateProcessing" and all("Sequence" in part for part in step["single"]):
-            continue
-        raise UserError(f"its post-processor ({step['type']}) adds tokens to every text")
+        *before, text = step["single"] if step["type"] == "TemplateProcessing" else [{}]
+        names = [part.get("SpecialToken", {}).get("id") for part in before]
+        if "Sequence" not in text or None in names or len(added) + len(names) > 1:
+            raise UserError(f"its post-processor ({step['type']}) adds tokens to every text, not only one at its start")
+        added += [(name, step["special_tokens"][name]["ids"]) for name in names]
+    for name, ids in added:
+        if ids != [specials.get(name)]:
+            raise UserError(f"its post-processor adds {name!r} with ids {ids}, which is none of its special tokens")
+        return str(name)
+    return None
+
+
+def _bos_of_folder(folder: Path) -> str | None:
+    """The special token that begins every text in the older layout: `bos_token`, where `add_bos_token` is true."""
+    file = folder / "tokenizer_config.json"
+    config = read_json(file) if file.exists() else {}
+    if not config.get("add_bos_token"):
+        return None
+    token = config.get("bos_token", END_OF_TEXT)
+    return str(token["content"] if isinstance(token, dict) else token)
 
 
 def _checked_added_token(token: dict[str, Any]) -> dict[str, Any]:

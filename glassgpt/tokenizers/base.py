@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
         """Matches, with length 0, where a text can be cut without changing its ids. None: nowhere."""
 
     @property
+    def bos_token(self) -> str | None:
+        """The special token with which every prompt and document begins, or None. `encode` never adds it."""
+
+    @property
     def vocab_size(self) -> int:
         """One more than the largest id, special tokens included: the rows an embedding table needs."""
 
@@ -95,6 +99,13 @@ def allowed_names(special_tokens: Iterable[str], allowed: AllowedSpecial) -> lis
             f"it has: {', '.join(sorted(known)) or 'none'}"
         )
     return sorted(names, key=lambda name: (-len(name), name))
+
+
+def begin_with_bos(tokenizer: Tokenizer, ids: Iterable[int]) -> list[int]:
+    """`ids` with the tokenizer's `bos_token` before them, if it has one and they do not begin with it already."""
+    ids = list(ids)
+    bos = [] if tokenizer.bos_token is None else [tokenizer.special_tokens[tokenizer.bos_token]]
+    return ids if ids[: len(bos)] == bos else bos + ids
 
 
 def check_special_names(names: Iterable[str]) -> list[str]:

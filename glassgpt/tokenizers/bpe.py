@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import regex
 import tiktoken
 
 from glassgpt.errors import UserError
@@ -32,12 +35,17 @@ class BPETokenizer(RankedTokenizer):
         merges: Sequence[Merge],
         special_tokens: Iterable[str] | Mapping[str, int] | None = None,
         pattern: str = "gpt2",
+        *,
+        bos_token: str | None = None,
+        ignore_merges: bool = False,
     ) -> None:
         """A tokenizer from its parts, for example GPT-2's published files.
 
         Special tokens in `vocab` keep their ids; others are appended to it. An entry that is not a byte, merge or
-        special token can be decoded, but encoding never produces it. Raises UserError if a byte is missing, if a merge
-        joins or makes a token that `vocab` lacks, or if the ids do not follow the order of the merges.
+        special token can be decoded, but encoding never produces it, except with `ignore_merges`: then a word that is
+        such an entry becomes its id. `bos_token` is one of the special tokens, see `Tokenizer`. Raises UserError if a
+        byte is missing, if a merge joins or makes a token that `vocab` lacks, if the ids do not follow the order of the
+        merges, or if `bos_token` is not a special token.
         """
         self.pattern = pattern
         self.merges = [(bytes(first), bytes(second)) for first, second in merges]
@@ -51,6 +59,38 @@ class BPETokenizer(RankedTokenizer):
             special_tokens=specials or {END_OF_TEXT: max(self.vocab) + 1},
         )
         super().__init__("bpe", encoding, self.vocab, specials)
+        if bos_token is not None and bos_token not in specials:
+            raise UserError(
+                f"bos_token is {bos_token!r}, which is not a special token: {', '.join(specials) or 'none'}"
+            )
+        self.bos_token = bos_token
+        self.ignore_merges = ignore_merges
+        self._whole_words = self._entries_without_merges() if ignore_merges else {}
+
+    def _entries_without_merges(self) -> dict[str, int]:
+        """The words that are entries of the vocabulary, although the merges do not make them, with their ids."""
+        made = self._encoding._mergeable_ranks
+        words: dict[str, int] = {}
+        for id, token in self.vocab.items():
+            if id not in self._special_ids and token not in made:
+                with contextlib.suppress(UnicodeDecodeError):  # part of a character: never a word
+                    words[token.decode("utf-8")] = id
+        return words
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        if not self._whole_words:
+            return super()._encode_ordinary(text)
+        # tiktoken merges any two neighbours that are a token together, so it must not know these entries.
+        ids: list[int] = []
+        for word in regex.findall(split_pattern(self.pattern), text):
+            id = self._whole_words.get(word)
+            ids.extend(self._encoding._encode_single_piece(word) if id is None else [id])
+        return ids
+
+    def _encode_slice(self, text: str) -> np.ndarray:
+        if not self._whole_words:
+            return super()._encode_slice(text)
+        return np.array(self._encode_ordinary(text), np.uint32)
 
     @classmethod
     def train(
@@ -88,6 +128,8 @@ class BPETokenizer(RankedTokenizer):
         return {
             "type": "bpe",
             "pattern": self.pattern,
+            **({"bos_token": self.bos_token} if self.bos_token is not None else {}),
+            **({"ignore_merges": True} if self.ignore_merges else {}),
             "special_tokens": self.special_tokens,
             "vocab": {to_printable(token): id for id, token in self.vocab.items() if id not in specials},
             "merges": [f"{to_printable(first)} {to_printable(second)}" for first, second in self.merges],
@@ -100,7 +142,14 @@ class BPETokenizer(RankedTokenizer):
         for line in data["merges"]:
             first, second = line.split(" ")
             merges.append((from_printable(first), from_printable(second)))
-        return cls(vocab, merges, dict(data["special_tokens"]), data["pattern"])
+        return cls(
+            vocab,
+            merges,
+            dict(data["special_tokens"]),
+            data["pattern"],
+            bos_token=data.get("bos_token"),
+            ignore_merges=data.get("ignore_merges", False),
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> BPETokenizer:

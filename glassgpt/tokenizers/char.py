@@ -34,6 +34,7 @@ class CharTokenizer:
 
     name = "char"
     safe_cut = ANYWHERE
+    bos_token = None
 
     def __init__(self, alphabet: Iterable[str], special_tokens: Iterable[str] = ()) -> None:
         self.alphabet = list(alphabet)

@@ -15,6 +15,11 @@ PATTERNS = {
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     ),
+    # Of Llama 3 and others: like cl100k, but whitespace at the end of a text is split like other whitespace.
+    "llama3": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+"
+    ),
 }
 
 # The pattern of OpenAI's o200k_base. Only its published vocabulary uses it.
@@ -31,12 +36,12 @@ O200K = (
 # BEFORE_BLANK, gpt2: after a character that is not whitespace, before whitespace. In each alternative, whitespace comes
 #   first or not at all, so no word extends across the cut. Only `\s++$` and `\s+(?!\S)` look ahead, past whitespace,
 #   and the whitespace before the cut is followed by other text before the cut.
-# BEFORE_SPACE, cl100k and o200k: the same, but not before \r or \n, which end words of punctuation (`[\r\n]*`).
-# AFTER_NEWLINE, cl100k and o200k: after \r or \n, before a character that is not whitespace. Where a word contains \r
+# BEFORE_SPACE, all others: the same, but not before \r or \n, which end words of punctuation (`[\r\n]*`).
+# AFTER_NEWLINE, the same: after \r or \n, before a character that is not whitespace. Where a word contains \r
 #   or \n, only more of these follow (in o200k also "/"), so no word extends across the cut. The whitespace that ends
-#   with this \r or \n is one word, by `\s*[\r\n]`; at the end of a text also by `\s++$`, with the same result.
+#   with this \r or \n is one word, by `\s*[\r\n]`; at the end of a text perhaps by `\s++$`, with the same result.
 #   gpt2 has no such cut: there, "\n\n" is one word at the end of a text, and two before a letter.
-# AFTER_MARK, cl100k and o200k: after a punctuation mark and one newline, before whitespace that is no newline. The
+# AFTER_MARK, the same: after a punctuation mark and one newline, before whitespace that is no newline. The
 #   newline ends the word of the mark. This cuts indented lines of code that have no letters.
 # AFTER_LETTER, all: after a letter or digit, before a newline or a punctuation mark. After a letter or digit, only
 #   another one or an apostrophe continues a word. This cuts text without whitespace, such as Chinese or compact JSON.
@@ -59,6 +64,7 @@ _SEEN_BEFORE = 3  # characters before a cut that make it safe, at most
 SAFE_CUTS = {
     PATTERNS["gpt2"]: re.compile(f"{_BEFORE_BLANK}|{_AFTER_LETTER}"),
     PATTERNS["cl100k"]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}|{_AFTER_MARK}|{_AFTER_LETTER}"),
+    PATTERNS["llama3"]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}|{_AFTER_MARK}|{_AFTER_LETTER}"),
     O200K: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE_NO_SLASH}|{_AFTER_MARK}|{_AFTER_LETTER}"),
 }
 ANYWHERE = re.compile(r"(?=[\s\S])")  # the safe cut of tokenizers in which each character is a word

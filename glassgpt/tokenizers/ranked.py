@@ -24,6 +24,8 @@ class RankedTokenizer:
     every character. `tokens` maps every id to its bytes; those of a special token are its name.
     """
 
+    bos_token: str | None = None
+
     def __init__(
         self, name: str, encoding: tiktoken.Encoding, tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]
     ) -> None:

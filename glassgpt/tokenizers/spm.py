@@ -31,6 +31,7 @@ class SentencePieceTokenizer:
     """
 
     name = "sentencepiece"
+    bos_token = None
     safe_cut = None  # it merges across spaces, and treats the start of a text in its own way
 
     def __init__(self, model: bytes) -> None:

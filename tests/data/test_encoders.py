@@ -11,7 +11,9 @@ from glassgpt.data.encoders import encode_batches, encode_pieces
 from glassgpt.data.sources import DocumentBatch
 from glassgpt.errors import UserError
 from glassgpt.tokenizers.base import END_OF_TEXT
+from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.printable import BYTE_ORDER
 
 TEXTS = [f"text number {number} " * (1 + number % 7) for number in range(60)]
 
@@ -52,6 +54,16 @@ def test_empty_documents_leave_nothing(tokenizer: CharTokenizer) -> None:
     assert encode_pieces([], tokenizer).tolist() == []
     ids = encode_pieces([Piece(text, True, "", 0) for text in ("", "text", "")], tokenizer)
     assert tokenizer.decode(ids) == END_OF_TEXT + "text"
+
+
+@pytest.mark.parametrize(
+    ("specials", "start"),
+    [((END_OF_TEXT, "<s>"), f"{END_OF_TEXT}<s>"), (("<s>",), "<s>"), (("<s>", END_OF_TEXT), f"{END_OF_TEXT}<s>")],
+)
+def test_documents_begin_with_the_token_that_begins_every_text(specials: tuple[str, ...], start: str) -> None:
+    tokenizer = BPETokenizer(dict(enumerate(BYTE_ORDER)), [], specials, bos_token="<s>")
+    ids = encode_pieces([Piece("one", True, "", 0), Piece(" more", False, "", 0), Piece("two", True, "", 0)], tokenizer)
+    assert tokenizer.decode(ids) == f"{start}one more{start}two"
 
 
 def test_what_a_tokenizer_refuses_is_said_with_its_place(tokenizer: CharTokenizer) -> None:

@@ -19,7 +19,9 @@ from glassgpt.evaluation.scoring import Pair, Scores, encode_pair, score
 from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
+from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.printable import BYTE_ORDER
 
 CPU = Runtime(torch.device("cpu"), "float32")
 BLOCK, VOCAB, PADDED = 8, 5, 7
@@ -157,3 +159,10 @@ def test_spaces_at_the_end_of_the_context_are_scored() -> None:
     tokenizer = CharTokenizer.train("ab ")
     pair = encode_pair(tokenizer, "ab ", "ba")
     assert (tokenizer.decode(pair.context), tokenizer.decode(pair.continuation)) == ("ab", " ba")
+
+
+def test_a_context_begins_with_the_token_that_begins_every_text() -> None:
+    tokenizer = BPETokenizer(dict(enumerate(BYTE_ORDER)), [], ["<s>"], bos_token="<s>")
+    plain = BPETokenizer(dict(enumerate(BYTE_ORDER)), [], ["<s>"])
+    context, continuation = encode_pair(plain, "a cat", " sat")
+    assert encode_pair(tokenizer, "a cat", " sat") == Pair([256, *context], continuation)

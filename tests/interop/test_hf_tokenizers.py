@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
-from glassgpt.interop.tokenizer_import import CL100K_PUBLISHED, load_hf_tokenizer
+from glassgpt.interop.tokenizer_import import LLAMA3_PUBLISHED, load_hf_tokenizer
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
@@ -31,7 +31,7 @@ HOSTILE = [
     *"abXYZ  \n\n\r\t'.,!?<|>_-0123456789sStTmMdD\u00a0\u2003\u2028\x85\x00\ufeff\u0301éſßﬆKİǅⅧ½日本ا",
     "'s", "'LL", "'Re", "  ", "\r\n", "😀", "👩\u200d👩\u200d👧", *SPECIALS, "<|user", "|>",
 ]  # fmt: skip
-KINDS = ["char", "bpe", "bpe cl100k", "gpt2", "cl100k_base", "o200k_base"]
+KINDS = ["char", "bpe", "bpe cl100k", "bpe llama3", "gpt2", "cl100k_base", "o200k_base"]
 
 
 def published(name: str, ranks: dict[bytes, int], monkeypatch: pytest.MonkeyPatch) -> PretrainedTokenizer:
@@ -51,7 +51,7 @@ def tokenizer(request: pytest.FixtureRequest, test_data) -> Tokenizer:
     if kind == "char":
         return CharTokenizer.train("".join(HOSTILE), SPECIALS)
     if kind.startswith("bpe"):
-        return BPETokenizer.train(TEXT, 330, SPECIALS, pattern="cl100k" if "cl100k" in kind else "gpt2")
+        return BPETokenizer.train(TEXT, 330, SPECIALS, pattern=kind.removeprefix("bpe").strip() or "gpt2")
     if kind == "gpt2":
         test_data("tiktoken")
         return PretrainedTokenizer.from_name("gpt2")
@@ -175,12 +175,149 @@ def test_the_files_of_gpt2_give_gpt2(test_data, tmp_path: Path) -> None:
     assert more.encode("Hello, world") == ours.encode("Hello, world")
 
 
-def test_the_published_split_of_cl100k_is_known(tmp_path: Path) -> None:
-    ours = BPETokenizer.train(TEXT, 330, pattern="cl100k")
+def test_the_published_split_of_llama_3_is_known(tmp_path: Path) -> None:
+    ours = BPETokenizer.train(TEXT, 330, pattern="llama3")
     content = tokenizer_json(ours)
-    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = CL100K_PUBLISHED
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA3_PUBLISHED
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     assert load_hf_tokenizer(tmp_path).to_dict() == ours.to_dict()
+
+
+LLAMA_LIKE = BPETokenizer.train(TEXT, 330, ["<|endoftext|>", "<|user|>"], pattern="llama3")
+
+
+def begin_with(*names: str, after: tuple[str, ...] = (), ids: list[int] | None = None) -> dict[str, Any]:
+    """The post-processor of Llama 3's tokenizer.json, with these special tokens before and after a text."""
+    parts = [{"SpecialToken": {"id": name, "type_id": 0}} for name in names]
+    parts += [{"Sequence": {"id": "A", "type_id": 0}}]
+    parts += [{"SpecialToken": {"id": name, "type_id": 0}} for name in after]
+    template = {
+        "type": "TemplateProcessing",
+        "single": parts,
+        "pair": [*parts, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            name: {"id": name, "ids": ids or [LLAMA_LIKE.special_tokens[name]], "tokens": [name]}
+            for name in {*names, *after}
+        },
+    }
+    offsets = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    return {"type": "Sequence", "processors": [offsets, template]}
+
+
+def with_post_processor(folder: Path, post_processor: dict[str, Any]) -> Path:
+    content = tokenizer_json(LLAMA_LIKE)
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "post_processor": post_processor}))
+    return folder
+
+
+@pytest.mark.parametrize("bos", ["<|endoftext|>", "<|user|>"])
+def test_a_token_at_the_start_of_every_text_is_kept_apart_and_comes_back(tmp_path: Path, bos: str) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(with_post_processor(tmp_path, begin_with(bos)) / "tokenizer.json"))
+    ours = load_hf_tokenizer(tmp_path)
+    assert isinstance(ours, BPETokenizer)
+    assert ours.bos_token == bos
+    assert BPETokenizer.from_dict(ours.to_dict()).to_dict() == ours.to_dict()
+    exported = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
+    draw = random.Random(0)
+    for _ in range(200):
+        text = "".join(draw.choices(HOSTILE, k=draw.randint(0, 40)))
+        ids = ours.encode(text, allowed_special="all")
+        assert theirs.encode(text, add_special_tokens=False).ids == ids
+        for tokenizer in (theirs, exported):
+            assert tokenizer.encode(text, add_special_tokens=True).ids == [ours.special_tokens[bos], *ids]
+    # And transformers, with all that an export writes.
+    out = tmp_path / "out"
+    out.mkdir()
+    loaded = transformers.AutoTokenizer.from_pretrained(write(out, ours))
+    assert loaded.encode("Hello") == [ours.special_tokens[bos], *ours.encode("Hello")]
+    assert loaded.bos_token == bos
+    back = load_hf_tokenizer(out)
+    assert back.to_dict() == ours.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "told"),
+    [
+        (begin_with("<|user|>", after=("<|endoftext|>",)), "TemplateProcessing.* not only one at its start"),
+        (begin_with(after=("<|endoftext|>",)), "not only one at its start"),
+        (begin_with("<|endoftext|>", "<|user|>"), "not only one at its start"),
+        (begin_with("<|user|>", ids=[5]), r"adds '<\|user\|>' with ids \[5\], which is none of its special tokens"),
+        ({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}, "RobertaProcessing"),
+    ],
+)
+def test_other_tokens_that_are_added_to_a_text_are_refused(
+    tmp_path: Path, post_processor: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        load_hf_tokenizer(with_post_processor(tmp_path, post_processor))
+
+
+def test_the_older_layout_says_that_a_token_begins_every_text(tmp_path: Path) -> None:
+    model = tokenizer_json(BPETokenizer.train(TEXT, 330))["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps({**model["vocab"], "</s>": 330}))
+    (tmp_path / "merges.txt").write_text("\n".join(model["merges"]), encoding="utf-8")
+    config = {"bos_token": {"content": "</s>"}, "add_bos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_hf_tokenizer(tmp_path).bos_token == "</s>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": False}))
+    assert load_hf_tokenizer(tmp_path).bos_token is None
+
+
+# Words, parts of words, several words, part of a character (the first byte of "é"), spaces, and a special token's name.
+ENTRIES = [
+    "the",
+    "quick",
+    " quick",
+    "quic",
+    "it's",
+    "'s",
+    "\n\n  ",
+    "  ",
+    " é",
+    "日本",
+    "user",
+    "123",
+    " jump over",
+    "!!",
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(ENTRIES), unique=True),
+    st.sampled_from(["gpt2", "llama3"]),
+    st.lists(st.sampled_from([*ENTRIES, *HOSTILE, " fox"]), max_size=30),
+    st.sampled_from([260, 300, 330]),
+)
+@example(["quick", " quick", "quic"], "gpt2", ["quick", " quick", " quickquick", " quic"], 260)
+def test_entries_that_no_merge_makes_have_their_ids_where_they_are_whole_words(
+    entries: list[str], pattern: str, pieces: list[str], vocab_size: int
+) -> None:
+    """With `ignore_merges`, a word is looked up in the vocabulary first; without, such an entry is never produced."""
+    tokenizers = pytest.importorskip("tokenizers")
+    trained = BPETokenizer.train(TEXT, vocab_size, pattern=pattern)
+    known = set(trained.vocab.values())
+    more = [entry.encode() for entry in entries if entry.encode() not in known] + [b"\xc3\xa9"[:1] + b"\xff"]
+    vocab = {**trained.vocab, **{len(trained.vocab) + number: token for number, token in enumerate(more)}}
+    text = "".join(pieces)
+    for ignore_merges in (False, True):
+        ours = BPETokenizer(vocab, trained.merges, ["<|endoftext|>"], pattern, ignore_merges=ignore_merges)
+        theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
+        assert theirs.encode(text).ids == ours.encode(text, allowed_special="all")
+        assert ours.encode_to_numpy(text).tolist() == ours.encode(text)
+        assert list(ours.encode_iterable([text])) == ours.encode(text)
+        assert BPETokenizer.from_dict(ours.to_dict()).encode(text) == ours.encode(text)
+
+
+def test_ignore_merges_is_imported(tmp_path: Path) -> None:
+    vocab = {**BPETokenizer.train(TEXT, 300).vocab, 300: b"zebra"}
+    content = tokenizer_json(BPETokenizer(vocab, BPETokenizer.train(TEXT, 300).merges, ignore_merges=True))
+    assert content["model"]["ignore_merges"] is True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    ours = load_hf_tokenizer(tmp_path)
+    assert ours.encode("zebra") == [300]
+    assert 300 not in ours.encode("zebras zebra")
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -199,7 +336,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda data: data["added_tokens"][0].update(lstrip=True), "'<|endoftext|>' uses lstrip"),
         (
             lambda data: data.update(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}),
-            r"its post-processor \(TemplateProcessing\) adds tokens to every text",
+            r"its post-processor \(TemplateProcessing\) adds tokens to every text, not only one at its start",
         ),
         (lambda data: data["model"]["vocab"].pop("!"), "lacks the byte b'!'"),
         (

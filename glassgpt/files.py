@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -192,6 +193,27 @@ def write_text(path: Path, text: str) -> None:
             file.write(text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, on one line unless it has an `indent`. JSON has no NaN or infinity: they become null.
+
+    A lone surrogate, as in the name of a file that is not UTF-8, is escaped: UTF-8 cannot encode it.
+    """
+    text = json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: _without_nan(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_without_nan(part) for part in value]
+        case _:
+            return value
 
 
 def read_json(path: Path) -> dict[str, Any]:

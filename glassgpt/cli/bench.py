@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import Column, format_table, say, table_width
+from glassgpt.cli.output import Column, format_table, print_json, say, table_width
 
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
@@ -50,7 +49,7 @@ def tricks(
     if as_json:
         rows_json = [{**row.to_dict(), "explanation": explanation(row, results)} for row in results.rows]
         fields = {"recipe": recipe, "device": results.device, "parameters": results.n_params, "noise": results.noise}
-        typer.echo(json.dumps({**fields, "picture": str(out), "tricks": rows_json}))
+        print_json({**fields, "picture": str(out), "tricks": rows_json})
     else:
         print_table(results)
         say(f"noise    {results.noise:.1%}: two measurements of the same step differ by so much")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from glassgpt.cli.output import print_json
 from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 
 
@@ -23,4 +23,7 @@ def export(
     from glassgpt.runs.exporting import find_exporter
 
     folder = find_exporter(format)(run, out, checkpoint=checkpoint, overwrite=overwrite)
-    typer.echo(json.dumps({"run": run, "format": format, "out": str(folder)}) if as_json else str(folder))
+    if as_json:
+        print_json({"run": run, "format": format, "out": str(folder)})
+    else:
+        typer.echo(str(folder))

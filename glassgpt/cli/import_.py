@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import say
+from glassgpt.cli.output import print_json, say
 
 
 def import_(
@@ -28,6 +27,6 @@ def import_(
     parameters = count_parameters(imported.model)
     if as_json:
         sizes = {"parameters": parameters, "vocab_size": imported.tokenizer.vocab_size}
-        typer.echo(json.dumps({"run": str(imported.folder), "source": source, **sizes}))
+        print_json({"run": str(imported.folder), "source": source, **sizes})
     else:
         say(f"{imported.folder}: {parameters:,} parameters, {imported.tokenizer.vocab_size:,} token ids")

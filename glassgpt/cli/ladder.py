@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from glassgpt.cli.output import print_json
 
 
 def ladder(
@@ -39,7 +40,7 @@ def ladder(
         table.note(dataset.note)
         rows = climb_ladder(dataset, sections, training, runtime, table)
     if as_json:
-        typer.echo(json.dumps([row.to_dict() for row in rows]))
+        print_json([row.to_dict() for row in rows])
     else:
         table.print_result()
         typer.echo(f"picture  {folder / 'ladder.svg'}")

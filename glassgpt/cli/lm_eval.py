@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,7 @@ def evaluate_run(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on lm-eval tasks. Their data sets come from the Hugging Face hub or from local files."""
-    from glassgpt.files import write_text
+    from glassgpt.files import dump_json, write_text
     from glassgpt.ownership import check_output
     from glassgpt.runtime.heap import keep_freed_memory
 
@@ -44,7 +43,7 @@ def evaluate_run(
         [task.strip() for task in tasks.split(",")], include_path=include_path, limit=limit, num_fewshot=num_fewshot
     )
     if output is not None:
-        write_text(output, json.dumps(results, indent=1) + "\n")
+        write_text(output, dump_json(results, indent=1) + "\n")
     if as_json:
         print_json(results)
         return

@@ -6,7 +6,6 @@ is one line, however long. The environment variable COLUMNS sets the width of a 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -15,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, TextIO
 
 import typer
+
+from glassgpt.files import dump_json
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 USUAL_WIDTH = 80  # of a terminal that does not say
@@ -133,9 +134,9 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Prints one JSON object on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+def print_json(value: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Prints one JSON object, or a list of them, on stdout. NaN and infinity become null."""
+    typer.echo(dump_json(value))
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:

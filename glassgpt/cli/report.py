@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from glassgpt.cli.output import print_json
 from glassgpt.cli.sample import RUN_HELP
 
 
@@ -69,4 +69,7 @@ def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, li
 
 def print_page(page: Path, folders: list[Path], as_json: bool) -> None:
     """Prints the path of the page; as JSON, also the runs on it."""
-    typer.echo(json.dumps({"report": str(page), "runs": [str(folder) for folder in folders]}) if as_json else page)
+    if as_json:
+        print_json({"report": str(page), "runs": [str(folder) for folder in folders]})
+    else:
+        typer.echo(page)

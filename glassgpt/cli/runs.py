@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import Column, format_table, say, table_width
+from glassgpt.cli.output import Column, format_table, print_json, say, table_width
 from glassgpt.cli.sample import RUN_HELP
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def runs(
         raise UserError(f"there is no folder {folder}: name the one that holds the runs")
     entries = list_entries(folder, sort, reverse=reverse)
     if as_json:
-        typer.echo(json.dumps({"runs": [entry.to_dict() for entry in entries]}, ensure_ascii=False))
+        print_json({"runs": [entry.to_dict() for entry in entries]})
     elif not entries:
         say(f"there is no run under {folder}/ yet: glassgpt train makes one")
     else:
@@ -48,9 +47,8 @@ def note(
 
     folder = find_run(run)
     added = add_note(folder, text)
-    fields = {"run": str(folder), "time": added.time.isoformat(), "text": added.text}
     if as_json:
-        typer.echo(json.dumps(fields, ensure_ascii=False))
+        print_json({"run": str(folder), "time": added.time.isoformat(), "text": added.text})
     else:
         say(f"noted at {added.time:%Y-%m-%d %H:%M}: {folder}")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
+
+from glassgpt.cli.output import print_json
 
 
 def train(
@@ -74,7 +75,7 @@ def train(
     if finished is None:  # not the first rank
         return
     if as_json:
-        typer.echo(json.dumps(finished.summary))
+        print_json(finished.summary or {})
     else:
         print_result(finished)
 

@@ -6,7 +6,6 @@ whole validation split, averaged over the seeds.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -22,7 +21,7 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.files import write_text
+from glassgpt.files import dump_json, write_text
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model
@@ -258,5 +257,5 @@ def save_results(folder: Path, rows: Sequence[SectionRow]) -> None:
     """Writes the rows with their curves as JSON, and the picture. Raises UserError if they cannot be written."""
     lines = [row.to_dict() | {"steps": row.curve.steps, "losses": list(row.curve.losses)} for row in rows]
     title = f"The ladder: {len(rows)} section{'s' if len(rows) > 1 else ''}"
-    write_text(folder / RESULTS, json.dumps(lines, indent=1) + "\n")
+    write_text(folder / RESULTS, dump_json(lines, indent=1) + "\n")
     write_text(folder / PICTURE, draw_ladder([row.curve for row in rows], title))

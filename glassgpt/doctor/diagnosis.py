@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.references import load_references
 from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import write_text
+from glassgpt.files import dump_json, write_text
 from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
@@ -70,7 +69,7 @@ def diagnose(
     curve = examine_curve(record, load_references(), unigram_entropy(subject) if countable else None)
     _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
-    write_text(folder / DIAGNOSIS, json.dumps(diagnosis.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / DIAGNOSIS, dump_json(diagnosis.to_dict(), indent=1) + "\n")
     write_report(folder)
     return diagnosis
 

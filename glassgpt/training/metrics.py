@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError
-from glassgpt.files import write_text
+from glassgpt.files import dump_json, write_text
 
 Line = dict[str, Any]
 
@@ -88,10 +87,7 @@ def cut_back(path: Path, keep: Callable[[Line], bool]) -> None:
 
 
 def _dump(record: Line) -> str:
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump_json(record) + "\n"
 
 
 class RunLog:

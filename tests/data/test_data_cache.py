@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from glassgpt.data.cache import cache_folder, writing
 from glassgpt.errors import UserError
-from glassgpt.files import locked, new_file, new_folder, recover_folder, remove_unfinished, replacing_folder
+from glassgpt.files import dump_json, locked, new_file, new_folder, recover_folder, remove_unfinished, replacing_folder
 
 GONE = 2**22 + 1  # no process has such a number
 
@@ -168,3 +169,9 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     with locked(path, "busy"):
         pass
     assert names(tmp_path) == []
+
+
+def test_json_has_no_nan_and_no_lone_surrogate() -> None:
+    value = {"loss": float("nan"), "rows": [(1.5, float("-inf"))], "name": "é\udcff"}
+    text = dump_json(value)
+    assert json.loads(text.encode()) == {"loss": None, "rows": [[1.5, None]], "name": "é\udcff"}

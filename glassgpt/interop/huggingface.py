@@ -8,6 +8,7 @@ additional buffers with the causal mask.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from collections.abc import Iterable, Iterator
@@ -192,13 +193,26 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
+        _check_binary(path)
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _check_binary(path: Path) -> None:
+    """Raises UserError if a file that cannot be read is a text, such as the one that Git LFS has in its place."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), path.open("rb") as file:
+        head = file.read(256).decode("ascii")
+        if head and head.replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
+            raise UserError(f"{path} is a Git LFS pointer or text, not weights: download the file itself")
 
 
 def _read_pickle(path: Path) -> Tensors:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)  # rejects anything that would execute code
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except pickle.UnpicklingError as error:  # its own text advises to load with weights_only=False, which executes code
+        _check_binary(path)
+        raise UserError(f"{path} is damaged, or holds something other than weights: download it again") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        _check_binary(path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as PyTorch weights: {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):

@@ -183,7 +183,7 @@ class Trap:
 def test_nothing_in_a_file_is_executed(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
     torch.save({"wte.weight": Trap()}, saved / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read as PyTorch weights"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is damaged, or holds something other than weights"):
         load_hf(saved)
 
 
@@ -256,7 +256,22 @@ def test_damaged_files_are_named(saved: Path) -> None:
         load_hf(saved)
     weights.unlink()
     (saved / "pytorch_model.bin").write_bytes(b"not a zip file")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is a Git LFS pointer or text, not weights"):
+        load_hf(saved)
+    (saved / "pytorch_model.bin").write_bytes(b"\x80\x02not a pickle")
+    with pytest.raises(
+        UserError, match=r"pytorch_model\.bin is damaged, or holds something other than weights"
+    ) as error:
+        load_hf(saved)
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_git_lfs_pointer_is_named(saved: Path, name: str) -> None:
+    (saved / "model.safetensors").unlink()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 548105171\n"
+    (saved / name).write_text(pointer)
+    with pytest.raises(UserError, match=rf"{name} is a Git LFS pointer or text, not weights: download the file itself"):
         load_hf(saved)
     (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is not JSON"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -201,14 +202,22 @@ def load_config(path: Path) -> RunConfig:
             imported = sections["run"]["stage"] == NO_STAGE
             n_ids = None if imported else load_tokenizer(path.parent / "tokenizer.json").vocab_size
             sections["model"] = migrate_vocab(model, n_ids)
-        config = parse_run_config(sections)
+        _check_complete(sections)
+        return parse_run_config(sections)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    for section, fields in config_sections(config).items():  # filling in a default would be a guess
-        for field in fields:
-            if field not in sections.get(section, {}):
-                raise UserError(f"{path} is damaged: it has no {section}.{field}; restore the file, or add the field")
-    return config
+
+
+def _check_complete(sections: Sections) -> None:
+    """Raises UserError if a field is missing from a run's config: filling in a default would be a guess."""
+    for section, values in sections.items():
+        check_section(section, values)
+    architecture = str(sections.get("model", {}).get("architecture", "gpt2"))
+    for section, config in {**SECTIONS, "model": find_architecture(architecture).config}.items():
+        names = [field.name for field in dataclasses.fields(config)]
+        for name in ["architecture", *names] if section == "model" else names:
+            if name not in sections.get(section, {}):
+                raise UserError(f"{section}.{name} is missing: restore the file, or add the field")
 
 
 def migrate_vocab(model: Mapping[str, Any], n_ids: int | None) -> dict[str, Any]:

@@ -143,22 +143,31 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
     try:
         session.run(state)
     except Interrupted as stopped:
-        ranks.on_first(lambda: _report(folder))
+        ranks.on_first(lambda: _report_if_possible(folder, listener))
         listener.note(str(stopped))
         raise
     except Diverged as stopped:  # raised on every rank
-        ranks.on_first(lambda: _report(folder))
+        ranks.on_first(lambda: _report_if_possible(folder, listener))
         if not ranks.first:
             raise ReportedByFirstRank(str(stopped)) from None
         raise
     if ranks.first:
-        _report(folder)
+        try:
+            write_report(folder)
+        except UserError as error:
+            raise UserError(
+                f"training is complete and saved; only report.html could not be written ({error}): mend that, then"
+                f" glassgpt report {folder}"
+            ) from None
     return str(session.runtime.device)
 
 
-def _report(folder: Path) -> None:
-    """Without the path, which `on_first` could not send as JSON."""
-    write_report(folder)
+def _report_if_possible(folder: Path, listener: Listener) -> None:
+    """Writes the report of a run that was stopped; if it cannot, says so, since why the run stopped matters more."""
+    try:
+        write_report(folder)
+    except UserError as error:
+        listener.note(f"no report: {error}")
 
 
 def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Session:

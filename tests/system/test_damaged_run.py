@@ -269,6 +269,25 @@ def test_a_full_disk_at_the_beginning_leaves_no_run(
     assert contents(elsewhere) == {}
 
 
+def test_a_full_disk_at_the_report_says_that_the_training_is_saved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise gg.UserError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("glassgpt.report.run_page.write_text", full)
+    refused = glassgpt("train", "--run", run, "--resume", "--max-steps", 45).error
+    assert "training is complete and saved; only report.html could not be written (cannot write" in refused
+    monkeypatch.undo()
+    assert figures(run)[-1]["step"] == 45
+    assert glassgpt("report", run).code == 0
+
+
+def test_a_setting_that_is_missing_is_named(run: Path) -> None:
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("n_head = 2\n", ""))
+    refused = glassgpt("sample", run).error
+    assert refused == f"{config}: model.n_head is missing: restore the file, or add the field"
+
+
 CAP_DAC_OVERRIDE = 1
 
 

@@ -80,7 +80,10 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and field):
         raise UserError(f"--set {text}: write it as section.field=value, for example --set model.n_head=4")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        lines = tomllib.loads(f"value = {value}")
+        parsed = lines.pop("value")
+        if lines:  # a second line of the value gives another field
+            raise UserError(f"--set {text!r} has several lines: give each field an option of its own")
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
     if not isinstance(parsed, str | int | float | list):  # a date: no field has that type, a file name may look so

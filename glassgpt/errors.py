@@ -47,4 +47,5 @@ def check_least(section: str, config: object, least: Mapping[str, float]) -> Non
     for field, minimum in least.items():
         value = getattr(config, field)
         if isinstance(value, int | float) and not minimum <= value < float("inf"):
-            raise UserError(f"{section}.{field} = {value} is out of range: it must be at least {minimum}")
+            bound = f"at least {minimum}" if value < minimum else f"finite and at least {minimum}"
+            raise UserError(f"{section}.{field} = {value} is out of range: it must be {bound}")

@@ -34,11 +34,22 @@ def is_imported(folder: Path) -> bool:
 
 def named_folder(run: str | Path) -> Path:
     """Folder for a run: a path stays as it is, a name goes under runs/. Raises UserError for an invalid one."""
+    run = _expanded(run)
     folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
     last = Path(run).name
     if last in ("", "..") or len(os.fsencode(last)) > 200:
         raise UserError(f"--run '{run}' is not the name of a folder: give a name, or a path that ends in one")
     return folder
+
+
+def _expanded(run: str | Path) -> str | Path:
+    """The run with the home folder for a leading ~/ or ~user/, which a shell leaves in place after `--run=`."""
+    if not str(run).startswith("~") or "/" not in str(run):
+        return run
+    try:
+        return Path(run).expanduser()
+    except RuntimeError:
+        raise UserError(f"--run '{run}': there is no such user, or no home folder") from None
 
 
 def free_folder(name: str) -> Path:
@@ -182,6 +193,7 @@ def list_runs() -> list[str]:
 
 def find_run(run: str | Path) -> Path:
     """The folder of a run, given by its name under runs/ or its path. Raises UserError if there is none."""
+    run = _expanded(run)
     with contextlib.suppress(OSError):  # the name may be too long for the file system
         for folder in (RUNS / run, Path(run)):
             if is_run_folder(folder):

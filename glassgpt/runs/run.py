@@ -22,7 +22,7 @@ from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.evaluation.scoring import ScoringProgress
@@ -166,9 +166,14 @@ class Run:
     ) -> Evaluation:
         """Computes the loss on a whole split of the run's own text, of another source as in `--data`, or of a string.
 
-        With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`.
+        With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`. Raises UserError for an
+        unknown split, and if both data and text are given.
         """
         self.check_language_model()
+        if split not in ("train", "val"):
+            raise unknown("split", str(split), ("train", "val"))
+        if data is not None and text is not None:
+            raise UserError("both data and text are given: evaluate on one of them")
         dataset = self._prepare(data, text_corpus(text) if text is not None else None)
         return evaluate(
             self.model,

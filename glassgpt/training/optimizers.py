@@ -24,13 +24,16 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for field in ("lr", "eps"):
-            if not 0.0 < getattr(self, field) < float("inf"):
-                raise UserError(f"optimizer.{field} = {getattr(self, field)} is out of range: it must be above 0")
+            value = getattr(self, field)
+            if not 0.0 < value < float("inf"):
+                raise UserError(f"optimizer.{field} = {value} is out of range: it must be finite and above 0")
         for field in ("beta1", "beta2"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise UserError(f"optimizer.{field} = {getattr(self, field)} is out of range: at least 0 and below 1")
         if not 0.0 <= self.weight_decay < float("inf"):
-            raise UserError(f"optimizer.weight_decay = {self.weight_decay} is out of range: it must be at least 0")
+            raise UserError(
+                f"optimizer.weight_decay = {self.weight_decay} is out of range: it must be finite and at least 0"
+            )
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import contents, glassgpt, settings
@@ -359,3 +360,32 @@ def test_a_note_that_is_no_text_is_refused(run: Path) -> None:
 def test_a_picture_in_the_place_of_a_folder_is_refused_before_measuring(elsewhere: Path) -> None:
     Path("pictures").mkdir()
     assert "is a folder" in glassgpt("bench", "tricks", "--out", "pictures").error
+
+
+def test_one_set_option_sets_one_field(elsewhere: Path, text_file: Path) -> None:
+    refused = glassgpt("train", "--data", text_file, "--run", "x", "--set", "model.n_layer=1\noptimizer.lr=9").error
+    assert "has several lines: give each field an option of its own" in refused
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1.0"])
+def test_a_learning_rate_that_is_no_number_to_train_with(elsewhere: Path, text_file: Path, value: str) -> None:
+    refused = glassgpt("train", "--data", text_file, "--run", "x", "--set", f"optimizer.lr={value}").error
+    assert refused == f"optimizer.lr = {value} is out of range: it must be finite and above 0"
+
+
+def test_a_run_in_the_home_folder(run: Path, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert glassgpt("train", "--run", "~/run", "--resume", "--max-steps", 41).code == 0
+    assert glassgpt("note", "~/run", "at home").code == 0
+    assert (run / "notes.jsonl").exists()
+    assert "there is no such user" in glassgpt("train", "--run", "~nobody-of-this-name/run").error
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_run_is_evaluated_on_one_known_split_or_text(trained: Path, text_file: Path) -> None:
+    opened = gg.load(trained, device="cpu")
+    split: Any = "test"
+    with pytest.raises(gg.UserError, match="unknown split 'test': Known: train, val"):
+        opened.evaluate(split=split)
+    with pytest.raises(gg.UserError, match="both data and text are given"):
+        opened.evaluate(str(text_file), text="a text")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
+import reprlib
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import tomli_w
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from glassgpt.errors import UserError, unknown
 
 T = TypeVar("T")
+P = ParamSpec("P")
 NONE = "none"  # how TOML and `--set` write None
 
 
@@ -43,8 +47,36 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"{name} = {value!r}: {reason[0].lower()}{reason[1:]}") from None
+        raise _wrong_type(name, repr(value), error) from None
+
+
+def _wrong_type(name: str, value: str, error: ValidationError | TypeError) -> UserError:
+    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return UserError(f"{name} = {value}: {reason[0].lower()}{reason[1:]}")
+
+
+def strict_arguments(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a function of the Python interface: its arguments are checked as strictly as the fields of a recipe.
+
+    A call raises UserError for an argument that is not of the type in the signature: 10.0 and True are no int.
+    """
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def adapter(name: str) -> TypeAdapter[Any]:
+        hint = typing.get_type_hints(function)[name]
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            try:
+                adapter(name).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise _wrong_type(name, reprlib.repr(value), error) from None
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def to_dict(config: Any) -> dict[str, Any]:

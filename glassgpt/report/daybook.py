@@ -15,7 +15,7 @@ from typing import Any
 from glassgpt.errors import UserError, unknown
 from glassgpt.files import LOCK, locked, write_text
 from glassgpt.ownership import is_run_folder
-from glassgpt.report.figures import is_finite, parameters
+from glassgpt.report.figures import describe_model, is_finite, parameters
 from glassgpt.report.run_record import RunRecord, read_record
 from glassgpt.tokenizers.base import to_utf8
 from glassgpt.training.metrics import Line
@@ -136,7 +136,7 @@ def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: da
         folder=str(folder),
         begun=datetime.fromisoformat(begun).astimezone() if isinstance(begun, str) else changed,
         data=str(record.data.get("name", "")),
-        model=_model(record.config.get("model", {})),
+        model=describe_model(record.config.get("model", {})),
         parameters=parameters(record),
         steps=record.last_step,
         finished=record.final is not None,
@@ -166,13 +166,6 @@ def parse_day(text: str, option: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise UserError(f"{option} '{text}' is not a date: write it as 2026-11-21") from None
-
-
-def _model(sizes: dict[str, Any]) -> str:
-    """Architecture, layers x width, and block size: "gpt2 4 x 128, block 64"."""
-    shape = [str(sizes[name]) for name in ("n_layer", "n_embd") if name in sizes]
-    block = f", block {sizes['block_size']}" if "block_size" in sizes else ""
-    return f"{sizes.get('architecture', '')} {' x '.join(shape)}{block}".strip()
 
 
 def _validation_seconds(record: RunRecord, final: Line) -> float:

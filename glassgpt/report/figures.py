@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +30,24 @@ def summary(record: RunRecord) -> str:
     planned = record.config.get("training", {}).get("max_steps")
     length = f" of {count(planned)}" if isinstance(planned, int) else ""
     return f"At step {count(record.last_step)}{length}; in progress, or stopped before its end."
+
+
+def describe_progress(record: RunRecord) -> str:
+    """The progress of the run and its losses in one line."""
+    line = next(reversed(record.validated), None)
+    if line is None:
+        return summary(record)
+    losses = f" Validation loss {_number(line['val/loss'])}"
+    if record.best is not None:
+        losses += f", at the best checkpoint {_number(record.best[1])} (step {count(record.best[0])})"
+    return f"{summary(record)}{losses}."
+
+
+def describe_model(sizes: Mapping[str, Any]) -> str:
+    """Architecture, layers x width, and block size of a [model] section: "gpt2 4 x 128, block 64"."""
+    shape = [str(sizes[name]) for name in ("n_layer", "n_embd") if name in sizes]
+    block = f", block {sizes['block_size']}" if "block_size" in sizes else ""
+    return f"{sizes.get('architecture', '')} {' x '.join(shape)}{block}".strip()
 
 
 def headline(record: RunRecord) -> list[Figure]:

@@ -68,7 +68,8 @@ class RunRecord:
         Of a finished run, it is measured on the whole validation split; before that, it is the best validation so far.
         """
         if self.final is not None and "best/val/loss" in self.final:
-            return self.final.get("best/step", self.final["step"]), self.final["best/val/loss"]
+            step: int = self.final["best/step"] if "best/step" in self.final else self.final["step"]
+            return step, self.final["best/val/loss"]
         measured = [line for line in self.validated if math.isfinite(line["val/loss"])]
         best = min(measured, key=lambda line: line["val/loss"], default=None)
         return (best["step"], best["val/loss"]) if best else None

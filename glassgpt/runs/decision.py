@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glassgpt.config import NONE
+from glassgpt.config import NONE, from_dict, to_dict
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.runs.config import (
     RunConfig,
     Sections,
+    TrainingConfig,
     check_ranks,
     check_resumable,
     config_sections,
@@ -83,7 +84,9 @@ class Changes:
             config = dataclasses.replace(config, tokenizer=TokenizerConfig(str(own)))
         if self.max_steps is None:
             return config
-        return dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=self.max_steps))
+        fields = {**to_dict(config.training), "max_steps": self.max_steps}
+        training = from_dict(TrainingConfig, fields, where="training")
+        return dataclasses.replace(config, training=training)
 
     def _names_tokenizer(self) -> bool:
         """Whether the user, not only the recipe, chose a tokenizer. That of a prepared folder must then match."""
@@ -183,7 +186,8 @@ def decide_resumed_run(
     find_runtime(config, ranks, note)
     last = find_last(folder, config.training.max_steps)
     finished = has_ended(folder) and (last.step == config.training.max_steps or config.training.overfit_batch)
-    data = {} if finished else find_stage(config.run.stage).find_again(folder, corpus)
+    given = corpus is not None  # even a finished run is not that of another text
+    data = find_stage(config.run.stage).find_again(folder, corpus) if given or not finished else {}
     lines = read_lines(folder / "metrics.jsonl")
     return Decision(
         str(folder),

@@ -10,6 +10,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 
+from glassgpt.costs.flops import count_parameters
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
@@ -32,7 +34,10 @@ from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model, find_architecture
-from glassgpt.runs.config import RunConfig, document_eot_id, load_config
+from glassgpt.report.figures import describe_model, describe_progress
+from glassgpt.report.run_picture import card, draw_run
+from glassgpt.report.run_record import read_record
+from glassgpt.runs.config import RunConfig, config_sections, document_eot_id, load_config
 from glassgpt.runs.folder import check_trained, find_checkpoint, find_run, is_imported
 from glassgpt.runs.origin import ORIGIN, load_origin
 from glassgpt.runs.stages import find_stage
@@ -43,7 +48,7 @@ from glassgpt.training.checkpoint import Checkpoint, load_model_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A fully or partly trained model with everything that is needed to use it."""
 
@@ -67,6 +72,30 @@ class Run:
     def _build_model(self) -> Model:
         with weights_later():
             return find_stage(self.config.run.stage).build_model(self.config)
+
+    def __repr__(self) -> str:
+        return f"Run {self.folder}\n" + "\n".join(f"  {line}" for line in self._facts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same, with the loss curve and samples of a run that was trained here."""
+        picture = ""
+        with contextlib.suppress(UserError):  # the facts say what is wrong with the folder
+            picture = "" if self.imported else draw_run(read_record(self.folder))
+        return card(str(self.folder), self._facts(), picture)
+
+    def _facts(self) -> list[str]:
+        """A few lines on the run: the model, the weights that are loaded, and its final losses."""
+        sizes, tokenizer = config_sections(self.config)["model"], self.tokenizer
+        lines = [
+            f"{describe_model(sizes)}, {count_parameters(self._build_model()):,} parameters; {tokenizer.name} tokenizer,"
+            f" {tokenizer.vocab_size:,} ids",
+            f"weights of step {self.step:,}, on {self.runtime.device}",
+        ]
+        try:
+            trained = "imported, not trained here" if self.imported else describe_progress(read_record(self.folder))
+        except UserError as error:  # the folder was changed or removed since
+            trained = str(error)
+        return [*lines, trained]
 
     @property
     def step(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassgpt.config import strict_arguments
 from glassgpt.data.corpora import text_corpus
 from glassgpt.errors import ReportedByFirstRank, UserError
 from glassgpt.evaluation.hellaswag import HellaSwag
@@ -18,7 +19,6 @@ from glassgpt.files import write_text
 from glassgpt.models import Model
 from glassgpt.report.run_page import write_report
 from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
-from glassgpt.runs.console import PlainListener
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
     cut_back_to,
@@ -31,6 +31,7 @@ from glassgpt.runs.folder import (
 )
 from glassgpt.runs.init_from import FINETUNE, open_initial_run
 from glassgpt.runs.listener import Listener
+from glassgpt.runs.notebook import build_listener
 from glassgpt.runs.origin import ORIGIN, Origin
 from glassgpt.runs.publisher import Publisher
 from glassgpt.runs.run import Run, load, open_run
@@ -48,15 +49,16 @@ from glassgpt.training.fit import Diverged, TrainState
 DEFAULT_RECIPE = "char-tiny"
 
 
+@strict_arguments
 def train(
     recipe: str | None = None,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     text: str | None = None,
     init_from: str | Path | None = None,
     run: str | Path | None = None,
     max_steps: int | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
     overwrite: bool = False,
     overfit_batch: bool = False,
     track: Sequence[str] = (),
@@ -71,21 +73,25 @@ def train(
     length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
     `init_from` names a run that provides the initial weights (its best), the sizes and the tokenizer; the default
     recipe is then `finetune`.
-    With `resume`, the run continues from its last checkpoint. If it does not exist yet, it is started, provided that
-    `recipe`, `data`, `text` or `init_from` is given.
+    If the folder of `run` exists, a call with the same settings gives that run back if it is finished, and continues it
+    from its last checkpoint if it is not, so that a notebook's cell may be executed twice. Other settings are an error,
+    except for a larger `max_steps` and those that do not affect the weights. `overwrite` replaces the run,
+    `resume=False` refuses an existing one. With `resume=True`, all settings that are not given are those of the run; if
+    it does not exist yet, it is started, provided that `recipe`, `data`, `text` or `init_from` is given.
 
     `track` names trackers that also get config, figures and samples (swanlab, trackio, wandb, tensorboard); a resumed
     run keeps its own by default.
 
-    Progress is written to stderr; pass `Listener()` for silence, or your own.
+    Progress is shown in the output of a notebook's cell, elsewhere on stderr; pass `Listener()` for silence, or one of
+    your own.
 
     Under torchrun, every rank calls it. The first one decides, prints and writes; on the others it returns None. After
     training with FSDP, the returned run is on the CPU and reads its weights only when its model is used.
 
-    Raises UserError for invalid input, Interrupted after SIGINT or SIGTERM.
+    Raises UserError for invalid input, such as an argument of the wrong type, Interrupted after SIGINT or SIGTERM.
     """
     ranks = join_ranks()
-    listener = (listener or PlainListener()) if ranks.first else Listener()
+    listener = (listener or build_listener()) if ranks.first else Listener()
     with contextlib.ExitStack() as held, ranks.together():
 
         def decide() -> dict[str, Any]:
@@ -96,7 +102,7 @@ def train(
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
             corpus = text_corpus(text) if text is not None else None
-            source = corpus.source if corpus else data
+            source = corpus.source if corpus else None if data is None else str(data)
             new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # the recipe of a new run
             folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
             values = current_settings(settings or {}, listener.note) | (
@@ -108,8 +114,11 @@ def train(
             changes = Changes(overrides, values, max_steps, overfit_batch)
             held.enter_context(lock_run(folder))
             can_begin = recipe is not None or source is not None or init_from is not None
-            if resume and (folder.exists() or not can_begin):
-                decision = decide_resumed_run(folder, recipe, changes, corpus=corpus, ranks=ranks, note=listener.note)
+            again = resume is None and not overwrite and _holds_run(folder)  # the same call as before
+            if again or (resume and (folder.exists() or not can_begin)):
+                decision = decide_resumed_run(
+                    folder, new if again else recipe, changes, corpus=corpus, ranks=ranks, note=listener.note
+                )
                 return decision.to_json()
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
@@ -281,6 +290,11 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     session.runtime.ranks.on_first(go_back)
     session.listener.note(f"resuming {folder} after step {checkpoint.step}")
     return state
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether there is a run in the folder; `decide_new_run` refuses a folder with anything else."""
+    return (folder / "config.toml").exists()
 
 
 def _own_folder(recipe: str, overfit_batch: bool) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,6 +194,79 @@ def test_the_python_names_take_settings_as_values(text: str, elsewhere: Path) ->
     assert finished.config.model.n_layer == 1
     assert finished.summary is not None
     assert finished.summary["steps"] == 2
+
+
+def test_the_same_call_again_gives_the_finished_run_back(
+    text: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a notebook's cell that is executed twice."""
+    small = {"model.n_layer": 1, "model.n_embd": 16, "model.block_size": 16, "training.batch_tokens": 64}
+
+    def cell(**changes: Any) -> gg.Run:
+        return gg.train(**{"text": text, "run": "cell", "max_steps": 2, "settings": small} | changes)
+
+    first = cell()
+    before = contents(first.folder)
+    assert cell().summary == first.summary
+    assert "finished at step 2" in capsys.readouterr().err
+    assert contents(first.folder) == before
+    with pytest.raises(gg.UserError, match=r"model\.n_layer was 1 and is now 2"):
+        cell(settings=small | {"model.n_layer": 2})
+    with pytest.raises(gg.UserError, match="the text given is not the one"):
+        cell(text=text + text)
+    with pytest.raises(gg.UserError, match="exists: go on with"):
+        cell(resume=False)
+    assert contents(first.folder) == before
+    assert cell(max_steps=3).summary["steps"] == 3  # goes on
+    replaced = cell(settings=small | {"model.n_layer": 2}, overwrite=True)
+    assert (replaced.config.model.n_layer, replaced.summary["steps"]) == (2, 2)
+
+
+def test_a_folder_that_is_no_run_is_not_taken_for_one(text: str, elsewhere: Path) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(gg.UserError, match="is not a run folder"):
+        gg.train(text=text, run=elsewhere / "mine", max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"max_steps": 10.0}, "max_steps = 10.0: input should be a valid integer"),
+        ({"max_steps": True}, "max_steps = True: input should be a valid integer"),
+        ({"recipe": 3}, "recipe = 3: input should be a valid string"),
+        ({"run": 7}, "run = 7: input should be"),
+        ({"text": b"bytes"}, "text = b'bytes': input should be a valid string"),
+        ({"overwrite": "no"}, "overwrite = 'no': input should be a valid boolean"),
+        ({"track": "swanlab"}, "track = 'swanlab': "),
+        ({"overrides": "model.n_layer=1"}, "overrides = 'model.n_layer=1': "),
+        ({"settings": ["model.n_layer"]}, "settings = "),
+        ({"settings": {"training.max_steps": 10.0}}, "training.max_steps = 10.0: input should be a valid integer"),
+        ({"listener": print}, "listener = <built-in function print>: input should be an instance of Listener"),
+    ],
+)
+def test_arguments_are_checked_as_strictly_as_a_recipe(
+    arguments: dict[str, Any], said: str, text: str, elsewhere: Path
+) -> None:
+    with pytest.raises(gg.UserError, match=f"^{re.escape(said)}"):
+        gg.train(**{"text": text, "run": "mine"} | arguments)
+    assert not (elsewhere / "runs" / "mine").exists()
+
+
+def test_a_run_says_what_it_is_in_a_few_lines(run: Path) -> None:
+    opened = gg.load(run)
+    lines = repr(opened).splitlines()
+    assert lines[0] == f"Run {run}"
+    assert lines[1].startswith("  gpt2 2 x 32, block 32, ") and "char tokenizer" in lines[1]
+    assert lines[2] == f"  weights of step {opened.step}, on {opened.runtime.device}"
+    assert f"Finished after 40 steps. Validation loss {opened.summary['val_loss']:.4f}" in lines[3]
+    html = opened._repr_html_()
+    image = base64.b64decode(re.search('src="data:image/svg[+]xml;base64,([^"]+)"', html)[1])
+    texts = [element.text for element in ElementTree.fromstring(image).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"step 0", "step 40"} <= set(texts)
+    shutil.rmtree(run)
+    assert repr(opened).startswith(f"Run {run}")  # there is still something to say
+    assert "<img" not in opened._repr_html_()
 
 
 def test_settings_under_names_of_before_are_noted_once(

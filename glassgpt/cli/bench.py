@@ -44,15 +44,18 @@ def tricks(
     setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: say(line, err=True))
     say(dataset.note, err=True)
     results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, progress=lambda line: say(line, err=True))
-    bars = [Bar(row.trick.name, row.speed, row.memory, row.missing) for row in results.rows]
+    bars = [
+        Bar(row.trick.name, row.speed, row.memory, row.missing, row.faster(results.noise) or row.slower(results.noise))
+        for row in results.rows
+    ]
     write_text(out, draw_bars(bars, f"{Path(recipe).stem}: what each trick gives on {results.device}", results.noise))
     if as_json:
-        rows_json = [{**row.to_dict(), "explanation": explanation(row, results)} for row in results.rows]
+        rows_json = [{**row.to_dict(results.noise), "explanation": explanation(row, results)} for row in results.rows]
         fields = {"recipe": recipe, "device": results.device, "parameters": results.n_params, "noise": results.noise}
         print_json({**fields, "picture": str(out), "tricks": rows_json})
     else:
         print_table(results)
-        say(f"noise    {results.noise:.1%}: two measurements of the same step differ by so much")
+        say(f"noise    {results.noise:.1%}: two measurements of the same step differ by up to so much")
         say(f"picture  {out}")
 
 

@@ -22,6 +22,7 @@ class Bar:
     speed: float = 1.0
     memory: float = 1.0
     missing: str | None = None
+    certain: bool = True  # whether all rounds agree on the direction of the speed
 
 
 def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
@@ -50,7 +51,8 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
         if bar.missing is not None:
             parts.append(text(PANELS[0][0], y + 15, "not on this device", colour="#5d6675"))
             continue
-        colours = (_colour(bar.speed, 1.0, noise), _colour(1 / bar.memory, 1.0, noise))
+        speed = _colour(bar.speed, 1.0, noise) if bar.certain else EVEN
+        colours = (speed, _colour(1 / bar.memory, 1.0, noise))
         for (left, right), reach, ratio, colour in zip(PANELS, reaches, (bar.speed, bar.memory), colours, strict=True):
             x = _axis(left, right, reach)
             start, end = sorted((x(1.0), x(ratio)))

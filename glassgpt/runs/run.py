@@ -86,8 +86,9 @@ class Run:
     def _facts(self) -> list[str]:
         """A few lines on the run: the model, the weights that are loaded, and its final losses."""
         sizes, tokenizer = config_sections(self.config)["model"], self.tokenizer
+        n_parameters = count_parameters(self._build_model())
         lines = [
-            f"{describe_model(sizes)}, {count_parameters(self._build_model()):,} parameters; {tokenizer.name} tokenizer,"
+            f"{describe_model(sizes)}, {n_parameters:,} parameters; {tokenizer.name} tokenizer,"
             f" {tokenizer.vocab_size:,} ids",
             f"weights of step {self.step:,}, on {self.runtime.device}",
         ]

@@ -42,8 +42,8 @@ def _facts(row: TrickRow, results: Results) -> Facts:
     tokens = setup.rows * window
     return Facts(
         on_cpu=results.device.startswith("cpu"),
-        faster=row.speed > 1 + results.noise,
-        slower=row.speed < 1 - results.noise,
+        faster=row.faster(results.noise),
+        slower=row.slower(results.noise),
         logits=4 * tokens * setup.model.vocab_size,
         pattern=4 * tokens * window * n_head,
         moments=8 * results.n_params,
@@ -56,7 +56,9 @@ def _facts(row: TrickRow, results: Results) -> Facts:
 def _verdict(row: TrickRow, facts: Facts, noise: float) -> str:
     if facts.faster or facts.slower:
         return f"{'Faster' if facts.faster else 'Slower'}: {_times(row.speed)} the speed."
-    return f"No difference beyond the noise of {noise:.0%}."
+    rounds = f"{len(row.speeds)} round{'s' * (len(row.speeds) > 1)}"
+    spread = f"{min(row.speeds):.2f} to {_times(max(row.speeds))} the speed in {rounds}"
+    return f"Within noise: {spread}, where two equal steps differ by up to {noise:.0%}."
 
 
 def _times(ratio: float) -> str:

@@ -1,8 +1,8 @@
 """Measures each trick on this device: a training step with it and without it, everything else the same.
 
 Every variant runs in its own process, so that peak memory is measured separately. All variants take turns, round after
-round, so that a machine that slows down affects all of them. The plain variant runs twice per round: the difference of
-its two times is the noise, and a trick must show a larger difference.
+round, so that a machine that slows down affects all of them. The plain variant runs twice per round: the largest
+difference of its two times is the noise. A trick must show a larger one, and the same sign in every round.
 """
 
 from __future__ import annotations
@@ -54,20 +54,34 @@ class Measured:
 
 @dataclass(frozen=True)
 class TrickRow:
-    """One trick: the best of the rounds, and the median speed ratio. `missing` says why it was not measured."""
+    """One trick: the best of the rounds, and their speed ratios. `missing` says why it was not measured."""
 
     trick: Trick
     without: Measured | None = None
     with_it: Measured | None = None
-    speed: float = 1.0  # ratio of tokens per second, with / without
+    speeds: tuple[float, ...] = (1.0,)  # ratios of tokens per second, with / without, of every round
     memory: float = 1.0  # ratio of peak memory, with / without
     missing: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def speed(self) -> float:
+        """The median of the ratios."""
+        return statistics.median(self.speeds)
+
+    def faster(self, noise: float) -> bool:
+        """Whether it is faster by more than the noise, and in every round."""
+        return self.speed > 1 + noise and min(self.speeds) > 1
+
+    def slower(self, noise: float) -> bool:
+        """Whether it is slower by more than the noise, and in every round."""
+        return self.speed < 1 - noise and max(self.speeds) < 1
+
+    def to_dict(self, noise: float) -> dict[str, Any]:
         """The row for JSON output."""
         fields: dict[str, Any] = {"trick": self.trick.name, "idea": self.trick.idea, "missing": self.missing}
         if self.without and self.with_it:
-            fields |= {"speed": self.speed, "memory": self.memory}
+            within = not self.faster(noise) and not self.slower(noise)
+            fields |= {"speed": self.speed, "speeds": self.speeds, "within_noise": within, "memory": self.memory}
             for side, measured in (("without", self.without), ("with", self.with_it)):
                 fields[side] = {**asdict(measured), "tokens_per_second": measured.tokens_per_second}
         return fields
@@ -75,7 +89,7 @@ class TrickRow:
 
 @dataclass(frozen=True)
 class Results:
-    """All rows, and the noise: the relative difference of two measurements of the same setup."""
+    """All rows, and the noise: the largest relative difference of two measurements of the same setup in a round."""
 
     setup: Setup
     device: str  # in words
@@ -101,6 +115,9 @@ def measure_tricks(
         raise UserError(f"{steps} steps in {rounds} rounds are too few: use at least {WARM_UP + 1} steps and 1 round")
     runtime = build_runtime(setup.device, "float32")
     missing = {trick.name: why for trick in tricks if (why := trick.needs(setup, runtime))}
+    for trick in tricks:
+        if trick.with_it(setup) == trick.without(setup):
+            missing.setdefault(trick.name, "it changes nothing in this setup")
     variants = {"plain": setup, "plain again": setup}
     for trick in tricks:
         if trick.name not in missing:
@@ -119,7 +136,7 @@ def measure_tricks(
                 missing.setdefault(name, outcome)
     n_params = sum(p.numel() for p in _on_meta(setup).parameters())
     pairs = zip(found["plain"], found["plain again"], strict=True)
-    noise = statistics.median(abs(a.step / b.step - 1) for a, b in pairs)
+    noise = max(abs(a.step / b.step - 1) for a, b in pairs)
     rows = [_row(trick, setup, found, missing.get(trick.name)) for trick in tricks]
     return Results(setup, runtime.describe(), n_params, max(noise, LEAST_NOISE), rows)
 
@@ -129,10 +146,9 @@ def _row(trick: Trick, setup: Setup, found: dict[str, list[Measured]], missing: 
         return TrickRow(trick, missing=missing)
     plain, changed = found["plain"], found[trick.name]
     sides = (plain, changed) if trick.with_it(setup) != setup else (changed, plain)
-    pairs = list(zip(*sides, strict=True))
+    speeds = tuple(b.tokens_per_second / a.tokens_per_second for a, b in zip(*sides, strict=True))
     without, with_it = map(_best, sides)
-    speed = statistics.median(b.tokens_per_second / a.tokens_per_second for a, b in pairs)
-    return TrickRow(trick, without, with_it, speed, memory=with_it.peak_memory / without.peak_memory)
+    return TrickRow(trick, without, with_it, speeds, memory=with_it.peak_memory / without.peak_memory)
 
 
 def _best(measured: Sequence[Measured]) -> Measured:

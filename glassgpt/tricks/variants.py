@@ -58,11 +58,10 @@ def _needs_precision(name: str, setup: Setup, runtime: Runtime) -> str | None:
 
 
 def _needs_padding(setup: Setup, runtime: Runtime) -> str | None:
-    return (
-        None
-        if find_architecture(setup.architecture).pads
-        else f"{setup.architecture} does not support a padded vocabulary"
-    )
+    if not find_architecture(setup.architecture).pads:
+        return f"{setup.architecture} does not support a padded vocabulary"
+    size = setup.model.vocab_size
+    return f"{size:,} ids are a multiple of {PADDED_TO} already" if size % PADDED_TO == 0 else None
 
 
 TRICKS = (
@@ -74,8 +73,8 @@ TRICKS = (
           needs=_needs_compiler),
     Trick("fused AdamW", "one kernel for the whole update", lambda s: s, lambda s: replace(s, fused=False)),
     Trick("flash attention", "never stores the attention pattern", lambda s: s, lambda s: replace(s, flash=False)),
-    Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: replace(s, model=_padded(s)),
-          needs=_needs_padding),
+    Trick("padded vocabulary", f"a multiple of {PADDED_TO} ids", lambda s: _with_rows(s, _padded_size(s)),
+          lambda s: _with_rows(s, None), needs=_needs_padding),
     Trick("chunked loss", "never stores all logits at once", lambda s: replace(s, chunk=_eighth(s))),
     Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, activation_checkpointing=True)),
     Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
@@ -87,5 +86,9 @@ def _eighth(setup: Setup) -> int:
     return max(1, setup.rows * setup.model.block_size // 8)
 
 
-def _padded(setup: Setup) -> ModelConfig:
-    return replace(cast(Any, setup.model), padded_vocab_size=-(-setup.model.vocab_size // PADDED_TO) * PADDED_TO)
+def _padded_size(setup: Setup) -> int:
+    return -(-setup.model.vocab_size // PADDED_TO) * PADDED_TO
+
+
+def _with_rows(setup: Setup, padded_vocab_size: int | None) -> Setup:
+    return replace(setup, model=replace(cast(Any, setup.model), padded_vocab_size=padded_vocab_size))

@@ -89,11 +89,44 @@ def test_a_recipe_that_cannot_run_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("device", ["cpu, 2 threads, float32", "NVIDIA A100, float32"])
 def test_every_outcome_has_a_reading(trick: object, speed: float, device: str) -> None:
-    row = TrickRow(trick, measured(), measured(), speed, 1.0)  # type: ignore[arg-type]
+    row = TrickRow(trick, measured(), measured(), (speed,), 1.0)  # type: ignore[arg-type]
     said = explanation(row, Results(SETUP, device, 10_000, 0.05, [row]))
-    verdict = {0.5: "Slower", 1.0: "No difference beyond the noise of 5%", 2.0: "Faster"}[speed]
+    assert speed != 1.0 or "in 1 round, where two equal steps differ by up to 5%." in said
+    verdict = {
+        0.5: "Slower",
+        1.0: "Within noise: 1.00 to 1.00 times",
+        2.0: "Faster",
+    }[speed]
     assert said.startswith(verdict)
     assert len(said) > len(verdict) + 20
+
+
+def test_what_changes_nothing_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_apart", lambda *_: measured())
+    for size, rows, why in ((256, None, "256 ids are a multiple of 128 already"), (50, None, None), (50, 128, None)):
+        setup = replace(SETUP, rows=1, model=replace(SETUP.model, vocab_size=size, padded_vocab_size=rows))
+        results = measure_tricks(setup, FakePrepared(tmp_path), tricks=TRICKS)  # type: ignore[arg-type]
+        missing = {row.trick.name: row.missing for row in results.rows}
+        assert missing["padded vocabulary"] == why
+        assert missing["accumulation"] == "it changes nothing in this setup"  # one row cannot be split
+
+
+def test_a_trick_must_show_more_than_the_spread_of_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"plain": [1.0, 1.2, 1.0], "faster": [0.5, 0.5, 0.4], "mixed": [0.6, 1.5, 0.6], "little": [0.9, 1.1, 0.9]}
+    turns = {name: iter(steps) for name, steps in times.items()} | {"again": iter([1.0, 1.0, 1.0])}
+    order = iter(["plain", "again", "faster", "mixed", "little"] * 3)
+    monkeypatch.setattr(module, "run_apart", lambda *_: measured(step=next(turns[next(order)])))
+    tricks = [
+        replace(trick, name=name, needs=lambda *_: None)
+        for trick, name in zip((t for t in TRICKS if t.name in ("float16", "chunked loss", "batch x 4")),
+                               ("faster", "mixed", "little"), strict=True)
+    ]  # fmt: skip
+    results = measure_tricks(SETUP, FakePrepared(tmp_path), tricks=tricks)  # type: ignore[arg-type]
+    assert results.noise == pytest.approx(0.2)  # the largest difference of two equal steps
+    rows = {row.trick.name: row for row in results.rows}
+    assert rows["faster"].speeds == pytest.approx((2.0, 2.4, 2.5))
+    within = {name: row.to_dict(results.noise)["within_noise"] for name, row in rows.items()}
+    assert within == {"faster": False, "mixed": True, "little": True}  # mixed: 1.67 times in two rounds, 0.8 in one
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from glassgpt.data.loader import Loader
 from glassgpt.data.shards import TokenArray
 from glassgpt.models import Model, build_model
 from glassgpt.models.attention import Attention
+from glassgpt.models.context import Documents
+from glassgpt.models.sizes import attention_window
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import ModelWithLoss
@@ -66,6 +68,7 @@ def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subj
         return build_model(config.architecture, config.model).to(runtime.device)
 
     tokenizer = dataset.tokenizer
+    eot_id, window = document_eot_id(config, tokenizer), attention_window(config.model)
     return Subject(
         config,
         build,
@@ -76,7 +79,7 @@ def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subj
         runtime,
         partial(
             next_token_loss,
-            eot_id=document_eot_id(config, tokenizer),
+            build_context=None if eot_id is None else partial(Documents, eot_id=eot_id, window=window),
             chunk=config.training.loss_chunk,
         ),
     )

@@ -15,6 +15,7 @@ from glassgpt.errors import UserError
 from glassgpt.evaluation.logits import iter_logits, rows_per_pass
 from glassgpt.models import Model, evaluating
 from glassgpt.models.context import Documents
+from glassgpt.models.sizes import attention_window
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers.base import Tokenizer
@@ -134,7 +135,7 @@ def _token_losses(model: Model, windows: np.ndarray, eot_id: int | None, runtime
     """The loss of each target, (rows, T) in float64, for windows (rows, T + 1)."""
     block = torch.from_numpy(windows).to(runtime.device)
     inputs, targets = block[:, :-1], block[:, 1:]
-    context = {} if eot_id is None else {"context": Documents(inputs, eot_id)}
+    context = {} if eot_id is None else {"context": Documents(inputs, eot_id, attention_window(model.config))}
     losses = torch.empty(targets.numel(), device=runtime.device)
     with runtime.autocast():
         features = model.features(inputs, **context).flatten(0, 1)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 
+Mask = Tensor | BlockMask
 Hook = Callable[[str, Tensor], None]
 
 
@@ -22,9 +24,10 @@ class Attention(nn.Module):
     `scale` is 1/√D by default. With fewer key/value heads than query heads, each key/value head serves H / G
     consecutive query heads (grouped-query attention, Ainslie et al. 2023).
 
-    By default it runs PyTorch's fused kernel, which never stores the (T, S) attention pattern. If a `hook` is set, it
-    computes each step separately and passes every intermediate tensor to the hook by name: `q`, `k`, `v`, `scores`,
-    `pattern`, `out`. The result is the same up to rounding.
+    By default it runs PyTorch's fused kernel, which never stores the (T, S) attention pattern. A `BlockMask` selects
+    another one, FlexAttention (Dong et al. 2024), which skips the blocks of the pattern that the mask leaves empty. If
+    a `hook` is set, each step is computed separately, and every intermediate tensor is passed to the hook by name: `q`,
+    `k`, `v`, `scores`, `pattern`, `out`. The results are the same up to rounding.
     """
 
     def __init__(self, dropout: float = 0.0, *, causal: bool = True, scale: float | None = None) -> None:
@@ -34,18 +37,23 @@ class Attention(nn.Module):
         self.scale = scale
         self.hook: Hook | None = None
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, bias: Tensor | None = None) -> Tensor:
         """q (B, H, T, D), k and v (B, G, S, D); G divides H. Returns (B, H, T, D).
 
         A boolean `mask`, broadcast to (B, H, T, S), is True where a query may attend to a key. It replaces the default
         mask, so it must include causality. Without a mask, a causal query attends to all keys up to its own position,
         where the queries are the last T of the S positions; a non-causal query attends to all keys. A float `bias`,
-        broadcast to (B, H, T, S), is added to the scaled scores.
+        broadcast to (B, H, T, S), is added to the scaled scores. A `BlockMask` means the same as its dense mask, which
+        replaces it where FlexAttention lacks something: with dropout, with a bias, and for a hook.
         """
         dropout = self.dropout if self.training else 0.0
         T, S = q.size(-2), k.size(-2)
+        if isinstance(mask, BlockMask):
+            if self.hook is None and bias is None and not dropout:
+                grouped = k.size(1) != q.size(1)
+                return flex_attention(q, k, v, block_mask=mask, scale=self.scale, enable_gqa=grouped)
+            B, H, *_ = mask.shape
+            mask = create_mask(mask.mask_mod, B, H, T, S, q.device)
         # The kernel's own causal mask aligns queries with the first keys, so it needs T == S. One query needs none.
         needs_no_mask = self.hook is None and bias is None and (T == S or T == 1)
         if mask is None and self.causal and not needs_no_mask:

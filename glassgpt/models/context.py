@@ -1,7 +1,7 @@
 """KV cache and attention-mask context: what a forward pass gets in addition to the tokens.
 
-There are two kinds. A `KVCache` stores the keys and values of earlier positions. `Documents` masks attention between
-packed documents.
+There are two kinds here. A `KVCache` stores the keys and values of earlier positions. `Documents` masks attention
+between packed documents; in models/block_masks.py it has a counterpart for GPUs.
 
 Shapes: B rows, H key/value heads, T positions of this pass, S keys, D head size.
 """
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from glassgpt.models.attention import causal_mask, window_mask
+from glassgpt.models.attention import Mask, causal_mask, window_mask
 
 
 class Context(Protocol):
@@ -27,7 +27,7 @@ class Context(Protocol):
 
     def append(
         self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Mask | None]:
         """Takes k and v (B, H, T, D) of this pass; returns all keys and values (B, H, S, D) for `layer`, and a mask.
 
         The mask is for `Attention`, broadcast to (B, 1, T, S); it is None if the causal mask is enough. With a
@@ -110,24 +110,27 @@ class Documents:
     A document starts at an eot_id (end-of-text token) or at the start of a row. Positions count from there, so each
     document gets the same logits as in a row of its own. Predicting an eot_id means predicting the end of the previous
     document, so no target crosses a document boundary either.
+
+    The masks are computed once for all layers. For a model with banded layers, `window` is the width of the band.
     """
 
-    def __init__(self, tokens: Tensor, eot_id: int) -> None:
-        self._set_starts(tokens == eot_id)
+    def __init__(self, tokens: Tensor, eot_id: int, window: int | None = None) -> None:
+        self._set_starts(tokens == eot_id, window)
 
     @classmethod
     def from_starts(cls, starts: Tensor) -> Documents:
         """Documents that start where `starts` (B, T) is True, whatever their first token is."""
         documents = cls.__new__(cls)
-        documents._set_starts(starts)
+        documents._set_starts(starts, None)
         return documents
 
-    def _set_starts(self, starts: Tensor) -> None:
-        index = torch.arange(starts.size(1), device=starts.device)
-        self._positions = index - (index * starts).cummax(dim=1).values
-        number = starts.cumsum(dim=1)
+    def _set_starts(self, starts: Tensor, window: int | None) -> None:
+        T = starts.size(1)
+        self._positions, number = count_documents(starts)
         same = number.unsqueeze(2) == number.unsqueeze(1)  # (B, T, T)
-        self.mask = (same & causal_mask(len(index), len(index), starts.device)).unsqueeze(1)  # (B, 1, T, T)
+        self.mask = (same & causal_mask(T, T, starts.device)).unsqueeze(1)  # (B, 1, T, T)
+        near = window_mask(T, T, window, starts.device)
+        self._window, self._windowed = window, self.mask if near is None else near & self.mask
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """(B, T): the position of each token within its document."""
@@ -135,8 +138,16 @@ class Documents:
 
     def append(self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns k and v unchanged (there are no earlier positions), and the mask (B, 1, T, T)."""
+        if window == self._window:
+            return k, v, self._windowed
         near = window_mask(k.size(-2), k.size(-2), window, k.device)
         return k, v, self.mask if near is None else near & self.mask
 
     def advance(self, n_tokens: int) -> None:
         """Does nothing: no state is carried to the next pass."""
+
+
+def count_documents(starts: Tensor) -> tuple[Tensor, Tensor]:
+    """For `starts` (B, T), True where a document starts: each token's position within its document, and its number."""
+    index = torch.arange(starts.size(1), device=starts.device)
+    return index - (index * starts).cummax(dim=1).values, starts.cumsum(dim=1)

@@ -5,8 +5,9 @@ The layers alternate between dense attention and the locally banded pattern of t
 state the band width; 128 is what Child et al. used for text. Everything else is GPT-2: learned positions, pre-norm
 blocks, tanh GELU, biases, the head tied to the token embedding, smaller initial residual projections.
 
-The band saves no arithmetic here. It is a mask on the dense kernel: exact, but slower than the block-sparse kernels
-that GPT-3 was trained with. The eight published sizes are recipes, see `glassgpt recipes`.
+By default the band is a mask on the dense kernel, which saves no arithmetic. With `BlockMasks` as its context, a model
+compiled for a GPU skips most of what the mask hides, like the block-sparse kernels that GPT-3 was trained with. The
+eight published sizes are recipes, see `glassgpt recipes`.
 
 Shapes: B batch, T queries, S keys, C = n_embd, H = n_head, D = C / H, V = vocab_size.
 """
@@ -61,14 +62,16 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None, near: Tensor | None = None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        if context is None:
-            mask = window_mask(T, T, self.band, x.device)
-        else:
+        if context is not None:
             k, v, mask = context.append(self.layer, k, v, window=self.band)
+        elif self.band is None:
+            mask = None
+        else:
+            mask = window_mask(T, T, self.band, x.device) if near is None else near
         out = self.inner(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.dropout(self.proj(out))
@@ -97,8 +100,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), context)
+    def forward(self, x: Tensor, context: Context | None = None, near: Tensor | None = None) -> Tensor:
+        """`near` is the mask of a band, if it is computed already."""
+        x = x + self.attn(self.norm1(x), context, near)
         return x + self.mlp(self.norm2(x))
 
 
@@ -132,8 +136,10 @@ class GPT3(Model):
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        # One mask for all banded layers. A context has its own.
+        near = window_mask(T, T, self.config.band_width, x.device) if context is None else None
         for block in self.blocks:
-            x = block(x, context)
+            x = block(x, context, near)
         if context is not None:
             context.advance(T)
         return self.norm(x)

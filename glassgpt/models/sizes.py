@@ -49,6 +49,12 @@ def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
         )
 
 
+def attention_window(config: ModelConfig) -> int | None:
+    """Positions that a query in a banded layer attends to: `band_width`; None for a config without, or for all."""
+    width: int | None = getattr(config, "band_width", None)
+    return width if width is not None and width < config.block_size else None
+
+
 def embedding_rows(config: ModelConfig) -> int:
     """Rows of the token embedding: `padded_vocab_size` if the config has it and it is set, else `vocab_size`."""
     return getattr(config, "padded_vocab_size", None) or config.vocab_size

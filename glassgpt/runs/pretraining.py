@@ -20,10 +20,13 @@ from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model, build_model
+from glassgpt.models.block_masks import MIN_HEAD_SIZE, BlockMasks
+from glassgpt.models.context import Documents
+from glassgpt.models.sizes import attention_window
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
-from glassgpt.training.losses import Batch, Loss, next_token_loss, sum_token_losses
+from glassgpt.training.losses import Batch, BuildContext, Loss, next_token_loss, sum_token_losses
 from glassgpt.training.stage import Best, Sample
 
 SAMPLING = SamplingConfig(temperature=0.8, top_k=200)
@@ -52,10 +55,22 @@ class Pretraining:
         self._eot_id = document_eot_id(config, self.tokenizer)
         self._loss = partial(
             next_token_loss,
-            eot_id=self._eot_id,
+            build_context=self._choose_context(),
             chunk=config.training.loss_chunk,
             sum_losses=runtime.compiled(sum_token_losses),
         )
+
+    def _choose_context(self) -> BuildContext | None:
+        """What a pass needs beside its tokens: masks that keep documents apart, or make bands fast; None for neither.
+
+        FlexAttention knows no dropout.
+        """
+        sizes, eot_id = self._config.model, self._eot_id
+        window = attention_window(sizes)
+        fits = sizes.n_embd // sizes.n_head >= MIN_HEAD_SIZE and not sizes.dropout
+        if self._runtime.block_masks and fits and (eot_id is not None or window is not None):
+            return partial(BlockMasks, eot_id=eot_id, window=window)
+        return None if eot_id is None else partial(Documents, eot_id=eot_id, window=window)
 
     def batches(self, step: int) -> Sequence[Batch]:
         """This rank's rows, which are contiguous in the global batch, split into micro-batches."""

@@ -71,6 +71,16 @@ class Runtime:
         """The dtype of the tensors in matrix products; for tf32 float32, of which the GPU rounds copies."""
         return torch.float32 if self.precision == "tf32" else getattr(torch, self.precision)
 
+    @property
+    def block_masks(self) -> bool:
+        """Whether training gives masks to FlexAttention (models/block_masks.py), as blocks of a compiled kernel.
+
+        On a CPU it has no backward pass, and uncompiled it stores the attention pattern. torch's compiler does not
+        combine it reliably with the pieces into which it cuts a model for DDP, nor with recomputed blocks.
+        """
+        alone = self.parallel != "ddp" and not self.activation_checkpointing
+        return self.compile and self.device.type == "cuda" and alone
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which a forward pass runs in the chosen precision; weights stay float32."""
         if self.product_dtype == torch.float32:

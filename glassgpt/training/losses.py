@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from glassgpt.models import Model
-from glassgpt.models.context import Documents
+from glassgpt.models.context import Context
 
 
 class MicroBatch(Protocol):
@@ -57,6 +57,7 @@ class Loss:
 
 
 SumLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+BuildContext = Callable[[Tensor], Context]  # from the inputs (B, T) of a pass
 LossFunction = Callable[[Any, Any], Loss]  # (model, micro-batch)
 
 
@@ -64,19 +65,19 @@ def next_token_loss(
     model: nn.Module,
     batch: Batch,
     *,
-    eot_id: int | None = None,
+    build_context: BuildContext | None = None,
     chunk: int | None = None,
     sum_losses: SumLosses | None = None,
 ) -> Loss:
     """Cross-entropy of next-token prediction: the sum over trained-on targets in nats, and their number.
 
-    With an `eot_id`, each document of a row, from one eot_id to the next, is predicted independently. With a `chunk`,
+    `build_context` returns the context of the pass, for example one that keeps documents apart. With a `chunk`,
     memory holds the logits of only that many tokens at a time instead of all (B·T, V). The backward pass recomputes
     them, so the head costs four matrix products instead of three. `sum_losses` is `sum_token_losses` or a compiled
     version of it. Raises TypeError for a chunk if `model` is not a `Model`: a wrapper has no `features` and `head`.
     """
     sum_losses = sum_losses or sum_token_losses
-    context = {} if eot_id is None else {"context": Documents(batch.inputs, eot_id)}
+    context = {} if build_context is None else {"context": build_context(batch.inputs)}
     targets, mask = batch.targets.flatten(), None if batch.mask is None else batch.mask.flatten()
     weight = float(targets.numel()) if mask is None else mask.sum(dtype=torch.float32)
     if not chunk:

@@ -40,6 +40,10 @@ def test_each_document_gets_the_logits_that_it_gets_alone(texts: list[list[int]]
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
 
 
+def by_separator(tokens: Tensor) -> Documents:
+    return Documents(tokens, SEPARATOR)
+
+
 @given(documents)
 @settings(max_examples=15)
 def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: list[list[int]]) -> None:
@@ -48,7 +52,7 @@ def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: 
         model = build_model()
         total = torch.zeros(())
         for row in rows:
-            total = total + next_token_loss(model, Batch(*pack(row)), eot_id=SEPARATOR).sum
+            total = total + next_token_loss(model, Batch(*pack(row)), build_context=by_separator).sum
         total.backward()
         results.append((total.detach(), [parameter.grad for parameter in model.parameters()]))
     (one, gradients), (other, expected) = results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.training.losses import Batch, next_token_loss
 
@@ -98,7 +100,7 @@ def test_in_chunks_it_has_the_same_sum_and_gradients(B: int, T: int, chunk: int,
     for held in (0, chunk):
         torch.manual_seed(0)
         model = GPT2(GPT2Config(11, block_size=8, n_layer=1, n_head=2, n_embd=8, padded_vocab_size=16))
-        loss = next_token_loss(model, batch, eot_id=0, chunk=held)
+        loss = next_token_loss(model, batch, build_context=partial(Documents, eot_id=0), chunk=held)
         total, weight = loss.sum, loss.weight
         total.backward()
         results.append((total.detach(), float(weight), [parameter.grad for parameter in model.parameters()]))

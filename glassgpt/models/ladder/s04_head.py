@@ -44,7 +44,7 @@ class SelfAttentionHead(nn.Module):
             k, v = keys.squeeze(1), values.squeeze(1)
         T, S = q.size(1), k.size(1)
         past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # queries come last
-        if mask is not None:
+        if isinstance(mask, Tensor):
             past = mask.squeeze(1)  # (B, T, S)
         scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
         pattern = scores.softmax(dim=-1)  # (B, T, S), each row sums to 1

@@ -140,11 +140,30 @@ def surrogate_error(text: str, position: int) -> UserError:
 def plain_ids(ids: Iterable[int]) -> list[int]:
     """The ids as Python integers, also from an array or a tensor of one dimension. Raises UserError for others."""
     try:
-        return list(map(operator.index, ids.tolist() if hasattr(ids, "tolist") else ids))
-    except TypeError:
+        values = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(values, bytes | bytearray):
+            raise TypeError
+        listed = list(values)
+        return listed if set(map(type, listed)) <= {int} else list(map(_plain, listed))
+    except (TypeError, NotImplementedError):  # torch raises the latter for a tensor without data
         raise UserError(
             f"ids must be integers in one dimension, not {ids!r:.60}: give a list of ids, or one row of a batch"
         ) from None
+
+
+def plain_id(id: int) -> int:
+    """One id as a Python integer, also from a scalar of NumPy or torch. Raises UserError for others."""
+    try:
+        return _plain(id)
+    except (TypeError, NotImplementedError):
+        raise UserError(f"an id must be an integer, not {id!r:.60}") from None
+
+
+def _plain(id: Any) -> int:
+    value = id.tolist() if hasattr(id, "tolist") else id
+    if isinstance(value, bool):  # Python counts True as 1; as an id it is a mask in the wrong place
+        raise TypeError
+    return operator.index(value)
 
 
 def id_error(id: object, vocab_size: int) -> UserError:

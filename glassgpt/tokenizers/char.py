@@ -14,6 +14,7 @@ from glassgpt.tokenizers.base import (
     check_special_names,
     id_error,
     load_kind,
+    plain_id,
     plain_ids,
     save_json,
     split_special,
@@ -102,7 +103,7 @@ class CharTokenizer:
         return "".join(map(self._text, plain_ids(ids)))
 
     def token_bytes(self, id: int) -> bytes:
-        text = self._text(id)
+        text = self._text(id := plain_id(id))
         return b"" if id >= len(self.alphabet) else text.encode("utf-8")
 
     def _text(self, id: int) -> str:

@@ -8,7 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tiktoken
 
-from glassgpt.tokenizers.base import AllowedSpecial, allowed_names, id_error, plain_ids, split_special, to_utf8
+from glassgpt.tokenizers.base import (
+    AllowedSpecial,
+    allowed_names,
+    id_error,
+    plain_id,
+    plain_ids,
+    split_special,
+    to_utf8,
+)
 from glassgpt.tokenizers.patterns import safe_cut, safe_slices, safe_stream, split_long_blanks
 from glassgpt.tokenizers.threads import available_cores
 
@@ -86,6 +94,7 @@ class RankedTokenizer:
         return b"".join(map(self._bytes, plain_ids(ids))).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
+        id = plain_id(id)
         return b"" if id in self._special_ids else self._bytes(id)
 
     def _bytes(self, id: int) -> bytes:

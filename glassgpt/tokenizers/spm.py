@@ -15,6 +15,7 @@ from glassgpt.tokenizers.base import (
     damaged,
     id_error,
     load_kind,
+    plain_id,
     plain_ids,
     save_json,
     split_special,
@@ -88,6 +89,7 @@ class SentencePieceTokenizer:
         return text.removeprefix(" ") if self._adds_space else text
 
     def token_bytes(self, id: int) -> bytes:
+        id = plain_id(id)
         return b"" if id in self._special_ids else self._bytes(id)
 
     def _bytes(self, id: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from glassgpt.tokenizers.base import Tokenizer, plain_ids
+from glassgpt.tokenizers.base import Tokenizer, plain_id
 
 
 class StreamDecoder:
@@ -22,7 +22,7 @@ class StreamDecoder:
 
     def feed(self, id: int) -> str:
         """The characters that this id completes; may be empty."""
-        (id,) = plain_ids([id])
+        id = plain_id(id)
         name = self._special_names.get(id)
         data = self._tokenizer.token_bytes(id) if name is None else name.encode()
         if not self._started:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
@@ -193,22 +195,73 @@ def test_each_kind_loads_its_own_files_alone(tokenizer: Tokenizer, tmp_path: Pat
                 kind.load(path)
 
 
-@pytest.mark.parametrize("tokenizer", [CharTokenizer("abc"), BPETokenizer.train("ab ab", 258), with_gaps()])
-@pytest.mark.parametrize("ids", [np.array(1), np.array([[1, 2]]), [5.5], np.array([1.0]), 3, [[1]], ["1"], None])
-def test_what_is_no_row_of_ids_is_refused(tokenizer: Tokenizer, ids: Any) -> None:
+NOT_IDS = [
+    5.5,
+    np.float32(1),
+    torch.tensor(1.5),
+    True,
+    np.True_,
+    torch.tensor(True),
+    "1",
+    b"1",
+    None,
+    [1],
+    np.array([1]),
+]
+NOT_ROWS = [
+    3, "ab", b"ab", None, [[1]], np.array(1), np.array([[1, 2]]), np.array([1.0]), np.array([True]),
+    torch.tensor(1), torch.tensor([[1, 2]]), torch.tensor([1.5]), torch.tensor([False]), torch.tensor([1], device="meta"),
+    *([id] for id in NOT_IDS),
+]  # fmt: skip
+ROWS = [
+    [0, 1], (0, 1), range(2), iter([0, 1]), np.arange(2), np.arange(2, dtype=np.uint16), [np.int64(0), torch.tensor(1)],
+    torch.arange(2), torch.arange(2, dtype=torch.int16),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["char", "bpe", "published", "sentencepiece"])
+def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    if request.param == "sentencepiece":
+        sentencepiece = pytest.importorskip("sentencepiece")
+        file = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["ab ab abba"]), model_writer=file, vocab_size=20, hard_vocab_limit=False,
+            minloglevel=2,
+        )  # fmt: skip
+        return SentencePieceTokenizer(file.getvalue())
+    return {"char": CharTokenizer("abc"), "bpe": BPETokenizer.train("ab ab", 258), "published": with_gaps()}[
+        request.param
+    ]
+
+
+@pytest.mark.parametrize("ids", NOT_ROWS, ids=repr)
+def test_what_is_no_row_of_ids_is_refused(any_tokenizer: Tokenizer, ids: Any) -> None:
     with pytest.raises(UserError, match="ids must be integers in one dimension"):
-        tokenizer.decode(ids)
+        any_tokenizer.decode(ids)
 
 
-def test_a_stream_takes_integers_only() -> None:
-    for id in (5.5, "1", None):
-        with pytest.raises(UserError, match="ids must be integers in one dimension"):
-            StreamDecoder(CharTokenizer("abc")).feed(id)
-    assert StreamDecoder(CharTokenizer("abc")).feed(np.int64(1)) == "b"
+@pytest.mark.parametrize("id", NOT_IDS, ids=repr)
+def test_what_is_no_id_is_refused(any_tokenizer: Tokenizer, id: Any) -> None:
+    for function in (any_tokenizer.token_bytes, StreamDecoder(any_tokenizer).feed):
+        with pytest.raises(UserError, match="an id must be an integer, not"):
+            function(id)
 
 
-@pytest.mark.parametrize(
-    "ids", [[0, 1], (0, 1), range(2), np.arange(2), np.arange(2, dtype=np.uint16), [np.int64(0), True]]
-)
-def test_any_row_of_integers_is_decoded(ids: Any) -> None:
-    assert CharTokenizer("ab").decode(ids) == "ab"
+@pytest.mark.parametrize("id", [-1, -(2**70), 10**9, 2**70], ids=repr)
+def test_ids_outside_the_vocabulary_are_refused(any_tokenizer: Tokenizer, id: int) -> None:
+    outside = rf"token id {id} is outside the vocabulary: ids run from 0 to {any_tokenizer.vocab_size - 1}"
+    for function in (
+        any_tokenizer.token_bytes,
+        StreamDecoder(any_tokenizer).feed,
+        lambda id: any_tokenizer.decode([id]),
+    ):
+        with pytest.raises(UserError, match=outside):
+            function(id)
+
+
+def test_any_row_of_integers_is_decoded() -> None:
+    tokenizer = CharTokenizer("ab")
+    assert [tokenizer.decode(ids) for ids in ROWS] == ["ab"] * len(ROWS)  # type: ignore[arg-type]
+    for id in (1, np.int64(1), np.array(1), torch.tensor(1)):
+        assert StreamDecoder(tokenizer).feed(id) == "b"  # type: ignore[arg-type]
+        assert tokenizer.token_bytes(id) == b"b"  # type: ignore[arg-type]

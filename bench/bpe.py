@@ -2,6 +2,7 @@
 
     python bench/bpe.py --repeats 3
     python bench/bpe.py --data shakespeare.txt --vocab-size 4096
+    python bench/bpe.py --data shakespeare.txt --characters 1500 20000 200000 --repeats 9
 
 The default text is the source of Python's standard library, every .py file below it that is UTF-8, about 31 MB as one
 string. Training must give the merges of Hugging Face's BpeTrainer. Encoding is compared with tiktoken given the same
@@ -37,10 +38,18 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--processes", type=int, help="processes that count words (default: one for each core)")
+    parser.add_argument(
+        "--characters", type=int, nargs="+", help="only train, on beginnings of the text of these sizes"
+    )
     options = parser.parse_args()
     text = options.data.read_text(encoding="utf-8") if options.data else standard_library()
     size = f"{len(text):,} characters, {len(text.encode()):,} bytes"
     print(f"text: {size}; {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+
+    if options.characters:
+        for characters in options.characters:
+            train_on(text[:characters], options.vocab_size, options.repeats)
+        return
 
     ours, theirs = in_turn(
         options.repeats,
@@ -66,6 +75,21 @@ def main() -> None:
     )
     print(f"{'encode_iterable, glassgpt':<28} {stream.seconds:7.2f} s   equal: {stream.result == len(theirs.result)}")
     if not same:
+        sys.exit("the merges differ")
+
+
+def train_on(text: str, vocab_size: int, repeats: int) -> None:
+    """The least times to train on one small text: the median of so short times is that of other work beside them."""
+    ours, theirs = in_turn(
+        repeats, lambda: BPETokenizer.train(text, vocab_size), lambda: train_huggingface(text, vocab_size)
+    )
+    ms, other = 1000 * min(ours.times), 1000 * min(theirs.times)
+    merges = ours.result.merges
+    print(
+        f"{len(text):>9,} characters: glassgpt {ms:8.1f} ms, Hugging Face {other:8.1f} ms, ratio {ms / other:5.2f}; "
+        f"{len(merges):,} merges, equal: {merges == huggingface_merges(theirs.result)}"
+    )
+    if merges != huggingface_merges(theirs.result):
         sys.exit("the merges differ")
 
 

@@ -21,6 +21,7 @@ from glassgpt.tokenizers.ranked import RankedTokenizer
 from glassgpt.tokenizers.words import count_words
 
 Merge = tuple[bytes, bytes]
+_BYTE_IDS = bytes(BYTE_ORDER.index(bytes([byte])) for byte in range(256))  # the id of each byte
 
 
 class BPETokenizer(RankedTokenizer):
@@ -113,9 +114,8 @@ class BPETokenizer(RankedTokenizer):
                 f"vocab_size is {vocab_size}, but must be {vocab_size - n_merges} or more: 256 bytes and {len(names)} "
                 "special tokens"
             )
-        to_ids = bytes(BYTE_ORDER.index(bytes([byte])) for byte in range(256))
         counts = count_words(text, pattern, names, processes)
-        words = {word.encode("utf-8").translate(to_ids): count for word, count in counts.items()}
+        words = {word.encode("utf-8").translate(_BYTE_IDS): count for word, count in counts.items()}
         vocab = dict(enumerate(BYTE_ORDER))
         merges: list[Merge] = []
         for first, second in islice(learn_merges(words, first_id=len(vocab)), n_merges):

@@ -210,7 +210,8 @@ NOT_IDS = [
 ]
 NOT_ROWS = [
     3, "ab", b"ab", None, [[1]], np.array(1), np.array([[1, 2]]), np.array([1.0]), np.array([True]),
-    torch.tensor(1), torch.tensor([[1, 2]]), torch.tensor([1.5]), torch.tensor([False]), torch.tensor([1], device="meta"),
+    torch.tensor(1), torch.tensor([[1, 2]]), torch.tensor([1.5]), torch.tensor([False]),
+    torch.tensor([1], device="meta"),
     *([id] for id in NOT_IDS),
 ]  # fmt: skip
 ROWS = [

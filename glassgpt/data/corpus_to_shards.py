@@ -70,6 +70,8 @@ def shard_corpus(
         tokenizer = put_tokenizer(folder, source, config, note)
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
+        if state.null_documents:
+            note(f"{state.null_documents:,} documents were left out: they have null in place of a text")
     return open_dataset(folder)
 
 
@@ -87,7 +89,7 @@ def _write_shards(
     counter = _Counter(tokenizer)
     meter = _Meter(state.tokens, on_progress)
     with contextlib.closing(encode_batches(batches, tokenizer, config.workers)) as encoded:
-        stream = _Stream(encoded, state.offset)
+        stream = _Stream(encoded, state)
         while not stream.at_end():
             number = len(state.shards)
             name = f"{'train' if number else 'val'}_{number:06d}.shard"
@@ -98,21 +100,30 @@ def _write_shards(
                     counts += counter.count(ids)
                     meter.add(len(ids), stream.fraction)
             shard = Shard(name, *counts.tolist())
-            state = replace(state, shards=(*state.shards, shard), position=stream.position, offset=stream.offset)
+            state = stream.place(replace(state, shards=(*state.shards, shard)))
             state.save(folder)
+    if stream.null_documents > state.null_documents:  # there are more after the last id
+        state = stream.place(state)
+        state.save(folder)
     return state
 
 
 class _Stream:
     """Encoded batches as one stream of ids, which tracks the position of the next id in the corpus."""
 
-    def __init__(self, encoded: Iterator[tuple[DocumentBatch, Ids]], offset: int) -> None:
+    def __init__(self, encoded: Iterator[tuple[DocumentBatch, Ids]], start: ShardingState) -> None:
         self._encoded = encoded
         self._ids = np.empty(0, np.uint32)
-        self._skip = offset
+        self._skip = start.offset
+        self._counted = start.position is not None  # the null documents of the first batch: before the stop
+        self.null_documents = start.null_documents
         self.position: Position = None
         self.offset = 0
         self.fraction: float | None = None
+
+    def place(self, state: ShardingState) -> ShardingState:
+        """The state with the place of the next id."""
+        return replace(state, position=self.position, offset=self.offset, null_documents=self.null_documents)
 
     def at_end(self) -> bool:
         """Whether no id is left. Reads batches until it finds an id or the end."""
@@ -123,6 +134,9 @@ class _Stream:
             self._ids, self.position, self.fraction = ids, batch.position, batch.fraction
             self.offset = min(self._skip, len(ids))
             self._skip -= self.offset
+            if not self._counted:
+                self.null_documents += sum(piece.is_null for piece in batch.pieces)
+            self._counted = False
         return False
 
     def take(self, count: int) -> Iterator[Ids]:
@@ -188,6 +202,7 @@ def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Token
         tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
         train=_split(train),
         val=_split([val]),
+        null_documents=state.null_documents,
     ).save(folder / MANIFEST_NAME)
 
 

@@ -41,6 +41,7 @@ class Piece(NamedTuple):
     starts_document: bool
     where: str  # file and place in it, for error messages
     bytes_read: int  # of the (compressed) file so far
+    is_null: bool = False  # the record has its field, but null instead of a text
 
 
 def kind_of(path: Path) -> str:
@@ -85,7 +86,7 @@ def _read_parquet(path: Path, column: str, start: int) -> Iterator[Piece]:
         for batch in file.iter_batches(_ROWS, row_groups=list(remaining), columns=[column], use_threads=False):
             for text in batch.column(0).to_pylist():
                 if number >= start:
-                    yield Piece(text or "", True, f"{path}, row {number + 1}", size * number // n_rows)
+                    yield Piece(text or "", True, f"{path}, row {number + 1}", size * number // n_rows, text is None)
                 number += 1
 
 
@@ -122,7 +123,7 @@ def _read_records(path: Path, column: str, reader: Reader) -> Iterator[Piece]:
             text = record[column]
             if not isinstance(text, str | None):
                 raise UserError(f"{path}, line {line}: field '{column}' is not text but {str(text)[:40]!r}")
-            yield Piece(text or "", True, f"{path}, line {line}", raw.tell())
+            yield Piece(text or "", True, f"{path}, line {line}", raw.tell(), text is None)
 
 
 def _json_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -108,7 +108,7 @@ class HubDataset:
         text = record[self.column]
         if not isinstance(text, str | None):
             raise UserError(f"{where}: column '{self.column}' is not text but {str(text)[:40]!r}")
-        return Piece(text or "", True, where, 0)
+        return Piece(text or "", True, where, 0, text is None)
 
     def _no_column(self, columns: list[str]) -> UserError:
         return UserError(

@@ -52,6 +52,7 @@ class Manifest:
     tokenizer: TokenizerRecord
     train: Split
     val: Split
+    null_documents: int | None = None  # of a corpus in shards: left out, because null stood in place of a text
     path: str | None = None  # of a corpus in shards: the folder, or the only file, that the run used
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,10 +67,14 @@ class Manifest:
         for name, value in texts.items():
             if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
                 raise TypeError(f"field '{name}' is not text but {value!r}")
+        nulls = fields.get("null_documents")
+        if nulls is not None and type(nulls) is not int:
+            raise TypeError(f"field 'null_documents' is not a number but {nulls!r}")
         if not isinstance(fields["val_fraction"], float):
             raise TypeError(f"field 'val_fraction' is not a fraction but {fields['val_fraction']!r}")
         return cls(
             **texts,
+            null_documents=nulls,
             val_fraction=fields["val_fraction"],
             tokenizer=TokenizerRecord(**fields["tokenizer"]),
             train=_split(fields["train"]),

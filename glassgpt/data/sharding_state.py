@@ -70,6 +70,7 @@ class ShardingState:
     shards: tuple[Shard, ...] = ()
     position: Position = None  # of the batch that contains the first id of the next shard
     offset: int = 0  # index of that id in the batch
+    null_documents: int = 0  # documents without a text, up to the end of that batch
     version: int = _VERSION  # of the format
 
     @property

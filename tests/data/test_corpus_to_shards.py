@@ -160,6 +160,33 @@ def test_other_settings_are_refused_by_name(corpus: LocalFiles, config: Sharding
     assert contents(out) == before
 
 
+def test_documents_without_a_text_are_counted_and_said(config: ShardingConfig, tmp_path: Path) -> None:
+    """Wherever the null ones stand, and however often the work was stopped. An empty text is a text."""
+    lines = [{"text": text} for text in DOCUMENTS]
+    for place in (0, 1, 30, 31, 32, 120, 200, 207, 208):
+        lines.insert(place, {"text": None})
+    lines.insert(50, {"text": ""})
+    path = tmp_path / "nulls.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"text": null}\n' * 80)
+    corpus = find_files([str(path)], "text")
+    notes: list[str] = []
+    whole = shard_corpus(corpus, tmp_path / "whole", config, note=notes.append)
+    assert whole.manifest.null_documents == 89
+    assert notes[-1] == "89 documents were left out: they have null in place of a text"
+    for count in (1, 3, 5, 4, 2, 6, 100):
+        with contextlib.suppress(Killed):
+            shard_corpus(corpus, tmp_path / "stopped", config, on_progress=stop_after(count))
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_nothing_is_said_where_every_document_has_a_text(
+    corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    assert shard_corpus(corpus, tmp_path / "out", config, note=notes.append).manifest.null_documents == 0
+    assert notes == []
+
+
 def test_a_mistake_before_the_first_shard_can_be_mended(
     corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
 ) -> None:

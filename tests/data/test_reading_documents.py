@@ -71,6 +71,14 @@ def test_null_is_an_empty_document(tmp_path: Path) -> None:
     assert texts_of(write_parquet(tmp_path / "a.parquet", ["x", None])) == ["x", ""]
     (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": "x"}')
     assert texts_of(tmp_path / "a.jsonl") == ["", "x"]
+    for name, nulls in (("a.parquet", [False, True]), ("a.jsonl", [True, False])):
+        assert [piece.is_null for piece in read_documents(tmp_path / name, "text")] == nulls
+
+
+def test_a_record_without_the_field_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"id": 7}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2 has no column 'text'.*; it has id"):
+        texts_of(tmp_path / "a.jsonl")
 
 
 def test_parquet_is_checked_by_its_footer(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ def prepare(
     from glassgpt.data.inventory import describe_dataset
     from glassgpt.tokenizers import TokenizerConfig
 
+    for name, value in context.params.items():
+        if value == "":
+            raise UserError(f"--{name.replace('_', '-')} is empty: give a value, or leave the option out")
     names = [*(sources or []), *([data] if data is not None else [])] or ["auto"]
     chosen = TokenizerConfig(tokenizer or ("gpt2" if out else "char"))
     if vocab_size is not None:

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from glassgpt.errors import UserError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+SUFFIX_OF = dict(zip(("gzip", "bzip2", "xz", "Zstandard"), SUFFIXES, strict=True))
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "Zstandard"}  # the first bytes
 _CHUNK = 1 << 18  # compressed bytes per read
 _LARGEST_WINDOW = 1 << 31  # as of `zstd --long=31`; the library's default limit rejects some `zstd --ultra` files
 
@@ -22,6 +24,11 @@ _LARGEST_WINDOW = 1 << 31  # as of `zstd --long=31`; the library's default limit
 def plain_name(path: Path) -> Path:
     """`path` without its compression suffix: corpus.jsonl for corpus.jsonl.gz."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+
+
+def compression(data: bytes) -> str | None:
+    """The compression that the first bytes of a file say; None if they are of none."""
+    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
 
 
 @contextlib.contextmanager

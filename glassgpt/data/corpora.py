@@ -46,6 +46,8 @@ def load_text(source: str) -> Corpus:
     A known name takes precedence over a file of the same name, which is reached as `./shakespeare`.
     Raises UserError for an unknown name, and for text that is missing, empty, binary or not UTF-8.
     """
+    if not source:
+        raise UserError("the name of the text is empty: give a known name, a file, a folder, or '-' for stdin")
     if source == STDIN:
         return Corpus("stdin", read_stdin(), STDIN, "stdin")
     if source not in NAMES:

@@ -71,8 +71,12 @@ def shard_corpus(
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
         if state.null_documents:
-            note(f"{state.null_documents:,} documents were left out: they have null in place of a text")
+            note(f"{_left_out(state.null_documents)} null in place of a text")
     return open_dataset(folder)
+
+
+def _left_out(count: int) -> str:
+    return "1 document was left out: it has" if count == 1 else f"{count:,} documents were left out: they have"
 
 
 def _write_shards(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from glassgpt.data.compressed import open_stream, plain_name
+from glassgpt.data.compressed import SUFFIX_OF, compression, open_stream, plain_name
 from glassgpt.errors import UserError
 from glassgpt.tokenizers.patterns import safe_stream
 
@@ -78,13 +79,28 @@ def check_column(path: Path, column: str) -> None:
 
 def _read_parquet(path: Path, column: str, start: int) -> Iterator[Piece]:
     check_column(path, column)
+    import pyarrow
+
     size = path.stat().st_size
     with _open_parquet(path) as file:
         skipped, groups = _groups_before(file, start)
         number, n_rows = skipped, max(file.metadata.num_rows, 1)
         remaining = range(groups, file.num_row_groups)
-        for batch in file.iter_batches(_ROWS, row_groups=list(remaining), columns=[column], use_threads=False):
-            for text in batch.column(0).to_pylist():
+        batches = file.iter_batches(_ROWS, row_groups=list(remaining), columns=[column], use_threads=False)
+        while True:
+            try:
+                texts = [value.as_py() for value in next(batches, {column: ()})[column]]
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path} has a text that is not UTF-8 in rows {number + 1} to {number + _ROWS}: byte "
+                    f"0x{error.object[error.start]:02x}; write the file again with UTF-8 text"
+                ) from error
+            except (pyarrow.ArrowException, OSError) as error:
+                reason = " ".join(str(error).split()).rstrip(".")
+                raise UserError(f"{path} is damaged after row {number}: {reason}; download it again") from error
+            if not texts:
+                return
+            for text in texts:
                 if number >= start:
                     yield Piece(text or "", True, f"{path}, row {number + 1}", size * number // n_rows, text is None)
                 number += 1
@@ -144,21 +160,34 @@ def _json_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, A
 def _csv_records(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_LARGEST_FIELD)
     delimiter = "\t" if plain_name(path).suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
     line = 1
     while True:
         try:
-            if reader.fieldnames is None:
-                return  # an empty file
-            line = reader.line_num + 1
-            record = next(reader, None)
+            line = reader.line_num + 1  # where the record begins; it may have several lines
+            row = next(reader, None)
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {line}") from error
+            raise UserError(_not_utf8(path)) from error
         except csv.Error as error:
             raise UserError(f"{path}, line {line} is not CSV: {error}") from error
-        if record is None:
+        if row is None:
             return
-        yield line, record
+        if header is None:
+            header = row
+        elif row:  # not a blank line
+            yield line, dict(itertools.zip_longest(header, row[: len(header)]))
+
+
+def _not_utf8(path: Path) -> str:
+    """Where a file that was read in large blocks is not UTF-8: its first line that does not decode."""
+    with open_stream(path) as (stream, _):
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f"{path}, line {number} is not UTF-8: byte 0x{line[error.start]:02x}"
+    return f"{path} is not UTF-8"
 
 
 def _no_column(where: object, column: str, known: Sequence[object]) -> UserError:
@@ -184,6 +213,8 @@ def _decode(stream: BinaryIO, path: Path) -> Iterator[str]:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             bad = offset - pending + error.start
+            if offset == 0 and (kind := compression(error.object)):
+                raise UserError(f"{path} is {kind}, not text: add {SUFFIX_OF[kind]} to its name") from error
             raise UserError(
                 f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {bad}; give a UTF-8 text file"
             ) from error

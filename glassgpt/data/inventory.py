@@ -102,6 +102,7 @@ def describe(target: str) -> dict[str, Any]:
 
     Raises UserError if `target` is none of these, or damaged.
     """
+    _check_target(target)
     if manifest := data_of_run(target):
         target = manifest.path or str(cached_folder(manifest.key))
     if (folder := find_dataset(target)) is not None:
@@ -111,6 +112,11 @@ def describe(target: str) -> dict[str, Any]:
     if (Path(target) / STATE_NAME).is_file():
         return _describe_unfinished(Path(target))
     return _describe_text(load_text(target))
+
+
+def _check_target(target: str) -> None:
+    if not target:  # as a path, it would be the current folder
+        raise UserError("the name of the data is empty: give a text, token files, a folder or a cache key")
 
 
 def _describe_token_files(files: TokenFiles) -> dict[str, Any]:
@@ -151,6 +157,10 @@ def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Findin
     None verifies the whole cache. Our own shards are compared with their checksums. In foreign files, every id must be
     below `vocab_size`. Its default is that of Llama 3 for llm.c files with uint32 ids, else that of GPT-2.
     """
+    if vocab_size is not None and vocab_size < 1:
+        raise UserError(f"--vocab-size is {vocab_size}, but must be 1 or more: the largest id plus one")
+    if target is not None:
+        _check_target(target)
     manifest = data_of_run(target) if target else None
     if manifest:
         target = manifest.path or str(cached_folder(manifest.key))

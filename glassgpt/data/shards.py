@@ -18,7 +18,7 @@ import hashlib
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
@@ -171,6 +171,7 @@ class TokenArray:
         if not paths:
             raise ValueError("a TokenArray needs at least one shard")
         self.paths = tuple(paths)
+        self._sizes = [path.stat().st_size for path in paths]
         self._place([open_tokens(path) for path in paths])
 
     def _place(self, shards: list[NDArray[np.integer]]) -> None:
@@ -196,15 +197,32 @@ class TokenArray:
         )
         return part
 
+    def _check_size(self, number: int) -> None:
+        """Raises UserError for a file that was cut since it was mapped: reading it would kill the process (SIGBUS).
+
+        A file that is cut in the middle of a read still does so.
+        """
+        with suppress(FileNotFoundError):  # the ids of a deleted file stay readable
+            size = self.paths[number].stat().st_size
+            if size < self._sizes[number]:
+                raise UserError(
+                    f"shard {self.paths[number]} was cut in use, from {self._sizes[number]:,} bytes to {size:,}: "
+                    "restore it"
+                )
+
     def slice(self, start: int, stop: int) -> NDArray[np.int64]:
-        """A copy of ids `start` to `stop`: (stop - start,) int64. Raises IndexError outside the array."""
+        """A copy of ids `start` to `stop`: (stop - start,) int64. Raises IndexError outside the array.
+
+        Raises UserError if a file was cut since it was opened.
+        """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"ids {start} to {stop} of a token array of {len(self)}")
         first = bisect_right(self._starts, start) - 1
         pieces = []
-        for shard, offset in zip(self._shards[first:], self._starts[first:], strict=False):
+        for number, (shard, offset) in enumerate(zip(self._shards[first:], self._starts[first:], strict=False), first):
             if offset >= stop:
                 break
+            self._check_size(number)
             pieces.append(shard[max(start - offset, 0) : stop - offset])
         if len(pieces) == 1:
             return pieces[0].astype(np.int64)

@@ -123,6 +123,8 @@ def find_files(names: Sequence[str], column: str) -> LocalFiles:
     """
     files: list[Path] = []
     for name in names:
+        if not name:  # as a path, it would be the current folder
+            raise UserError("a SOURCE is empty: give files, folders or file name patterns")
         path = Path(name).expanduser()
         if path.is_dir():
             files += _files_of_folder(path)

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from glassgpt.data.compressed import SUFFIX_OF, compression
 from glassgpt.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_COPIES = 2  # a text is in memory as bytes and as characters while it is read
 _SNIFFED = 8192  # a file of a folder is binary if its first bytes, this many, contain a NUL: the rule of git and grep
 
 
@@ -70,6 +72,11 @@ def decode(data: bytes, where: str) -> str:
         bad, reason = data.find(b"\0"), ""
         if bad < 0:
             return text.removeprefix("\ufeff")
+    if kind := compression(data):
+        raise UserError(
+            f"{where} is {kind}: use `glassgpt data prepare FILE --out DIR`, which reads compressed files with names "
+            f"that end with {SUFFIX_OF[kind]}, or decompress it"
+        )
     nul = data.find(b"\0", 0, bad)
     if data.startswith(_UTF16_BOMS):
         raise UserError(f"{where} is UTF-16, not UTF-8 (byte 0x{data[0]:02x} at offset 0): convert it to UTF-8 first")
@@ -89,9 +96,23 @@ def is_binary(path: Path) -> bool:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        size, memory = path.stat().st_size, _memory()
+        if _COPIES * size > memory:
+            raise UserError(
+                f"{path} has {size / 1e9:,.1f} GB, too much for this machine's memory of {memory / 1e9:,.1f} GB: make "
+                f"shards of it first, with `glassgpt data prepare {path} --out DIR`"
+            )
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine; infinite where the system does not say (Windows)."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -18,6 +19,7 @@ from glassgpt.ownership import TOKENIZER_FORMAT
 
 FORMAT = TOKENIZER_FORMAT
 VERSION = 1
+LARGEST_FILE = 1 << 30  # bytes; a tokenizer of a million ids has a few dozen megabytes
 END_OF_TEXT = "<|endoftext|>"  # the special token with which every document begins
 
 AllowedSpecial = Literal["all"] | AbstractSet[str]
@@ -176,15 +178,26 @@ def save_json(data: dict[str, Any], path: Path | str) -> None:
     write_text(Path(path), json.dumps({"format": FORMAT, "version": VERSION, **data}, indent=1) + "\n")
 
 
-def load_json(path: Path | str) -> dict[str, Any]:
-    """The contents of a tokenizer file of this format and version. Raises UserError naming the file and the reason."""
-    path = Path(path)
+def read_tokenizer_file(path: Path) -> bytes:
+    """The bytes of a tokenizer file. Raises UserError for what is missing, no regular file, or far too large."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise UserError(f"'{path}' is not a file, but a tokenizer is read from one")
+        if status.st_size > LARGEST_FILE:
+            raise UserError(f"'{path}' has {status.st_size / 1e9:,.1f} GB, so it is not a tokenizer file")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"there is no tokenizer file '{path}'") from None
     except OSError as error:
         raise UserError(f"cannot read the tokenizer file '{path}': {error.strerror}") from None
+
+
+def load_json(path: Path | str) -> dict[str, Any]:
+    """The contents of a tokenizer file of this format and version. Raises UserError naming the file and the reason."""
+    path = Path(path)
+    try:
+        data = json.loads(read_tokenizer_file(path))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:

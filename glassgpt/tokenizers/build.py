@@ -71,7 +71,7 @@ def open_tokenizer(name: str) -> Tokenizer:
         raise UserError(
             f"a '{name}' tokenizer must be trained on a text: give the file of one, saved by `glassgpt tokenizer train`"
         )
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return load_tokenizer(Path(name) / "tokenizer.json")
     if not is_file_name(name):
         raise unknown("tokenizer", name, NAMES)

@@ -17,6 +17,7 @@ from glassgpt.tokenizers.base import (
     load_kind,
     plain_id,
     plain_ids,
+    read_tokenizer_file,
     save_json,
     split_special,
     to_utf8,
@@ -58,11 +59,7 @@ class SentencePieceTokenizer:
     def from_model(cls, path: Path | str) -> SentencePieceTokenizer:
         """The tokenizer of a .model file."""
         try:
-            return cls(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise UserError(f"there is no SentencePiece model '{path}'") from None
-        except OSError as error:
-            raise UserError(f"cannot read the SentencePiece model '{path}': {error.strerror}") from None
+            return cls(read_tokenizer_file(Path(path)))
         except ValueError as error:
             raise damaged(path, str(error)) from None
 

@@ -236,6 +236,10 @@ def test_token_files_of_other_programs_are_described_and_verified(tmp_path: Path
             ["a.parquet"],
             "a.parquet is parquet: convert it to shards first, with `glassgpt data prepare a.parquet --out",
         ),
+        (["a.txt", "--out", "o", "--column", ""], "--column is empty: give a value, or leave the option out"),
+        (["a.txt", "--tokenizer", ""], "--tokenizer is empty"),
+        (["", "--out", "o"], "a SOURCE is empty"),
+        ([""], "data.source is empty"),
         (["owner/name"], "to use a dataset of the hub, convert it to shards first"),
     ],
 )
@@ -259,3 +263,27 @@ def test_known_names_and_several_files_become_shards(tmp_path: Path) -> None:
     assert both["train"]["documents"] + both["val"]["documents"] == 2
     manual = call_json("prepare", "python-manual", "--out", tmp_path / "manual", *options, 100_000)
     assert (manual["name"], manual["val"]["documents"]) == ("python-manual", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", ""], "the name of the data is empty"),
+        (["verify", ""], "the name of the data is empty"),
+        (["verify", "--vocab-size", 0], "--vocab-size is 0, but must be 1 or more"),
+        (["verify", "--vocab-size", -5], "--vocab-size is -5"),
+    ],
+)
+def test_empty_names_and_vocabularies_are_user_errors(arguments: list[object], message: str) -> None:
+    result = call(*arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_null_documents_are_said_once_on_stderr(tmp_path: Path) -> None:
+    lines = [{"text": TEXT}, {"text": None}, {"text": TEXT}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = ("--tokenizer", "bpe", "--vocab-size", 260, "--shard-tokens", 500)
+    result = call("prepare", tmp_path / "a.jsonl", "--out", tmp_path / "out", *options)
+    assert result.stderr.count("1 document was left out: it has null in place of a text") == 1
+    assert call_json("info", tmp_path / "out")["null_documents"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,6 +82,31 @@ def test_a_record_without_the_field_is_a_mistake(tmp_path: Path) -> None:
         texts_of(tmp_path / "a.jsonl")
 
 
+def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    binary = pa.array([b"fine", b"caf\xe9"])
+    texts = pa.StringArray.from_buffers(2, binary.buffers()[1], binary.buffers()[2])
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet has a text that is not UTF-8 in rows 1 to 100: byte 0xe9"):
+        texts_of(tmp_path / "a.parquet")
+
+
+def test_a_damaged_page_of_a_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"words and words {number} " * 20 for number in range(5000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[100:2000] = bytes(byte ^ 0x5A for byte in data[100:2000])
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.parquet is damaged after row 0: .*; download it again"):
+        texts_of(path)
+
+
+def test_the_line_of_a_csv_record_is_where_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"two\nlines"\n\n\n2,x\n3\n')
+    pieces = list(read_documents(tmp_path / "a.csv", "text"))
+    assert [piece.where.rpartition(" ")[2] for piece in pieces] == ["2", "6", "7"]
+    assert [(piece.text, piece.is_null) for piece in pieces] == [("two\nlines", False), ("x", False), ("", True)]
+
+
 def test_parquet_is_checked_by_its_footer(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet")
     check_column(path, "text")
@@ -99,7 +125,12 @@ def test_parquet_is_checked_by_its_footer(tmp_path: Path) -> None:
         ("a.json", b'["a", "b"]', r"a\.json, line 1 is not a JSON object"),
         ("a.jsonl", b'{"text": 7}', r"line 1: field 'text' is not text but '7'"),
         ("a.csv", b'text\n"an open quote', r"a\.csv, line 2 is not CSV"),
-        ("a.csv", b"text\ncaf\xe9\n", r"a\.csv is not UTF-8: byte 0xe9"),
+        ("a.csv", b"text\ncaf\xe9\n", r"a\.csv, line 2 is not UTF-8: byte 0xe9"),
+        ("a.csv", b'text\n"two\nlines"\n\ncaf\xe9\n', r"a\.csv, line 5 is not UTF-8: byte 0xe9"),
+        ("a.csv", b'text\n"two\nlines"\n\n\n"x"y\n', r"a\.csv, line 6 is not CSV"),
+        ("a.csv.gz", gzip.compress(b"text\n" + b"x\n" * 9000 + b"\xe9\n"), r"line 9002 is not UTF-8: byte 0xe9"),
+        ("a.txt", gzip.compress(b"text"), r"a\.txt is gzip, not text: add \.gz to its name"),
+        ("a.txt", lzma.compress(b"text"), r"a\.txt is xz, not text: add \.xz to its name"),
         ("a.txt", b"caf\xe9 au lait", r"a\.txt is not UTF-8: byte 0xe9 at offset 3"),
         ("a.txt", b"cut off \xe2\x82", r"a\.txt is not UTF-8: byte 0xe2 at offset 8"),
         ("a.txt", b"text\x00more", r"a\.txt is binary: byte 0x00 at offset 4"),

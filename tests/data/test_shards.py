@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from pathlib import Path
 
@@ -142,6 +143,19 @@ def test_a_token_array_has_the_length_and_widest_type_of_its_shards(several: Tok
 def test_a_slice_outside_is_an_error(several: TokenArray, start: int, stop: int) -> None:
     with pytest.raises(IndexError):
         several.slice(start, stop)
+
+
+def test_a_shard_that_is_cut_while_it_is_mapped_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    """Reading a mapped page behind the end of its file kills the process (SIGBUS)."""
+    for name in ("a.shard", "b.shard"):
+        write_shard(tmp_path / name, np.arange(100_000), UINT32)
+    tokens = TokenArray([tmp_path / "a.shard", tmp_path / "b.shard"])
+    os.truncate(tmp_path / "b.shard", 5000)
+    (tmp_path / "a.shard").unlink()  # a file that is gone stays readable
+    assert tokens.slice(50_000, 50_003).tolist() == [50_000, 50_001, 50_002]
+    for part in (tokens, tokens.part(10, 200_000)):
+        with pytest.raises(UserError, match=r"b\.shard was cut in use, from 400,064 bytes to 5,000: restore it"):
+            part.slice(len(part) - 10, len(part))
 
 
 def test_a_slice_may_be_changed_without_harm(several: TokenArray) -> None:

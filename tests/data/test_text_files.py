@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +119,24 @@ def test_bad_stdin_is_refused(monkeypatch: pytest.MonkeyPatch, stdin: Stdin, mes
     monkeypatch.setattr("sys.stdin", stdin)
     with pytest.raises(UserError, match=message):
         read_stdin()
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")], ids=["gz", "bz2", "xz"]
+)
+def test_a_compressed_file_is_named_as_such(tmp_path: Path, pack: Callable[[bytes], bytes], kind: str) -> None:
+    path = write(tmp_path / "f.txt", pack(b"some text, " * 50))
+    with pytest.raises(UserError, match=rf"f\.txt is {kind}: use `glassgpt data prepare FILE --out DIR`"):
+        read_file(path)
+
+
+def test_a_text_larger_than_the_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(1 << 42)  # sparse: it takes no room
+    with pytest.raises(UserError, match=r"huge\.txt has 4,398\.0 GB, too much for this machine's memory of "):
+        read_file(tmp_path / "huge.txt")
+    with pytest.raises(UserError, match=r"huge\.txt has 4,398\.0 GB"):
+        read_folder(tmp_path)
 
 
 def test_decode_names_what_it_was_given() -> None:

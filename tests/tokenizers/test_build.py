@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.build import open_tokenizer
 from glassgpt.tokenizers.char import CharTokenizer
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
 from glassgpt.tokenizers.spm import SentencePieceTokenizer
@@ -54,7 +56,7 @@ def test_a_file_is_loaded(tmp_path: Path) -> None:
         ({"special_tokens": ("",)}, "a special token must be a text of one character or more"),
         ({"special_tokens": ("a", "a")}, "'a' is given twice"),
         ({"name": "none/mine.json"}, "there is no tokenizer file 'none/mine.json'"),
-        ({"name": "none.model"}, "there is no SentencePiece model 'none.model'"),
+        ({"name": "none.model"}, "there is no tokenizer file 'none.model'"),
     ],
 )
 def test_bad_config_is_refused(fields: dict, message: str) -> None:
@@ -266,3 +268,18 @@ def test_any_row_of_integers_is_decoded() -> None:
     for id in (1, np.int64(1), np.array(1), torch.tensor(1)):
         assert StreamDecoder(tokenizer).feed(id) == "b"  # type: ignore[arg-type]
         assert tokenizer.token_bytes(id) == b"b"  # type: ignore[arg-type]
+
+
+def test_what_is_no_file_is_no_tokenizer(tmp_path: Path) -> None:
+    """Reading a device or a pipe may never end, and a huge file would be held whole."""
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "pipe.model")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(40 << 30)  # sparse: it takes no room
+    for name in ("/dev/zero", str(tmp_path / "pipe.json"), str(tmp_path / "pipe.model")):
+        with pytest.raises(UserError, match="is not a file, but a tokenizer is read from one"):
+            open_tokenizer(name)
+    with pytest.raises(UserError, match=r"huge\.json' has 42\.9 GB, so it is not a tokenizer file"):
+        open_tokenizer(str(tmp_path / "huge.json"))
+    with pytest.raises(UserError, match="unknown tokenizer ''"):
+        open_tokenizer("")

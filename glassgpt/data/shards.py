@@ -171,8 +171,8 @@ class TokenArray:
         if not paths:
             raise ValueError("a TokenArray needs at least one shard")
         self.paths = tuple(paths)
-        self._sizes = [path.stat().st_size for path in paths]
         self._place([open_tokens(path) for path in paths])
+        self._sizes = [path.stat().st_size for path in paths]
 
     def _place(self, shards: list[NDArray[np.integer]]) -> None:
         self._shards = shards

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from glassgpt.runtime.distributed import Ranks
@@ -53,16 +54,31 @@ def weights_later() -> Iterator[None]:
     # Its annotation forgets that the hook may return a parameter to register instead.
     handle = register_module_parameter_registration_hook(without_memory)  # type: ignore[arg-type]
     try:
-        yield
+        with _NoDraws():
+            yield
     finally:
         handle.remove()
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skips random draws into tensors without memory. They have no effect, but torch would load its compiler first."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            target = args[0] if args else kwargs["tensor"]  # `nn.init` passes it by name
+            if target.is_meta:
+                return target
+        return function(*args, **kwargs)
 
 
 def move(model: nn.Module, device: torch.device) -> None:
     """Moves the model to the device, in place. Parameters on the meta device get memory there, with any content."""
     for parameter in model.parameters():
         if parameter.is_meta:
-            memory = torch.empty_like(parameter, device=device)
+            memory = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             torch.utils.swap_tensors(parameter, nn.Parameter(memory, parameter.requires_grad))
     model.to(device)
 

@@ -83,7 +83,8 @@ class TensorReader:
                     if name in self._places:
                         raise UserError(f"tensor {name} is in both {self._places[name]} and {path}")
                     self._places[name] = path
-                    self.shapes[name] = torch.empty_like(file.get_tensor(name), device="meta")  # reads no data
+                    tensor = file.get_tensor(name)  # mapped: its data is not read
+                    self.shapes[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     def read(self, name: str) -> Tensor:
         """The tensor, in memory of its own."""

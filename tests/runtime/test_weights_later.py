@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +74,23 @@ def test_models_built_afterwards_have_weights() -> None:
     with pytest.raises(ZeroDivisionError), weights_later():
         raise ZeroDivisionError
     assert not any(parameter.is_meta for parameter in Odd().parameters())
+
+
+WITHOUT_COMPILER = """
+import sys
+import torch
+from glassgpt.models import build_model
+from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.runtime.parallel import move, weights_later
+
+with weights_later():
+    model = build_model("gpt2", GPT2Config(n_layer=1))
+move(model, torch.device("cpu"))
+print(sorted({"sympy", "torch._dynamo"} & sys.modules.keys()))
+"""
+
+
+def test_no_compiler_is_loaded() -> None:
+    """It takes seconds, and torch loads it for random operations on the meta device."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

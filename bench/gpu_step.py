@@ -2,6 +2,10 @@
 
     python bench/gpu_step.py --nanogpt ../nanoGPT --json
 
+    python bench/gpu_step.py --item all
+
+measures, instead, single decisions that are made for a GPU, each in turn with what it replaced: see ITEMS.
+
 Prints for each side tokens per second, the share of the device's peak (MFU) and of the matrix rate that was measured
 here, and the peak of memory. Both sides get the same random tokens, bfloat16 and `torch.compile`; nanoGPT's side is the
 step of its train.py. It needs torch, numpy, safetensors and tiktoken alone: `PYTHONPATH=. python bench/gpu_step.py`
@@ -16,24 +20,36 @@ import importlib.util
 import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from glassgpt.costs.flops import estimate_flops_per_token
+from glassgpt.data.loader import Loader
+from glassgpt.evaluation.scoring import Pair, score
+from glassgpt.evaluation.validation import evaluate
+from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.models import Model, ModelConfig
+from glassgpt.models.block_masks import BlockMasks
+from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.device import Runtime, build_runtime, describe_machine
+from glassgpt.training.checkpoint import gather_checkpoint, write_checkpoint
 from glassgpt.training.fit import train_step
-from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
+from glassgpt.training.losses import Batch, BuildContext, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
+from glassgpt.training.prefetch import Prefetched
 
 ADAMW = OptimizerConfig(lr=6e-4, beta1=0.9, beta2=0.95, weight_decay=0.1)
 
@@ -43,30 +59,34 @@ class Side:
     """One implementation: its step over micro-batches, and what was measured of it."""
 
     name: str
-    step: Callable[[list[Batch]], None]
+    step: Callable[[Sequence[Batch]], None]
     held: int = 0  # bytes that stay between two steps
     peak: int = 0  # bytes at the highest point of a step, without what the other side holds
     seconds: list[float] = field(default_factory=list)
 
 
-def build_ours(config: GPT2Config, runtime: Runtime) -> Callable[[list[Batch]], None]:
+def build_ours(
+    model: Model, runtime: Runtime, *, build_context: BuildContext | None = None, seed: int | None = None
+) -> Callable[[Sequence[Batch]], None]:
     """The step that `glassgpt train` runs."""
-    torch.manual_seed(0)
-    model = GPT2(config).to(runtime.device)
+    model.to(runtime.device)
     optimizer = build_optimizer(model, ADAMW)
     scaler = runtime.build_scaler()
     summed = runtime.compiled(sum_token_losses)
-    loss = partial(next_token_loss, sum_losses=summed)
+    loss = partial(next_token_loss, build_context=build_context, sum_losses=summed)
     parallel = runtime.wrap(model, loss)
 
-    def step(batches: list[Batch]) -> None:
+    def step(batches: Sequence[Batch]) -> None:
         weight = sum(batch.n_tokens for batch in batches)
-        train_step(parallel, optimizer, scaler, batches, runtime, grad_clip=1.0, seed=0, step=0, expected_weight=weight)
+        train_step(
+            parallel, optimizer, scaler, batches, runtime,
+            grad_clip=1.0, seed=seed, step=0, expected_weight=weight,
+        )  # fmt: skip
 
     return step
 
 
-def build_theirs(checkout: Path, config: GPT2Config, runtime: Runtime) -> Callable[[list[Batch]], None]:
+def build_theirs(checkout: Path, config: GPT2Config, runtime: Runtime) -> Callable[[Sequence[Batch]], None]:
     """The step of nanoGPT's train.py, on its own model."""
     module = load_module(checkout / "model.py")
     torch.manual_seed(0)
@@ -78,7 +98,7 @@ def build_theirs(checkout: Path, config: GPT2Config, runtime: Runtime) -> Callab
     optimizer = model.configure_optimizers(ADAMW.weight_decay, ADAMW.lr, betas, runtime.device.type)
     called: Any = torch.compile(model) if runtime.compile else model
 
-    def step(batches: list[Batch]) -> None:
+    def step(batches: Sequence[Batch]) -> None:
         for batch in batches:
             with runtime.autocast():
                 _, loss = called(batch.inputs, batch.targets)
@@ -103,7 +123,7 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def draw_batches(config: GPT2Config, rows: int, count: int, device: torch.device) -> list[Batch]:
+def draw_batches(config: ModelConfig, rows: int, count: int, device: torch.device) -> list[Batch]:
     """`count` micro-batches of random ids of real tokens."""
     draw = torch.Generator().manual_seed(0)
     shape = (rows, config.block_size + 1)
@@ -184,6 +204,224 @@ def figures(side: Side, tokens: int, flops: float, peak: float | None, rate: flo
     }
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What the items are measured with."""
+
+    config: GPT2Config
+    runtime: Runtime
+    rows: int
+    accumulate: int
+
+    def batches(self, config: ModelConfig | None = None) -> list[Batch]:
+        """The micro-batches of a step."""
+        return draw_batches(config or self.config, self.rows, self.accumulate, self.runtime.device)
+
+    @property
+    def gpt3(self) -> GPT3Config:
+        """The same sizes, with twice the context, padding and bands."""
+        config = self.config
+        return GPT3Config(
+            config.vocab_size, 2 * config.block_size, config.n_layer, config.n_head, config.n_embd,
+            band_width=config.block_size // 8, padded_vocab_size=-(-config.vocab_size // 128) * 128,
+        )  # fmt: skip
+
+
+Work = Callable[[], object]
+Item = tuple[str, Work, str, Work]  # a name and the work: what was replaced, and what is done now
+
+
+def documents(setting: Setting) -> Item:
+    """Four documents in a row: a dense mask, and FlexAttention's (20 to 40% is expected)."""
+    build, length = (lambda: GPT2(setting.config)), setting.config.block_size
+    starts = torch.arange(0, length, length // 4, device=setting.runtime.device)
+    batches = [replace(batch, inputs=batch.inputs.index_fill(1, starts, 0)) for batch in setting.batches()]
+    dense = build_ours(build(), setting.runtime, build_context=partial(Documents, eot_id=0))
+    blocks = build_ours(build(), setting.runtime, build_context=partial(BlockMasks, eot_id=0, window=None))
+    return "dense mask", lambda: dense(batches), "block mask", lambda: blocks(batches)
+
+
+def bands(setting: Setting) -> Item:
+    """GPT-3's bands: a dense mask, and FlexAttention's (35% is expected)."""
+    sizes, batches = setting.gpt3, setting.batches(setting.gpt3)
+    dense = build_ours(GPT3(sizes), setting.runtime)
+    context = partial(BlockMasks, eot_id=None, window=sizes.band_width)
+    blocks = build_ours(GPT3(sizes), setting.runtime, build_context=context)
+    return "dense mask", lambda: dense(batches), "block mask", lambda: blocks(batches)
+
+
+def vocabulary(setting: Setting) -> Item:
+    """GPT-3's head with as many columns as ids, and padded to a multiple of 128."""
+    sizes, batches = setting.gpt3, setting.batches(setting.gpt3)
+    plain = build_ours(GPT3(replace(sizes, padded_vocab_size=None)), setting.runtime)
+    padded = build_ours(GPT3(sizes), setting.runtime)
+    return "as many rows as ids", lambda: plain(batches), "padded", lambda: padded(batches)
+
+
+def seeding(setting: Setting) -> Item:
+    """A step that seeds torch at each micro-step, and one that does not."""
+    batches = setting.batches()
+    seeded, unseeded = (build_ours(GPT2(setting.config), setting.runtime, seed=seed) for seed in (0, None))
+    return "seeded", lambda: seeded(batches), "not seeded", lambda: unseeded(batches)
+
+
+def prefetch(setting: Setting) -> Item:
+    """Ten steps whose batches are read between them, and one step ahead."""
+    config, device = setting.config, setting.runtime.device
+    step = build_ours(GPT2(config), setting.runtime)
+    loader = Loader(RandomTokens(config), config.block_size, setting.rows * setting.accumulate)  # type: ignore[arg-type]
+
+    def batches(number: int, pin: bool) -> list[Batch]:
+        found = []
+        for row in range(0, loader.batch_rows, setting.rows):
+            pair = loader.rows(number, row, row + setting.rows)
+            inputs, targets = (part.pin_memory() if pin else part for part in pair)
+            found.append(Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)))
+        return found
+
+    def between() -> None:
+        for number in range(10):
+            step(batches(number, pin=False))
+
+    def ahead() -> None:
+        with Prefetched(partial(batches, pin=device.type == "cuda")) as prefetched:
+            for number in range(10):
+                step(cast(list[Batch], prefetched(number)))
+
+    return "between steps", between, "one step ahead", ahead
+
+
+def checkpoint(setting: Setting) -> Item:
+    """Saving the best with the optimizer's state, and its weights alone."""
+    model = GPT2(setting.config).to(setting.runtime.device)
+    optimizer = build_optimizer(model, ADAMW)
+    next_token_loss(model, setting.batches()[0]).sum.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    state: dict[str, Any] = {"step": 1}
+
+    def save(kept: torch.optim.Optimizer | None) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_checkpoint(Path(folder), gather_checkpoint(model, kept), state)
+
+    return "with optimizer", lambda: save(optimizer), "weights only", lambda: save(None)
+
+
+def validation(setting: Setting) -> Item:
+    """Validation of 2 rows a pass, and of as many as the features allow."""
+    config = setting.config
+    model = GPT2(config).to(setting.runtime.device)
+    tokens, token_bytes = RandomTokens(config), np.ones(config.vocab_size, np.int64)
+    run = partial(evaluate, model, tokens, token_bytes, setting.runtime, max_tokens=64 * config.block_size)  # type: ignore[arg-type]
+    return "2 rows a pass", lambda: run(rows=2), "many rows", run
+
+
+def hellaswag(setting: Setting) -> Item:
+    """256 endings with the logits of all positions, and of those that are scored alone in a tenth of the passes."""
+    config, runtime = setting.config, setting.runtime
+    model = GPT2(config).to(runtime.device).eval()
+    length, ending = min(100, config.block_size - 8), 8
+    drawn = np.random.default_rng(0).integers(config.vocab_size, size=(256, length)).tolist()
+    pairs = [Pair(row[:-ending], row[-ending:]) for row in drawn]
+    rows = max(1, (1 << 25) // (length * config.vocab_size))
+
+    @torch.no_grad()
+    def whole() -> None:
+        for start in range(0, len(drawn), rows):
+            with runtime.autocast():
+                logits = model(torch.tensor(drawn[start : start + rows], device=runtime.device))
+            logits[:, -ending:].float().log_softmax(dim=-1).argmax(dim=-1).cpu()
+
+    return "all positions", whole, "scored positions", lambda: score(model, pairs, runtime)
+
+
+def sampling(setting: Setting) -> Item:
+    """Writing 64 tokens with float32 weights, and with 16-bit ones."""
+    models = [GPT2(setting.config).to(setting.runtime.device, dtype) for dtype in (torch.float32, torch.bfloat16)]
+    n_tokens = min(64, setting.config.block_size // 2)
+
+    def write(model: Model) -> None:
+        list(generate(model, [0], SamplingConfig(temperature=0.0), max_new_tokens=n_tokens))
+
+    return "float32", lambda: write(models[0]), "bfloat16", lambda: write(models[1])
+
+
+ITEMS: dict[str, Callable[[Setting], Item]] = {
+    item.__name__: item
+    for item in (
+        documents, bands, vocabulary, seeding, prefetch, checkpoint, validation, hellaswag, sampling
+    )
+}  # fmt: skip
+NEED_BLOCK_MASKS = ("documents", "bands")
+
+
+class RandomTokens:
+    """A text of random ids in memory, with the interface of `TokenArray`."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        self.ids = np.random.default_rng(0).integers(config.vocab_size, size=128 * config.block_size + 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slice(self, start: int, stop: int) -> np.ndarray:
+        """The ids from `start` to `stop`."""
+        return self.ids[start:stop]
+
+
+def compare(name: str, setting: Setting, rounds: int) -> dict[str, Any]:
+    """Times both sides of an item in turn, after a warm-up of each; milliseconds."""
+    if name in NEED_BLOCK_MASKS and not setting.runtime.block_masks:
+        return {"item": name, "skipped": "FlexAttention trains on a GPU, compiled"}
+    torch.compiler.reset()
+    before_name, before, after_name, after = ITEMS[name](setting)
+    times: dict[str, list[float]] = {before_name: [], after_name: []}
+    sides = ((before_name, before), (after_name, after))
+    for _ in range(2):
+        for _, work in sides:
+            work()
+    for _ in range(rounds):
+        for side, work in sides:
+            synchronize(setting.runtime.device)
+            began = time.perf_counter()
+            work()
+            synchronize(setting.runtime.device)
+            times[side].append((time.perf_counter() - began) * 1e3)
+    pairs = zip(times[before_name], times[after_name], strict=True)
+    medians = {side: statistics.median(measured) for side, measured in times.items()}
+    return {"item": name, "ms": medians, "times": statistics.median(old / new for old, new in pairs)}
+
+
+def print_items(names: Sequence[str], setting: Setting, rounds: int, as_json: bool) -> None:
+    """Measures the items and prints a line for each, or one JSON object."""
+    results = []
+    for name in names:
+        results.append(compare(name, setting, rounds))
+        gc.collect()
+        if as_json:
+            continue
+        found = results[-1]
+        text = found.get("skipped") or ", ".join(f"{side} {ms:.2f} ms" for side, ms in found["ms"].items())
+        print(f"{name:<11} {text}" + (f": {found['times']:.2f} times as fast" if "times" in found else ""))
+    waits = count_waits(setting)
+    if as_json:
+        machine = describe_machine(setting.runtime)
+        print(json.dumps({"machine": machine, "items": results, "waits_per_step": waits}))
+    elif waits is not None:
+        print(f"{'waits':<11} the host waits {waits} times a step of {setting.accumulate} micro-batches")
+
+
+def count_waits(setting: Setting) -> int | None:
+    """How many copies from the GPU to the host a step of ours makes, each of which the host waits for."""
+    if setting.runtime.device.type != "cuda":
+        return None
+    step, batches = build_ours(GPT2(setting.config), setting.runtime), setting.batches()
+    step(batches)
+    with torch.profiler.profile() as trace:
+        step(batches)
+    return sum(event.name.startswith("Memcpy DtoH") for event in trace.events() or [])
+
+
 def main() -> None:
     """Prints a line a side, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +434,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", type=Path, help="write a trace of ours here")
+    parser.add_argument("--item", action="append", choices=[*ITEMS, "all"], help="measure this instead, or all")
     parser.add_argument("--tiny", action="store_true", help="two small layers, to check the script")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -204,8 +443,14 @@ def main() -> None:
     config = GPT2Config(vocab_size=50257, padded_vocab_size=50304)
     if options.tiny:
         config = GPT2Config(vocab_size=512, block_size=64, n_layer=2, n_head=2, n_embd=64)
+    if options.item:
+        setting = Setting(config, runtime, options.micro_batch, options.accumulate)
+        names = list(ITEMS) if "all" in options.item else options.item
+        print_items(names, setting, options.rounds, options.json)
+        return
+    torch.manual_seed(0)
     rate = measure_matrix_rate(runtime, 8192 if runtime.device.type == "cuda" else 1024)
-    sides = [Side("glassgpt", build_ours(config, runtime))]
+    sides = [Side("glassgpt", build_ours(GPT2(config), runtime))]
     if options.nanogpt:
         sides.append(Side("nanoGPT", build_theirs(options.nanogpt, config, runtime)))
 

@@ -224,7 +224,7 @@ def test_every_device_has_memory(name: str) -> None:
 
 
 def test_an_unknown_device_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown device 'h1000': did you mean 'h100'\? Known: 3090, 4090, a100"):
+    with pytest.raises(UserError, match=r"unknown device 'h1000': did you mean 'h100'\? Known: 3090, 4090, 5090"):
         find_hardware("h1000")
 
 

@@ -188,7 +188,7 @@ def test_the_page_and_the_object_say_the_same() -> None:
 
 def test_an_unknown_device_is_refused_by_the_command() -> None:
     error = glassgpt("plan", "char-tiny", "--device", "h100s").error
-    assert error.startswith("unknown device 'h100s': did you mean 'h100'? Known: 3090, 4090, a100")
+    assert error.startswith("unknown device 'h100s': did you mean 'h100'? Known: 3090, 4090, 5090")
 
 
 def test_an_unknown_recipe_is_refused_by_the_command() -> None:

@@ -45,7 +45,7 @@ from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.device import Runtime, build_runtime, describe_machine
-from glassgpt.training.checkpoint import gather_checkpoint, write_checkpoint
+from glassgpt.training.checkpoint import write_checkpoint
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, BuildContext, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
@@ -302,7 +302,7 @@ def checkpoint(setting: Setting) -> Item:
 
     def save(kept: torch.optim.Optimizer | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(Path(folder), gather_checkpoint(model, kept), state)
+            write_checkpoint(Path(folder), model, kept, state)
 
     return "with optimizer", lambda: save(optimizer), "weights only", lambda: save(None)
 

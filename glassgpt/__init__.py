@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
+    from glassgpt.course.climb import climb
     from glassgpt.inspection.capture import capture
     from glassgpt.interop.huggingface import load_hf
     from glassgpt.runs.exporting import export_hf
@@ -31,6 +32,7 @@ _MODULES = {
     "Listener": "glassgpt.runs.listener",
     "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
+    "climb": "glassgpt.course.climb",
     "export_hf": "glassgpt.runs.exporting",
     "import_hf": "glassgpt.runs.importing",
     "load": "glassgpt.runs.run",
@@ -44,6 +46,7 @@ __all__ = [
     "UserError",
     "__version__",
     "capture",
+    "climb",
     "export_hf",
     "import_hf",
     "load",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import print_json
+from glassgpt.cli.output import print_json, say
 
 
 def ladder(
@@ -23,10 +23,18 @@ def ladder(
 ) -> None:
     """Train the sections of the ladder on the same characters in the same order, and compare them.
 
-    A table on stderr shows the progress. The results folder holds ladder.json and ladder.svg, the ten curves.
+    A table on stderr shows the progress. The results folder holds ladder.json, ladder.svg with the curves, and a run
+    for each training: glassgpt sample ladder/s04-head.
     """
     from glassgpt.cli.ladder_table import LadderTable
-    from glassgpt.course.climb import LadderTraining, climb_ladder, find_sections, new_results_folder, save_results
+    from glassgpt.course.climb import (
+        LadderTraining,
+        climb_ladder,
+        find_sections,
+        new_results_folder,
+        run_name,
+        save_results,
+    )
     from glassgpt.data.dataset_cache import DataConfig, build_dataset
     from glassgpt.runtime.device import build_runtime
     from glassgpt.tokenizers import TokenizerConfig
@@ -38,9 +46,10 @@ def ladder(
     runtime = build_runtime("auto", "float32")
     with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:
         table.note(dataset.note)
-        rows = climb_ladder(dataset, sections, training, runtime, table)
+        rows = climb_ladder(dataset, sections, training, runtime, table, runs=folder)
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:
         table.print_result()
-        typer.echo(f"picture  {folder / 'ladder.svg'}")
+        say(f"picture  {folder / 'ladder.svg'}")
+        say(f"runs     {folder / run_name(sections[-1], 0)}, …: glassgpt runs {folder} lists them all")

@@ -1,7 +1,7 @@
 """Trains the ten sections of the ladder on the same tokens in the same order, so that only the model differs.
 
 A section is trained once per seed, which sets its initial weights and the data order. Its result is the loss on the
-whole validation split, averaged over the seeds.
+validation split, averaged over the seeds. A training of fewer tokens than the split has is validated on as many tokens.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from typing import Any
 import torch
 
 from glassgpt.costs.flops import count_parameters
+from glassgpt.course.ladder_run import LadderLog, save_ladder_run
 from glassgpt.data.dataset import Dataset
+from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.files import dump_json, write_text
+from glassgpt.generation import TEMPERATURE
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
 from glassgpt.ownership import check_output
 from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
-from glassgpt.runs.folder import RUNS
-from glassgpt.runtime.device import Runtime
+from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
+from glassgpt.runs.folder import RUNS, check_free, named_folder
+from glassgpt.runtime.device import MachineConfig, Runtime, build_runtime
+from glassgpt.tokenizers import TokenizerConfig
+from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
@@ -37,8 +43,9 @@ from glassgpt.training.schedules import ScheduleConfig, learning_rate
 
 LAYERS = {"blocks": 3, "residual": 3, "layernorm": 3, "decoder": 6}  # earlier sections have at most one block
 WIDTHS = {"decoder": 2}  # factor of n_embd: the idea of the last section is size
-CURVE_POINTS = 20  # validations during training, for the picture
-CURVE_TOKENS = 10_000  # validation tokens at each of them; the whole split at the end
+CURVE_POINTS = 20  # validations during training, for the picture, of a long training
+CURVE_STEPS = 50  # the fewest steps between two of them: a validation costs as much as a few steps
+CURVE_TOKENS = 10_000  # validation tokens at each of them
 SAMPLE_TOKENS = 80
 RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
@@ -78,11 +85,49 @@ class LadderTraining:
             dropout=self.dropout,
         )
 
-    def lr_at(self, section: Section, step: int) -> float:
+    @property
+    def curve_every(self) -> int:
+        """Steps between two validations during training."""
+        return max(CURVE_STEPS, math.ceil(self.steps / CURVE_POINTS))
+
+    @property
+    def final_tokens(self) -> int:
+        """Validation tokens at the end, at most: as many as are trained on, so that a short training stays short."""
+        return max(CURVE_TOKENS, self.steps * self.batch_rows * self.block_size)
+
+    def peak(self, section: Section) -> float:
+        """The largest learning rate of a section."""
+        return self.lr / WIDTHS.get(section.name, 1)
+
+    def schedule(self, section: Section) -> ScheduleConfig:
         """Warm-up, then a cosine to a tenth of the peak at the last step."""
-        peak = self.lr / WIDTHS.get(section.name, 1)
-        schedule = ScheduleConfig("cosine", min(self.warmup_steps, self.steps), self.steps, min_lr=peak / 10)
-        return learning_rate(step, peak, schedule)
+        warmup_steps = min(self.warmup_steps, self.steps)
+        return ScheduleConfig("cosine", warmup_steps, self.steps, min_lr=self.peak(section) / 10)
+
+    def lr_at(self, section: Section, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return learning_rate(step, self.peak(section), self.schedule(section))
+
+    def run_config(self, section: Section, dataset: Dataset, seed: int) -> RunConfig:
+        """The configuration of a run that trains the section in the same way."""
+        return RunConfig(
+            run=RunKindConfig("pretrain"),
+            architecture=section.name,
+            model=self.sizes(section, dataset.tokenizer.vocab_size),
+            data=DataConfig(dataset.manifest.source, dataset.manifest.val_fraction),
+            tokenizer=TokenizerConfig(dataset.tokenizer.name),
+            optimizer=OptimizerConfig(lr=self.peak(section)),
+            schedule=self.schedule(section),
+            training=TrainingConfig(
+                max_steps=self.steps,
+                batch_tokens=self.batch_rows * self.block_size,
+                grad_clip=self.grad_clip,
+                seed=seed,
+            ),
+            machine=MachineConfig(dtype="float32"),
+            evaluation=EvaluationConfig(every=self.curve_every, tokens=CURVE_TOKENS, sample_every=0),
+            checkpoint=CheckpointConfig(every=0, snapshots=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +187,7 @@ class LadderListener:
     """Receives the events of the ladder training. By default, every method does nothing."""
 
     def stepped(self, section: Section, seed: int, step: int, val_loss: float) -> None:
-        """`section` has `val_loss` after `step` steps. Called about CURVE_POINTS times per training."""
+        """`section` has `val_loss` after `step` steps. Called every `curve_every` steps, and at the end."""
 
     def reached(self, row: SectionRow) -> None:
         """A section has been trained with all its seeds."""
@@ -163,51 +208,104 @@ def climb_ladder(
     training: LadderTraining,
     runtime: Runtime,
     listener: LadderListener,
+    *,
+    runs: Path | None = None,
 ) -> list[SectionRow]:
-    """Trains the sections one after the other, each with all its seeds."""
+    """Trains the sections one after the other, each with all its seeds. Each training becomes a run in folder `runs`.
+
+    Raises UserError, before anything is trained, if one of these runs exists.
+    """
+    folders = {
+        (section.name, seed): None if runs is None else runs / run_name(section, seed)
+        for section in sections
+        for seed in range(training.seeds)
+    }
+    for folder in filter(None, folders.values()):
+        check_free(folder, overwrite=False)
     rows = []
     for section in sections:
         started = time.perf_counter()
-        climbed = [climb(section, seed, dataset, training, runtime, listener) for seed in range(training.seeds)]
+        climbed = [
+            climb(section, seed, dataset, training, runtime, listener, run=folders[section.name, seed])
+            for seed in range(training.seeds)
+        ]
         first_model = climbed[0][0]
         row = SectionRow(
             section,
             count_parameters(first_model),
             [result for _, result in climbed],
             time.perf_counter() - started,
-            write_line(first_model, dataset),
+            " ".join(write_sample(first_model, dataset).split()),
         )
         rows.append(row)
         listener.reached(row)
     return rows
 
 
+def run_name(section: Section, seed: int) -> str:
+    """The name of a training's run: s04-head for the first seed, then s04-head-seed1."""
+    return f"s{section.number:02}-{section.name}" + (f"-seed{seed}" if seed else "")
+
+
 def climb(
+    section: int | Section,
+    seed: int = 0,
+    dataset: Dataset | None = None,
+    training: LadderTraining | None = None,
+    runtime: Runtime | None = None,
+    listener: LadderListener | None = None,
+    *,
+    run: str | Path | None = None,
+) -> tuple[Model, Climb]:
+    """Trains one section of the ladder with one seed, as `glassgpt ladder` does. Returns the model and its losses.
+
+        model, result = gg.climb(4)  # a single attention head; result.val_loss in nats per token
+
+    `section` is a number from 1 to 10. By default, the text is Tiny Shakespeare (or the Python manual, without a
+    network) by characters, and the training that of `LadderTraining()`: 1,000 steps. With `run`, a name under runs/ or
+    a path, the training becomes a run that `glassgpt.load` opens.
+    Raises UserError for a section that does not exist, and for a run that does.
+    """
+    if isinstance(section, int):
+        (section,) = find_sections(section)
+    training, listener = training or LadderTraining(), listener or LadderListener()
+    folder = None if run is None else named_folder(run)
+    if folder is not None:
+        check_free(folder, overwrite=False)
+    dataset = dataset or build_dataset(DataConfig(), TokenizerConfig("char"))
+    runtime = runtime or build_runtime("auto", "float32")
+    return _climb(section, seed, dataset, training, runtime, listener, folder)
+
+
+def _climb(
     section: Section,
     seed: int,
     dataset: Dataset,
     training: LadderTraining,
     runtime: Runtime,
     listener: LadderListener,
+    folder: Path | None,
 ) -> tuple[Model, Climb]:
-    """Trains one section with one seed."""
+    started = time.perf_counter()
     torch.manual_seed(seed)
     model = section.model(training.sizes(section, dataset.tokenizer.vocab_size)).to(runtime.device)
+    optimizer = build_optimizer(model, OptimizerConfig())
+    log = LadderLog()
     loader = Loader(dataset.train, training.block_size, training.batch_rows, seed)
     token_bytes = bytes_per_token(dataset.tokenizer)
     steps: list[int] = []
     losses: list[float] = []
 
-    def validate(max_tokens: int | None) -> float:
-        return evaluate(model, dataset.val, token_bytes, runtime, max_tokens=max_tokens).loss
-
     def record_loss(step: int) -> None:
+        evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=CURVE_TOKENS)
         steps.append(step)
-        losses.append(validate(CURVE_TOKENS))
-        listener.stepped(section, seed, step, losses[-1])
+        losses.append(evaluation.loss)
+        log.evaluated(step, evaluation)
+        listener.stepped(section, seed, step, evaluation.loss)
 
     def after_step(state: TrainState, result: StepResult) -> None:
-        if state.step % math.ceil(training.steps / CURVE_POINTS) == 0 or state.step == training.steps:
+        log.stepped(state, result, time.perf_counter() - started)
+        if state.step % training.curve_every == 0 or state.step == training.steps:
             record_loss(state.step)
 
     def batches(step: int) -> list[Batch]:
@@ -215,9 +313,9 @@ def climb(
         return [Batch(inputs.to(runtime.device), targets.to(runtime.device))]
 
     record_loss(0)
-    fit(
+    state = fit(
         runtime.wrap(model, next_token_loss),
-        build_optimizer(model, OptimizerConfig()),
+        optimizer,
         batches=batches,
         lr_at=lambda step: training.lr_at(section, step),
         runtime=runtime,
@@ -229,15 +327,19 @@ def climb(
         state=TrainState(),
         on_step=after_step,
     )
-    return model, Climb(seed, validate(None), steps, losses)
+    evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=training.final_tokens)
+    if folder is not None:
+        log.finished(state, evaluation, time.perf_counter() - started)
+        config, sample = training.run_config(section, dataset, seed), write_sample(model, dataset)
+        save_ladder_run(folder, config, model, optimizer, state, dataset, runtime, log.lines, sample)
+    return model, Climb(seed, evaluation.loss, steps, losses)
 
 
-def write_line(model: Model, dataset: Dataset) -> str:
-    """Generates text from an empty prompt, with each run of whitespace replaced by one blank."""
+def write_sample(model: Model, dataset: Dataset) -> str:
+    """Generates text from an empty prompt."""
     tokenizer = dataset.tokenizer
-    sampling, generator = SamplingConfig(temperature=0.8), torch.Generator().manual_seed(1)
-    pieces = write(model, tokenizer, start_of_text(tokenizer), sampling, SAMPLE_TOKENS, generator)
-    return " ".join("".join(pieces).split())
+    sampling, generator = SamplingConfig(TEMPERATURE), torch.Generator().manual_seed(1)
+    return "".join(write(model, tokenizer, start_of_text(tokenizer), sampling, SAMPLE_TOKENS, generator))
 
 
 def new_results_folder(out: Path | None, overwrite: bool = False) -> Path:

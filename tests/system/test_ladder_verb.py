@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command_line import glassgpt
+from command_line import glassgpt, weights
 
 
 def test_all_ten_sections_as_a_json_list(text_file: Path, tmp_path: Path) -> None:
@@ -21,10 +21,23 @@ def test_all_ten_sections_as_a_json_list(text_file: Path, tmp_path: Path) -> Non
 
 def test_one_section_as_a_table_with_its_spread(text_file: Path, tmp_path: Path) -> None:
     result = glassgpt("ladder", "--data", text_file, "--section", 4, "--steps", 2, "--out", tmp_path / "out")
-    head, row, picture = result.out.splitlines()
+    head, row, picture, runs = result.out.splitlines()
     assert "validation loss" in head and "it writes" in head
     assert row.split()[:2] == ["4", "head"] and " ± " in row
     assert picture == f"picture  {tmp_path / 'out' / 'ladder.svg'}"
+    assert runs.startswith(f"runs     {tmp_path / 'out' / 's04-head'}, …")
+
+
+def test_the_trainings_are_runs_that_train_would_make(text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert glassgpt("ladder", "--data", text_file, "--section", 4, "--steps", 6, "--out", out).code == 0
+    listed = json.loads(glassgpt("runs", out, "--json").out)["runs"]
+    assert sorted(entry["run"] for entry in listed) == ["s04-head", "s04-head-seed1"]
+    assert glassgpt("sample", out / "s04-head", "--max-new-tokens", 5).code == 0
+    assert Path(glassgpt("report", out / "s04-head").out.strip()).is_file()
+    assert glassgpt("train", out / "s04-head-seed1" / "config.toml", "--run", tmp_path / "again").code == 0
+    assert weights(tmp_path / "again") == weights(out / "s04-head-seed1")
+    assert glassgpt("train", "--run", out / "s04-head", "--resume", "--max-steps", 8).code == 0
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(text_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import select
 import sys
@@ -31,6 +32,7 @@ from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
 from glassgpt.runtime.heap import keep_freed_memory
 from glassgpt.runtime.launch import LOST, is_launched
 
+NEAR = 0.75  # similarity from which an unknown option is taken for a slip of the keyboard
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not export
 
 app = typer.Typer(
@@ -108,7 +110,9 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     except USAGE_ERROR as error:
         if not error.format_message():  # no verb was given, and the help has been shown
             sys.exit(2)
-        fail(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else name} --help)")
+        verb = error.ctx.command_path if error.ctx else name
+        message = describe_unknown_option(error) if hasattr(error, "possibilities") else error.format_message()
+        fail(f"{message} (see {verb} --help)")
     except (KeyboardInterrupt, typer.Abort):
         if first_rank():
             sys.stderr.write("glassgpt: stopped\n")
@@ -121,6 +125,23 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer would exit with code 1
             leave_quietly()
         raise
+
+
+def describe_unknown_option(error: Any) -> str:
+    """The message on an unknown option, with the verb's nearest option, or the nearest field that --set changes."""
+    options = [option for each in error.ctx.command.params for option in each.opts if option.startswith("--")]
+    known: dict[str, list[str]] = {}
+    if "--set" in options:
+        from glassgpt.runs.config import all_fields
+
+        for path in all_fields():
+            for option in (f"--{path}", f"--{path.partition('.')[2]}".replace("_", "-")):
+                known.setdefault(option, []).append(f"--set {path}=…")
+    known |= {option: [option] for option in options}
+    given = error.option_name if error.option_name in known else error.option_name.replace("_", "-")
+    nearest = difflib.get_close_matches(given, known, n=1, cutoff=NEAR)
+    hint = f"; did you mean {' or '.join(known[nearest[0]])}?" if nearest else ""
+    return f"{error.message}{hint}"
 
 
 def first_rank() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError, check_least, unknown
 from glassgpt.evaluation.suites import check_suite
-from glassgpt.models import ModelConfig, find_architecture
+from glassgpt.models import ARCHITECTURES, ModelConfig, find_architecture
 from glassgpt.runs.gpt3_recipes import GPT3_SIZES, gpt3_recipe
 from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
@@ -307,6 +308,12 @@ def with_settings(sections: Sections, settings: Mapping[str, Any]) -> Sections:
     if new_sizes and "model.padded_vocab_size" not in settings:
         result["model"].pop("padded_vocab_size", None)
     return result
+
+
+def all_fields() -> list[str]:
+    """Every "section.field" that `--set` may change, whatever the architecture."""
+    sections = [*SECTIONS.items(), *(("model", architecture.config) for architecture in ARCHITECTURES.values())]
+    return list(dict.fromkeys(f"{section}.{field.name}" for section, cls in sections for field in fields_of(cls)))
 
 
 def check_ranks(config: RunConfig, ranks: Ranks) -> None:

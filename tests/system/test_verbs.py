@@ -26,3 +26,25 @@ def test_only_a_verb_that_computes_keeps_freed_memory(verb: str, computes: bool)
     with mock.patch.object(main, "keep_freed_memory") as keep:
         glassgpt(verb, *(["no-such-recipe"] if computes else []))
     assert keep.called == computes
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--lr", "did you mean --set optimizer.lr=…?"),
+        ("--n_layer", "did you mean --set model.n_layer=…?"),
+        ("--n-layers", "did you mean --set model.n_layer=…?"),
+        ("--optimizer.lr", "did you mean --set optimizer.lr=…?"),
+        ("--every", "did you mean --set evaluation.every=… or --set checkpoint.every=…?"),
+        ("--grad-clip=1", "did you mean --set training.grad_clip=…?"),
+        ("--max-step", "did you mean --max-steps?"),  # the verb's own option comes first
+    ],
+)
+def test_an_unknown_option_that_is_a_field_is_set_with_set(option: str, hint: str) -> None:
+    error = glassgpt("train", option, "3").error
+    assert error == f"No such option: {option.partition('=')[0]}; {hint} (see glassgpt train --help)"
+
+
+def test_an_option_like_no_other_has_no_suggestion() -> None:
+    assert glassgpt("train", "--bogus").error == "No such option: --bogus (see glassgpt train --help)"
+    assert glassgpt("sample", "--lr", 3).error == "No such option: --lr (see glassgpt sample --help)"

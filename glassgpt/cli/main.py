@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import select
 import sys
 from typing import Annotated, Any, NoReturn
@@ -168,6 +169,6 @@ def leave_quietly() -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """Prints one sentence on stderr and exits with code 2."""
-    say(f"glassgpt: {message}", err=True)
+    """Prints one sentence on stderr and exits with code 2. The reason of a library may have several lines."""
+    say("glassgpt: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
     sys.exit(2)

@@ -46,7 +46,7 @@ class RichListener(PlainListener):
             self.say(f"step {state.step}: skipped, {record['skipped']}")
         assert self._task is not None  # started() came first
         self._bar.update(self._task, completed=state.step)
-        self._live.update(Group(self._bar, Text(self.figures(state, record))))
+        self._live.update(Group(self._bar, Text(self.figures(record))))
 
     def stopped(self) -> None:
         self._live.stop()

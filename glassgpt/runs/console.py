@@ -42,7 +42,8 @@ class PlainListener(Listener):
         if "skipped" in record:
             self.say(f"step {state.step}: skipped, {record['skipped']}")
         elif state.step % self._log_every == 0 or state.step == 1:
-            self.say(f"step {state.step:>5}/{self._max_steps}  {self.figures(state, record)}")
+            figures = f"{self.figures(record)}  eta {self._eta(state)}"
+            self.say(f"step {state.step:>5}/{self._max_steps}  {figures}")
 
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         self._validating += seconds
@@ -59,8 +60,8 @@ class PlainListener(Listener):
     def sampled(self, step: int, prompt: str, text: str) -> None:
         self.say(f"step {step} writes:\n" + indent(prompt + text))
 
-    def figures(self, state: TrainState, record: Line) -> str:
-        """The figures of one step in one line."""
+    def figures(self, record: Line) -> str:
+        """The figures of one step in one line, without the time that remains."""
         parts = [f"loss {record['train/loss']:.4f}"]
         if self._validated is not None:
             loss, step = self._validated
@@ -75,7 +76,6 @@ class PlainListener(Listener):
         if "mfu" in record:
             parts.append(f"mfu {record['mfu']:.1%}")
         parts.append(f"val time {self._validation_share():.0%}")
-        parts.append(f"eta {self._eta(state)}")
         return "  ".join(parts)
 
     def _validation_share(self) -> float:

@@ -248,7 +248,7 @@ def _count_threads(ranks: Ranks, notes: list[str]) -> None:
     if ranks.local_world_size > 1 and torch.get_num_threads() < fair:
         notes.append(
             f"each rank uses {torch.get_num_threads()} of the {fair} CPU threads available to it: set"
-            f" OMP_NUM_THREADS={fair} before torchrun to use more"
+            f" OMP_NUM_THREADS={fair} to use more"
         )
 
 

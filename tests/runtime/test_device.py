@@ -305,7 +305,7 @@ def test_an_idle_processor_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module.os, "cpu_count", lambda: 16)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     (note,) = build_runtime("cpu", ranks=ranks()).notes
-    assert "set OMP_NUM_THREADS=8 before torchrun" in note
+    assert "set OMP_NUM_THREADS=8 to use more" in note
     assert build_runtime("cpu").notes == ()
 
 

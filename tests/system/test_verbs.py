@@ -48,3 +48,9 @@ def test_an_unknown_option_that_is_a_field_is_set_with_set(option: str, hint: st
 def test_an_option_like_no_other_has_no_suggestion() -> None:
     assert glassgpt("train", "--bogus").error == "No such option: --bogus (see glassgpt train --help)"
     assert glassgpt("sample", "--lr", 3).error == "No such option: --lr (see glassgpt sample --help)"
+
+
+def test_an_error_is_one_line_whatever_a_library_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main.fail("cannot read a.csv: unexpected end\n  of file at line 3\n")
+    assert capsys.readouterr().err == "glassgpt: cannot read a.csv: unexpected end of file at line 3\n"

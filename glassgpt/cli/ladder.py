@@ -46,7 +46,7 @@ def ladder(
     runtime = build_runtime("auto", "float32")
     with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:
         table.note(dataset.note)
-        rows = climb_ladder(dataset, sections, training, runtime, table, runs=folder)
+        rows = climb_ladder(dataset, sections, training, runtime, table, runs=folder, overwrite=overwrite)
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:

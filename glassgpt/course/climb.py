@@ -210,10 +210,11 @@ def climb_ladder(
     listener: LadderListener,
     *,
     runs: Path | None = None,
+    overwrite: bool = False,
 ) -> list[SectionRow]:
     """Trains the sections one after the other, each with all its seeds. Each training becomes a run in folder `runs`.
 
-    Raises UserError, before anything is trained, if one of these runs exists.
+    Raises UserError, before anything is trained, if one of these runs exists and `overwrite` is false.
     """
     folders = {
         (section.name, seed): None if runs is None else runs / run_name(section, seed)
@@ -221,12 +222,12 @@ def climb_ladder(
         for seed in range(training.seeds)
     }
     for folder in filter(None, folders.values()):
-        check_free(folder, overwrite=False)
+        check_free(folder, overwrite)
     rows = []
     for section in sections:
         started = time.perf_counter()
         climbed = [
-            climb(section, seed, dataset, training, runtime, listener, run=folders[section.name, seed])
+            _climb(section, seed, dataset, training, runtime, listener, folders[section.name, seed])
             for seed in range(training.seeds)
         ]
         first_model = climbed[0][0]

@@ -52,3 +52,11 @@ def test_earlier_results_are_not_replaced(text_file: Path, tmp_path: Path) -> No
     command = ("ladder", "--data", text_file, "--section", 1, "--steps", 1, "--seeds", 1, "--out", tmp_path / "out")
     assert glassgpt(*command).code == 0
     assert "ladder.json exists" in glassgpt(*command).error
+
+
+def test_overwrite_replaces_the_results_and_the_runs(text_file: Path, tmp_path: Path) -> None:
+    command = ("ladder", "--data", text_file, "--section", 2, "--seeds", 1, "--steps", 2, "--out", tmp_path / "out")
+    assert glassgpt(*command).code == 0
+    before = weights(tmp_path / "out" / "s02-embedding")
+    assert glassgpt(*command, "--steps", 3, "--overwrite").code == 0
+    assert weights(tmp_path / "out" / "s02-embedding") != before

@@ -1,6 +1,9 @@
-"""Prints a plan as text."""
+"""Prints a plan as text, as wide as the terminal, or as COLUMNS says."""
 
 from __future__ import annotations
+
+import shutil
+import textwrap
 
 import typer
 
@@ -10,77 +13,147 @@ from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
 from glassgpt.report.figures import duration
 
 COLUMNS = {
-    "weights": "weights", "gradients": "grads", "optimizer": "optim", "low-precision weights": "16-bit",
-    "activations": "activ", LOSS: "logits", "unusable pieces": "pieces", "floor": "floor",
+    "weights": "weights", "gradients": "grads", "optimizer": "optim", "gathered weights": "gathered",
+    "exchange": "exchange", "low-precision weights": "16-bit", "activations": "activ", LOSS: "logits",
+    "unusable pieces": "pieces", "floor": "floor",
 }  # fmt: skip
+OTHER = "other"  # the smallest parts together, if the terminal is too narrow for a column each
+NO_BREAK = "\N{NO-BREAK SPACE}"
+INDENT = 18  # where the text of a line begins, after its name
 
 
 def print_plan(plan: Plan) -> None:
     """Prints parameters, FLOPs, memory and time, then the notes."""
-    lines = [*_size(plan), "", *_arithmetic(plan), "", *_memory(plan), "", *_time(plan)]
-    for line in (*lines, *(f"note: {note}" for note in plan.notes)):
+    width = shutil.get_terminal_size((80, 24)).columns
+    lines = [*_size(plan, width), "", *_arithmetic(plan, width), "", *_memory(plan, width), "", *_time(plan, width)]
+    for note in plan.notes:
+        lines += _wrap(f"note: {note}", width, indent=6)
+    for line in lines:
         typer.echo(line)
 
 
-def _size(plan: Plan) -> list[str]:
-    tied = "tied: the token table again" if plan.tied else None
+def _wrap(text: str, width: int, *, indent: int = 0) -> list[str]:
+    """Breaks a text into lines at spaces that are not no-break spaces; a longer word stays whole."""
+    lines = textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
+    return [line.replace(NO_BREAK, " ") for line in lines]
+
+
+def _named(name: str, text: str, width: int) -> list[str]:
+    first, *rest = _wrap(text, max(width - INDENT, 1))
+    return [f"{name:<{INDENT}}{first}", *(" " * INDENT + line for line in rest)]
+
+
+def _size(plan: Plan, width: int) -> list[str]:
+    tied = "tied to the token table" if plan.tied else None
     rows = [f"  {part:<12} {count:>18,}" for part, count in plan.parameters.items()]
     rows += [f"  {'head':<12} {tied}"] if tied else []
-    return [f"{plan.recipe}: {plan.n_parameters:,} parameters", *rows]
+    return [*_wrap(f"{plan.recipe}: {plan.n_parameters:,} parameters", width), *rows]
 
 
-def _arithmetic(plan: Plan) -> list[str]:
+def _arithmetic(plan: Plan, width: int) -> list[str]:
     model, training, ratio = plan.config.model, plan.config.training, plan.tokens / plan.n_parameters
     counted = plan.n_parameters - plan.parameters.get("positions", 0)
     layers = round((plan.flops_per_token - 6 * counted) / (12 * model.n_embd * model.block_size))
+    flops = (
+        f"{plan.flops_per_token:.4g} = 6·N + 12·L·C·T, {_equal('N', counted)}, {_equal('L', layers)},"
+        f" {_equal('C', model.n_embd)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B; N without"
+        " the position table)"
+    )
+    tokens = (
+        f"{training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,}, {ratio:.3g} per parameter"
+        f" (Hoffmann et al. 2022: about {CHINCHILLA_RATIO})"
+    )
     return [
-        f"FLOPs per token   {plan.flops_per_token:.4g} = 6·N + 12·L·C·T, N = {counted:,}, L = {layers},"
-        f" C = {model.n_embd}, T = {model.block_size}",
-        "                  (Chowdhery et al. 2022, appendix B; N without the position table)",
-        f"tokens            {training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,},"
-        f" {ratio:.3g} per parameter (Hoffmann et al. 2022: about {CHINCHILLA_RATIO})",
-        f"FLOPs             {plan.flops:.4g}",
+        *_named("FLOPs per token", flops, width),
+        *_named("tokens", tokens, width),
+        *_named("FLOPs", f"{plan.flops:.4g}", width),
     ]
 
 
-def _memory(plan: Plan) -> list[str]:
+def _equal(letter: str, count: int) -> str:
+    """`letter = count`, which stays on one line."""
+    return NO_BREAK.join((letter, "=", f"{count:,}"))
+
+
+def _memory(plan: Plan, width: int) -> list[str]:
     device, block = plan.hardware, plan.config.model
     unit = block.block_size * block.n_embd * block.n_layer
     kept = ", ".join(f"{part} {count / unit:.4g}" for part, count in plan.activations.items() if count / unit > 0.05)
-    shown = {key: title for key, title in COLUMNS.items() if any(row.parts.get(key) for row in plan.micro_batches)}
-    table = [f"{'rows':>6}" + "".join(f"{title:>10}" for title in shown.values()) + f"{'peak':>10}"]
-    for row in plan.micro_batches:
-        parts = "".join(f"{size(row.parts.get(key, 0)):>10}" for key in shown)
-        own = "  the recipe's own" if row.rows == plan.own_micro_batch else ""
-        table.append(f"{row.rows:>6}{parts}{size(row.total):>10}{'' if row.fits else '  does not fit'}{own}")
     largest = plan.largest_micro_batch
+    where = device.name if plan.devices == 1 else f"each of {plan.devices:,} devices ({device.name})"
+    way = "" if plan.parallel == "none" else f" with {plan.parallel}"
     margin = f", ±{HEAP_MARGIN:.0%}" if device.kind == "cpu" else ""
+    title = (
+        f"Memory of a step on {where}{way}, {plan.precision}{margin}, in {_unit(plan)[0]}, by rows of"
+        f" {block.block_size} tokens in a micro-batch"
+    )
+    fits = (
+        f"{largest or 'no'} row{'s' * (largest != 1)} of the {plan.rank_rows} of a step"
+        f"{' on each device' * (plan.devices > 1)} into {size(device.usable)} of {size(device.memory)}"
+        f" ({RESERVE:.0%} kept back)"
+    )
     return [
-        f"Memory of a step on {device.name}, {plan.precision}{margin},"
-        f" by rows of {block.block_size} tokens in a micro-batch",
-        *table,
-        f"activations       bytes per B·T·C and layer: {kept}",
-        f"fits              {largest or 'no'} row{'s' * (largest != 1)} of the {plan.config.batch_rows} of a step into"
-        f" {size(device.usable)} of {size(device.memory)} ({RESERVE:.0%} kept back)",
+        *_wrap(title, width),
+        *_memory_table(plan, width),
+        *_named("activations", f"bytes per B·T·C and layer: {kept}", width),
+        *_named("fits", fits, width),
     ]
 
 
-def _time(plan: Plan) -> list[str]:
+def _memory_table(plan: Plan, width: int) -> list[str]:
+    """A line for each micro-batch; the recipe's own has a star. Parts without a column of their own are in `other`."""
+    divisor = _unit(plan)[1]
+    seen = 0.005 * divisor  # what is smaller is shown as 0.00
+    titles = [key for key in COLUMNS if any(row.parts.get(key, 0) >= seen for row in plan.micro_batches)]
+    smallest_first = sorted(titles, key=lambda key: max(row.parts.get(key, 0) for row in plan.micro_batches))
+    for folded in range(len(titles) + 1):
+        shown = [key for key in titles if key not in smallest_first[:folded]]
+        table = [["rows", *(COLUMNS[key] for key in shown), *[OTHER] * (folded > 0), "peak", "fits"]]
+        for row in plan.micro_batches:
+            parts = [row.parts.get(key, 0) for key in shown]
+            rest = [row.total - sum(parts)] * (folded > 0)
+            cells = [_number(count / divisor) for count in (*parts, *rest, row.total)]
+            own = "*" * (row.rows == plan.own_micro_batch)
+            table.append([f"{own}{row.rows}", *cells, "yes" if row.fits else "no"])
+        widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+        lines = [" ".join(cell.rjust(room) for cell, room in zip(line, widths, strict=True)) for line in table]
+        if len(lines[0]) <= width:
+            break
+    own = "* the recipe's own" if any(row.rows == plan.own_micro_batch for row in plan.micro_batches) else ""
+    return [*lines, *_wrap(own, width)]
+
+
+def _unit(plan: Plan) -> tuple[str, int]:
+    """The unit of the table and its bytes."""
+    largest = max(row.total for row in plan.micro_batches)
+    return ("GiB", 2**30) if largest >= 2**30 else ("MiB", 2**20)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def _time(plan: Plan, width: int) -> list[str]:
     lines = []
     if plan.seconds is not None and plan.hardware.peak_flops is not None:
-        lines.append(
-            f"time              {duration(plan.seconds)} on one {plan.hardware.name} at {plan.utilisation:.0%} of"
-            f" {plan.hardware.peak_flops / 1e12:,.0f} TFLOP/s"
+        text = (
+            f"{duration(plan.seconds)} on {'one' if plan.devices == 1 else f'{plan.devices:,} ×'} {plan.hardware.name}"
+            f" at {plan.utilisation:.0%} of {plan.hardware.peak_flops / 1e12:,.0f} TFLOP/s"
         )
+        lines += _named("time", text, width)
     if plan.measured is not None:
         here = plan.measured
-        lines.append(
-            f"time here         {duration(here.seconds)} on {here.device}, measured: {here.tokens_per_second:,.0f}"
-            f" tokens/s with {here.micro_batch} row{'s' * (here.micro_batch > 1)}"
+        text = (
+            f"{duration(here.seconds)} on {here.device}, measured: {here.tokens_per_second:,.0f} tokens/s with"
+            f" {here.micro_batch} row{'s' * (here.micro_batch > 1)}"
         )
+        lines += _named("time here", text, width)
     if plan.price_per_hour is not None:
         cost = "unknown, as the time is" if plan.cost is None else f"{plan.cost:,.2f}"
-        lines.append(f"cost              {cost} at {plan.price_per_hour:g} an hour")
+        each = " for each device" * (plan.devices > 1)
+        lines += _named("cost", f"{cost} at {plan.price_per_hour:g} an hour{each}", width)
     return lines
 
 

@@ -21,12 +21,22 @@ from glassgpt.costs.memory import (
 from glassgpt.costs.speed import measure_tokens_per_second
 from glassgpt.errors import UserError
 from glassgpt.models import build_model
-from glassgpt.runs.config import RunConfig, apply_overrides, load_recipe, parse_run_config, quiet, with_vocab_size
+from glassgpt.runs.config import (
+    RunConfig,
+    apply_overrides,
+    check_ranks,
+    load_recipe,
+    parse_run_config,
+    quiet,
+    with_vocab_size,
+)
 from glassgpt.runs.micro_batch import estimate_memory
-from glassgpt.runtime.device import build_runtime
+from glassgpt.runtime.device import build_runtime, choose_parallel
+from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers import TokenizerConfig, open_tokenizer
 
 UTILISATION = 0.4  # fraction of the peak; table 3 of Chowdhery et al. 2022 has 0.21 (GPT-3), 0.33, 0.30 and 0.46 (PaLM)
+MAX_DEVICES = 1 << 20
 SHAKESPEARE_CHARACTERS = 65
 PUBLISHED_VOCABULARIES = {"gpt2": 50257, "cl100k_base": 100277, "o200k_base": 200019}  # special tokens included
 CHINCHILLA_RATIO = 20  # compute-optimal number of tokens per parameter (Hoffmann et al. 2022)
@@ -56,15 +66,17 @@ class Plan:
     n_parameters: int
     flops_per_token: float
     hardware: Hardware
+    devices: int  # one rank on each
+    parallel: str  # none, ddp or fsdp
     precision: str
     activations: dict[str, int]  # bytes of one row, by part of the model
-    micro_batches: list[MicroBatch]
+    micro_batches: list[MicroBatch]  # memory of each device
     largest_micro_batch: int | None
     own_micro_batch: int | None  # the recipe's, or the largest if it is auto
     utilisation: float
-    seconds: float | None  # on the named device, from its peak FLOP/s and the utilisation
+    seconds: float | None  # on the named devices, from their peak FLOP/s and the utilisation
     measured: Measurement | None  # on this machine's device
-    price_per_hour: float | None
+    price_per_hour: float | None  # of one device
     notes: list[str]
 
     @property
@@ -78,8 +90,13 @@ class Plan:
         return self.flops_per_token * self.tokens
 
     @property
+    def rank_rows(self) -> int:
+        """Rows of a step on each device."""
+        return self.config.batch_rows // self.devices
+
+    @property
     def hours(self) -> float | None:
-        """Hours on the named device, estimated or, if not possible, measured."""
+        """Hours on the named devices, estimated or, if not possible, measured."""
         seconds = self.seconds
         if seconds is None and self.measured is not None and self.measured.device == self.hardware.name:
             seconds = self.measured.seconds
@@ -87,8 +104,10 @@ class Plan:
 
     @property
     def cost(self) -> float | None:
-        """The price of `hours`."""
-        return None if self.price_per_hour is None or self.hours is None else self.price_per_hour * self.hours
+        """The price of `hours` on all devices."""
+        if self.price_per_hour is None or self.hours is None:
+            return None
+        return self.price_per_hour * self.hours * self.devices
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as one JSON object."""
@@ -105,6 +124,8 @@ class Plan:
             "flops": self.flops,
             "tokens_per_parameter": self.tokens / self.n_parameters,
             "device": self.hardware.name,
+            "devices": self.devices,
+            "parallel": self.parallel,
             "precision": self.precision,
             "device_memory": self.hardware.memory,
             "usable_memory": self.hardware.usable,
@@ -140,33 +161,44 @@ def make_plan(
     overrides: Sequence[str] = (),
     *,
     device: str = "this",
+    devices: int = 1,
+    parallel: str | None = None,
     utilisation: float = UTILISATION,
     price_per_hour: float | None = None,
     seconds: float = 10.0,
     note: Callable[[str], None] = quiet,
 ) -> Plan:
-    """Plans a recipe for a device. `seconds` is how long to measure on this machine; 0 turns that off.
+    """Plans a recipe for a device, or for several of them with one rank on each. Memory is that of each device.
 
-    Raises UserError for an unknown recipe, setting or device, and for a number out of range.
+    `parallel` is "ddp" or "fsdp"; None: the recipe's. `seconds` is how long to measure on this machine; 0 turns that
+    off. Only one device is measured. Raises UserError for an unknown recipe, setting or device, for a number out of
+    range, and for a batch that the devices cannot share evenly.
     """
     if not 0.0 < utilisation <= 1.0:
         raise UserError(f"utilisation {utilisation} is out of range: it must be above 0 and at most 1")
     if price_per_hour is not None and not 0.0 < price_per_hour < math.inf:
         raise UserError(f"price-per-hour {price_per_hour} is out of range: it must be above 0")
+    if not 1 <= devices <= MAX_DEVICES:
+        raise UserError(f"devices {devices} is out of range: it must be from 1 to {MAX_DEVICES:,}")
     config, notes = planned_config(recipe, overrides, note)
+    check_ranks(config, Ranks(world_size=devices))
     hardware = find_hardware(device)
     precision = planned_precision(config, hardware)
+    parallel = choose_parallel(parallel or config.machine.parallel, precision, devices)
     with torch.device("meta"):
         model = build_model(config.architecture, config.model)
     flops = estimate_flops_per_token(model)
-    memory = estimate_memory(config, hardware, precision=precision)
-    largest = largest_micro_batch(memory, config.batch_rows, hardware.usable)
-    own = largest if config.training.micro_batch == "auto" else config.rows_of_pass(config.batch_rows)
+    memory = estimate_memory(config, hardware, precision=precision, parallel=parallel, ranks=devices)
+    rows = config.batch_rows // devices
+    largest = largest_micro_batch(memory, rows, hardware.usable)
+    own = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(rows), rows)
     tokens = config.training.max_steps * config.training.batch_tokens
     estimated = None
     if hardware.peak_flops is not None and precision in ("bfloat16", "float16"):
-        estimated = flops * tokens / (hardware.peak_flops * utilisation)
-    measured = _measure(config, tokens, seconds, notes, note) if seconds else None
+        estimated = flops * tokens / (hardware.peak_flops * utilisation * devices)
+        if devices > 1:
+            notes.append("the time that devices wait for each other's gradients and weights is not counted")
+    measured = _measure(config, tokens, seconds, notes, note) if seconds and devices == 1 else None
     return Plan(
         recipe=recipe,
         config=config,
@@ -175,9 +207,11 @@ def make_plan(
         n_parameters=count_parameters(model),
         flops_per_token=flops,
         hardware=hardware,
+        devices=devices,
+        parallel=parallel,
         precision=precision,
         activations=memory.activations,
-        micro_batches=_memory_table(memory, config.batch_rows, own, hardware.usable),
+        micro_batches=_memory_table(memory, rows, own, hardware.usable),
         largest_micro_batch=largest,
         own_micro_batch=own,
         utilisation=utilisation,
@@ -218,12 +252,12 @@ def planned_precision(config: RunConfig, hardware: Hardware) -> str:
     return "float32" if dtype == "tf32" and hardware.kind != "cuda" else dtype
 
 
-def _memory_table(memory: StepMemory, batch_rows: int, own: int | None, usable: int) -> list[MicroBatch]:
-    """1, 2, 4, … rows up to the whole batch, and the run's own; only the first of those that do not fit."""
-    sizes = sorted({2**n for n in range(batch_rows.bit_length())} | {own or 1})
+def _memory_table(memory: StepMemory, rank_rows: int, own: int | None, usable: int) -> list[MicroBatch]:
+    """1, 2, 4, … rows up to all rows of a rank, and the run's own; only the first of those that do not fit."""
+    sizes = sorted({2**n for n in range(rank_rows.bit_length())} | {own or 1})
     table: list[MicroBatch] = []
     for rows in sizes:
-        parts = memory.at_peak(rows, accumulates=rows < batch_rows)
+        parts = memory.at_peak(rows, accumulates=rows < rank_rows)
         fits = sum(parts.values()) <= usable
         if fits or rows == own or not table or table[-1].fits:
             table.append(MicroBatch(rows, parts, fits))

@@ -163,7 +163,8 @@ def build_runtime(
         raise unknown("machine.dtype", precision, PRECISIONS)
     notes: list[str] = []
     precision = _choose_precision(precision, place, notes)
-    parallel = _choose_parallel(parallel, place, precision, ranks)
+    parallel = choose_parallel(parallel, precision, ranks.world_size)
+    _check_joined(parallel, place, ranks)
     if compile and (lacking := _lacks_compiler(place)):
         compile = False
         notes.append(f"{lacking}: the model runs uncompiled")
@@ -206,24 +207,28 @@ def _gpu_of_rank(index: str, ranks: Ranks) -> str:
     return index or str(ranks.local_rank)
 
 
-def _choose_parallel(name: str, device: torch.device, precision: str, ranks: Ranks) -> str:
-    """Resolves "auto". Raises UserError for combinations that cannot work, such as "ddp" in one process."""
+def choose_parallel(name: str, precision: str, n_ranks: int) -> str:
+    """Resolves "auto" for that many ranks. Raises UserError for combinations that cannot work."""
     if name not in PARALLEL:
         raise unknown("machine.parallel", name, PARALLEL)
     if name == "auto":
-        name = "ddp" if ranks.several else "none"
-    if name == "none" and ranks.several:
-        raise UserError(f"--parallel none is for one process, and there are {ranks.world_size} ranks: use ddp or fsdp")
-    if name != "none" and ranks.store is None:
-        raise UserError(
-            f"--parallel {name} is for several devices: add their number, for example --devices 2;"
-            " torchrun starts the ranks of several nodes"
-        )
-    if name != "none" and device.type == "mps":
-        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without --devices")
+        name = "ddp" if n_ranks > 1 else "none"
+    if name == "none" and n_ranks > 1:
+        raise UserError(f"there are {n_ranks} ranks, and --parallel none is for one: use ddp or fsdp")
     if name == "fsdp" and precision == "float16":
         raise UserError("--parallel fsdp has no loss scaling for float16: use --dtype bfloat16 or float32")
     return name
+
+
+def _check_joined(parallel: str, device: torch.device, ranks: Ranks) -> None:
+    """Raises UserError for ddp or fsdp in one process, or on a device that ranks cannot share."""
+    if parallel != "none" and ranks.store is None:
+        raise UserError(
+            f"--parallel {parallel} is for several devices: add their number, for example --devices 2;"
+            " torchrun starts the ranks of several nodes"
+        )
+    if parallel != "none" and device.type == "mps":
+        raise UserError("several ranks cannot share an Apple GPU: use --device cpu, or train without --devices")
 
 
 def _lacks_compiler(device: torch.device) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from glassgpt.cli.plan_table import print_plan
 from glassgpt.costs.hardware import Hardware, find_hardware
 from glassgpt.errors import UserError
 from glassgpt.models.sizes import embedding_rows
@@ -40,6 +42,38 @@ def test_gpt3_175b_is_planned_without_its_memory() -> None:
     assert plan.flops == pytest.approx(3.14e23, rel=0.04)
     assert plan.largest_micro_batch is None and plan.own_micro_batch is None
     assert plan.micro_batches[0].total > 2.5e12
+
+
+def test_a_model_that_needs_sharding_is_planned_on_many_devices() -> None:
+    """Each of 64 holds 16 bytes a parameter divided by 64, and 4 rows of the 16 that a step has for it."""
+    plan = make_plan("gpt3-6.7b", device="h100", devices=64, parallel="fsdp", price_per_hour=2.0, seconds=0)
+    assert plan.largest_micro_batch == plan.own_micro_batch == 4
+    parts = plan.micro_batches[0].parts
+    assert parts["weights"] + parts["gradients"] + parts["optimizer"] == pytest.approx(
+        16 * plan.n_parameters / 64, rel=0.01
+    )
+    one = make_plan("gpt3-6.7b", device="h100", price_per_hour=2.0, seconds=0)
+    assert one.largest_micro_batch is None and one.micro_batches[0].total > 16 * one.n_parameters
+    assert one.seconds is not None and plan.seconds == pytest.approx(one.seconds / 64)
+    assert one.cost is not None and plan.cost == pytest.approx(one.cost)
+    whole = make_plan("gpt3-6.7b", device="h100", devices=64, seconds=0)
+    assert whole.parallel == "ddp" and whole.largest_micro_batch is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": 0}, r"devices 0 is out of range: it must be from 1 to"),
+        ({"devices": 10**9}, r"devices 1000000000 is out of range"),
+        ({"devices": 5}, r"training\.batch_tokens = 768 is 12 rows .* 5 ranks cannot share evenly"),
+        ({"devices": 2, "parallel": "none"}, r"there are 2 ranks, and --parallel none is for one: use ddp or fsdp"),
+        ({"devices": 2, "parallel": "fdsp"}, r"unknown machine\.parallel 'fdsp': did you mean 'fsdp'\?"),
+        ({"devices": 2, "parallel": "fsdp", "device": "t4"}, r"fsdp has no loss scaling for float16"),
+    ],
+)
+def test_devices_that_cannot_be_planned(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_plan("char-tiny", seconds=0, **options)
 
 
 def test_utilisation_divides_the_time() -> None:
@@ -179,9 +213,54 @@ def test_the_page_and_the_object_say_the_same() -> None:
     command = ("plan", "gpt2-124m", "--device", "h100", "--price-per-hour", "2", "--no-measure")
     page, plan = glassgpt(*command).out, json.loads(glassgpt(*command, "--json").out)
     assert f"{plan['parameters']['total']:,} parameters" in page
-    assert "6·N + 12·L·C·T, N = 123,689,472, L = 12, C = 768, T = 1024" in page
+    assert "6·N + 12·L·C·T, N = 123,689,472, L = 12, C = 768, T = 1,024" in " ".join(page.split())
     assert f"{plan['cost']:,.2f} at 2 an hour" in page
     assert f"fits              {plan['largest_micro_batch']} rows of the 512" in page
+    assert all(row["total"] == sum(v for k, v in row.items() if k not in ("micro_batch", "total", "fits"))
+               for row in plan["memory"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("gpt3-2.7b", {"device": "h100", "devices": 64, "parallel": "fsdp", "price_per_hour": 2.0}),
+        ("gpt2-124m", {"device": "cpu", "devices": 2, "parallel": "fsdp", "overrides": ["machine.dtype=bfloat16"]}),
+        ("char-tiny", {"device": "t4"}),
+    ],
+)
+def test_a_plan_is_as_wide_as_the_terminal(
+    recipe: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in a file or a pipe, which COLUMNS tells. The words are the same at every width, and none is broken."""
+    plan, pages = make_plan(recipe, seconds=0, **options), {}
+    for columns in (40, 80, 1000):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_plan(plan)
+        pages[columns] = capsys.readouterr().out
+        assert max(map(len, pages[columns].splitlines())) <= columns
+    after_table = {
+        " ".join(page.split()).partition(" fits ")[2].partition(" activations ")[2] for page in pages.values()
+    }
+    before_table = {" ".join(page.split()).partition(" in a micro-batch ")[0] for page in pages.values()}
+    assert len(before_table) == len(after_table) == 1
+
+
+def test_the_object_has_the_memory_of_each_device() -> None:
+    command = (
+        "plan",
+        "gpt2-124m",
+        "--device",
+        "h100",
+        "--devices",
+        "8",
+        "--parallel",
+        "fsdp",
+        "--no-measure",
+        "--json",
+    )
+    plan = json.loads(glassgpt(*command).out)
+    assert (plan["devices"], plan["parallel"]) == (8, "fsdp")
+    assert plan["memory"][0]["weights"] == pytest.approx(4 * plan["parameters"]["total"] / 8, rel=0.01)
     assert all(row["total"] == sum(v for k, v in row.items() if k not in ("micro_batch", "total", "fits"))
                for row in plan["memory"])  # fmt: skip
 

@@ -279,7 +279,7 @@ def test_several_ranks_take_ddp_where_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"parallel": "none"}, "--parallel none is for one process, and there are 2 ranks: use ddp or fsdp"),
+        ({"parallel": "none"}, "there are 2 ranks, and --parallel none is for one: use ddp or fsdp"),
         ({"parallel": "dpp"}, r"unknown machine\.parallel 'dpp': did you mean 'ddp'\?"),
         ({"parallel": "fsdp", "precision": "float16"}, "--parallel fsdp has no loss scaling for float16"),
     ],

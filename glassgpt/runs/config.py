@@ -38,7 +38,8 @@ from glassgpt.training.trackers import check_tracker
 # Sections that may change on --resume, with exceptions in both directions. Every other field affects the weights.
 CHANGEABLE_SECTIONS = ("machine", "evaluation", "checkpoint")
 FIXED_EXCEPTIONS = ("machine.dtype", "machine.compile")
-CHANGEABLE_EXCEPTIONS = ("training.max_steps",)
+ROUNDING_SETTINGS = ("micro_batch", "loss_chunk")  # of [training]: they change only the rounding, and save memory
+CHANGEABLE_EXCEPTIONS = ("training.max_steps", *(f"training.{name}" for name in ROUNDING_SETTINGS))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
 from glassgpt.errors import UserError
 from glassgpt.runs.config import (
+    ROUNDING_SETTINGS,
     RunConfig,
     Sections,
     TrainingConfig,
@@ -105,6 +106,7 @@ class Decision:
     checkpoint: dict[str, Any] | None = None  # state of the checkpoint to resume from; None: a new run
     recorded: int = 0  # last step in metrics.jsonl: trackers may already have it
     finished: bool = False  # nothing is left to train
+    changed: dict[str, Any] = field(default_factory=dict)  # settings that end bit-exactness: [old, new] by name
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -182,6 +184,7 @@ def decide_resumed_run(
 ) -> Decision:
     """Decides how to resume the run in `folder`, from its last resumable checkpoint."""
     folder = find_run(folder)
+    stored = load_config(folder / "config.toml")
     config = _config_of_resumed(folder, recipe, changes, ranks, note)
     find_runtime(config, ranks, note)
     last = find_last(folder, config.training.max_steps)
@@ -189,6 +192,14 @@ def decide_resumed_run(
     given = corpus is not None  # even a finished run is not that of another text
     data = find_stage(config.run.stage).find_again(folder, corpus) if given or not finished else {}
     lines = read_lines(folder / "metrics.jsonl")
+    before, after = config_sections(stored)["training"], config_sections(config)["training"]
+    changed = {f"training.{name}": [before[name], after[name]] for name in ROUNDING_SETTINGS}
+    changed = {} if finished else {name: values for name, values in changed.items() if values[0] != values[1]}
+    for name, (old, new) in changed.items():
+        note(
+            f"{name} is {new} from step {last.step + 1} on, and was {old}: the rest of the run equals one that had"
+            f" kept {old} within rounding, not bit for bit"
+        )
     return Decision(
         str(folder),
         config_sections(config),
@@ -197,6 +208,7 @@ def decide_resumed_run(
         checkpoint=last.state,
         recorded=int(lines[-1]["step"]) if lines else 0,
         finished=finished,
+        changed=changed,
     )
 
 
@@ -213,6 +225,9 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
         sections.setdefault(section, {}).setdefault(name, getattr(getattr(stored, section), name))
     if "padded_vocab_size" in sections["model"]:  # a recipe may have gained padding since the run was started
         sections["model"]["padded_vocab_size"] = getattr(stored.model, "padded_vocab_size", None) or NONE
+    # Only the user changes these, not a recipe: a run that once ran out of memory keeps what made it fit.
+    for name in ROUNDING_SETTINGS:
+        sections.setdefault("training", {})[name] = config_sections(stored)["training"][name]
     machine = sections.setdefault("machine", {})
     if machine.get("dtype", "auto") == "auto":
         machine["dtype"] = stored.machine.dtype

@@ -112,10 +112,13 @@ def new_run_folder(
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
 
 
-def record_session(folder: Path, runtime: Runtime, step: int) -> None:
-    """Adds to machine.json on which machine, when and with which version the run was resumed after `step`."""
+def record_session(folder: Path, runtime: Runtime, step: int, changed: dict[str, Any]) -> None:
+    """Adds to machine.json on which machine, when and with which version the run was resumed after `step`.
+
+    `changed` has the settings that end bit-exactness there: [old, new] by name.
+    """
     machine = read_json(folder / "machine.json") if (folder / "machine.json").exists() else {}
-    later = [*machine.get("later", []), {"after_step": step, **_describe_session(runtime)}]
+    later = [*machine.get("later", []), {"after_step": step, **changed, **_describe_session(runtime)}]
     _write_machine(folder, {**machine, "later": later})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -50,18 +51,21 @@ def _estimate_here(config: RunConfig, here: Hardware, runtime: Runtime) -> StepM
 
 
 @contextmanager
-def out_of_memory_advice(config: RunConfig, runtime: Runtime) -> Iterator[None]:
-    """Converts an out-of-memory error into a UserError that names a micro-batch that would fit."""
+def out_of_memory_advice(config: RunConfig, runtime: Runtime, folder: Path | None = None) -> Iterator[None]:
+    """Converts an out-of-memory error into a UserError that names a micro-batch that would fit.
+
+    `folder` is that of a run, which can go on with it from its last checkpoint.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch has no exception class for a CPU out of memory
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
-        raise UserError(_advice(config, runtime)) from None
+        raise UserError(_advice(config, runtime, folder)) from None
 
 
-def _advice(config: RunConfig, runtime: Runtime) -> str:
+def _advice(config: RunConfig, runtime: Runtime, folder: Path | None) -> str:
     rows = config.batch_rows // runtime.ranks.world_size
     tried, here = config.rows_of_pass(rows), local_hardware(runtime)
     memory = _estimate_here(config, here, runtime)
@@ -69,9 +73,10 @@ def _advice(config: RunConfig, runtime: Runtime) -> str:
     fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
     if fitting is None:
         return _too_large(memory, here, rows, runtime)
+    again = "start again with" if folder is None else f"go on with --run {folder} --resume"
     need, failed = (memory.peak(n, accumulates=n < rows) / GIB for n in (fitting, tried))
     return (
-        f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; start again with"
+        f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; {again}"
         f" --set training.micro_batch={fitting}: about {need:.1f} of {here.usable / GIB:.1f} GiB for the same batch"
     )
 

@@ -54,7 +54,7 @@ class NotebookListener(PlainListener):
         if "skipped" in record:
             self.say(f"step {state.step}: skipped, {record['skipped']}")
         else:
-            self._figures = self.figures(state, record)
+            self._figures = f"{self.figures(record)}  eta {self._eta(state)}"
         self._refresh()
 
     def stopped(self) -> None:

@@ -285,7 +285,7 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
             record_score(checkpoint, None)
         cut_back_to(folder, checkpoint.step)
         write_text(folder / "config.toml", dump_config(config))
-        record_session(folder, session.runtime, checkpoint.step)
+        record_session(folder, session.runtime, checkpoint.step, decision.changed)
 
     session.runtime.ranks.on_first(go_back)
     session.listener.note(f"resuming {folder} after step {checkpoint.step}")

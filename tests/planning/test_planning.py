@@ -186,8 +186,10 @@ def test_out_of_memory_names_a_micro_batch_that_fits(error: RuntimeError, monkey
     hardware = Hardware("small", int(space / 0.9) + 1, None, "cpu", "float32", 0)
     monkeypatch.setattr(room, "local_hardware", lambda runtime: hardware)
     with (
-        pytest.raises(UserError, match=r"a micro-batch of 12 rows needs .* --set training\.micro_batch=6: about"),
-        out_of_memory_advice(config, build_runtime("cpu")),
+        pytest.raises(
+            UserError, match=r"12 rows needs .* go on with --run runs/x --resume --set training\.micro_batch=6: about"
+        ),
+        out_of_memory_advice(config, build_runtime("cpu"), Path("runs/x")),
     ):
         raise error
 
@@ -197,7 +199,7 @@ def test_an_allocation_that_fails_in_training_is_one_sentence(text_file: Path, t
     sizes = settings(model__block_size=64, training__batch_tokens=64 * 2**33)
     result = glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *sizes)
     assert result.error.startswith("out of memory on cpu")
-    assert "--set training.micro_batch=" in result.error
+    assert f"--run {tmp_path / 'run'} --resume --set training.micro_batch=" in result.error
 
 
 def test_another_error_passes() -> None:

@@ -240,7 +240,7 @@ def test_what_may_change_on_resume_may() -> None:
         "evaluation.tokens=9", "evaluation.sample_every=1", "evaluation.sample_tokens=5", "checkpoint.every=2",
         "checkpoint.keep_last=9", "checkpoint.snapshots=0", 'evaluation.suites=["hellaswag"]',
         "evaluation.suite_every=3", "evaluation.suite_limit=4", "evaluation.suite_file=x.jsonl",
-        'evaluation.track=["wandb"]',
+        'evaluation.track=["wandb"]', "training.micro_batch=4", "training.loss_chunk=64",
     ]  # fmt: skip
     check_resumable(parse(), parse(*longer))
     changed = {path.partition("=")[0] for path in longer[1:]}
@@ -258,7 +258,7 @@ def test_what_may_change_on_resume_may() -> None:
         ("training.max_steps=3000", r"schedule\.decay_steps was 2000 and is now 3000"),
         ("training.seed=2", r"training\.seed was 1337 and is now 2"),
         ("machine.dtype=float16", r"machine\.dtype was 'auto' and is now 'float16'"),
-        ("training.micro_batch=4", r"training\.micro_batch was 'none' and is now 4"),
+        ("training.grad_clip=2.0", r"training\.grad_clip was 1\.0 and is now 2\.0"),
         ("machine.compile=true", r"machine\.compile was False and is now True"),
         ("training.batch_tokens=64", r"training\.batch_tokens was 768 and is now 64"),
         ("data.source=b.txt", r"data\.source was 'auto' and is now 'b\.txt'"),

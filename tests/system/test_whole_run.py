@@ -11,6 +11,7 @@ import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
+from glassgpt.runs.config import load_config
 from glassgpt.runs.session import Session
 from glassgpt.training.checkpoint import list_checkpoints
 from glassgpt.training.fit import TrainState
@@ -252,6 +253,31 @@ def test_a_recipe_that_has_gained_padding_resumes_a_run_made_without(text_file: 
     assert gg.load(run).model.token_embedding.weight.size(0) == gg.load(run).config.model.vocab_size
     refused = glassgpt("train", "--run", run, "--resume", "--max-steps", 3, "--set", "model.padded_vocab_size=128")
     assert "model.padded_vocab_size was 'none' and is now 128" in refused.error
+
+
+def test_a_run_goes_on_with_smaller_passes(text_file: Path, tmp_path: Path) -> None:
+    """As after running out of memory: within rounding what it would have been, which is said and recorded once."""
+    run, plain = tmp_path / "run", settings(model__dropout=0.0)
+    assert glassgpt("train", "--data", text_file, "--run", run, *plain, "--max-steps", 20).code == 0
+    less = ["--set", "training.micro_batch=3", "--set", "training.loss_chunk=40"]
+    result = glassgpt("train", "--run", run, "--resume", "--max-steps", 30, *less)
+    assert result.code == 0, result.err
+    assert "training.micro_batch is 3 from step 21 on, and was none" in result.err
+    assert "training.loss_chunk is 40 from step 21 on, and was none" in result.err
+    config = load_config(run / "config.toml").training
+    assert (config.micro_batch, config.loss_chunk) == (3, 40)
+    (later,) = json.loads((run / "machine.json").read_text())["later"]
+    assert later["training.micro_batch"] == ["none", 3] and later["after_step"] == 20
+    # A recipe, or the whole first command without the two settings, leaves them as they are now.
+    result = glassgpt("train", "char-tiny", "--data", text_file, "--run", run, "--resume", *plain, "--max-steps", 40)
+    assert result.code == 0, result.err
+    assert "within rounding" not in result.err
+    assert load_config(run / "config.toml").training.micro_batch == 3
+    whole = tmp_path / "whole"
+    assert glassgpt("train", "--data", text_file, "--run", whole, *plain).code == 0
+    for name in ("train/loss", "val/loss"):
+        ours, theirs = ([line[name] for line in figures(folder) if name in line] for folder in (run, whole))
+        assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:

@@ -184,9 +184,9 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     config = parse_run_config(decision.config)
     kind = find_stage(config.run.stage)
     runtime = ranks.on_all(lambda: find_runtime(config, ranks))
-    ranks.connect(runtime.device, compiling=runtime.compile)
     tokenizer = build_again(decision.tokenizer)
-    # The first rank of a node may have to make the shards, or to download a suite, for the others.
+    # The first rank of a node may have to make the shards, or to download a suite, for the others. All of them wait
+    # through the store, which has no time limit: the process group begins afterwards.
     data = ranks.on_all(lambda: kind.open_data(decision.data, tokenizer), first_of_node_first=True)
     suites = ranks.on_all(lambda: _open_suites(config.evaluation, tokenizer), first_of_node_first=True)
 
@@ -194,6 +194,7 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     begins, init_from = decision.checkpoint is None, config.run.init_from
     draws = begins and init_from is None and runtime.parallel != "fsdp"
     model = ranks.on_all(lambda: _build_model(kind, config, runtime, draws))
+    ranks.connect(runtime.device, compiling=runtime.compile)
     stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
     with _model_memory_advice(runtime):
         session = Session(Path(decision.folder), config, stage, suites, runtime, listener)

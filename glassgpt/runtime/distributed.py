@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import re
+import socket
 import time
 import traceback
 import zlib
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 JOIN_SECONDS = 120.0  # between the first rank that joins and the last
+RESOLVE_SECONDS = 10.0  # until the address of the first node must be known: a cluster may publish it late
 LOST_SECONDS = 50.0  # timeout after which a rank counts as lost; most losses show at once, as a closed connection
 COMPILING_SECONDS = 600.0  # the same while ranks compile: some take minutes longer than others
 POLL_SECONDS = 0.02
@@ -133,7 +135,11 @@ class Ranks:
             dist.broadcast(tensor, 0)
 
     def connect(self, device: torch.device, *, compiling: bool) -> None:
-        """Starts the process group (NCCL between GPUs, gloo between CPUs), which `together` ends."""
+        """Starts the process group (NCCL between GPUs, gloo between CPUs), which `together` ends.
+
+        From here on, ranks that wait for each other count as lost after LOST_SECONDS. So call it when nothing slow is
+        left to prepare: the data, a download, the model.
+        """
         if self.store is None:
             return
         dist.init_process_group(
@@ -202,6 +208,7 @@ def join_ranks() -> Ranks:
         local_world_size=_read_number("LOCAL_WORLD_SIZE", 1, world_size) if "LOCAL_WORLD_SIZE" in os.environ else 1,
         node=_read_number("GROUP_RANK", 0, world_size - 1) if "GROUP_RANK" in os.environ else 0,
     )
+    _check_address(os.environ["MASTER_ADDR"])
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
     except (RuntimeError, ValueError) as error:
@@ -212,6 +219,23 @@ def join_ranks() -> Ranks:
         ) from None
     times = store.add(f"joins of {place.rank}", 1)  # a program may train twice; each run needs its own keys
     return Ranks(**{**place.__dict__, "store": PrefixStore(f"glassgpt {times}", store)})
+
+
+def _check_address(address: str) -> None:
+    """Raises UserError for a host name that is still unknown after RESOLVE_SECONDS; torch would try for minutes."""
+    end = time.monotonic() + RESOLVE_SECONDS
+    while True:
+        try:
+            socket.getaddrinfo(address, None)
+            return
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters
+            if time.monotonic() >= end:
+                reason = (error.strerror if isinstance(error, OSError) else None) or "not a host name"
+                raise UserError(
+                    f"MASTER_ADDR = {address!r} in the environment is not a host that this machine can find ({reason}):"
+                    " give the name or address of the first node"
+                ) from None
+        time.sleep(1.0)
 
 
 def _read_number(name: str, least: int, most: int) -> int:

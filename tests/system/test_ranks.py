@@ -15,6 +15,8 @@ import torch
 from command_line import Command, figures, glassgpt, last_checkpoint, settings
 from safetensors.torch import load_file
 
+from glassgpt.runtime import distributed
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo between processes that are found in /proc")
 
 STEPS = 20
@@ -78,14 +80,26 @@ def shapes(run: Path) -> dict[str, object]:
     return {name: tensor.shape for file in files for name, tensor in load_file(file).items()}
 
 
-# As on two nodes: a folder, a cache and a local rank 0 of its own for each rank.
+# As on two nodes: a folder, a cache and a local rank 0 of its own for each rank. No process group, whose ranks may not
+# wait long for each other, exists while a node prepares its data.
 APART = """
 import os
 rank = os.environ["RANK"]
 os.environ.update(GROUP_RANK=rank, LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GLASSGPT_CACHE=f"{os.getcwd()}/cache-{rank}")
 os.mkdir(f"node-{rank}")
 os.chdir(f"node-{rank}")
+import torch.distributed as dist
 from glassgpt.cli.main import main
+from glassgpt.runs import pretraining, train
+
+def early(prepare):
+    def checked(*arguments):
+        assert not dist.is_initialized(), f"{prepare.__name__} is called after the process group has begun"
+        return prepare(*arguments)
+    return checked
+
+pretraining.reopen_dataset = early(pretraining.reopen_dataset)
+train._open_suites, train._build_model = early(train._open_suites), early(train._build_model)
 main()
 """
 
@@ -130,7 +144,7 @@ def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path,
         "--parallel",
         "fsdp",
         "--set",
-        "training.micro_batch=1",
+        "training.micro_batch=2",
         *SETTINGS,
     ]
     code, _, err = start("train", *options, program=["apart.py"]).end()
@@ -472,11 +486,14 @@ TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "l
         ({"RANK": None}, ["RANK", "torchrun"]),
         ({"RANK": "2"}, ["RANK", "'2'", "0 to 1"]),
         ({"WORLD_SIZE": "two"}, ["WORLD_SIZE", "'two'"]),
+        ({"MASTER_ADDR": "node0.invalid"}, ["MASTER_ADDR", "'node0.invalid'", "the first node"]),
+        ({"MASTER_ADDR": "n" * 70}, ["MASTER_ADDR", "not a host name"]),
     ],
 )
 def test_variables_of_torchrun_without_torchrun(
     text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], told: list[str]
 ) -> None:
+    monkeypatch.setattr(distributed, "RESOLVE_SECONDS", 0.0)
     for name, value in (TORCHRUN | changes).items():
         if value is not None:
             monkeypatch.setenv(name, value)

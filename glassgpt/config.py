@@ -6,38 +6,77 @@ import dataclasses
 import functools
 import inspect
 import json
-import reprlib
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import tomli_w
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import MOST, UserError, shown, unknown
+from glassgpt.files import parse_json, read_file
 
 T = TypeVar("T")
 P = ParamSpec("P")
 NONE = "none"  # how TOML and `--set` write None
+
+Count = Annotated[int, Field(ge=0, le=MOST)]  # steps, tokens, bytes
+Figure = float | None  # a measured number; null: it was not finite
+Text = InstanceOf[str]  # may contain half characters, which UTF-8 cannot encode
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
     """Builds the dataclass `cls` from a dict of its fields; missing fields take their defaults.
 
     For a field that may be None, the string "none" stands for None. `where` is the name of the section ("model"),
-    used in messages. Raises UserError for an unknown field (suggesting the closest name) and for a value of the wrong
-    type. Errors from the dataclass's own `__post_init__` pass through.
+    used in messages. Raises UserError for an unknown field (suggesting the closest name), for a value of the wrong
+    type, and for a missing field without a default. Errors from the dataclass's own `__post_init__` pass through.
     """
-    hints = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}
     for name, value in data.items():
         if name not in fields:
             raise unknown("field", f"{where}.{name}", [f"{where}.{field}" for field in fields])
         values[name] = _convert(hints[name], value, f"{where}.{name}")
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}.{name} is missing")
     return cls(**values)
+
+
+def record_from_dict(cls: type[T], data: Mapping[str, Any], path: Path) -> T:
+    """Builds a dataclass from the fields of a file. Raises UserError like `from_dict`, with the file's name."""
+    try:
+        return from_dict(cls, data, where=path.stem)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def read_json_as(kind: Any, path: Path) -> Any:
+    """The contents of a JSON file, checked like `parse_json_as`. Raises UserError with the file and the reason."""
+    data = read_file(path)
+    try:
+        return parse_json_as(kind, data)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def parse_json_as(kind: Any, data: bytes) -> Any:
+    """Parses JSON and checks it strictly against a type, such as a TypedDict. Fields that the type lacks are kept.
+
+    Raises ValueError with the place of the first wrong value and the reason.
+    """
+    value = parse_json(data)
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {_lower(first['msg'])}" if place else _lower(first["msg"])) from None
+    return value
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
@@ -45,14 +84,29 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if value == NONE and type(None) in typing.get_args(hint):
         value = None
     try:
-        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
-    except (ValidationError, TypeError) as error:
-        raise _wrong_type(name, repr(value), error) from None
+        return _adapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        name, value, reason = _first_problem(error, name, value)
+        raise UserError(f"{name} is missing" if reason is None else f"{name} = {shown(value)}: {reason}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # a date, a number of thousands of digits, deep nesting
+        raise UserError(f"{name} = {shown(value)}: {_lower(str(error))}") from None
 
 
-def _wrong_type(name: str, value: str, error: ValidationError | TypeError) -> UserError:
-    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return UserError(f"{name} = {value}: {reason[0].lower()}{reason[1:]}")
+def _first_problem(error: ValidationError, name: str, value: Any) -> tuple[str, Any, str | None]:
+    """The name and the value that are wrong, inside a table too, and the reason; None: it is missing."""
+    first = error.errors()[0]
+    if isinstance(value, dict):  # of other values, the place is a member of a union of types
+        name, value = ".".join([name, *map(str, first["loc"])]), first["input"]
+    return name, value, None if first["type"] == "missing" else _lower(first["msg"])
+
+
+def _lower(sentence: str) -> str:
+    return f"{sentence[:1].lower()}{sentence[1:]}"
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
 
 
 def strict_arguments(function: Callable[P, T]) -> Callable[P, T]:
@@ -73,7 +127,7 @@ def strict_arguments(function: Callable[P, T]) -> Callable[P, T]:
             try:
                 adapter(name).validate_python(value, strict=True)
             except ValidationError as error:
-                raise _wrong_type(name, reprlib.repr(value), error) from None
+                raise UserError(f"{name} = {shown(value)}: {_lower(error.errors()[0]['msg'])}") from None
         return function(*args, **kwargs)
 
     return checked
@@ -93,10 +147,8 @@ def _plain(value: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """Parses a TOML file. Raises UserError if it is missing or not valid TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_file(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits, deep nesting
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -116,7 +168,7 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         parsed = lines.pop("value")
         if lines:  # a second line of the value gives another field
             raise UserError(f"--set {text!r} has several lines: give each field an option of its own")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, numbers of thousands of digits, deep nesting
         parsed = value.strip()
     if not isinstance(parsed, str | int | float | list):  # a date: no field has that type, a file name may look so
         parsed = value.strip()

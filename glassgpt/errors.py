@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 
 
@@ -39,13 +40,41 @@ def known_names(name: str, known: Iterable[str]) -> str:
     return f"{hint} Known: {', '.join(options)}"
 
 
+def printable(text: str) -> str:
+    """The text on one line, with control characters and half characters escaped: names of files may have any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated; torch has no class for this on a CPU."""
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: at most 60 characters of it, on one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
+
+
+MOST = (1 << 63) - 1  # the largest integer of a config or a file: torch and numpy count in 64 bits
+
+
 def check_least(section: str, config: object, least: Mapping[str, float]) -> None:
-    """Raises UserError for a config number that is below its minimum, infinite or NaN.
+    """Raises UserError for a config number that is below its minimum, infinite, NaN, or an integer of 64 bits or more.
 
     None (not set) and a name, such as "auto", are not numbers and pass.
     """
     for field, minimum in least.items():
         value = getattr(config, field)
-        if isinstance(value, int | float) and not minimum <= value < float("inf"):
+        if not isinstance(value, int | float):
+            continue
+        if not minimum <= value < float("inf"):
             bound = f"at least {minimum}" if value < minimum else f"finite and at least {minimum}"
-            raise UserError(f"{section}.{field} = {value} is out of range: it must be {bound}")
+            raise UserError(f"{section}.{field} = {shown(value)} is out of range: it must be {bound}")
+        if isinstance(value, int) and value > MOST:
+            raise UserError(f"{section}.{field} = {shown(value)} is out of range: it must be at most {MOST}")

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,13 +217,56 @@ def _without_nan(value: Any) -> Any:
             return value
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Parses a JSON object from a file. Raises UserError, with the path and the reason, if there is none."""
+def user_path(name: str | Path) -> Path:
+    """The path that a user has typed, with ~ expanded. Raises UserError for the home of a user who does not exist."""
     try:
-        value = json.loads(path.read_bytes())
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"there is no home folder for {name}: write the path without ~") from None
+
+
+def read_file(path: Path, what: str = "") -> bytes:
+    """The bytes of a file; `what` is its kind in messages, such as "tokenizer file".
+
+    Raises UserError if it cannot be read, and for a pipe or a device: a pipe may wait forever for its writer, and a
+    device such as /dev/zero has no end.
+    """
+    name = f"the {what} {path}" if what else str(path)
+    try:
+        check_regular(path, name)
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the name, which only a file can bring
+        raise UserError(f"cannot read {name}: {error}") from None
+
+
+def check_regular(path: Path, name: str | None = None) -> None:
+    """Raises UserError if `path` is a pipe, a socket or a device, and OSError if there is nothing."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a folder fails by itself
+        raise UserError(f"{name or path} is not a file on the disk but a pipe or a device: name a file")
+
+
+def parse_json(data: bytes) -> Any:
+    """Parses JSON. Raises ValueError with the reason for anything else."""
+    try:
+        return json.loads(data, parse_int=_parse_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 300:  # it would not fit a float either
+        raise ValueError(f"it contains a number of {len(digits)} digits")
+    return int(digits)
+
+
+def read_json(path: Path, what: str = "") -> dict[str, Any]:
+    """Parses a JSON object from a file; `what` as in `read_file`. Raises UserError, with the path, if there is none."""
+    try:
+        value = parse_json(read_file(path, what))
+    except ValueError as error:  # not JSON, not UTF-8, or a number of thousands of digits
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} does not contain a JSON object")

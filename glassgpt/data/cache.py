@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glassgpt.errors import UserError
+from glassgpt.files import user_path
 
 
 def cache_folder() -> Path:
     """`$GLASSGPT_CACHE`, else `$XDG_CACHE_HOME/glassgpt`, else `~/.cache/glassgpt`. It may not exist yet."""
     if own := os.environ.get("GLASSGPT_CACHE"):
-        return Path(own).expanduser().absolute()
+        return user_path(own).absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "glassgpt"
     try:

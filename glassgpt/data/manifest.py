@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import Count, from_dict, record_from_dict
 from glassgpt.errors import UserError
-from glassgpt.files import new_file
+from glassgpt.files import new_file, read_json
 
 FORMAT = "glassgpt-data"
 VERSION = 1
@@ -19,11 +20,11 @@ VERSION = 1
 class Split:
     """The sizes and shards of one split of the text."""
 
-    characters: int | None  # None: unknown, because only the ids are available
-    bytes: int | None  # of the text in UTF-8, for information: bits per byte are counted from the ids themselves
-    tokens: int
+    characters: Count | None  # None: unknown, because only the ids are available
+    bytes: Count | None  # of the text in UTF-8, for information: bits per byte are counted from the ids themselves
+    tokens: Count
     shards: tuple[str, ...]  # file names within the folder
-    documents: int | None = None  # documents that begin in it; None: a single text, or not counted
+    documents: Count | None = None  # documents that begin in it; None: a single text, or not counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TokenizerRecord:
     """Identifies a tokenizer; the tokenizer itself is in its own file."""
 
     name: str
-    vocab_size: int
+    vocab_size: Count
     sha256: str  # of its contents, see `tokenizer_sha256` in dataset.py
 
 
@@ -52,7 +53,7 @@ class Manifest:
     tokenizer: TokenizerRecord
     train: Split
     val: Split
-    null_documents: int | None = None  # of a corpus in shards: left out, because null stood in place of a text
+    null_documents: Count | None = None  # of a corpus in shards: left out, because null stood in place of a text
     path: str | None = None  # of a corpus in shards: the folder, or the only file, that the run used
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,25 +62,8 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Manifest:
-        """The inverse of `to_dict`. Raises KeyError or TypeError for fields that are missing or of another type."""
-        texts = {name: fields[name] for name in ("key", "name", "source", "note")}
-        texts |= {"text_sha256": fields["text_sha256"], "path": fields.get("path")}
-        for name, value in texts.items():
-            if not isinstance(value, str) and not (value is None and name in ("text_sha256", "path")):
-                raise TypeError(f"field '{name}' is not text but {value!r}")
-        nulls = fields.get("null_documents")
-        if nulls is not None and type(nulls) is not int:
-            raise TypeError(f"field 'null_documents' is not a number but {nulls!r}")
-        if not isinstance(fields["val_fraction"], float):
-            raise TypeError(f"field 'val_fraction' is not a fraction but {fields['val_fraction']!r}")
-        return cls(
-            **texts,
-            null_documents=nulls,
-            val_fraction=fields["val_fraction"],
-            tokenizer=TokenizerRecord(**fields["tokenizer"]),
-            train=_split(fields["train"]),
-            val=_split(fields["val"]),
-        )
+        """The inverse of `to_dict`."""
+        return from_dict(cls, {k: v for k, v in fields.items() if k not in ("format", "version")}, where="data")
 
     def save(self, path: Path) -> None:
         """Writes the manifest as JSON, atomically."""
@@ -89,6 +73,8 @@ class Manifest:
 
 def is_manifest(path: Path) -> bool:
     """Whether `path` begins like a manifest, intact or not. Other programs use the same file names."""
+    if not path.is_file():  # a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as file:
             return f'"{FORMAT}"'.encode() in file.read(100)
@@ -98,23 +84,9 @@ def is_manifest(path: Path) -> bool:
 
 def load_manifest(path: Path) -> Manifest:
     """The manifest in `path`. Raises UserError, naming file and reason, if it is missing, foreign or damaged."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read data manifest {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"data manifest {path} is damaged: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    fields = read_json(path, "data manifest")
+    if fields.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a data manifest of GlassGPT")
-    if fields.get("version") != VERSION:
-        raise UserError(f"data manifest {path} has version {fields.get('version')}; this GlassGPT reads {VERSION}")
-    try:
-        return Manifest.from_dict(fields)
-    except KeyError as error:
-        raise UserError(f"data manifest {path} is damaged: field {error} is missing") from error
-    except TypeError as error:
-        raise UserError(f"data manifest {path} is damaged: {error}") from error
-
-
-def _split(fields: Mapping[str, Any]) -> Split:
-    return Split(**{**fields, "shards": tuple(fields["shards"])})
+    if (found := fields.pop("version", None)) != VERSION:
+        raise UserError(f"data manifest {path} has version {found}; this GlassGPT reads {VERSION}")
+    return record_from_dict(Manifest, fields, path)

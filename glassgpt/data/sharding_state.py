@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import Count, from_dict
 from glassgpt.data.dataset import MANIFEST_NAME, STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
 from glassgpt.data.documents import TEXT, kind_of
 from glassgpt.data.encoders import document_start
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
-from glassgpt.files import write_text
+from glassgpt.files import parse_json, read_file, write_text
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -57,9 +58,9 @@ class Shard:
     """A finished shard and its sizes."""
 
     name: str
-    tokens: int
-    documents: int  # documents that begin in it
-    bytes: int  # of text
+    tokens: Count
+    documents: Count  # documents that begin in it
+    bytes: Count  # of text
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class ShardingState:
     settings: dict[str, Any]
     shards: tuple[Shard, ...] = ()
     position: Position = None  # of the batch that contains the first id of the next shard
-    offset: int = 0  # index of that id in the batch
-    null_documents: int = 0  # documents without a text, up to the end of that batch
+    offset: Count = 0  # index of that id in the batch
+    null_documents: Count = 0  # documents without a text, up to the end of that batch
     version: int = _VERSION  # of the format
 
     @property
@@ -88,14 +89,12 @@ def load_sharding_state(folder: Path) -> ShardingState:
     """The state in `folder`. Raises UserError if its file is missing or damaged."""
     path = folder / STATE_NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields.pop("format") != _FORMAT or fields["version"] not in (1, _VERSION):
+        fields = dict(parse_json(read_file(path)))
+        if fields.pop("format", None) != _FORMAT or fields.get("version") not in (1, _VERSION):
             raise ValueError("it has another format or version")
-        return ShardingState(**{**fields, "shards": tuple(Shard(**shard) for shard in fields["shards"])})
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder} and start again") from error
+        return from_dict(ShardingState, fields, where="preparation")
+    except (UserError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete {folder} and start again") from None
 
 
 def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[ShardingState, Source]:

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from glassgpt.data.foreign import SUFFIXES as FOREIGN_SUFFIXES
 from glassgpt.data.foreign import open_foreign
 from glassgpt.errors import UserError
-from glassgpt.files import new_file
+from glassgpt.files import check_regular, new_file
 
 MAGIC = b"GLASSTOK"
 VERSION = 1
@@ -100,6 +100,8 @@ def write_shard(path: Path, ids: ArrayLike, dtype: np.dtype[np.unsignedinteger])
 
 def is_shard(path: Path) -> bool:
     """Whether `path` is a file that begins like a token shard, complete or not."""
+    if not path.is_file():  # a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -113,6 +115,7 @@ def read_header(path: Path) -> ShardHeader:
     Raises UserError, naming file and reason, for a file that is missing, foreign, of another version or truncated.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEADER.size)
             size = file.seek(0, 2)

@@ -17,6 +17,7 @@ from glassgpt.data.corpora import Corpus
 from glassgpt.data.documents import KINDS, TEXT, Piece, check_column, kind_of, read_documents
 from glassgpt.data.text_files import is_binary, visible_files
 from glassgpt.errors import UserError
+from glassgpt.files import user_path
 from glassgpt.tokenizers.patterns import safe_slices
 
 Position = Any  # where a batch begins; JSON-ready values
@@ -125,7 +126,7 @@ def find_files(names: Sequence[str], column: str) -> LocalFiles:
     for name in names:
         if not name:  # as a path, it would be the current folder
             raise UserError("a SOURCE is empty: give files, folders or file name patterns")
-        path = Path(name).expanduser()
+        path = user_path(name)
         if path.is_dir():
             files += _files_of_folder(path)
         elif path.is_file():

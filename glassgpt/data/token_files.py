@@ -20,6 +20,7 @@ from glassgpt.data.corpora import NAMES, STDIN
 from glassgpt.data.foreign import SUFFIXES, read_layout
 from glassgpt.data.shards import TokenArray, is_shard, open_tokens, read_header
 from glassgpt.errors import UserError
+from glassgpt.files import check_regular, user_path
 
 OURS = "glassgpt"
 _VAL_WORD = re.compile(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", re.IGNORECASE)
@@ -73,7 +74,7 @@ def local_path(source: str) -> Path | None:
     if source in NAMES or source == STDIN:
         return None
     try:
-        path = Path(source).expanduser().absolute()
+        path = user_path(source).absolute()
         return path if path.exists() else None
     except (OSError, RuntimeError):  # a text given instead of a file name, or `~` of an unknown user
         return None
@@ -164,6 +165,7 @@ def _numbers(files: Sequence[Path]) -> Iterator[tuple[str, int, Path]]:
 
 def _fingerprint(path: Path) -> str:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(0)

@@ -16,7 +16,7 @@ from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.download import DownloadError, fetch
 from glassgpt.errors import UserError
 from glassgpt.evaluation.scoring import ScoringProgress, encode_pair, score
-from glassgpt.files import new_file
+from glassgpt.files import new_file, read_file
 from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
@@ -99,17 +99,10 @@ def load_items(file: str | Path | None = None, limit: int | None = None) -> list
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} is out of range: it must be at least 1")
     path = Path(file) if file else _validation_split()
-    items = parse_items(_read(path), path)
+    items = parse_items(read_file(path, "HellaSwag file"), path)
     if not items:
         raise UserError(f"{path} is empty: it contains no HellaSwag items")
     return items[:limit]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the HellaSwag file {path}: {error.strerror}") from None
 
 
 def parse_items(data: bytes, path: Path) -> list[Item]:

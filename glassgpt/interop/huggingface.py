@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from glassgpt.errors import UserError
-from glassgpt.files import read_json
+from glassgpt.files import check_regular, read_json
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 
 Tensors = dict[str, Tensor]
@@ -58,6 +58,7 @@ IN_BLOCK = {
 }
 MASKS = (".attn.bias", ".attn.masked_bias")
 TIED_HEAD = "lm_head.weight"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
@@ -189,8 +190,17 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / shard for shard in shards]
 
 
+def _check_is_no_pointer(path: Path) -> None:
+    """Raises UserError for what a clone without Git LFS leaves in place of the weights, and for no regular file."""
+    check_regular(path)
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(f"{path} is a Git LFS pointer, not weights: download the file itself (git lfs pull)")
+
+
 def _read_safetensors(path: Path) -> Tensors:
     try:
+        _check_is_no_pointer(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         _check_binary(path)
@@ -207,11 +217,14 @@ def _check_binary(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
+        _check_is_no_pointer(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)  # rejects anything that would execute code
+    except (UserError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:  # its own text advises to load with weights_only=False, which executes code
         _check_binary(path)
         raise UserError(f"{path} is damaged, or holds something other than weights: download it again") from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # bytes that are no pickle can make the reader raise anything
         _check_binary(path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as PyTorch weights: {reason}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError
-from glassgpt.files import read_json
+from glassgpt.files import read_file, read_json
 from glassgpt.interop.tokenizer_export import oniguruma
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
@@ -52,7 +52,7 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer:
         return _as_published(_from_tokenizer_json(data) if is_single_file else _from_vocab_and_merges(data, folder))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} cannot be used: it is damaged or has an unknown layout ({error!r})") from None
 
 
@@ -79,10 +79,7 @@ def _from_tokenizer_json(data: dict[str, Any]) -> BPETokenizer:
 
 
 def _from_vocab_and_merges(vocab: dict[str, int], folder: Path) -> BPETokenizer:
-    try:
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"merges.txt in the same folder cannot be read: {error}") from None
+    lines = read_file(folder / "merges.txt").decode("utf-8").split("\n")
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     specials = {name: vocab[name] for name in _names_of_roles(folder) if name in vocab}
     added = folder / "added_tokens.json"

@@ -12,8 +12,11 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from glassgpt.errors import UserError, unknown
-from glassgpt.files import LOCK, locked, write_text
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from glassgpt.config import parse_json_as
+from glassgpt.errors import UserError, shown, unknown
+from glassgpt.files import LOCK, locked, read_file, write_text
 from glassgpt.ownership import is_run_folder
 from glassgpt.report.figures import describe_model, is_finite, parameters
 from glassgpt.report.run_record import RunRecord, read_record
@@ -29,6 +32,13 @@ class Note:
     """A note on a run, with its time."""
 
     time: datetime
+    text: str
+
+
+class NoteLine(TypedDict):
+    """A line of notes.jsonl."""
+
+    time: str
     text: str
 
 
@@ -85,18 +95,23 @@ def read_notes(folder: Path) -> list[Note]:
     path = folder / NOTES
     if not path.exists():
         return []
-    try:
-        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
     notes = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_file(path).removesuffix(b"\n").split(b"\n"), start=1):
+        problem = f"{path}, line {number} is not a note"
         try:
-            fields = json.loads(line)
-            notes.append(Note(datetime.fromisoformat(fields["time"]).astimezone(), str(fields["text"])))
-        except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{path}, line {number} is not a note: {error}") from None
+            fields = parse_json_as(NoteLine, line)
+        except ValueError as error:
+            raise UserError(f"{problem}: {error}") from None
+        notes.append(Note(_parse_time(fields["time"], problem), fields["text"]))
     return notes
+
+
+def _parse_time(text: str, problem: str) -> datetime:
+    """A time in ISO 8601. Raises UserError, beginning with `problem`, for anything else."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):  # the last two: a year that the system cannot place in a time zone
+        raise UserError(f"{problem}: {shown(text)} is not a time") from None
 
 
 def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> list[Entry]:
@@ -134,7 +149,7 @@ def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: da
     return Entry(
         run=record.name,
         folder=str(folder),
-        begun=datetime.fromisoformat(begun).astimezone() if isinstance(begun, str) else changed,
+        begun=changed if begun is None else _parse_time(begun, f"{folder / 'machine.json'} is damaged"),
         data=str(record.data.get("name", "")),
         model=describe_model(record.config.get("model", {})),
         parameters=parameters(record),

@@ -5,11 +5,32 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from glassgpt.config import read_json_as
 from glassgpt.errors import UserError
-from glassgpt.files import read_json
 from glassgpt.report import page
 
 DIAGNOSIS = "doctor.json"  # in a run folder
+
+
+class FindingFields(TypedDict):
+    """What a page shows of one check."""
+
+    name: str
+    status: str
+    figure: str
+    expected: str
+    reason: str
+    remedy: str
+
+
+class DiagnosisFile(TypedDict):
+    """What a page shows of doctor.json."""
+
+    normal: str
+    step: int | None
+    findings: list[FindingFields]
 
 
 def diagnosis_html(run_folder: Path) -> str:
@@ -20,22 +41,21 @@ def diagnosis_html(run_folder: Path) -> str:
     path = run_folder / DIAGNOSIS
     if not path.exists():
         return ""
-    diagnosis = read_json(path)
     try:
-        findings = sorted(diagnosis["findings"], key=lambda finding: finding["status"] != "failed")
-        rows = [_row(finding) for finding in findings]
-        lead = f"{diagnosis['normal']} (Examined at step {diagnosis['step']}.)"
-    except (LookupError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): run glassgpt doctor again to rewrite it") from None
+        diagnosis = read_json_as(DiagnosisFile, path)
+    except UserError as error:
+        raise UserError(f"{error}; run glassgpt doctor again to rewrite it") from None
+    findings = sorted(diagnosis["findings"], key=lambda finding: finding["status"] != "failed")
+    rows = [_row(finding) for finding in findings]
+    lead = f"{diagnosis['normal']} (Examined at step {diagnosis['step']}.)"
     header = ("Check", "Result", "Found", "Expected", "Why, and what to do")
     return f"<h2>Is this normal?</h2>\n<p>{escape(lead)}</p>\n" + page.table(rows, header, kind="checks")
 
 
-def _row(finding: dict[str, str]) -> tuple[str, ...]:
+def _row(finding: FindingFields) -> tuple[str, ...]:
     """The cells of a finding, as HTML."""
-    name, status, found, expected, reason = (
-        escape(str(finding[field])) for field in ("name", "status", "figure", "expected", "reason")
+    name, status, found, expected, reason, remedy = (
+        escape(finding[field]) for field in ("name", "status", "figure", "expected", "reason", "remedy")
     )
     result = f'<strong class="alarm">{status}</strong>' if status == "failed" else status
-    remedy = f"<br><strong>To do:</strong> {escape(str(finding['remedy']))}" if finding["remedy"] else ""
-    return name, result, found, expected, reason + remedy
+    return name, result, found, expected, reason + (f"<br><strong>To do:</strong> {remedy}" if remedy else "")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from glassgpt.config import Count, read_json_as
 from glassgpt.errors import UserError
-from glassgpt.files import read_json
-from glassgpt.training.config_formats import read_config
+from glassgpt.training.config_formats import check_section, read_config
 from glassgpt.training.metrics import Line, final_record, read_lines
 
 FIGURES = (
@@ -25,6 +26,30 @@ FIGURES = (
     "tokens_seen",
     "seconds",
 )
+
+
+SECTIONS = {"run", "model", "data", "tokenizer", "optimizer", "schedule", "training", "evaluation", "checkpoint"}
+
+
+class Data(TypedDict, total=False):
+    """The fields of data.json that are used; the others are only shown."""
+
+    name: str
+    tokenizer: dict[str, Any]
+
+
+class LaterSession(TypedDict):
+    """The field of a resumed session that is used."""
+
+    after_step: Count
+
+
+class Machine(TypedDict, total=False):
+    """The fields of machine.json that are used; the others are only shown."""
+
+    parameters: Count
+    begun: str
+    later: list[LaterSession]
 
 
 @dataclass(frozen=True)
@@ -90,9 +115,9 @@ def read_record(folder: Path) -> RunRecord:
     config = folder / "config.toml"
     return RunRecord(
         name=folder.resolve().name,
-        config=read_config(config) if config.exists() else {},
-        machine=_read_if_present(folder / "machine.json"),
-        data=_read_if_present(folder / "data.json"),
+        config=_read_sections(config) if config.exists() else {},
+        machine=read_machine(folder),
+        data=read_data(folder),
         train=[line for line in lines if "train/loss" in line and not {"skipped", "final"} & line.keys()],
         validations=[line for line in lines if "val/loss" in line and not line.get("final")],
         skipped=[line for line in lines if "skipped" in line],
@@ -103,24 +128,30 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def read_measurements(path: Path) -> list[Line]:
-    """The lines of a metrics file, empty if there is no file. A null (a figure that was not finite) becomes NaN.
-
-    Raises UserError for a figure that is not a number.
-    """
+    """The lines of a metrics file, empty if there is no file. A null (a figure that was not finite) becomes NaN."""
     lines = read_lines(path)
-    for number, line in enumerate(lines, start=1):
-        for name in FIGURES:
-            if name in line and line[name] is None:
-                line[name] = math.nan
-        for name in ("step", *FIGURES):
-            if not _is_number(line.get(name, 0)):
-                raise UserError(f'{path}, line {number}: "{name}" is {json.dumps(line[name])}, not a number')
+    for line in lines:
+        line |= {name: math.nan for name in FIGURES if name in line and line[name] is None}
     return lines
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _read_sections(path: Path) -> dict[str, Any]:
+    config = read_config(path)
+    for name in config.keys() & SECTIONS:
+        try:
+            check_section(name, config[name])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    return config
 
 
-def _read_if_present(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def read_data(folder: Path) -> dict[str, Any]:
+    """The contents of data.json, empty if there is no file. Raises UserError if it is damaged."""
+    path = folder / "data.json"
+    return dict(read_json_as(Data, path)) if path.exists() else {}
+
+
+def read_machine(folder: Path) -> dict[str, Any]:
+    """The contents of machine.json, empty if there is no file. Raises UserError if it is damaged."""
+    path = folder / "machine.json"
+    return dict(read_json_as(Machine, path)) if path.exists() else {}

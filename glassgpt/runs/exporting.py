@@ -85,7 +85,7 @@ def _card(run: Run, name: str) -> str:
 
 def _results(run: Run) -> list[str]:
     """What was measured with exactly these weights."""
-    lines = [f"step {run.step}, {run.checkpoint.state['tokens_seen']:,} tokens seen"]
+    lines = [f"step {run.step}, {run.checkpoint.number('tokens_seen'):,.0f} tokens seen"]
     final, figure = final_record(run.metrics), run.checkpoint.best.figure
     if final is not None and final["best/step"] == run.step:
         value, on = final[f"best/{figure}"], "the whole validation split"

@@ -14,8 +14,9 @@ from typing import Any
 
 import glassgpt
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import LOCK, locked, read_json, recover_folder, remove_unfinished, replacing_folder, write_text
+from glassgpt.files import LOCK, locked, recover_folder, remove_unfinished, replacing_folder, write_text
 from glassgpt.ownership import is_run_folder
+from glassgpt.report.run_record import read_machine
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runtime.device import Runtime, describe_machine
 from glassgpt.tokenizers import Tokenizer
@@ -117,7 +118,7 @@ def record_session(folder: Path, runtime: Runtime, step: int, changed: dict[str,
 
     `changed` has the settings that end bit-exactness there: [old, new] by name.
     """
-    machine = read_json(folder / "machine.json") if (folder / "machine.json").exists() else {}
+    machine = read_machine(folder)
     later = [*machine.get("later", []), {"after_step": step, **changed, **_describe_session(runtime)}]
     _write_machine(folder, {**machine, "later": later})
 

@@ -10,6 +10,7 @@ from glassgpt.costs.flops import count_parameters
 from glassgpt.data.dataset import tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError
+from glassgpt.files import user_path
 from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import load_hf
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
@@ -68,7 +69,7 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
 
 def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
     """The folder to read, and its commit if it comes from the hub, else an empty string."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         if revision is not None:
             raise UserError(f"{source} is a local folder, which has no revisions: leave --revision out")

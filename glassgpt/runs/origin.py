@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from glassgpt.config import record_from_dict
 from glassgpt.errors import UserError
-from glassgpt.files import read_json, write_text
+from glassgpt.files import check_regular, read_json, write_text
 
 FORMAT = 1
 ORIGIN = "origin.json"
@@ -34,13 +35,11 @@ def load_origin(path: Path) -> Origin:
     found = fields.pop("format", None)
     if found != FORMAT:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads format {FORMAT}")
-    try:
-        return Origin(**fields)
-    except TypeError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    return record_from_dict(Origin, fields, path)
 
 
 def sha256_of_file(path: Path) -> str:
     """The sha256 of a file's bytes."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from glassgpt.config import read_json_as
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.runs.config import config_sections
@@ -84,15 +85,13 @@ class Publisher(Listener):
 
 def load_ids(folder: Path) -> dict[str, str]:
     """The record ids of a run by tracker, {} if there are none. Raises UserError for a damaged file."""
-    try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {str(name): str(id) for name, id in found.items()}
-    except FileNotFoundError:
+    path = folder / FILE
+    if not path.exists():
         return {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{folder / FILE} is damaged ({error}): remove it, and the trackers start new records"
-        ) from None
+    try:
+        return dict(read_json_as(dict[str, str], path))
+    except UserError as error:
+        raise UserError(f"{error}: remove it, and the trackers start new records") from None
 
 
 def save_ids(folder: Path, ids: Mapping[str, str]) -> None:

@@ -82,11 +82,12 @@ class Session:
         """Loads weights, optimizer, loss scale and the state of the stage from a checkpoint."""
         self._checkpoints.restore(checkpoint)
         self.stage.load_state(load_stage_state(checkpoint, self.runtime.ranks))
-        state = checkpoint.state
-        if self._scaler.is_enabled() and state.get("scaler"):
-            self._scaler.load_state_dict(state["scaler"])
-        self._seconds = float(state["seconds"])
-        return TrainState(checkpoint.step, int(state["tokens_seen"]), int(state["skipped_in_row"]))
+        if self._scaler.is_enabled() and (scaler := checkpoint.state.get("scaler")):
+            self._scaler.load_state_dict(scaler)
+        self._seconds = checkpoint.number("seconds")
+        return TrainState(
+            checkpoint.step, *(int(checkpoint.number(name)) for name in ("tokens_seen", "skipped_in_row"))
+        )
 
     def _state_of(self, state: TrainState, score: float | None) -> dict[str, Any]:
         """The contents of a checkpoint's state.json."""

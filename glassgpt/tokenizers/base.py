@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from glassgpt.errors import UserError
-from glassgpt.files import write_text
+from glassgpt.files import parse_json, read_file, write_text
 from glassgpt.ownership import TOKENIZER_FORMAT
 
 FORMAT = TOKENIZER_FORMAT
@@ -180,25 +179,19 @@ def save_json(data: dict[str, Any], path: Path | str) -> None:
 
 def read_tokenizer_file(path: Path) -> bytes:
     """The bytes of a tokenizer file. Raises UserError for what is missing, no regular file, or far too large."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
-            raise UserError(f"'{path}' is not a file, but a tokenizer is read from one")
-        if status.st_size > LARGEST_FILE:
-            raise UserError(f"'{path}' has {status.st_size / 1e9:,.1f} GB, so it is not a tokenizer file")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no tokenizer file '{path}'") from None
-    except OSError as error:
-        raise UserError(f"cannot read the tokenizer file '{path}': {error.strerror}") from None
+    if not path.exists():
+        raise UserError(f"there is no tokenizer file '{path}'")
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_FILE:
+        raise UserError(f"'{path}' has {size / 1e9:,.1f} GB, so it is not a tokenizer file")
+    return read_file(path, "tokenizer file")
 
 
 def load_json(path: Path | str) -> dict[str, Any]:
     """The contents of a tokenizer file of this format and version. Raises UserError naming the file and the reason."""
     path = Path(path)
     try:
-        data = json.loads(read_tokenizer_file(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = parse_json(read_tokenizer_file(path))
+    except ValueError as error:
         raise damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise damaged(path, f'it has no "format": "{FORMAT}"')
@@ -229,7 +222,5 @@ def from_file(build: Callable[[dict[str, Any]], T], data: dict[str, Any], path: 
         return build(data)
     except KeyError as error:
         raise damaged(path, f"the field {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, str(error)) from None
-    except UserError as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, UserError) as error:
         raise damaged(path, str(error)) from None

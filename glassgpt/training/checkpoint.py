@@ -23,14 +23,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Required, TypeVar
 
 import safetensors
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
+from glassgpt.config import Count, Figure, parse_json_as
 from glassgpt.errors import UserError
-from glassgpt.files import discard_folder, replacing_folder, write_text
+from glassgpt.files import check_regular, discard_folder, parse_json, read_file, replacing_folder, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import copy_weight, distribute, full_tensor
 from glassgpt.training.optimizers import state_of
@@ -55,6 +57,12 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
+    def number(self, name: str) -> float:
+        """A number of `state`, such as "seconds". Raises UserError if it is missing."""
+        if name not in self.state:
+            raise UserError(f"{self.path / STATE} is damaged: it has no {name}; use another checkpoint")
+        return float(self.state[name])
+
     @property
     def resumable(self) -> bool:
         return any((self.path / file).exists() for file in (OPTIMIZER, index_name(OPTIMIZER)))
@@ -70,6 +78,28 @@ class Checkpoint:
         """The value of that figure. None if it was not measured or is not finite: comparisons with NaN mean nothing."""
         score = self.state.get("score", self.state.get("val_loss"))  # its name before stages existed
         return score if score is not None and math.isfinite(score) else None
+
+
+class BestFields(TypedDict):
+    """The fields of `Best` in state.json."""
+
+    figure: str
+    mode: Literal["min", "max"]
+
+
+class State(TypedDict, total=False):
+    """The fields of state.json; a stage may add its own."""
+
+    format: Required[int]
+    step: Required[Count]
+    checksums: Required[dict[str, str]]
+    tokens_seen: Count
+    skipped_in_row: Count
+    seconds: float
+    scaler: dict[str, Any]
+    best: BestFields
+    score: Figure
+    val_loss: Figure  # the score of runs made before stages
 
 
 def write_checkpoint(
@@ -93,7 +123,7 @@ def write_checkpoint(
         if stage_state:
             # Copies: a stage may return several views of one tensor, which safetensors refuses.
             sets[STAGE] = {name: value.clone() for name, value in stage_state.items()}
-    target = folder / f"step-{state['step']:08d}"
+    target = folder / _folder_name(state["step"])
     with contextlib.ExitStack() as held:
 
         def on_first(work: Callable[[], T]) -> T:
@@ -330,15 +360,17 @@ def _removing(path: Path) -> Iterator[None]:
 def _read_state(path: Path) -> dict[str, Any]:
     file = path / STATE
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        found = state["format"]
-        if found == FORMAT and state["checksums"][STATE] != _state_checksum(state):
-            raise ValueError("its checksum does not match")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        data = read_file(file)
+        state = dict(parse_json(data))
+        if state["format"] == FORMAT:
+            state = parse_json_as(State, data)
+            if state["checksums"].get(STATE) != _state_checksum(state) or path.name != _folder_name(state["step"]):
+                raise ValueError("its checksum does not match, or it is of another step")
+    except (UserError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); remove the folder {path} to continue without it") from None
-    if found != FORMAT:
-        raise UserError(f"{file} has format {found}, this version of glassgpt reads format {FORMAT}")
-    return dict(state)
+    if state["format"] != FORMAT:
+        raise UserError(f"{file} has format {state['format']}, this version of glassgpt reads format {FORMAT}")
+    return state
 
 
 def files_of(checkpoint: Checkpoint, name: str) -> list[str]:
@@ -364,11 +396,16 @@ def _open_set(checkpoint: Checkpoint, name: str) -> TensorReader:
 
 
 def _checksum(file: Path) -> str:
+    check_regular(file)
     value = 0
     with file.open("rb") as stream:
         while piece := stream.read(1 << 22):
             value = zlib.crc32(piece, value)
     return f"crc32:{value:08x}"
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _state_checksum(state: dict[str, Any]) -> str:

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from glassgpt.config import Count, Figure, Text, parse_json_as
 from glassgpt.errors import UserError
-from glassgpt.files import dump_json, write_text
+from glassgpt.files import dump_json, read_file, write_text
 
 Line = dict[str, Any]
+
+
+Record = TypedDict(
+    "Record",
+    {
+        "step": Required[Count],
+        "final": bool,
+        "skipped": str,
+        "tokens_seen": Count,
+        "train/loss": Figure,
+        "val/loss": Figure,
+        "val/bits_per_byte": Figure,
+        "val/seconds": Figure,
+        "best/step": Count,
+        "best/val/loss": Figure,
+        "lr": Figure,
+        "grad_norm": Figure,
+        "tokens_per_second": Figure,
+        "seconds": Figure,
+        "validation_seconds": Figure,
+        "prompt": Text,
+        "text": Text,
+    },
+    total=False,
+)
+Record.__doc__ = "The fields that a line of metrics.jsonl or samples.jsonl may have. A stage adds figures of its own."
 
 
 class JsonLines:
@@ -57,22 +85,16 @@ def read_lines(path: Path) -> list[Line]:
 
     Raises UserError, with the line number, for any other line that is not a JSON object.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    records = []
+    lines, records = read_file(path).split(b"\n"), []
     if len(lines) == 1 and lines[0] and not lines[0].startswith(b"{"):  # not even the start of a record
         raise UserError(f"{path}, line 1 is not a record with a step: the file is damaged")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a line cut short
         try:
-            record = json.loads(line)
-            record["step"]
-        except (ValueError, KeyError, TypeError) as error:
+            records.append(parse_json_as(Record, line))
+        except ValueError as error:
             raise UserError(f"{path}, line {number} is not a record with a step: {error}") from None
-        records.append(record)
     return records
 
 

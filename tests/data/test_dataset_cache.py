@@ -196,7 +196,7 @@ def test_a_manifest_that_does_not_fit_its_shards_is_refused(dataset: Dataset) ->
     [
         (lambda fields: fields.update(version=2), "has version 2; this GlassGPT reads 1"),
         (lambda fields: fields.update(format="other"), "is not a data manifest"),
-        (lambda fields: fields.pop("source"), "is damaged: field 'source' is missing"),
+        (lambda fields: fields.pop("source"), "is damaged: manifest.source is missing"),
         (lambda fields: fields["train"].pop("bytes"), "is damaged: .*bytes"),
         (lambda fields: fields.update(tokenizer="char"), "is damaged"),
     ],

@@ -219,8 +219,8 @@ def test_a_half_written_last_line_is_left_out(run_folder: Path) -> None:
         ('{"step": 2, "train/lo', "line 2 is not a record"),
         ('{"train/loss": 2.0}', "line 2 is not a record with a step"),
         ("[1, 2]", "line 2 is not a record with a step"),
-        ('{"step": "two"}', 'line 2: "step" is "two", not a number'),
-        ('{"step": 2, "lr": "high"}', 'line 2: "lr" is "high", not a number'),
+        ('{"step": "two"}', "line 2 .* step: input should be a valid integer"),
+        ('{"step": 2, "lr": "high"}', "line 2 .* lr: input should be a valid number"),
     ],
 )
 def test_an_unreadable_line_is_named(run_folder: Path, line: str, reason: str) -> None:
@@ -235,7 +235,7 @@ def test_a_damaged_file_is_named(run_folder: Path) -> None:
         write_report(run_folder)
     (run_folder / "config.toml").write_text(CONFIG)
     (run_folder / "machine.json").write_text("{")
-    with pytest.raises(UserError, match=r"machine\.json is not JSON"):
+    with pytest.raises(UserError, match=r"machine\.json is damaged"):
         write_report(run_folder)
 
 

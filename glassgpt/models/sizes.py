@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
+
+# Far beyond any model in the world, and small enough that no product of two sizes overflows 64 bits.
+MOST = {"vocab_size": 1 << 28, "block_size": 1 << 28, "n_layer": 1 << 12, "n_head": 1 << 16, "n_embd": 1 << 20}
 
 
 class ModelConfig(Protocol):
@@ -26,10 +29,11 @@ class ModelConfig(Protocol):
 
 def check_sizes(config: ModelConfig) -> None:
     """Raises UserError for an invalid size; the message names the field and valid values."""
-    for field in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+    for field, most in MOST.items():
         value = getattr(config, field)
-        if value < 1:
-            raise UserError(f"model.{field} = {value} is out of range: it must be at least 1")
+        if not 1 <= value <= most:
+            limit = "at least 1" if value < 1 else f"at most {most:,}: beyond that no machine has the memory"
+            raise UserError(f"model.{field} = {shown(value)} is out of range: it must be {limit}")
     if not 0.0 <= config.dropout < 1.0:
         raise UserError(f"model.dropout = {config.dropout} is out of range: it must be at least 0 and below 1")
     below = config.n_embd - config.n_embd % config.n_head
@@ -42,10 +46,10 @@ def check_sizes(config: ModelConfig) -> None:
 
 def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
     """Raises UserError if the embedding would have fewer rows than there are ids."""
-    if padded_vocab_size is not None and padded_vocab_size < vocab_size:
+    if padded_vocab_size is not None and not vocab_size <= padded_vocab_size <= MOST["vocab_size"]:
         raise UserError(
-            f"model.padded_vocab_size = {padded_vocab_size} is out of range: it must be at least"
-            f" model.vocab_size = {vocab_size}"
+            f"model.padded_vocab_size = {shown(padded_vocab_size)} is out of range: it must be"
+            f" at least model.vocab_size = {vocab_size}, and at most {MOST['vocab_size']:,}"
         )
 
 

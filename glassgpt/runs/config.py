@@ -65,8 +65,6 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         least = {"max_steps": 1, "batch_tokens": 1, "micro_batch": 1, "grad_clip": 0, "seed": 0, "loss_chunk": 1}
         check_least("training", self, least)
-        if self.seed >= 1 << 63:  # torch's generators accept 64 bits, and samples add the step
-            raise UserError(f"training.seed = {self.seed} is out of range: it must be below 2^63")
 
 
 @dataclass(frozen=True)

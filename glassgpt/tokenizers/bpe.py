@@ -12,7 +12,7 @@ import numpy as np
 import regex
 import tiktoken
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.tokenizers.base import END_OF_TEXT, check_special_names, load_kind, save_json
 from glassgpt.tokenizers.merges import learn_merges
 from glassgpt.tokenizers.patterns import split_pattern
@@ -22,6 +22,7 @@ from glassgpt.tokenizers.words import count_words
 
 Merge = tuple[bytes, bytes]
 _BYTE_IDS = bytes(BYTE_ORDER.index(bytes([byte])) for byte in range(256))  # the id of each byte
+MOST_IDS = 1 << 28  # more than any text has pairs worth merging
 
 
 class BPETokenizer(RankedTokenizer):
@@ -108,6 +109,8 @@ class BPETokenizer(RankedTokenizer):
         few pairs. Special tokens separate the text and are not learned from. `processes` is passed to `count_words`.
         """
         names = check_special_names(special_tokens)
+        if vocab_size > MOST_IDS:
+            raise UserError(f"vocab_size is {shown(vocab_size)}, but must be {MOST_IDS:,} or less")
         n_merges = vocab_size - len(BYTE_ORDER) - len(names)
         if n_merges < 0:
             raise UserError(

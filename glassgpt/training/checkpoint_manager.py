@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glassgpt.errors import check_least
+from glassgpt.errors import UserError, check_least
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.training.checkpoint import (
     Checkpoint,
@@ -23,6 +23,8 @@ from glassgpt.training.checkpoint import (
     write_checkpoint,
 )
 
+MOST_SNAPSHOTS = 100_000  # each is a file as large as the model
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:
@@ -34,6 +36,10 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         check_least("checkpoint", self, {"every": 0, "keep_last": 1, "snapshots": 0})
+        if self.snapshots > MOST_SNAPSHOTS:
+            raise UserError(
+                f"checkpoint.snapshots = {self.snapshots} is out of range: it must be at most {MOST_SNAPSHOTS:,}"
+            )
 
 
 class CheckpointManager:

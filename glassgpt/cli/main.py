@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import difflib
+import io
+import json
 import os
 import re
 import select
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -29,7 +33,7 @@ from glassgpt.cli import (
     train,
 )
 from glassgpt.cli.output import say
-from glassgpt.errors import RankLost, ReportedByFirstRank, UserError
+from glassgpt.errors import RankLost, ReportedByFirstRank, UserError, is_out_of_memory, printable
 from glassgpt.runtime.heap import keep_freed_memory
 from glassgpt.runtime.launch import LOST, is_launched
 
@@ -92,6 +96,7 @@ def main() -> None:
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Runs an app. Exit codes: 0 success, 2 user error, 130 and 143 stopped by a signal."""
+    prepare_streams()
     # The processes of multiprocessing and torch.compile begin as `python -c`, which would import a types.py or json.py
     # of the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -104,7 +109,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(2)
     except RankLost as error:
         if not (is_launched() and first_rank()):  # the launcher knows more: how the lost rank has ended
-            say(f"glassgpt: {error}", err=True)
+            tell(str(error))
         os._exit(LOST if is_launched() else 2)  # a normal exit could wait for the lost rank
     except UserError as error:
         fail(str(error))
@@ -116,16 +121,61 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         fail(f"{message} (see {verb} --help)")
     except (KeyboardInterrupt, typer.Abort):
         if first_rank():
-            sys.stderr.write("glassgpt: stopped\n")
+            tell("stopped")
         sys.exit(130)
-    except BrokenPipeError:
-        if reader_left():
-            leave_quietly()
-        raise
     except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError) and reader_left():  # typer would exit with code 1
-            leave_quietly()
+        if isinstance(ended.__context__, BrokenPipeError):  # typer has made it an exit with code 1
+            fail_to_write(ended.__context__)
         raise
+    except (OSError, MemoryError, RuntimeError) as error:
+        fail_by_system(error)
+
+
+def fail_by_system(error: Exception) -> NoReturn:
+    """Explains what the operating system refused and nobody closer to the cause has explained.
+
+    Raises `error` again if it is a mistake of this program.
+    """
+    if is_out_of_memory(error):
+        fail("there is not enough memory for this: choose a smaller model, batch or text, or free some memory")
+    if not isinstance(error, OSError) or error.strerror is None:
+        raise error
+    if error.filename is None:  # a stream: a file would have a name
+        fail_to_write(error)
+    fail(f"cannot use {error.filename}: {error.strerror}")
+
+
+def fail_to_write(error: OSError) -> NoReturn:
+    """Ends after a write that failed: with code 0 if the reader of stdout has left, as `head` does."""
+    reader_has_left = isinstance(error, BrokenPipeError) and reader_left()
+    discard_output(sys.stdout)
+    if reader_has_left:
+        sys.exit(0)
+    fail(f"cannot write the output: {error.strerror}")
+
+
+def prepare_streams() -> None:
+    """Makes the standard streams usable, whatever the caller has set up.
+
+    A closed stream becomes the null device, so that no file opened later gets its number and so its output. A character
+    that the encoding of stdout lacks is written as JSON escapes it, which keeps `--json` valid.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+    codecs.register_error("json", escape_as_json)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="json")
+
+
+def escape_as_json(error: UnicodeError) -> tuple[str, int]:
+    r"""An error handler of codecs: writes a character as \uXXXX, and one beyond U+FFFF as two."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def describe_unknown_option(error: Any) -> str:
@@ -162,13 +212,26 @@ def reader_left() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def leave_quietly() -> NoReturn:
-    """Exits with code 0, because the reader of stdout has left, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-
-
 def fail(message: str) -> NoReturn:
-    """Prints one sentence on stderr and exits with code 2. The reason of a library may have several lines."""
-    say("glassgpt: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
+    """Prints one sentence on stderr and exits with code 2."""
+    tell(message)
     sys.exit(2)
+
+
+def tell(message: str) -> None:
+    """Prints one sentence on stderr.
+
+    The reason of a library may have several lines, and the name of a file may have control characters, which are
+    escaped.
+    """
+    try:
+        say("glassgpt: " + printable(re.sub(r"\s*\n\s*", " ", message.strip())), err=True)
+        sys.stderr.flush()
+    except OSError:  # a full disk, or a reader that has left: the exit code has to do
+        discard_output(sys.stderr)
+
+
+def discard_output(stream: TextIO) -> None:
+    """Lets a stream write to the null device, so that what is still in its buffer does not fail again at the end."""
+    with contextlib.suppress(OSError):  # a stream without a file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

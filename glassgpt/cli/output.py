@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from glassgpt.errors import printable
 from glassgpt.files import dump_json
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -82,7 +83,7 @@ class Column:
 
     def texts(self) -> list[str]:
         """The title and the cells, each on one line."""
-        return [_printable(text) for text in (self.title, *self.cells)]
+        return [printable(text) for text in (self.title, *self.cells)]
 
     @property
     def width(self) -> int:
@@ -127,11 +128,6 @@ def shorten(text: str, width: int | None) -> str:
     if width is None or cell_len(text) <= width:
         return text
     return set_cell_size(text, max(width - 1, 0)).rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    """The text without what would break a line or colour the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def print_json(value: dict[str, Any] | list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from glassgpt.cli.output import Column, format_table, print_json, say, table_width
 from glassgpt.cli.sample import RUN_HELP
+from glassgpt.errors import printable
 
 if TYPE_CHECKING:
     from glassgpt.report.daybook import Entry
@@ -83,4 +84,4 @@ def print_table(entries: Sequence[Entry]) -> None:
         typer.echo(line)
     for entry in entries:
         if entry.problem:
-            say(f"{entry.run} is damaged: {entry.problem}")
+            say(f"{printable(entry.run)} is damaged: {printable(entry.problem)}")

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from glassgpt.costs.hardware import CPU_FLOOR, CPU_KERNELS, GIB, Hardware, local_hardware, resident_bytes
 from glassgpt.costs.memory import StepMemory, estimate_step_memory, largest_micro_batch
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, is_out_of_memory
 from glassgpt.runs.config import RunConfig
 from glassgpt.runtime.device import Runtime
 
@@ -58,9 +56,8 @@ def out_of_memory_advice(config: RunConfig, runtime: Runtime, folder: Path | Non
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch has no exception class for a CPU out of memory
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(_advice(config, runtime, folder)) from None
 

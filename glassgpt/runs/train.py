@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glassgpt.config import strict_arguments
 from glassgpt.data.corpora import text_corpus
-from glassgpt.errors import ReportedByFirstRank, UserError
+from glassgpt.errors import ReportedByFirstRank, UserError, is_out_of_memory
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
@@ -247,8 +247,8 @@ def _model_memory_advice(runtime: Runtime) -> Iterator[None]:
     """Converts torch's out-of-memory error for the weights into a UserError."""
     try:
         yield
-    except RuntimeError as error:  # torch has no exception class for a CPU out of memory
-        if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"the model does not fit into the memory of {runtime.device}: lower model.n_embd, model.n_layer or"

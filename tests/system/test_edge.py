@@ -1,0 +1,120 @@
+"""What the system refuses, and what the standard streams can be: a sentence and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import glassgpt
+
+import glassgpt as gg
+from glassgpt.cli.main import prepare_streams
+from glassgpt.errors import UserError
+
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="devices and redirections of POSIX")
+
+
+def shell(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`glassgpt ARGUMENTS` with a redirection, as a shell runs it."""
+    command = f'exec "$0" -m glassgpt "$@" {redirection}'
+    return subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "code", "told"),
+    [
+        (">/dev/full", ["--version"], 2, "glassgpt: cannot write the output: No space left on device\n"),
+        (">&-", ["--version"], 0, ""),
+        ("2>&-", ["sample"], 2, ""),
+        ("2>/dev/full", ["sample"], 2, ""),
+        ("<&- >&- 2>&-", ["--version"], 0, ""),
+    ],
+)
+def test_closed_and_full_streams(redirection: str, arguments: list[str], code: int, told: str) -> None:
+    done = shell(redirection, *arguments)
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_an_output_that_is_not_utf_8_gets_escapes_that_keep_json_valid() -> None:
+    prepare_streams()  # registers the error handler
+    assert json.loads('"± 😀 \udcff"'.encode("ascii", "json")) == "± 😀 \udcff"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "half \udcff"])
+def test_a_name_is_shown_on_one_line(name: str, elsewhere: Path) -> None:
+    assert glassgpt("sample", name).error.isprintable()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 3000])
+def test_a_name_that_the_system_refuses(name: str, elsewhere: Path) -> None:
+    assert "too long" in glassgpt("import", name, "--run", "new").error
+
+
+def test_a_user_who_does_not_exist(elsewhere: Path) -> None:
+    assert "no home folder for ~nosuchuser" in glassgpt("import", "~nosuchuser/gpt2", "--run", "new").error
+
+
+@needs_posix
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_neither_a_pipe_nor_a_device_is_waited_for(kind: str, elsewhere: Path, trained: Path) -> None:
+    path = elsewhere / "odd.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    suite = ["eval", trained, "--suite", "hellaswag", "--file", path]
+    for command in (["tokenizer", "info", "--tokenizer", path], suite):
+        assert "a pipe or a device" in glassgpt(*command).error
+
+
+def test_a_foreign_folder_among_the_runs_hides_no_other(run: Path) -> None:
+    for name, content in (("foreign", "[tool]\nname = 1\n"), ("wrong", "model = 5\n"), ("deep", "a = " + "[" * 5000)):
+        (run.parent / name).mkdir()
+        (run.parent / name / "config.toml").write_text(content)
+    (run.parent / "loop").mkdir()
+    (run.parent / "loop" / "config.toml").symlink_to("config.toml")
+    result = glassgpt("runs", run.parent, "--json")
+    assert result.code == 0
+    listed = {entry["run"]: entry["problem"] for entry in json.loads(result.out)["runs"]}
+    assert listed[run.name] is None
+    assert "config.toml" in listed["wrong"]
+    assert "config.toml" in listed["deep"]
+
+
+@pytest.mark.parametrize("value", [2_000_000, 10**12, 10**20, 10**400])
+@pytest.mark.parametrize("field", ["n_layer", "n_embd", "vocab_size", "block_size", "n_head"])
+def test_an_absurd_size_is_refused_before_anything_is_allocated(field: str, value: int) -> None:
+    if field in ("vocab_size", "block_size") and value == 2_000_000:
+        return
+    error = glassgpt("plan", "char-tiny", "--no-measure", "--set", f"model.{field}={value}").error
+    assert f"model.{field}" in error
+    assert len(error) < 300
+
+
+@pytest.mark.parametrize(
+    "setting", ["checkpoint.snapshots=1000000000000", f"training.max_steps={'9' * 400}", f"optimizer.lr={'9' * 400}",
+                f"tokenizer.vocab_size={'9' * 5000}", f"model.n_layer={'[' * 2000}"]
+)  # fmt: skip
+def test_an_absurd_number_is_refused(setting: str) -> None:
+    error = glassgpt("plan", "char-tiny", "--no-measure", "--set", setting).error
+    assert setting.partition("=")[0] in error
+    assert len(error) < 300
+
+
+def test_a_pointer_of_git_lfs_is_not_weights(run: Path, elsewhere: Path) -> None:
+    gg.load(run)
+    assert glassgpt("export", run, "--out", "hf").code == 0
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (elsewhere / "hf" / "model.safetensors").write_text(pointer)
+    assert "is a Git LFS pointer, not weights" in glassgpt("import", "hf", "--run", "new").error
+    (elsewhere / "hf" / "model.safetensors").rename(elsewhere / "hf" / "pytorch_model.bin")
+    assert "is a Git LFS pointer, not weights" in glassgpt("import", "hf", "--run", "new").error
+    (elsewhere / "hf" / "pytorch_model.bin").write_text("no pickle at all")
+    with pytest.raises(UserError, match="cannot be read as PyTorch weights") as caught:
+        gg.load_hf(elsewhere / "hf")
+    assert "weights_only" not in str(caught.value)

@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-extras check bench clean
+.PHONY: help setup demo test test-data test-extras fuzz check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-data: $(READY)  ## only the tests that read GLASSGPT_TEST_DATA
 
 test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in .venv-extras
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m extras
+
+fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N
+	@FUZZ_CASES=$${FUZZ_CASES:-20000} $(BIN)/python -m pytest -n 0 tests/fuzz
 
 check: $(READY)  ## style, types, layers, the table of settings, and every command of the README
 	$(BIN)/ruff check .

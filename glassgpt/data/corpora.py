@@ -14,7 +14,6 @@ from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
 from glassgpt.errors import UserError, known_names
-from glassgpt.files import user_path
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -89,7 +88,7 @@ def verify_shakespeare(path: Path) -> None:
 
 def _from_path(source: str) -> Corpus:
     try:
-        path = user_path(source)
+        path = Path(source).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError) as error:  # a text given instead of a file name, or `~` of an unknown user
         reason = getattr(error, "strerror", None) or error

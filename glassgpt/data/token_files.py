@@ -20,7 +20,7 @@ from glassgpt.data.corpora import NAMES, STDIN
 from glassgpt.data.foreign import SUFFIXES, read_layout
 from glassgpt.data.shards import TokenArray, is_shard, open_tokens, read_header
 from glassgpt.errors import UserError
-from glassgpt.files import check_regular, user_path
+from glassgpt.files import check_regular
 
 OURS = "glassgpt"
 _VAL_WORD = re.compile(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", re.IGNORECASE)
@@ -74,7 +74,7 @@ def local_path(source: str) -> Path | None:
     if source in NAMES or source == STDIN:
         return None
     try:
-        path = user_path(source).absolute()
+        path = Path(source).expanduser().absolute()
         return path if path.exists() else None
     except (OSError, RuntimeError):  # a text given instead of a file name, or `~` of an unknown user
         return None

@@ -20,7 +20,7 @@ from fuzz_damage import Damage, draw_damage
 from fuzz_process import Ended, Streams, run_forked, warm_up
 from fuzz_world import build_world, copy_world, snapshot
 
-CASES = int(os.environ.get("FUZZ_CASES", "80"))
+CASES = int(os.environ.get("FUZZ_CASES", "40"))
 FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
 LIMIT = 20.0  # seconds for a command that ends by itself; the usual one takes a tenth of a second
 PATIENCE = 4.0  # seconds before a command whose options may ask for hours of work is interrupted

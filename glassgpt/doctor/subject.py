@@ -17,6 +17,7 @@ from glassgpt.models.attention import Attention
 from glassgpt.models.context import Documents
 from glassgpt.models.sizes import attention_window
 from glassgpt.runs.config import RunConfig, document_eot_id
+from glassgpt.runs.micro_batch import check_fits
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import ModelWithLoss
 from glassgpt.tokenizers import Tokenizer
@@ -61,12 +62,13 @@ class Subject:
 
 
 def build_subject(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Subject:
-    """The parts that training with this config would use."""
+    """The parts that training with this config would use. Raises UserError if the model cannot fit on the device."""
 
     def build() -> Model:
         torch.manual_seed(config.training.seed)
         return build_model(config.architecture, config.model).to(runtime.device)
 
+    check_fits(lambda: build_model(config.architecture, config.model), runtime)
     tokenizer = dataset.tokenizer
     eot_id, window = document_eot_id(config, tokenizer), attention_window(config.model)
     return Subject(

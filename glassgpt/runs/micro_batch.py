@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import nn
+
 from glassgpt.costs.hardware import CPU_FLOOR, CPU_KERNELS, GIB, Hardware, local_hardware, resident_bytes
 from glassgpt.costs.memory import StepMemory, estimate_step_memory, largest_micro_batch
 from glassgpt.errors import UserError, is_out_of_memory
 from glassgpt.runs.config import RunConfig
 from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.parallel import weights_later
+
+FROZEN_BYTES = 4  # of a parameter in float32
+TRAINED_BYTES = 16  # with its gradient and AdamW's two moments
 
 
 def estimate_memory(
@@ -26,6 +32,25 @@ def estimate_memory(
     )  # fmt: skip
     floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
+
+
+def check_fits(build: Callable[[], nn.Module], runtime: Runtime) -> None:
+    """Raises UserError if the device lacks the memory for the weights, gradients and optimizer state of a model.
+
+    It is asked before anything is allocated, because a system may promise more memory than it has: then no allocation
+    fails, and the process is killed later. `build` makes the model, which gets no memory here.
+    """
+    with weights_later():
+        parameters = list(build().parameters())
+    total = sum(p.numel() * (TRAINED_BYTES if p.requires_grad else FROZEN_BYTES) for p in parameters)
+    here, need = local_hardware(runtime), total // (runtime.ranks.world_size if runtime.parallel == "fsdp" else 1)
+    if need > here.memory:
+        count = sum(p.numel() for p in parameters)
+        raise UserError(
+            f"the model does not fit on {here.name}: {count:,} parameters need at least {need / GIB:,.1f} GiB for"
+            f" weights, gradients and optimizer state, and {here.memory / GIB:.1f} GiB are free; lower model.n_layer,"
+            " model.n_embd or model.vocab_size"
+        )
 
 
 def with_micro_batch(config: RunConfig, runtime: Runtime, note: Callable[[str], None]) -> RunConfig:

@@ -31,6 +31,7 @@ from glassgpt.runs.folder import (
 )
 from glassgpt.runs.init_from import FINETUNE, open_initial_run
 from glassgpt.runs.listener import Listener
+from glassgpt.runs.micro_batch import check_fits
 from glassgpt.runs.notebook import build_listener
 from glassgpt.runs.origin import ORIGIN, Origin
 from glassgpt.runs.publisher import Publisher
@@ -204,8 +205,9 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
 
 
 def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, draws: bool) -> Model:
-    """The model, with random weights if `draws`, else without weights."""
+    """The model, with random weights if `draws`, else without weights. Raises UserError if it cannot fit."""
     with _model_memory_advice(runtime):
+        check_fits(lambda: kind.build_model(config), runtime)
         if draws:
             return _draw_model(kind, config)
         with weights_later():

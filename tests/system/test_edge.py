@@ -118,3 +118,15 @@ def test_a_pointer_of_git_lfs_is_not_weights(run: Path, elsewhere: Path) -> None
     with pytest.raises(UserError, match="cannot be read as PyTorch weights") as caught:
         gg.load_hf(elsewhere / "hf")
     assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", [("train", "--run", "big"), ("doctor", "char-tiny")])
+def test_a_model_beyond_the_memory_is_refused_before_it_is_allocated(
+    verb: tuple[str, ...], text_file: Path, elsewhere: Path
+) -> None:
+    """Each of its tensors fits, so no allocation would fail before the memory is full."""
+    sizes = ("--set", "model.n_embd=8192", "--set", "model.n_layer=200", "--set", "model.n_head=4")
+    result = glassgpt(*verb, "--data", text_file, *sizes)
+    assert result.code == 2
+    assert "parameters need at least 2,4" in result.error
+    assert not (elsewhere / "runs" / "big").exists()

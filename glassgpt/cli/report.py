@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from glassgpt.cli.output import print_json
+from glassgpt.cli.runs import tell_foreign
 from glassgpt.cli.sample import RUN_HELP
 
 
@@ -55,13 +56,14 @@ def report(
 def write_log(since: str | None, until: str | None, out: Path) -> tuple[Path, list[Path]]:
     """Writes a page on the runs and notes of a period. Returns its path and the folders of these runs."""
     from glassgpt.errors import UserError
-    from glassgpt.report.daybook import list_entries, parse_day, within
+    from glassgpt.report.daybook import list_entries, list_foreign, parse_day, within
     from glassgpt.report.daybook_page import write_daybook
     from glassgpt.runs.folder import RUNS
 
     first = None if since is None else parse_day(since, "--since")
     last = None if until is None else parse_day(until, "--until")
     entries = within(list_entries(RUNS), first, last)
+    tell_foreign(list_foreign(RUNS))
     if not entries:
         raise UserError(f"no run under {RUNS}/ was started or has a note in this period: glassgpt runs lists all runs")
     return write_daybook(entries, first, last, out), [Path(entry.folder) for entry in entries]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,17 +24,24 @@ def runs(
 ) -> None:
     """List all runs, newest first: name, steps and losses, then date, time, data, model and notes as they fit."""
     from glassgpt.errors import UserError
-    from glassgpt.report.daybook import list_entries
+    from glassgpt.report.daybook import list_entries, list_foreign
 
     if not folder.is_dir() and folder != Path("runs"):
         raise UserError(f"there is no folder {folder}: name the one that holds the runs")
     entries = list_entries(folder, sort, reverse=reverse)
+    tell_foreign(list_foreign(folder))
     if as_json:
         print_json({"runs": [entry.to_dict() for entry in entries]})
     elif not entries:
         say(f"there is no run under {folder}/ yet: glassgpt train makes one")
     else:
         print_table(entries)
+
+
+def tell_foreign(folders: Iterable[Path]) -> None:
+    """Says on stderr which folders among the runs were left out."""
+    for folder in folders:
+        say(f"{printable(str(folder))} has a config.toml and is not a run: skipped", err=True)
 
 
 def note(

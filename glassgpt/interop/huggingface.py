@@ -58,7 +58,6 @@ IN_BLOCK = {
 }
 MASKS = (".attn.bias", ".attn.masked_bias")
 TIED_HEAD = "lm_head.weight"
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
@@ -190,17 +189,9 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / shard for shard in shards]
 
 
-def _check_is_no_pointer(path: Path) -> None:
-    """Raises UserError for what a clone without Git LFS leaves in place of the weights, and for no regular file."""
-    check_regular(path)
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise UserError(f"{path} is a Git LFS pointer, not weights: download the file itself (git lfs pull)")
-
-
 def _read_safetensors(path: Path) -> Tensors:
     try:
-        _check_is_no_pointer(path)
+        check_regular(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         _check_binary(path)
@@ -217,7 +208,7 @@ def _check_binary(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        _check_is_no_pointer(path)
+        check_regular(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)  # rejects anything that would execute code
     except (UserError, MemoryError):
         raise

@@ -129,6 +129,11 @@ def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> l
     return [*known, *(entry for entry in entries if getattr(entry, sort) is None)]
 
 
+def list_foreign(runs: Path) -> list[Path]:
+    """The folders under `runs` that have a config.toml of another program; `list_entries` leaves them out."""
+    return [path.parent for path in sorted(runs.glob("*/config.toml")) if not is_run_folder(path.parent)]
+
+
 def read_entry(folder: Path) -> Entry:
     """The entry of a run folder; if it cannot be read, an entry with its `problem`."""
     begun = datetime.fromtimestamp((folder / "config.toml").stat().st_mtime).astimezone().replace(microsecond=0)

@@ -82,7 +82,7 @@ def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
     (folder / "manifest.json").write_text("{")
     [entry] = call_json("list")["prepared"]
     assert entry["key"] == folder.name
-    assert "manifest.json is damaged" in entry["problem"]
+    assert "manifest.json is not JSON" in entry["problem"]
     assert f"{folder.name}  damaged: " in call("list").stdout
 
 

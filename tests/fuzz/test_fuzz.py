@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -108,12 +108,13 @@ def summary(failures: dict[Case, list[str]]) -> Iterable[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.MonkeyPatch().setenv("GLASSGPT_CACHE", "cache")  # a folder of each case
-    warm_up()
-    folder = tmp_path_factory.mktemp("fuzz") / "world"
-    build_world(folder)
-    return folder
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLASSGPT_CACHE", "cache")  # a folder of each case
+        warm_up()
+        folder = tmp_path_factory.mktemp("fuzz") / "world"
+        build_world(folder)
+        yield folder
 
 
 def test_every_verb_has_a_use() -> None:

@@ -277,7 +277,7 @@ def test_what_is_no_file_is_no_tokenizer(tmp_path: Path) -> None:
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(40 << 30)  # sparse: it takes no room
     for name in ("/dev/zero", str(tmp_path / "pipe.json"), str(tmp_path / "pipe.model")):
-        with pytest.raises(UserError, match="is not a file, but a tokenizer is read from one"):
+        with pytest.raises(UserError, match="is not a file on the disk but a pipe or a device"):
             open_tokenizer(name)
     with pytest.raises(UserError, match=r"huge\.json' has 42\.9 GB, so it is not a tokenizer file"):
         open_tokenizer(str(tmp_path / "huge.json"))

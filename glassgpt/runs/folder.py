@@ -78,21 +78,29 @@ def lock_run(folder: Path) -> Iterator[None]:
     folder of a run, for processes that may not write beside it, or that see it at another place, as a container does.
     """
     folder = folder.resolve()
-    busy = f"another process is training {folder}: wait for it, or choose another --run"
     with contextlib.ExitStack() as held:
         try:
             try:
-                held.enter_context(locked(folder.with_name(f"{LOCK}-{folder.name}"), busy))
+                held.enter_context(locked(folder.with_name(f"{LOCK}-{folder.name}"), _busy(folder)))
             except OSError:
                 if not is_run_folder(folder):
                     raise
             with contextlib.suppress(OSError):  # the run itself will meet the same error and report it
                 recover_folder(folder)
             if is_run_folder(folder):
-                held.enter_context(locked(folder / LOCK, busy))
+                held.enter_context(lock_inside(folder))
         except OSError as error:
             raise UserError(f"cannot lock {error.filename or folder}: {error.strerror}") from None
         yield
+
+
+def lock_inside(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock in the folder of a run. `lock_run` takes it if there is a run, and the creator of a new one later."""
+    return locked(folder.resolve() / LOCK, _busy(folder))
+
+
+def _busy(folder: Path) -> str:
+    return f"another process is training {folder}: wait for it, or choose another --run"
 
 
 @contextlib.contextmanager

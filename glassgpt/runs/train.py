@@ -23,6 +23,7 @@ from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_res
 from glassgpt.runs.folder import (
     cut_back_to,
     free_folder,
+    lock_inside,
     lock_run,
     named_folder,
     named_run,
@@ -129,7 +130,7 @@ def train(
             return decision.to_json()
 
         decision = Decision.from_json(ranks.on_first(decide))
-        device = _carry_out(decision, ranks, listener)
+        device = _carry_out(decision, ranks, listener, held)
     if not ranks.first:
         return None
     if decision.config["machine"]["parallel"] == "fsdp":  # one device may be too small for the whole model
@@ -137,8 +138,11 @@ def train(
     return load(decision.folder, device=device)
 
 
-def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
-    """Trains the run of the decision and writes its report. Returns the device that it ran on."""
+def _carry_out(decision: Decision, ranks: Ranks, listener: Listener, held: contextlib.ExitStack) -> str:
+    """Trains the run of the decision and writes its report. Returns the device that it ran on.
+
+    `held` has the lock of the run, and gets that in the folder of a new one.
+    """
     folder = Path(decision.folder)
     if decision.finished:
         listener.note(f"{folder} is finished at step {decision.resumed_from().step}; a larger --max-steps continues it")
@@ -146,7 +150,12 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener) -> str:
             write_report(folder)
         return "auto"
     session = build_session(decision, ranks, listener)
-    state = _create_run(session, decision.origin) if decision.checkpoint is None else _resume_run(session, decision)
+    if decision.checkpoint is not None:
+        state = _resume_run(session, decision)
+    else:
+        state = _create_run(session, decision.origin)
+        if ranks.first:
+            held.enter_context(lock_inside(folder))
     track = session.config.evaluation.track
     if track and ranks.first:
         session.listener = Publisher(listener, track, decision.recorded)

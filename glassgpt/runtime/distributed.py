@@ -1,8 +1,8 @@
 """Ranks: the processes of one job, started by `--devices` or torchrun. Each rank trains on a slice of every batch.
 
-They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table provided by
-torchrun. The other ranks wait for a decision without a time limit. Sums and tensors go through the process group, which
-detects a rank that has died.
+They exchange data in two ways. Decisions of one rank go through the job's store, a small key-value table. torchrun
+provides it; where `glassgpt train --devices` has started the job, the first rank does. The other ranks wait for a
+decision without a time limit. Sums and tensors go through the process group, which detects a rank that has died.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ JOIN_SECONDS = 120.0  # between the first rank that joins and the last
 RESOLVE_SECONDS = 10.0  # until the address of the first node must be known: a cluster may publish it late
 LOST_SECONDS = 50.0  # timeout after which a rank counts as lost; most losses show at once, as a closed connection
 COMPILING_SECONDS = 600.0  # the same while ranks compile: some take minutes longer than others
+LEAVE_SECONDS = 10.0  # how long the first rank waits at the end for the others, one of which may have died
 POLL_SECONDS = 0.02
 
 
@@ -173,14 +174,26 @@ class Ranks:
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold references to the wrapped model
             _disconnect()
+            self._leave(self.store)
             if not self.first and isinstance(error, UserError) and not isinstance(error, ReportedByFirstRank):
                 raise UserError(f"rank {self.rank}: {error}") from None
             raise
         _disconnect()
+        self._leave(self.store)
+
+    def _leave(self, store: Store) -> None:
+        """Lets the first rank leave last: it may serve the store, from which the others read what it has decided."""
+        if not self.first:
+            _publish(store, f"left {self.rank}", None)
+            return
+        others = [f"left {rank}" for rank in range(1, self.world_size)]
+        give_up = time.monotonic() + LEAVE_SECONDS
+        while not store.check(others) and time.monotonic() < give_up:
+            time.sleep(POLL_SECONDS)
 
     def _next_key(self, kind: str) -> tuple[Store, str]:
         """The key of the next exchange. Every rank makes the same exchanges in the same order, so the keys match."""
-        assert self.store is not None  # torchrun's ranks have one
+        assert self.store is not None  # the ranks of a job have one
         return self.store, f"{kind} {self.store.add(f'{kind} seen by {self.rank}', 1)}"
 
 

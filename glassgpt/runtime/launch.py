@@ -25,7 +25,7 @@ LOST = 75  # exit code of a rank that has lost another one: that other one has t
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP")
 GRACE_SECONDS = 10.0  # between the first rank that fails and the end of the others
 POLL_SECONDS = 0.05
-FEWEST = 8  # so many ranks are always allowed
+FEWEST = 8  # this many ranks are allowed on any machine, however few processors it has
 
 
 def is_launched() -> bool:
@@ -153,7 +153,7 @@ def _outcome(job: _Job) -> int:
             f"rank {rank} was ended by {signal.Signals(-code).name}{memory}: run the same command with --resume"
         )
     if code == 2:  # one rank has the sentence, and the others end silently
-        if sentence := _sentence(job, causes):
+        if sentence := _sentence(job, causes) or _sentence(job, failed):
             raise UserError(sentence)
     elif 0 not in causes:  # the first rank's traceback has been seen
         sys.stderr.write(f"rank {rank}:\n{_written(job.ranks[rank])}")

@@ -87,7 +87,11 @@ class TensorReader:
                     self.shapes[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     def read(self, name: str) -> Tensor:
-        """The tensor, in memory of its own."""
-        with safetensors.safe_open(self._places[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor.clone()
+        """The tensor, in memory of its own. Raises UserError if its file can no longer be read."""
+        path = self._places[name]
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+                return tensor.clone()
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from None

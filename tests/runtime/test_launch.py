@@ -18,6 +18,14 @@ from glassgpt.runtime.launch import check_devices, run_ranks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
+SEND = """
+from glassgpt.runtime.distributed import join_ranks
+ranks = join_ranks()
+with ranks.together():
+    decided = ranks.on_first(lambda: "the decision")
+print(decided)
+"""
+SLOW = "import time; time.sleep(1)"
 WAIT = "import time; time.sleep(60)"
 REFUSE = "print('a warning', file=sys.stderr); sys.stderr.write('glassgpt: rank 1: no memory\\n'); sys.exit(2)"
 
@@ -62,6 +70,13 @@ def test_a_killed_rank_ends_the_others(monkeypatch: pytest.MonkeyPatch, capfd: p
     ):
         run_ranks(program(WAIT, "os.kill(os.getpid(), 9)", f"sys.exit({launch.LOST})"), 3)
     assert capfd.readouterr().err == ""
+
+
+def test_the_first_rank_leaves_last(capfd: pytest.CaptureFixture[str]) -> None:
+    """It serves the store, from which a slower rank still has to read what the first one decided."""
+    late = SEND.replace("    decided", f"    {SLOW}\n    decided")
+    assert run_ranks(program(SEND, late), 2) == 0
+    assert capfd.readouterr().out == "the decision\n"
 
 
 def test_ranks_that_lost_each_other_say_why() -> None:

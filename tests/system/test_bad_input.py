@@ -11,6 +11,7 @@ import pytest
 from command_line import contents, glassgpt, settings
 
 import glassgpt as gg
+from glassgpt.files import LOCK
 from glassgpt.runs.folder import lock_run
 
 TRAIN = ["train", "--run", "runs/new", *settings(training__max_steps=2)]
@@ -341,6 +342,22 @@ def test_a_run_is_locked_for_those_who_see_it_at_another_place(run: Path) -> Non
         with pytest.raises(gg.UserError, match="another process is training"), lock_run(moved):
             pass
         moved.rename(run)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_is_locked_inside_from_its_first_session_on(run: Path, text_file: Path, overwrite: bool) -> None:
+    folder = run if overwrite else run.with_name("new")
+    seen: list[bool] = []
+
+    class Watch(gg.Listener):
+        def stepped(self, state: object, record: object) -> None:
+            seen.append((folder / LOCK).exists())
+
+    gg.train(
+        data=str(text_file), run=folder, overwrite=overwrite, max_steps=2, listener=Watch(), overrides=settings()[1::2]
+    )
+    assert seen == [True, True]
+    assert not list(folder.rglob(".*"))
 
 
 @pytest.mark.parametrize("name", ["nowhere/../mine", "mine/nowhere/../../mine"])

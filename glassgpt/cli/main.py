@@ -190,7 +190,8 @@ def describe_unknown_option(error: Any) -> str:
                 known.setdefault(option, []).append(f"--set {path}=…")
     known |= {option: [option] for option in options}
     given = error.option_name if error.option_name in known else error.option_name.replace("_", "-")
-    nearest = difflib.get_close_matches(given, known, n=1, cutoff=NEAR)
+    within = [option for option in options if option.endswith(f"-{given.strip('-')}")]  # --steps of --max-steps
+    nearest = within[:1] or difflib.get_close_matches(given, known, n=1, cutoff=NEAR)
     hint = f"; did you mean {' or '.join(known[nearest[0]])}?" if nearest else ""
     return f"{error.message}{hint}"
 

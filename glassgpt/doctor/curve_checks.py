@@ -131,7 +131,8 @@ def check_overfitting(record: RunRecord) -> Finding:
     name, expected = "generalises", f"the last validation loss within {OVERFITTING:.0%} of the best"
     losses = [line["val/loss"] for line in record.validations if math.isfinite(line["val/loss"])]
     if len(losses) < 3 or record.validations[-1]["step"] < LEAST_STEPS:
-        return skip(name, f"fewer than three validations, or {LEAST_STEPS} steps", expected=expected)
+        found = f"{len(losses)} validations, the last at step {record.validations[-1]['step'] if losses else 0}"
+        return skip(name, f"{found}; it needs three, and {LEAST_STEPS} steps", expected=expected)
     best, last = min(losses), losses[-1]
     step = next(line["step"] for line in record.validations if line["val/loss"] == best)
     training = train_loss(record.train, record.validations[-1]["step"])

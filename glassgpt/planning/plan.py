@@ -271,6 +271,9 @@ def _measure(
     machine = config.machine
     device = "auto" if machine.device.startswith("cuda") else machine.device
     runtime = build_runtime(device, machine.dtype, machine.compile)
+    if runtime.compile and runtime.device.type == "cpu":  # compiling a large model takes minutes there
+        runtime = dataclasses.replace(runtime, compile=False)
+        notes.append("measured without torch.compile, which the recipe uses")
     here = local_hardware(runtime)
     memory = estimate_memory(config, here, precision=runtime.precision)
     largest = largest_micro_batch(memory, config.batch_rows, here.usable)

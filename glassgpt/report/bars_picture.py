@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from glassgpt.report.svg import document, rectangle, text
+from glassgpt.report.svg import INK, PAPER, document, rectangle, text
 
 ROW, TOP, BOTTOM = 30, 76, 34
 NAME_RIGHT, WIDTH = 170, 900
 PANELS = ((190, 520), (560, 890))  # left and right edges of the two groups of bars
+DARK = {PAPER: "#14171c", INK: "#e7eaef", "#dfe2e7": "#323843", "#eceff3": "#22272f", "#5d6675": "#9aa4b3"}
 BETTER, WORSE, EVEN = "#1b7f5c", "#b3432b", "#9aa4b3"
 
 
@@ -33,7 +34,7 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
     height = TOP + ROW * len(bars) + BOTTOM
     reaches = (_reach([bar.speed for bar in bars]), _reach([bar.memory for bar in bars]))
     parts = [text(16, 24, title, size=16)]
-    labels = ("tokens per second, times", "peak memory, times")
+    labels = ("tokens per second, × the plain step", "peak memory, × the plain step")
     for (left, right), label, reach in zip(PANELS, labels, reaches, strict=True):
         parts.append(text(left, 50, label))
         x = _axis(left, right, reach)
@@ -59,7 +60,7 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
             parts.append(rectangle(start, y + 3, max(end - start, 1.5), 15, colour))
             label_x, anchor = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
             parts.append(text(label_x, y + 15, f"{ratio:.2f}", anchor=anchor, size=12))
-    return document(WIDTH, height, parts)
+    return document(WIDTH, height, parts, DARK)
 
 
 def _reach(ratios: Sequence[float]) -> float:

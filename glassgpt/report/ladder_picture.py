@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from glassgpt.report.svg import document, text
+from glassgpt.report.svg import INK, PAPER, document, text
 
 WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 50, 470  # the frame; labels are to the right of it
 LINE_HEIGHT = 17.0  # minimum distance of two labels
 # From the first section to the last. Brightness varies, so that neighbours differ even in greyscale.
 COLOURS = ("#444444", "#999999", "#6b4c9a", "#3969b1", "#2f9fd0", "#1b998b", "#cc2529", "#da7c30", "#c9a400", "#2e7d32")
+
+DARK = {
+    PAPER: "#14171c", INK: "#e7eaef", "#e4e4e4": "#323843", "#444444": "#c4ccd8", "#6b4c9a": "#a98bd6",
+    "#3969b1": "#7aa5e6", "#2e7d32": "#66bb6a",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
         leader = f"M{RIGHT} {end:.1f} L{RIGHT + 16} {name_at:.1f}"
         parts.append(f'<path d="{leader}" stroke="{colour}" fill="none"/>')
         parts.append(text(RIGHT + 20, name_at + 4, label, colour=colour))
-    return document(WIDTH, HEIGHT, parts)
+    return document(WIDTH, HEIGHT, parts, DARK)
 
 
 def loss_ticks(lowest: float, highest: float) -> list[float]:

@@ -198,7 +198,7 @@ def overview_html(records: Sequence[RunRecord]) -> str:
     rows = []
     for run, (record, figures) in enumerate(zip(records, columns, strict=True)):
         by_label = {figure.label: figure.value for figure in figures}
-        state = "" if record.final else " (not finished)"
+        state = "" if record.final else " (imported)" if record.imported else " (not finished)"
         rows.append((_name(run, record) + state, *(escape(by_label.get(label, "–")) for label in labels)))
     return "<h2>Figures</h2>\n" + page.table(rows, ("Run", *map(escape, labels)), kind="wide")
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this one below Python 
 
 from glassgpt.config import Count, read_json_as
 from glassgpt.errors import UserError
-from glassgpt.training.config_formats import check_section, read_config
+from glassgpt.training.config_formats import NO_STAGE, check_section, read_config
 from glassgpt.training.metrics import Line, final_record, read_lines
 
 FIGURES = (
@@ -71,6 +71,11 @@ class RunRecord:
     def pretrained(self) -> bool:
         """Whether the run's stage is pretraining, the only one before configs named it."""
         return bool(self.config.get("run", {}).get("stage", "pretrain") == "pretrain")
+
+    @property
+    def imported(self) -> bool:
+        """Whether the run was imported and not trained here."""
+        return bool(self.config.get("run", {}).get("stage") == NO_STAGE)
 
     @property
     def last_step(self) -> int | None:

@@ -33,7 +33,7 @@ TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many 
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM came; the step was finished and saved."""
+    """SIGINT, SIGTERM or SIGHUP came; the step was finished and saved."""
 
     def __init__(self, signal: int, folder: Path, step: int) -> None:
         super().__init__(f"stopped by a signal after step {step}: saved in {folder}, go on with --resume")
@@ -102,7 +102,7 @@ class Session:
         }
 
     def run(self, state: TrainState) -> None:
-        """Trains from `state` to the end, and writes the final figures. Raises Interrupted after SIGINT or SIGTERM."""
+        """Trains from `state` to the end, and writes the final figures. Raises Interrupted after a signal to stop."""
         training, ranks, stage = self.config.training, self.runtime.ranks, self.stage
         self._log = RunLog(self.folder, writes=ranks.first)
         try:

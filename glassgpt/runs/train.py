@@ -90,7 +90,7 @@ def train(
     Under torchrun, every rank calls it. The first one decides, prints and writes; on the others it returns None. After
     training with FSDP, the returned run is on the CPU and reads its weights only when its model is used.
 
-    Raises UserError for invalid input, such as an argument of the wrong type, Interrupted after SIGINT or SIGTERM.
+    Raises UserError for invalid input, such as an argument of the wrong type, Interrupted after a signal to stop.
     """
     ranks = join_ranks()
     listener = (listener or build_listener()) if ranks.first else Listener()

@@ -22,7 +22,8 @@ from glassgpt.errors import UserError
 
 LAUNCHED = "GLASSGPT_LAUNCHED"  # set in the environment of the ranks started here
 LOST = 75  # exit code of a rank that has lost another one: that other one has the cause
-PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP")
+# They ask for an end. SIGHUP comes when the terminal closes or an ssh connection is lost; Windows has none.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE_SECONDS = 10.0  # between the first rank that fails and the end of the others
 POLL_SECONDS = 0.05
 FEWEST = 8  # this many ranks are allowed on any machine, however few processors it has
@@ -108,8 +109,7 @@ def _start(command: Sequence[str], environment: dict[str, str], *, first: bool) 
 
 def _catch_signals(job: _Job) -> dict[int, Any]:
     """Records signals in the job. Returns the previous handlers."""
-    numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
-    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
+    caught = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
     return {number: signal.signal(number, lambda number, _: job.received.append(number)) for number in caught}
 
 
@@ -145,7 +145,7 @@ def _outcome(job: _Job) -> int:
         raise UserError(_sentence(job, failed) or "the ranks have lost each other: run the same command with --resume")
     rank = causes[0]
     code = job.code(rank)
-    if -code in job.received or code - 128 in (signal.SIGINT, signal.SIGTERM):  # the ranks were told to stop
+    if -code in job.received or code - 128 in STOP_SIGNALS:  # the ranks were told to stop
         return code if code > 0 else 128 - code
     if code < 0:
         memory = ", perhaps because the memory was full" if -code == signal.SIGKILL else ""

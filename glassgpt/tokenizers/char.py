@@ -60,6 +60,9 @@ class CharTokenizer:
             seen[codes] = True
         return cls(map(chr, np.flatnonzero(seen)), special_tokens)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.vocab_size:,} ids)"
+
     @property
     def vocab_size(self) -> int:
         return len(self.alphabet) + len(self.special_tokens)

@@ -45,6 +45,9 @@ class RankedTokenizer:
         self._special_ids = frozenset(self.special_tokens.values())
         self._n_ids = max(tokens) + 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.vocab_size:,} ids)"
+
     @property
     def vocab_size(self) -> int:
         return self._n_ids

@@ -63,6 +63,9 @@ class SentencePieceTokenizer:
         except ValueError as error:
             raise damaged(path, str(error)) from None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.vocab_size:,} ids)"
+
     @property
     def vocab_size(self) -> int:
         return len(self._pieces)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import random
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from command_line import Command, contents, figures, glassgpt, last_checkpoint, 
 ENDLESS = ["--max-steps", 1_000_000]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_finishes_the_step_saves_and_leaves(
     start: type[Command], text_file: Path, tmp_path: Path, trained: Path, number: int, code: int
 ) -> None:
@@ -35,6 +39,25 @@ def test_a_signal_finishes_the_step_saves_and_leaves(
         assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
         assert weights(run) == weights(trained)
         assert [line for line in figures(run) if "lr" in line] == [line for line in figures(trained) if "lr" in line]
+
+
+def test_a_terminal_that_closes_saves(text_file: Path, tmp_path: Path) -> None:
+    """Its signal comes when no message can be shown any more."""
+    run, (master, slave) = tmp_path / "run", pty.openpty()
+    command = [sys.executable, "-m", "glassgpt", "train", "--data", text_file, "--run", run, *ENDLESS, *settings()]
+    process = subprocess.Popen(
+        [str(word) for word in command], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        while not (run / "metrics.jsonl").exists() or len(figures(run)) < 7:
+            os.read(master, 4096)
+        os.close(master)
+        assert process.wait(timeout=60) == 129
+    finally:
+        process.kill()
+    assert last_checkpoint(run).name == f"step-{figures(run)[-1]['step']:08d}"
 
 
 def test_a_signal_that_ends_the_reader_of_stderr_too_saves_all_the_same(

@@ -308,11 +308,14 @@ def prune(folder: Path, *, keep_last: int, snapshots: set[int]) -> None:
     """Keeps the last `keep_last` checkpoints resumable, the best and `snapshots` as weights only; deletes the rest.
 
     A resumed run goes back to the last resumable checkpoint and removes later ones, so the best up to there stays too.
+    It also removes the score of that checkpoint if it was measured only because the run ended, so the best before it
+    stays as well.
     """
     checkpoints = list_checkpoints(folder)
     resumable = [checkpoint for checkpoint in checkpoints if checkpoint.resumable]
     last = resumable[-1].step if resumable else 0
-    best = best_checkpoint(checkpoints), best_checkpoint([found for found in checkpoints if found.step <= last])
+    up_to, before = ([found for found in checkpoints if found.step < end] for end in (last + 1, last))
+    best = [best_checkpoint(found) for found in (checkpoints, up_to, before)]
     for checkpoint in checkpoints:
         if checkpoint in resumable[-keep_last:]:
             continue

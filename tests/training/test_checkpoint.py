@@ -576,6 +576,14 @@ def test_prune_keeps_the_best_that_a_resumed_run_would_go_back_to(tmp_path: Path
     assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == {4: False, 5: True}
 
 
+def test_prune_keeps_the_best_before_a_score_that_a_continued_run_loses(tmp_path: Path) -> None:
+    """6 was measured only because the run ended there; continued, the run has the checkpoints of one that never did."""
+    for step, loss, whole in [(0, 5.0, True), (3, None, True), (4, 3.0, False), (6, 2.0, True)]:
+        save(tmp_path, step, whole=whole, val_loss=loss)
+        prune(tmp_path, keep_last=1, snapshots={0})
+    assert {found.step: found.resumable for found in list_checkpoints(tmp_path)} == {0: False, 4: False, 6: True}
+
+
 def test_snapshots_do_not_count_among_the_last(tmp_path: Path) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)

@@ -15,6 +15,7 @@ from glassgpt.config import NONE, from_dict, to_dict
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
 from glassgpt.errors import UserError
+from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import (
     ROUNDING_SETTINGS,
     RunConfig,
@@ -32,7 +33,7 @@ from glassgpt.runs.config import (
     with_settings,
     with_vocab_size,
 )
-from glassgpt.runs.folder import check_free, check_trained, find_last, find_run, has_ended
+from glassgpt.runs.folder import check_free, check_trained, find_last, has_ended, missing_run
 from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
 from glassgpt.runs.micro_batch import with_micro_batch
 from glassgpt.runs.stages import find_stage
@@ -183,12 +184,18 @@ def decide_resumed_run(
     note: Note = quiet,
 ) -> Decision:
     """Decides how to resume the run in `folder`, from its last resumable checkpoint."""
-    folder = find_run(folder)
+    if not is_run_folder(folder):
+        raise missing_run(folder)
     stored = load_config(folder / "config.toml")
     config = _config_of_resumed(folder, recipe, changes, ranks, note)
-    find_runtime(config, ranks, note)
+    runtime = find_runtime(config, ranks, note)
     last = find_last(folder, config.training.max_steps)
     finished = has_ended(folder) and (last.step == config.training.max_steps or config.training.overfit_batch)
+    if config.training.micro_batch == "auto":
+        if finished or recipe is not None:  # the command that began the run, given again: keep what it chose
+            same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
+            config = dataclasses.replace(config, training=same)
+        config = with_micro_batch(config, runtime, note)
     given = corpus is not None  # even a finished run is not that of another text
     data = find_stage(config.run.stage).find_again(folder, corpus) if given or not finished else {}
     lines = read_lines(folder / "metrics.jsonl")
@@ -197,8 +204,8 @@ def decide_resumed_run(
     changed = {} if finished else {name: values for name, values in changed.items() if values[0] != values[1]}
     for name, (old, new) in changed.items():
         note(
-            f"{name} is {new} from step {last.step + 1} on, and was {old}: the rest of the run equals one that had"
-            f" kept {old} within rounding, not bit for bit"
+            f"{name} changes from {old} to {new} after step {last.step}: from there the run equals one that kept {old}"
+            " only within rounding, not bit for bit"
         )
     return Decision(
         str(folder),
@@ -234,9 +241,6 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     if ranks.store is None:  # the mode of several ranks means nothing for one process
         machine["parallel"] = "auto"
     config = changes.apply(sections, stored.model.vocab_size, note)
-    if config.training.micro_batch == "auto":
-        same = dataclasses.replace(config.training, micro_batch=stored.training.micro_batch)
-        config = dataclasses.replace(config, training=same)
     check_resumable(stored, config)
     check_ranks(config, ranks)
     return config

@@ -36,11 +36,15 @@ def is_imported(folder: Path) -> bool:
 def named_folder(run: str | Path) -> Path:
     """Folder for a run: a path stays as it is, a name goes under runs/. Raises UserError for an invalid one."""
     run = _expanded(run)
-    folder = Path(run) if "/" in str(run) or os.sep in str(run) else RUNS / run
+    folder = Path(run) if _has_separator(run) else RUNS / run
     last = Path(run).name
     if last in ("", "..") or len(os.fsencode(last)) > 200:
         raise UserError(f"--run '{run}' is not the name of a folder: give a name, or a path that ends in one")
     return folder
+
+
+def _has_separator(run: str | Path) -> bool:
+    return "/" in str(run) or os.sep in str(run)
 
 
 def _expanded(run: str | Path) -> str | Path:
@@ -204,18 +208,30 @@ def list_runs() -> list[str]:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of a run, given by its name under runs/ or its path. Raises UserError if there is none."""
+    """The folder of a run, given by its name under runs/ or its path. Raises UserError if there is none.
+
+    If both exist, `x` is the run under runs/, and what looks like a path (`./x`, `a/x`, `/a/x`) is the path.
+    """
     run = _expanded(run)
+    folders = [RUNS / run, Path(run)]
+    if str(run).startswith((".", "~")) or _has_separator(run):
+        folders.reverse()
     with contextlib.suppress(OSError):  # the name may be too long for the file system
-        for folder in (RUNS / run, Path(run)):
+        for folder in folders:
             if is_run_folder(folder):
                 return folder
+    raise missing_run(run)
+
+
+def missing_run(run: str | Path) -> UserError:
+    """The error for a run that does not exist."""
+    with contextlib.suppress(OSError):
         if str(run) and (Path(run).is_dir() or (RUNS / run).is_dir()):
-            raise UserError(f"{run} is not a run folder: it has no config.toml of a run")
+            return UserError(f"{run} is not a run folder: it has no config.toml of a run")
     names = list_runs()
     if not names:
-        raise UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")
-    raise unknown("run", str(run), names)
+        return UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")
+    return unknown("run", str(run), names)
 
 
 def named_run(run: str | Path) -> str:

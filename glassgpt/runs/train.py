@@ -18,9 +18,11 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
 from glassgpt.models import Model
 from glassgpt.report.run_page import write_report
+from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
+    RUNS,
     cut_back_to,
     free_folder,
     lock_inside,
@@ -114,8 +116,10 @@ def train(
                 values["run.init_from"] = named_run(init_from)
             values |= {"evaluation.track": list(track)} if track else {}
             changes = Changes(overrides, values, max_steps, overfit_batch)
-            held.enter_context(lock_run(folder))
             can_begin = recipe is not None or source is not None or init_from is not None
+            if resume and not can_begin and not folder.exists() and is_run_folder(RUNS / folder):
+                folder = RUNS / folder  # a name of several parts, such as ladder/s04-head
+            held.enter_context(lock_run(folder))
             again = resume is None and not overwrite and _holds_run(folder)  # the same call as before
             if again or (resume and (folder.exists() or not can_begin)):
                 decision = decide_resumed_run(

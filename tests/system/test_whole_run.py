@@ -11,7 +11,9 @@ import pytest
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
+from glassgpt.runs import micro_batch
 from glassgpt.runs.config import load_config
+from glassgpt.runs.folder import find_run
 from glassgpt.runs.session import Session
 from glassgpt.training.checkpoint import list_checkpoints
 from glassgpt.training.fit import TrainState
@@ -177,6 +179,20 @@ def test_what_only_the_end_of_a_shorter_run_measured_is_forgotten(
     assert samples(run) == samples(trained)
 
 
+def test_a_continued_run_keeps_the_checkpoints_of_one_that_never_ended(text_file: Path, tmp_path: Path) -> None:
+    """Ended at 6, which has a score only for that reason, and stopped again in step 7."""
+    sizes = {"evaluation__every": 4, "checkpoint__every": 3, "checkpoint__keep_last": 1, "checkpoint__snapshots": 0}
+    kept = []
+    for run, lengths in ((tmp_path / "ended", (6, 7)), (tmp_path / "whole", (7,))):
+        for length in lengths:
+            options = settings(**sizes)
+            more = ["--resume"] if run.exists() else ["--data", text_file, *options]
+            assert glassgpt("train", "--run", run, "--max-steps", length, *more).code == 0
+        kept.append({found.step: found.score for found in list_checkpoints(run / "checkpoints")})
+    assert kept[0] == kept[1]
+    assert 4 in kept[0]
+
+
 def samples(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -262,8 +278,9 @@ def test_a_run_goes_on_with_smaller_passes(text_file: Path, tmp_path: Path) -> N
     less = ["--set", "training.micro_batch=3", "--set", "training.loss_chunk=40"]
     result = glassgpt("train", "--run", run, "--resume", "--max-steps", 30, *less)
     assert result.code == 0, result.err
-    assert "training.micro_batch is 3 from step 21 on, and was none" in result.err
-    assert "training.loss_chunk is 40 from step 21 on, and was none" in result.err
+    rest = "changes from none to {} after step 20: from there the run equals one that kept none only within rounding"
+    assert f"training.micro_batch {rest.format(3)}, not bit for bit" in result.err
+    assert f"training.loss_chunk {rest.format(40)}, not bit for bit" in result.err
     config = load_config(run / "config.toml").training
     assert (config.micro_batch, config.loss_chunk) == (3, 40)
     (later,) = json.loads((run / "machine.json").read_text())["later"]
@@ -278,6 +295,41 @@ def test_a_run_goes_on_with_smaller_passes(text_file: Path, tmp_path: Path) -> N
     for name in ("train/loss", "val/loss"):
         ours, theirs = ([line[name] for line in figures(folder) if name in line] for folder in (run, whole))
         assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_resume_chooses_the_micro_batch_that_fits_now(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ignored. The first command, given again, keeps what it chose: the run stays the same bit for bit."""
+    run = tmp_path / "run"
+    begin = ["--data", text_file, "--run", run, *settings(training__micro_batch="auto")]
+    assert glassgpt("train", *begin, "--max-steps", 2).code == 0
+    assert load_config(run / "config.toml").training.micro_batch == 8
+    monkeypatch.setattr(micro_batch, "largest_micro_batch", lambda *_: 3)  # of less memory
+    assert glassgpt("train", "char-tiny", *begin, "--resume", "--max-steps", 3).code == 0
+    assert load_config(run / "config.toml").training.micro_batch == 8
+    less = ["--resume", "--set", "training.micro_batch=auto"]
+    result = glassgpt("train", "--run", run, *less, "--max-steps", 4)
+    assert "training.micro_batch changes from 8 to 3 after step 3" in result.err
+    assert load_config(run / "config.toml").training.micro_batch == 3
+    assert "changes from" not in glassgpt("train", "--run", run, *less, "--max-steps", 4).err  # finished
+
+
+def test_a_path_is_not_the_name_of_another_run(run: Path, elsewhere: Path) -> None:
+    """`--run ./x` locked ./x and trained runs/x."""
+    shutil.copytree(run, elsewhere / "x")
+    shutil.copytree(run, elsewhere / "runs" / "x")
+    shutil.copytree(run, elsewhere / "runs" / "ladder" / "s04")
+    before = contents(elsewhere / "runs")
+    assert glassgpt("train", "--run", "./x", "--resume", "--max-steps", 41).code == 0
+    assert contents(elsewhere / "runs") == before
+    assert figures(elsewhere / "x")[-1]["step"] == 41
+    found = {"x": "runs/x", "./x": "x", "../elsewhere/x": "../elsewhere/x", "runs/x": "runs/x"}
+    assert {name: str(find_run(name)) for name in found} == found
+    assert find_run("ladder/s04") == Path("runs/ladder/s04")  # there is no such path
+    assert glassgpt("train", "--run", "ladder/s04", "--resume", "--max-steps", 41).code == 0
+    assert figures(elsewhere / "runs" / "ladder" / "s04")[-1]["step"] == 41
+    assert not (elsewhere / "ladder").exists()
 
 
 def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:

@@ -17,8 +17,8 @@ from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
 from glassgpt.models import Model
-from glassgpt.report.run_page import write_report
 from glassgpt.ownership import is_run_folder
+from glassgpt.report.run_page import write_report
 from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from glassgpt.costs.flops import count_parameters
-from glassgpt.course.ladder_run import LadderLog, save_ladder_run
+from glassgpt.course.ladder_run import save_ladder_run
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
@@ -38,6 +38,7 @@ from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.losses import Batch, next_token_loss
+from glassgpt.training.metrics import Line, final_line, step_line, train_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 from glassgpt.training.schedules import ScheduleConfig, learning_rate
 
@@ -291,7 +292,7 @@ def _climb(
     torch.manual_seed(seed)
     model = section.model(training.sizes(section, dataset.tokenizer.vocab_size)).to(runtime.device)
     optimizer = build_optimizer(model, OptimizerConfig())
-    log = LadderLog()
+    lines: list[Line] = []  # as in a run's metrics.jsonl
     loader = Loader(dataset.train, training.block_size, training.batch_rows, seed)
     token_bytes = bytes_per_token(dataset.tokenizer)
     steps: list[int] = []
@@ -301,11 +302,11 @@ def _climb(
         evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=CURVE_TOKENS)
         steps.append(step)
         losses.append(evaluation.loss)
-        log.evaluated(step, evaluation)
+        lines.append({"step": step, **evaluation.figures()})
         listener.stepped(section, seed, step, evaluation.loss)
 
     def after_step(state: TrainState, result: StepResult) -> None:
-        log.stepped(state, result, time.perf_counter() - started)
+        lines.append(step_line(state, result, time.perf_counter() - started))
         if state.step % training.curve_every == 0 or state.step == training.steps:
             record_loss(state.step)
 
@@ -330,9 +331,10 @@ def _climb(
     )
     evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=training.final_tokens)
     if folder is not None:
-        log.finished(state, evaluation, time.perf_counter() - started)
+        figures, best = evaluation.figures(), {"step": state.step, "val/loss": evaluation.loss}
+        lines.append(final_line(state, train_losses(lines), figures, best, time.perf_counter() - started))
         config, sample = training.run_config(section, dataset, seed), write_sample(model, dataset)
-        save_ladder_run(folder, config, model, optimizer, state, dataset, runtime, log.lines, sample)
+        save_ladder_run(folder, config, model, optimizer, state, dataset, runtime, lines, sample)
     return model, Climb(seed, evaluation.loss, steps, losses)
 
 

@@ -37,6 +37,10 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))  # above that, a float overflows
 
+    def figures(self) -> dict[str, float]:
+        """The figures as metrics.jsonl names them."""
+        return {"val/loss": self.loss, "val/bits_per_byte": self.bits_per_byte, "val/tokens": self.tokens}
+
 
 def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
     """(vocab_size,) integers: the number of bytes of text that each id represents."""

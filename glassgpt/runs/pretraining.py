@@ -98,19 +98,14 @@ class Pretraining:
 
     def validate(self, whole: bool) -> Mapping[str, float]:
         """The loss on the whole validation split, or on about `evaluation.tokens` of it."""
-        evaluation = evaluate(
+        return evaluate(
             self.model,
             self.dataset.val,
             self._token_bytes,
             self._runtime,
             max_tokens=None if whole else self._config.evaluation.tokens,
             eot_id=self._eot_id,
-        )
-        return {
-            "val/loss": evaluation.loss,
-            "val/bits_per_byte": evaluation.bits_per_byte,
-            "val/tokens": evaluation.tokens,
-        }
+        ).figures()
 
     def sample(self, step: int) -> Sample:
         """Generates text from an empty prompt, with a random generator of its own.

@@ -22,14 +22,13 @@ from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_ste
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.interrupt import Interrupt
 from glassgpt.training.losses import MicroBatch
-from glassgpt.training.metrics import Line, RunLog
+from glassgpt.training.metrics import TRAIN_LOSS_STEPS, RunLog, final_line, step_line
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.prefetch import Batches, Prefetched
 from glassgpt.training.schedules import learning_rate
 from glassgpt.training.stage import Stage
 
 OVERFIT_LOSS = 0.02  # nats per token: below it, the model has overfitted its one batch
-TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many last steps
 
 
 class Interrupted(Exception):
@@ -173,20 +172,10 @@ class Session:
 
     def _after_step(self, state: TrainState, result: StepResult) -> None:
         self._loss = result.loss
-        line: Line = {
-            "step": state.step,
-            "tokens_seen": state.tokens_seen,
-            "train/loss": result.loss,
-            **{f"train/{name}": value for name, value in result.figures.items()},
-            "lr": result.lr,
-            "grad_norm": result.grad_norm,
-            "tokens_per_second": result.tokens / result.seconds,
-        }
+        mfu = None
         if peak := self.runtime.peak_flops:
-            line["mfu"] = self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.ranks.world_size)
-        if result.skipped:
-            line["skipped"] = result.skipped
-        line["seconds"] = self._elapsed()
+            mfu = self.flops_per_token * result.tokens / result.seconds / (peak * self.runtime.ranks.world_size)
+        line = step_line(state, result, self._elapsed(), mfu)
         self._log.add(line)
         self.listener.stepped(state, line)
         self._run_due(state)
@@ -286,19 +275,8 @@ class Session:
                 best_step, best_score = candidate.step, other[name]
         # The loss of one repeated batch has no noise to average out.
         losses = self._log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
-        self._log.add(
-            {
-                "step": state.step,
-                "final": True,
-                "tokens_seen": state.tokens_seen,
-                "train/loss": sum(losses) / len(losses) if losses else None,
-                **figures,
-                "best/step": best_step,
-                f"best/{name}": best_score,
-                "seconds": self._elapsed(),
-                "validation_seconds": self._validating,
-            }
-        )
+        last = final_line(state, losses, figures, {"step": best_step, name: best_score}, self._elapsed())
+        self._log.add(last | {"validation_seconds": self._validating})
         self.listener.evaluated(state.step, figures, seconds, True)
 
     def _elapsed(self) -> float:

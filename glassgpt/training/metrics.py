@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Required
 
@@ -13,6 +13,9 @@ from typing_extensions import TypedDict  # pydantic needs this one below Python 
 from glassgpt.config import Count, Figure, Text, parse_json_as
 from glassgpt.errors import UserError
 from glassgpt.files import dump_json, read_file, write_text
+from glassgpt.training.fit import StepResult, TrainState
+
+TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many last steps
 
 Line = dict[str, Any]
 
@@ -41,6 +44,43 @@ Record = TypedDict(
     total=False,
 )
 Record.__doc__ = "The fields that a line of metrics.jsonl or samples.jsonl may have. A stage adds figures of its own."
+
+
+def step_line(state: TrainState, result: StepResult, seconds: float, mfu: float | None = None) -> Line:
+    """The record of a step. `seconds` is the time of training so far; `mfu` is None if the device's peak is unknown."""
+    return {
+        "step": state.step,
+        "tokens_seen": state.tokens_seen,
+        "train/loss": result.loss,
+        **{f"train/{name}": value for name, value in result.figures.items()},
+        "lr": result.lr,
+        "grad_norm": result.grad_norm,
+        "tokens_per_second": result.tokens / result.seconds,
+        **({} if mfu is None else {"mfu": mfu}),
+        **({} if result.skipped is None else {"skipped": result.skipped}),
+        "seconds": seconds,
+    }
+
+
+def final_line(
+    state: TrainState, losses: Sequence[float], figures: Mapping[str, float], best: Mapping[str, float], seconds: float
+) -> Line:
+    """The last record: the mean of the training `losses`, the figures of the last weights, and those of the best."""
+    return {
+        "step": state.step,
+        "final": True,
+        "tokens_seen": state.tokens_seen,
+        "train/loss": sum(losses) / len(losses) if losses else None,
+        **figures,
+        **{f"best/{name}": value for name, value in best.items()},
+        "seconds": seconds,
+    }
+
+
+def train_losses(lines: Sequence[Line], count: int = TRAIN_LOSS_STEPS) -> list[float]:
+    """Training losses of the last `count` applied steps, or of all if there are fewer."""
+    steps = [line for line in lines if "train/loss" in line and "skipped" not in line and not line.get("final")]
+    return [line["train/loss"] for line in steps[-count:]]
 
 
 class JsonLines:
@@ -125,10 +165,8 @@ class RunLog:
             self._files[file].append(record)
 
     def train_losses(self, count: int) -> list[float]:
-        """Training losses of the last `count` applied steps, or of all if there are fewer."""
-        lines = read_lines(self._files["metrics.jsonl"].path) if self._files else []
-        steps = [line for line in lines if "train/loss" in line and "skipped" not in line and not line.get("final")]
-        return [line["train/loss"] for line in steps[-count:]]
+        """See `train_losses`."""
+        return train_losses(read_lines(self._files["metrics.jsonl"].path), count) if self._files else []
 
     def sync(self) -> None:
         """Forces all lines to disk (fsync), so that a checkpoint saved afterwards is never ahead of the metrics."""

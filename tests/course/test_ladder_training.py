@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +32,7 @@ from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.models.ladder import SECTIONS, Section
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig
+from glassgpt.training.fit import StepResult, TrainState, fit
 
 TINY = LadderTraining(steps=4, seeds=2, batch_rows=2, block_size=8, n_head=2, n_embd=8)
 CPU = build_runtime("cpu", "float32")
@@ -93,6 +97,25 @@ def test_a_training_is_kept_as_a_run(dataset: Dataset, tmp_path: Path) -> None:
     assert opened.summary is not None and opened.summary["val_loss"] == result.val_loss
     assert opened.generate("1 ", max_new_tokens=5, seed=0)
     assert [line["step"] for line in opened.metrics if "lr" in line] == [1, 2, 3, 4]
+
+
+def test_a_skipped_step_says_why_and_counts_in_no_mean(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_with_a_skipped_step(*args: Any, on_step: Callable[[TrainState, StepResult], None], **kwargs: Any) -> Any:
+        def after(state: TrainState, result: StepResult) -> None:
+            changed = dataclasses.replace(result, loss=float("nan"), skipped="the loss is not finite")
+            on_step(state, changed if state.step == 2 else result)
+
+        return fit(*args, on_step=after, **kwargs)
+
+    monkeypatch.setattr("glassgpt.course.climb.fit", fit_with_a_skipped_step)
+    run = tmp_path / "run"
+    gg.climb(4, 0, dataset, TINY, CPU, run=run)
+    lines = gg.load(run, device="cpu").metrics
+    steps = [line for line in lines if "lr" in line]
+    assert [line.get("skipped") for line in steps] == [None, "the loss is not finite", None, None]
+    assert lines[-1]["train/loss"] == pytest.approx(sum(steps[i]["train/loss"] for i in (0, 2, 3)) / 3)
 
 
 def test_an_earlier_run_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Required
+from typing import TYPE_CHECKING, Any, Required
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from glassgpt.config import Count, Figure, Text, parse_json_as
 from glassgpt.errors import UserError
 from glassgpt.files import dump_json, read_file, write_text
-from glassgpt.training.fit import StepResult, TrainState
+
+if TYPE_CHECKING:  # a report reads metrics without torch
+    from glassgpt.training.fit import StepResult, TrainState
 
 TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many last steps
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from torch import nn
 from glassgpt.errors import UserError
 from glassgpt.evaluation.hellaswag import HellaSwag, load_items
 from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.evaluation.scoring import encode_pair, score
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.printable import BYTE_ORDER
 
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'glassgpt[eval]'")
+
+from lm_eval.api.instance import Instance
+
+from glassgpt.evaluation.lm_eval.adapter import GlassGPT
 
 pytestmark = [pytest.mark.extras, pytest.mark.slow]  # lm-eval alone takes ten seconds to import and to list its tasks
 
@@ -146,6 +153,42 @@ def test_whole_texts_in_windows(results: Any, model: GPT2, tokenizer: BPETokeniz
 
 def test_writing_ran(results: Any) -> None:
     assert 0 <= results["writing_local"]["exact_match,none"] <= 1
+
+
+@pytest.fixture(scope="module")
+def with_bos() -> BPETokenizer:
+    """As Llama 3's, which begins a text with another token than the one that ends it."""
+    specials = {"<|endoftext|>": 256, "<s>": 257}
+    return BPETokenizer(dict(enumerate(BYTE_ORDER)), [], specials, bos_token="<s>")
+
+
+def test_a_context_begins_with_bos(tasks: Path, with_bos: BPETokenizer) -> None:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(with_bos.vocab_size, 64, n_layer=2, n_head=2, n_embd=16)).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    expected = score(model, [encode_pair(with_bos, "A man", " sits")], CPU).logprobs[0]
+    adapter = GlassGPT(model, with_bos, CPU, prefix_id=257)
+    ((nats, _),) = adapter.loglikelihood([Instance("loglikelihood", {}, ("A man", " sits"), 0)])
+    assert nats == expected
+
+
+@pytest.mark.parametrize("end", [256, 257])
+def test_a_generated_text_ends_where_the_model_ends_it(
+    end: int, with_bos: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[list[int]] = []
+
+    def generate(model: object, prompt: list[int], *_: object, **__: object) -> Iterator[int]:
+        prompts.append(prompt)
+        yield from (ord("a"), end, ord("b"))
+
+    monkeypatch.setattr("glassgpt.evaluation.lm_eval.adapter.generate", generate)
+    model = GPT2(GPT2Config(with_bos.vocab_size, 64, n_layer=1, n_head=1, n_embd=8))
+    adapter = GlassGPT(model, with_bos, CPU, prefix_id=257)
+    request = Instance("generate_until", {}, ("xy", {"until": ["."], "max_gen_toks": 6}), 0)
+    assert adapter.generate_until([request]) == [with_bos.decode([ord("a")])]
+    assert prompts == [[257, *with_bos.encode("xy")]]
 
 
 def test_unknown_task_and_folder(tasks: Path, model: GPT2, tokenizer: BPETokenizer) -> None:

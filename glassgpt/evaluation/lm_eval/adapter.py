@@ -17,7 +17,7 @@ from glassgpt.evaluation.scoring import Pair, score
 from glassgpt.generation.sampling import SamplingConfig, generate
 from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
-from glassgpt.tokenizers.base import Tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos
 from glassgpt.tokenizers.stream import StreamDecoder
 
 MAX_NEW_TOKENS = 256  # for tasks that set no limit; lm-eval's own default
@@ -31,6 +31,8 @@ class GlassGPT(TemplateLM):
         super().__init__()
         self.model, self.tokenizer, self.runtime = model, tokenizer, runtime
         self.block_size, self._prefix_id = model.config.block_size, prefix_id
+        specials = tokenizer.special_tokens
+        self._ends = {specials[name] for name in (END_OF_TEXT, tokenizer.bos_token) if name in specials}
 
     @property
     def eot_token_id(self) -> int:
@@ -47,7 +49,10 @@ class GlassGPT(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [Pair(context, continuation) for _, context, continuation in requests]
+        """Every context begins with the tokenizer's `bos_token`, if it has one, as in `encode_pair`."""
+        return self._score([Pair(begin_with_bos(self.tokenizer, context), rest) for _, context, rest in requests])
+
+    def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         scores = score(self.model, pairs, self.runtime)
         return [(float(nats), bool(greedy)) for nats, greedy in zip(*scores, strict=True)]
 
@@ -56,12 +61,12 @@ class GlassGPT(TemplateLM):
         totals = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(self.tok_encode(text), self._prefix_id, self.block_size, 1)
-            pairs = [(None, *make_disjoint_window(window)) for window in windows]
-            totals.append(math.fsum(nats for nats, _ in self._loglikelihood_tokens(pairs)))
+            pairs = [Pair(*make_disjoint_window(window)) for window in windows]
+            totals.append(math.fsum(nats for nats, _ in self._score(pairs)))
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The text that the model generates after each context, up to the first of the task's stop strings."""
+        """The text after each context, up to its end or the first of the task's stop strings."""
         return [self._generate(*request.args) for request in requests]
 
     def _generate(self, context: str, options: dict[str, Any]) -> str:
@@ -70,7 +75,8 @@ class GlassGPT(TemplateLM):
         if limit >= self.block_size:
             raise UserError(f"a task needs {limit} new tokens, but the model's block_size is only {self.block_size}")
         stops = [stop for stop in options["until"] if stop]
-        ids = self.tok_encode(context)[limit - self.block_size :] or [self._prefix_id]
+        prompt = begin_with_bos(self.tokenizer, self.tok_encode(context))
+        ids = prompt[limit - self.block_size :] or [self._prefix_id]
         temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0
         sampling = SamplingConfig(temperature, options.get("top_k"), options.get("top_p"))
         decoder, text = StreamDecoder(self.tokenizer), ""
@@ -78,7 +84,7 @@ class GlassGPT(TemplateLM):
             self.model, ids, sampling,
             max_new_tokens=limit, vocab_size=self.tokenizer.vocab_size, generator=Generator().manual_seed(SEED),
         ):  # fmt: skip
-            if id == self._prefix_id and not self.tokenizer.token_bytes(id):  # the end of the text
+            if id in self._ends:
                 break
             text += decoder.feed(id)
             if any(stop in text for stop in stops):

@@ -38,7 +38,7 @@ class BlockMasks:
             self._masks[window] = None if window is None else _band(T, window, tokens.device)
         else:
             self._positions, number = count_documents(tokens == eot_id)
-            for width in (None, window):
+            for width in {None, window}:
                 condition = attends(number, width)
                 self._masks[width] = create_block_mask(condition, B, None, T, T, device=tokens.device)
 

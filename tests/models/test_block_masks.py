@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as flex
 
+from glassgpt.models import block_masks
 from glassgpt.models.attention import Attention
 from glassgpt.models.block_masks import BlockMasks
 from glassgpt.models.context import Documents
@@ -46,6 +47,14 @@ def build(name: str) -> GPT2 | GPT3:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model
+
+
+@pytest.mark.parametrize(("window", "built"), [(None, 1), (BAND, 2)])
+def test_no_mask_is_built_twice(window: int | None, built: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(block_masks, "create_block_mask", lambda *args, **_: calls.append(args))
+    BlockMasks(some_tokens(), SEPARATOR, window)
+    assert len(calls) == built
 
 
 def some_tokens(B: int = 3, T: int = BLOCK, seed: int = 1) -> Tensor:

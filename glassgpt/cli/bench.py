@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import Column, format_table, print_json, say, table_width
+from glassgpt.cli.output import Column, format_table, note, print_json, say, table_width
 
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
@@ -41,9 +41,9 @@ def tricks(
     from glassgpt.tricks.recipe import plain_setup
 
     check_output(out, overwrite)  # before minutes of measuring
-    setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=lambda line: say(line, err=True))
-    say(dataset.note, err=True)
-    results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, progress=lambda line: say(line, err=True))
+    setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=note)
+    note(dataset.note)
+    results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, progress=note)
     bars = [
         Bar(row.trick.name, row.speed, row.memory, row.missing, row.faster(results.noise) or row.slower(results.noise))
         for row in results.rows

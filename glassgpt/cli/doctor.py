@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glassgpt.cli.output import AsJson, fold, print_json, say, shorten, table_width
+from glassgpt.cli.output import AsJson, beside, fold, note, print_json, say, shorten, table_width
 
 if TYPE_CHECKING:
     from glassgpt.doctor.finding import Diagnosis, Finding
@@ -48,9 +48,9 @@ def doctor(
         if live:
             print_finding(finding, explain=explain)
         else:  # progress: some checks take seconds
-            say(f"{finding.status:<8} {finding.name}", err=True)
+            note(f"{finding.status:<8} {finding.name}")
 
-    diagnosis = diagnose(target, overrides=set or [], settings=settings, note=_say, on_finding=show)
+    diagnosis = diagnose(target, overrides=set or [], settings=settings, note=note, on_finding=show)
     if as_json:
         print_json(diagnosis.to_dict())
     else:
@@ -58,10 +58,6 @@ def doctor(
             print_finding(finding, explain=explain)
         print_verdict(diagnosis)
     raise typer.Exit(0 if diagnosis.healthy else 1)
-
-
-def _say(line: str) -> None:
-    say(line, err=True)
 
 
 def print_finding(finding: Finding, *, explain: bool = False) -> None:
@@ -93,9 +89,8 @@ def _details(finding: Finding, *, cut: bool, width: int | None) -> list[str]:
         "why": finding.reason,
         "do": finding.remedy,
     }
-    lines = []
+    lines: list[str] = []
     for title, text in parts.items():
         if text:
-            folded = fold(" " * 18 + text, width)
-            lines.append(f"{'':8}{title:<10}{folded[18:]}")
+            lines += beside(f"{'':8}{title:<10}", text, width)
     return lines

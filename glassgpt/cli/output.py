@@ -57,7 +57,7 @@ def fold(text: str, width: int | None) -> str:
     for line in text.split("\n"):
         indent = line[: len(line) - len(line.lstrip(" "))]
         current = indent
-        for word in re.findall(r"\S+ *", line[len(indent) :]):
+        for word in re.findall("[^ ]+ *", line[len(indent) :]):
             if current != indent and cell_len(current + word.rstrip(" ")) > width:
                 lines.append(current.rstrip(" "))
                 current = indent
@@ -66,10 +66,21 @@ def fold(text: str, width: int | None) -> str:
     return "\n".join(lines)
 
 
+def beside(title: str, text: str, width: int | None) -> list[str]:
+    """The lines of a text beside its title: continued lines begin below the text, not below the title."""
+    room = len(title)
+    return (title + fold(" " * room + text, width)[room:]).split("\n")
+
+
 def say(text: object, *, err: bool = False) -> None:
     """Prints lines on stdout, or stderr; on a terminal they break at blanks."""
     stream = sys.stderr if err else sys.stdout
     typer.echo(fold(str(text), terminal_width(stream)), err=err)
+
+
+def note(line: str) -> None:
+    """Prints a note on stderr."""
+    say(line, err=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_json
+from glassgpt.cli.output import AsJson, note, print_json
 
 
 def plan(
@@ -29,7 +29,7 @@ def plan(
 
     made = make_plan(
         recipe, set or [], device=device, devices=devices, parallel=parallel, utilisation=utilisation,
-        price_per_hour=price_per_hour, seconds=10.0 if measure else 0.0, note=lambda line: typer.echo(line, err=True),
+        price_per_hour=price_per_hour, seconds=10.0 if measure else 0.0, note=note,
     )  # fmt: skip
     if as_json:
         print_json(made.to_dict())

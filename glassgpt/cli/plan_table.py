@@ -1,18 +1,16 @@
-"""Prints a plan as text, as wide as the terminal, or as COLUMNS says."""
+"""Prints a plan as text that fits the terminal, also in a file or pipe."""
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-
 import typer
 
+from glassgpt.cli.output import USUAL_WIDTH, beside, fold, table_width
 from glassgpt.costs.hardware import RESERVE
 from glassgpt.costs.memory import HEAP_MARGIN, LOSS
 from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
 from glassgpt.report.figures import duration
 
-COLUMNS = {
+TITLES = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim", "gathered weights": "gathered",
     "exchange": "exchange", "low-precision weights": "16-bit", "activations": "activ", LOSS: "logits",
     "unusable pieces": "pieces", "floor": "floor",
@@ -24,32 +22,23 @@ INDENT = 18  # where the text of a line begins, after its name
 
 def print_plan(plan: Plan) -> None:
     """Prints parameters, FLOPs, memory and time, then the notes."""
-    width = shutil.get_terminal_size((80, 24)).columns
+    width = table_width() or USUAL_WIDTH
     lines = [*_size(plan, width), "", *_arithmetic(plan, width), "", *_memory(plan, width), "", *_time(plan, width)]
     for note in plan.notes:
-        lines += _wrap(f"note: {note}", width, indent=6)
+        lines += beside("note: ", note, width)
     for line in lines:
         typer.echo(line)
 
 
-def _wrap(text: str, width: int, *, indent: int = 0) -> list[str]:
-    """Breaks a text into lines at spaces that are not no-break spaces; a longer word stays whole."""
-    lines = textwrap.wrap(
-        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )  # fmt: skip
-    return [line.replace(NO_BREAK, " ") for line in lines]
-
-
 def _named(name: str, text: str, width: int) -> list[str]:
-    first, *rest = _wrap(text, max(width - INDENT, 1))
-    return [f"{name:<{INDENT}}{first}", *(" " * INDENT + line for line in rest)]
+    return [line.replace(NO_BREAK, " ") for line in beside(f"{name:<{INDENT}}", text, width)]
 
 
 def _size(plan: Plan, width: int) -> list[str]:
     tied = "tied to the token table" if plan.tied else None
     rows = [f"  {part:<12} {count:>18,}" for part, count in plan.parameters.items()]
     rows += [f"  {'head':<12} {tied}"] if tied else []
-    return [*_wrap(f"{plan.recipe}: {plan.n_parameters:,} parameters", width), *rows]
+    return [fold(f"{plan.recipe}: {plan.n_parameters:,} parameters", width), *rows]
 
 
 def _arithmetic(plan: Plan, width: int) -> list[str]:
@@ -95,7 +84,7 @@ def _memory(plan: Plan, width: int) -> list[str]:
         f" ({RESERVE:.0%} kept back)"
     )
     return [
-        *_wrap(title, width),
+        fold(title, width),
         *_memory_table(plan, width),
         *_named("activations", f"bytes per B·T·C and layer: {kept}", width),
         *_named("fits", fits, width),
@@ -106,11 +95,11 @@ def _memory_table(plan: Plan, width: int) -> list[str]:
     """A line for each micro-batch; the recipe's own has a star. Parts without a column of their own are in `other`."""
     divisor = _unit(plan)[1]
     seen = 0.005 * divisor  # what is smaller is shown as 0.00
-    titles = [key for key in COLUMNS if any(row.parts.get(key, 0) >= seen for row in plan.micro_batches)]
+    titles = [key for key in TITLES if any(row.parts.get(key, 0) >= seen for row in plan.micro_batches)]
     smallest_first = sorted(titles, key=lambda key: max(row.parts.get(key, 0) for row in plan.micro_batches))
     for folded in range(len(titles) + 1):
         shown = [key for key in titles if key not in smallest_first[:folded]]
-        table = [["rows", *(COLUMNS[key] for key in shown), *[OTHER] * (folded > 0), "peak", "fits"]]
+        table = [["rows", *(TITLES[key] for key in shown), *[OTHER] * (folded > 0), "peak", "fits"]]
         for row in plan.micro_batches:
             parts = [row.parts.get(key, 0) for key in shown]
             rest = [row.total - sum(parts)] * (folded > 0)
@@ -121,8 +110,8 @@ def _memory_table(plan: Plan, width: int) -> list[str]:
         lines = [" ".join(cell.rjust(room) for cell, room in zip(line, widths, strict=True)) for line in table]
         if len(lines[0]) <= width:
             break
-    own = "* the recipe's own" if any(row.rows == plan.own_micro_batch for row in plan.micro_batches) else ""
-    return [*lines, *_wrap(own, width)]
+    has_own = any(row.rows == plan.own_micro_batch for row in plan.micro_batches)
+    return [*lines, "* the recipe's own"] if has_own else lines
 
 
 def _unit(plan: Plan) -> tuple[str, int]:

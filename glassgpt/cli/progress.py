@@ -11,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from glassgpt.cli.output import fold, say
+from glassgpt.report.figures import four_decimals
 from glassgpt.runs.console import PlainListener, indent
 from glassgpt.runs.listener import RunInfo
 from glassgpt.runs.run import Run
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
+
+NOT_FINITE = "not finite"
 
 
 def build_listener() -> PlainListener:
@@ -83,16 +86,12 @@ def print_result(run: Run) -> None:
     if run.config.run.stage == "pretrain":
         if run.config.machine.parallel != "fsdp":
             say("sample\n" + indent(run.generate(max_new_tokens=300, seed=1)))
-        last, best = figure(summary.get("val_loss")), figure(summary.get("best_val_loss"))
+        last, best = (four_decimals(summary.get(name), NOT_FINITE) for name in ("val_loss", "best_val_loss"))
         say(f"validation loss  {last} nats per token at the end, {best} at the best checkpoint")
     else:
         name = run.checkpoint.best.figure
-        last, best = (figure(summary.get(f"{prefix}{name}".replace("/", "_"))) for prefix in ("", "best/"))
+        fields = (f"{prefix}{name}".replace("/", "_") for prefix in ("", "best/"))
+        last, best = (four_decimals(summary.get(field), NOT_FINITE) for field in fields)
         say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
     say(f"run folder       {run.folder}")
     say(f"report           {run.folder / 'report.html'}")
-
-
-def figure(loss: float | None) -> str:
-    """A loss to four decimals; None was not finite."""
-    return "not finite" if loss is None else f"{loss:.4f}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import say
+from glassgpt.cli.output import note
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def sample(
     opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
-        say(
-            f"the prompt has {n_prompt} tokens, the model sees the last {block_size} of them: a rolling window",
-            err=True,
-        )
+        note(f"the prompt has {n_prompt} tokens, the model sees the last {block_size} of them: a rolling window")
     for number in range(num_samples):
         if number:
             print_text("\n" + "-" * 40 + "\n")
@@ -67,7 +64,7 @@ def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:
 
     opened = load(run, checkpoint=checkpoint, device=device, dtype=dtype)
     for line in opened.runtime.notes:
-        typer.echo(line, err=True)
+        note(line)
     return opened
 
 

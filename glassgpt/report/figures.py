@@ -37,9 +37,9 @@ def describe_progress(record: RunRecord) -> str:
     line = next(reversed(record.validated), None)
     if line is None:
         return summary(record)
-    losses = f" Validation loss {_number(line['val/loss'])}"
+    losses = f" Validation loss {four_decimals(line['val/loss'])}"
     if record.best is not None:
-        losses += f", at the best checkpoint {_number(record.best[1])} (step {count(record.best[0])})"
+        losses += f", at the best checkpoint {four_decimals(record.best[1])} (step {count(record.best[0])})"
     return f"{summary(record)}{losses}."
 
 
@@ -72,7 +72,7 @@ def _losses(record: RunRecord) -> list[Figure]:
     return [
         Figure("Validation loss", *_validation(record)),
         Figure("Best checkpoint", *_best(record)),
-        Figure("Bits per byte", _number(_newest(record).get("val/bits_per_byte")), "validation"),
+        Figure("Bits per byte", four_decimals(_newest(record).get("val/bits_per_byte")), "validation"),
     ]
 
 
@@ -82,7 +82,7 @@ def _held_out(record: RunRecord) -> list[Figure]:
     names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds")]
     line = record.final or (measured[-1] if measured else {})
     note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
-    return [Figure(name.replace("_", " "), _number(line.get(name)), note) for name in names]
+    return [Figure(name.replace("_", " "), four_decimals(line.get(name)), note) for name in names]
 
 
 def _newest(record: RunRecord) -> Line:
@@ -95,14 +95,15 @@ def _validation(record: RunRecord) -> tuple[str, str]:
         return "–", "not validated yet"
     tokens = line.get("val/tokens")
     on = f"{count(tokens)} tokens" if tokens else "nats per token"
-    return _number(line["val/loss"]), f"final, on {on}" if record.final else f"at step {count(line['step'])}, on {on}"
+    when = "final" if record.final else f"at step {count(line['step'])}"
+    return four_decimals(line["val/loss"]), f"{when}, on {on}"
 
 
 def _best(record: RunRecord) -> tuple[str, str]:
     if record.best is None:
         return "–", "no finite loss" if record.validated else "not validated yet"
     step, loss = record.best
-    return _number(loss), f"step {count(step)}"
+    return four_decimals(loss), f"step {count(step)}"
 
 
 def is_finite(value: Any) -> bool:
@@ -110,8 +111,9 @@ def is_finite(value: Any) -> bool:
     return value is not None and bool(np.isfinite(value))
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if is_finite(value) else "–"
+def four_decimals(value: Any, missing: str = "–") -> str:
+    """A loss or a similar figure to four decimals; `missing` if it is None or not finite."""
+    return f"{value:.4f}" if is_finite(value) else missing
 
 
 def comparability(records: Sequence[RunRecord]) -> str:

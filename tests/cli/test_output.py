@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from glassgpt.cli.output import Column, fold, format_table, print_fields, table_width, terminal_width
+from glassgpt.cli.output import Column, beside, fold, format_table, print_fields, table_width, terminal_width
 from glassgpt.errors import printable
 
 words = st.text("ab/-…红", min_size=1, max_size=30)
@@ -35,6 +35,13 @@ def test_lines_break_between_words_only(rows: list[list[str]], indent: int, widt
 def test_blanks_inside_a_line_stay() -> None:
     assert fold("run folder       runs/a\n\n", 80) == "run folder       runs/a\n\n"
     assert fold("one two  three", 8) == "one two\nthree"
+    assert fold("one\ttwo three\N{NO-BREAK SPACE}four", 8) == "one\ttwo\nthree\N{NO-BREAK SPACE}four"
+
+
+def test_a_text_continues_below_itself_not_below_its_title() -> None:
+    assert beside("title  ", "one two three", 14) == ["title  one two", "       three"]
+    assert beside("title  ", "one two three", None) == ["title  one two three"]
+    assert beside("title  ", "one two", 4) == ["title  one", "       two"]
 
 
 cells = st.text("ab …红\n\x1b", max_size=7)

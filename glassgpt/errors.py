@@ -41,7 +41,7 @@ def known_names(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with control characters and half characters escaped: names of files may have any."""
+    """The text on one line, with control characters and lone surrogates escaped: names of files may have any."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -57,10 +57,10 @@ def is_ours(path: Path) -> bool:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a folder is a run. Its config.toml says so, in every format; in a damaged run its tokenizer.json may.
+    """Whether a folder is a run.
 
-    A config.toml alone is not enough: it may be a recipe that was copied from a run, and those of other programs have
-    the same name.
+    Its config.toml has a format and a [model]. If config.toml is damaged, a tokenizer.json of ours beside checkpoints
+    is enough. A config.toml alone is not: it may be a recipe copied from a run, or a file of another program.
     """
     if not (folder / "config.toml").is_file():
         return False
@@ -73,3 +73,10 @@ def is_run_folder(folder: Path) -> bool:
     with contextlib.suppress(UserError):
         return "checkpoints" in parts and read_json(folder / "tokenizer.json").get("format") == TOKENIZER_FORMAT
     return False
+
+
+def split_runs(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The subfolders with a config.toml, sorted by name: the runs, and those of other programs."""
+    found = [path.parent for path in sorted(folder.glob("*/config.toml"))]
+    runs = [path for path in found if is_run_folder(path)]
+    return runs, [path for path in found if path not in runs]

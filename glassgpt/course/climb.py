@@ -29,10 +29,10 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
-from glassgpt.ownership import check_output
+from glassgpt.ownership import check_output, is_run_folder
 from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
-from glassgpt.runs.folder import RUNS, check_free, named_folder
+from glassgpt.runs.folder import check_free, free_folder, named_folder
 from glassgpt.runtime.device import MachineConfig, Runtime, build_runtime
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.checkpoint_manager import CheckpointConfig
@@ -348,11 +348,12 @@ def write_sample(model: Model, dataset: Dataset) -> str:
 def new_results_folder(out: Path | None, overwrite: bool = False) -> Path:
     """The folder for results: `out`, else the next free runs/ladder-N.
 
-    Raises UserError if `out` has files of the same names that may not be replaced.
+    Raises UserError if `out` is a run, or has files of the same names that may not be replaced.
     """
     if out is None:
-        candidates = [RUNS / "ladder", *(RUNS / f"ladder-{number}" for number in range(2, 10_000))]
-        return next(path for path in candidates if not path.exists())
+        return free_folder("ladder")
+    if is_run_folder(out):
+        raise UserError(f"{out} is a run: choose another --out for the results of the ladder")
     for name in (RESULTS, PICTURE):
         check_output(out / name, overwrite)
     return out

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic needs this one below Python 
 from glassgpt.config import parse_json_as
 from glassgpt.errors import UserError, shown, unknown
 from glassgpt.files import LOCK, locked, read_file, write_text
-from glassgpt.ownership import is_run_folder
+from glassgpt.ownership import split_runs
 from glassgpt.report.figures import describe_model, is_finite, parameters
 from glassgpt.report.run_record import RunRecord, read_record
 from glassgpt.tokenizers.base import to_utf8
@@ -122,8 +122,7 @@ def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> l
     """
     if sort not in SORTS:
         raise unknown("figure to sort by", sort, SORTS)
-    folders = [path.parent for path in sorted(runs.glob("*/config.toml"))]
-    entries = [read_entry(folder) for folder in folders if is_run_folder(folder)]
+    entries = [read_entry(folder) for folder in split_runs(runs)[0]]
     known = [entry for entry in entries if getattr(entry, sort) is not None]
     known.sort(key=lambda entry: getattr(entry, sort), reverse=reverse != (sort == "begun"))
     return [*known, *(entry for entry in entries if getattr(entry, sort) is None)]
@@ -131,7 +130,7 @@ def list_entries(runs: Path, sort: str = "begun", *, reverse: bool = False) -> l
 
 def list_foreign(runs: Path) -> list[Path]:
     """The folders under `runs` that have a config.toml of another program; `list_entries` leaves them out."""
-    return [path.parent for path in sorted(runs.glob("*/config.toml")) if not is_run_folder(path.parent)]
+    return split_runs(runs)[1]
 
 
 def read_entry(folder: Path) -> Entry:

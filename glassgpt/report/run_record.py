@@ -28,9 +28,6 @@ FIGURES = (
 )
 
 
-SECTIONS = {"run", "model", "data", "tokenizer", "optimizer", "schedule", "training", "evaluation", "checkpoint"}
-
-
 class Data(TypedDict, total=False):
     """The fields of data.json that are used; the others are only shown."""
 
@@ -142,7 +139,7 @@ def read_measurements(path: Path) -> list[Line]:
 
 def _read_sections(path: Path) -> dict[str, Any]:
     config = read_config(path)
-    for name in config.keys() & SECTIONS:
+    for name in config.keys() - {"format", "architecture"}:
         try:
             check_section(name, config[name])
         except UserError as error:

@@ -14,8 +14,8 @@ from typing import Any
 
 import glassgpt
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import LOCK, locked, recover_folder, remove_unfinished, replacing_folder, write_text
-from glassgpt.ownership import is_run_folder
+from glassgpt.files import LOCK, locked, recover_folder, remove_unfinished, replacing_folder, user_path, write_text
+from glassgpt.ownership import is_run_folder, split_runs
 from glassgpt.report.run_record import read_machine
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runtime.device import Runtime, describe_machine
@@ -49,12 +49,7 @@ def _has_separator(run: str | Path) -> bool:
 
 def _expanded(run: str | Path) -> str | Path:
     """The run with the home folder for a leading ~/ or ~user/, which a shell leaves in place after `--run=`."""
-    if not str(run).startswith("~") or "/" not in str(run):
-        return run
-    try:
-        return Path(run).expanduser()
-    except RuntimeError:
-        raise UserError(f"--run '{run}': there is no such user, or no home folder") from None
+    return user_path(run) if str(run).startswith("~") and "/" in str(run) else run
 
 
 def free_folder(name: str) -> Path:
@@ -204,7 +199,7 @@ def check_trained(folder: Path) -> None:
 
 def list_runs() -> list[str]:
     """The names of the runs under runs/."""
-    return [path.parent.name for path in sorted(RUNS.glob("*/config.toml")) if is_run_folder(path.parent)]
+    return [folder.name for folder in split_runs(RUNS)[0]]
 
 
 def find_run(run: str | Path) -> Path:
@@ -227,7 +222,10 @@ def missing_run(run: str | Path) -> UserError:
     """The error for a run that does not exist."""
     with contextlib.suppress(OSError):
         if str(run) and (Path(run).is_dir() or (RUNS / run).is_dir()):
-            return UserError(f"{run} is not a run folder: it has no config.toml of a run")
+            return UserError(
+                f"{run} is a folder but not a run: a run has a config.toml with a format and a [model], and checkpoints"
+                " beside it"
+            )
     names = list_runs()
     if not names:
         return UserError(f"there is no run '{run}', and none under {RUNS}/ yet: glassgpt train makes one")

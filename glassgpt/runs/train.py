@@ -120,7 +120,7 @@ def train(
             if resume and not can_begin and not folder.exists() and is_run_folder(RUNS / folder):
                 folder = RUNS / folder  # a name of several parts, such as ladder/s04-head
             held.enter_context(lock_run(folder))
-            again = resume is None and not overwrite and _holds_run(folder)  # the same call as before
+            again = resume is None and not overwrite and is_run_folder(folder)  # the same call as before
             if again or (resume and (folder.exists() or not can_begin)):
                 decision = decide_resumed_run(
                     folder, new if again else recipe, changes, corpus=corpus, ranks=ranks, note=listener.note
@@ -306,11 +306,6 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     session.runtime.ranks.on_first(go_back)
     session.listener.note(f"resuming {folder} after step {checkpoint.step}")
     return state
-
-
-def _holds_run(folder: Path) -> bool:
-    """Whether there is a run in the folder; `decide_new_run` refuses a folder with anything else."""
-    return (folder / "config.toml").exists()
 
 
 def _own_folder(recipe: str, overfit_batch: bool) -> Path:

@@ -27,7 +27,7 @@ T = TypeVar("T", bound="Tokenizer")
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Text is any `str` without lone surrogates (half characters that UTF-8 cannot encode)."""
+    """Text to ids and back. Text is any `str` without lone surrogates, which UTF-8 cannot encode."""
 
     name: str
     special_tokens: dict[str, int]

@@ -233,6 +233,9 @@ def test_a_damaged_file_is_named(run_folder: Path) -> None:
     (run_folder / "config.toml").write_text("[model\n")
     with pytest.raises(UserError, match=r"config\.toml is not valid TOML"):
         write_report(run_folder)
+    (run_folder / "config.toml").write_text("machine = 3\n" + CONFIG)
+    with pytest.raises(UserError, match=r"config\.toml: machine = 3 is not a section"):
+        write_report(run_folder)
     (run_folder / "config.toml").write_text(CONFIG)
     (run_folder / "machine.json").write_text("{")
     with pytest.raises(UserError, match=r"machine\.json is damaged"):

@@ -395,7 +395,10 @@ def test_a_run_in_the_home_folder(run: Path, tmp_path: Path, elsewhere: Path, mo
     assert glassgpt("train", "--run", "~/run", "--resume", "--max-steps", 41).code == 0
     assert glassgpt("note", "~/run", "at home").code == 0
     assert (run / "notes.jsonl").exists()
-    assert "there is no such user" in glassgpt("train", "--run", "~nobody-of-this-name/run").error
+    assert (
+        "there is no home folder for ~nobody-of-this-name/run"
+        in glassgpt("train", "--run", "~nobody-of-this-name/run").error
+    )
     assert not list(elsewhere.iterdir())
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import glassgpt as gg
 from glassgpt.errors import UserError
-from glassgpt.ownership import HTML_MARK, RUN_FILES, check_output, is_run_folder
+from glassgpt.ownership import HTML_MARK, RUN_FILES, check_output, is_run_folder, split_runs
 from glassgpt.report.daybook import NOTES
 from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.runs.origin import ORIGIN
@@ -52,6 +53,7 @@ def two_runs(elsewhere: Path, trained: Path) -> Path:
         BENCH,
         [*BENCH, "--out", "runs/a/tokenizer.json", "--overwrite"],
         ["ladder", "--data", "text.txt", "--section", "1", "--steps", "1", "--seeds", "1", "--out", "out"],
+        ["ladder", "--data", "text.txt", "--section", "1", "--steps", "1", "--seeds", "1", "--out", "runs/a"],
         ["tokenizer", "train", "--data", "text.txt", "--out", "thesis.txt", "--type", "char"],
         ["tokenizer", "train", "--data", "text.txt", "--out", "runs/a/tokenizer.json", "--overwrite"],
         ["train", "--data", "text.txt", "--run", "./out", "--overwrite"],
@@ -97,7 +99,7 @@ def test_a_site_is_no_run(elsewhere: Path, verb: list[str]) -> None:
     before = contents(Path())
     name, *options = verb
     text = ["text"] if name == "note" else []
-    assert "is not a run folder" in glassgpt(name, "./site", *text, *options).error
+    assert "./site is a folder but not a run: a run has" in glassgpt(name, "./site", *text, *options).error
     refused = glassgpt("train", "--data", "site/config.toml", "--run", "./site", "--overwrite").error
     assert "site exists and is not a run folder" in refused
     assert contents(Path()) == before
@@ -138,6 +140,23 @@ def test_a_folder_is_a_run_only_if_it_says_so(tmp_path_factory: pytest.TempPathF
     (folder / "tokenizer.json").write_bytes(config)
     (folder / "checkpoints").mkdir()
     assert not is_run_folder(folder)
+
+
+def test_the_folders_with_a_config_are_runs_or_of_other_programs(elsewhere: Path, trained: Path) -> None:
+    for name in ("b", "a"):
+        shutil.copytree(trained, Path("runs") / name)
+    Path("runs/site").mkdir()
+    Path("runs/site/config.toml").write_text(SITE)
+    Path("runs/empty").mkdir()
+    assert split_runs(Path("runs")) == ([Path("runs/a"), Path("runs/b")], [Path("runs/site")])
+    assert split_runs(Path("none")) == ([], [])
+
+
+def test_training_does_not_take_a_site_for_a_run_of_before(elsewhere: Path, text: str) -> None:
+    Path("site").mkdir()
+    Path("site/config.toml").write_text(SITE)
+    with pytest.raises(UserError, match="site exists and is not a run folder"):
+        gg.train(text=text, run="./site", max_steps=1)
 
 
 def test_a_damaged_config_leaves_it_a_run(run: Path) -> None:

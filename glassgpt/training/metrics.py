@@ -6,12 +6,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Required
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from glassgpt.config import Count, Figure, Text, parse_json_as
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.files import dump_json, read_file, write_text
 
 if TYPE_CHECKING:  # a report reads metrics without torch
@@ -27,11 +28,13 @@ Record = TypedDict(
     {
         "step": Required[Count],
         "final": bool,
+        "at_end": bool,
         "skipped": str,
         "tokens_seen": Count,
         "train/loss": Figure,
         "val/loss": Figure,
         "val/bits_per_byte": Figure,
+        "val/tokens": Count,
         "val/seconds": Figure,
         "best/step": Count,
         "best/val/loss": Figure,
@@ -134,10 +137,19 @@ def read_lines(path: Path) -> list[Line]:
         raise UserError(f"{path}, line 1 is not a record with a step: the file is damaged")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a line cut short
         try:
-            records.append(parse_json_as(Record, line))
+            records.append(_parse(line))
         except ValueError as error:
             raise UserError(f"{path}, line {number} is not a record with a step: {error}") from None
     return records
+
+
+def _parse(line: bytes) -> Line:
+    """A record. Raises ValueError for anything else, and for a figure of a stage or a test suite that is no number."""
+    record: Line = parse_json_as(Record, line)
+    for name, value in record.items():
+        if "/" in name and name not in Record.__annotations__ and type(value) not in (int, float, NoneType):
+            raise ValueError(f"{name} = {shown(value)} is not a number")
+    return record
 
 
 def final_record(lines: Sequence[Line]) -> Line | None:

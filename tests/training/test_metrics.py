@@ -67,6 +67,17 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path, line: bytes) ->
         read_lines(path)
 
 
+@pytest.mark.parametrize(
+    "figure",
+    ['"val/tokens": "192"', '"val/tokens": 1.5', '"at_end": 1', '"hellaswag/acc": "x"', '"a/b": [1]', '"a/b": true'],
+)
+def test_a_figure_that_is_no_number_is_named(tmp_path: Path, figure: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "hellaswag/acc": 1, "hellaswag/items": null}}\n{{"step": 2, {figure}}}\n')
+    with pytest.raises(UserError, match=rf"metrics\.jsonl, line 2 is not a record with a step: {figure[1:4]}"):
+        read_lines(path)
+
+
 @given(st.integers(0, 6), st.integers(0, 20).map(lambda size: '{"step": 6, "text": "é'.encode()[:size]))
 @settings(max_examples=30)
 def test_cut_back_keeps_the_wanted_lines_as_they_were(tmp_path_factory: Any, last: int, half_written: bytes) -> None:

@@ -11,7 +11,7 @@ import torch
 from glassgpt.config import dump_toml
 from glassgpt.costs.flops import count_parameters
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import replacing_folder
+from glassgpt.files import replacing_folder, user_path
 from glassgpt.interop.huggingface_export import write_hf_folder
 from glassgpt.interop.model_card import model_card
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
@@ -31,7 +31,7 @@ def export_hf(
     `checkpoint` selects the weights of a run given by name or path. Raises UserError for an architecture or tokenizer
     without an exact equivalent in `transformers`, for a run opened in 16 bits, and for a folder that is in use.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     _check_free(folder, overwrite)
     opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
     opened.check_language_model()
@@ -87,7 +87,7 @@ def _results(run: Run) -> list[str]:
     """What was measured with exactly these weights."""
     lines = [f"step {run.step}, {run.checkpoint.number('tokens_seen'):,.0f} tokens seen"]
     final, figure = final_record(run.metrics), run.checkpoint.best.figure
-    if final is not None and final["best/step"] == run.step:
+    if final is not None and final.get("best/step") == run.step and f"best/{figure}" in final:
         value, on = final[f"best/{figure}"], "the whole validation split"
     else:
         value = run.checkpoint.score

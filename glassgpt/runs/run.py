@@ -116,7 +116,10 @@ class Run:
 
     @property
     def summary(self) -> Line | None:
-        """The final figures, as `glassgpt train --json` prints them; None until training has finished."""
+        """The final figures, as `glassgpt train --json` prints them; None until training has finished.
+
+        A figure that is not in the final record is None.
+        """
         record = final_record(self.metrics)
         if record is None:
             return None
@@ -124,10 +127,10 @@ class Run:
         return {
             "run": str(self.folder),
             "steps": record["step"],
-            "tokens_seen": record["tokens_seen"],
-            "train_loss": record["train/loss"],
-            **{f"{prefix}{name}".replace("/", "_"): record[f"{prefix}{name}"] for prefix in ("", "best/")},
-            "seconds": record["seconds"],
+            "tokens_seen": record.get("tokens_seen"),
+            "train_loss": record.get("train/loss"),
+            **{f"{prefix}{name}".replace("/", "_"): record.get(f"{prefix}{name}") for prefix in ("", "best/")},
+            "seconds": record.get("seconds"),
         }
 
     @property

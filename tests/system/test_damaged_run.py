@@ -359,3 +359,16 @@ def test_a_run_that_diverges_says_so_while_it_is_watched(text_file: Path, tmp_pa
     assert "optimizer.lr" in error
     assert (tmp_path / "run" / "report.html").is_file()
     assert gg.load(tmp_path / "run").step < 5
+
+
+def test_a_final_record_without_a_figure_is_a_summary_without_it(run: Path, tmp_path: Path) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    whole = gg.load(run, device="cpu").summary
+    lost = ("tokens_seen", "train/loss", "val/loss", "best/step", "best/val/loss", "seconds")
+    final = {name: value for name, value in json.loads(lines[-1]).items() if name not in lost}
+    (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(final), ""]))
+    opened = gg.load(run, device="cpu")
+    assert whole is not None and whole.keys() == opened.summary.keys()
+    assert [name for name, value in opened.summary.items() if value is not None] == ["run", "steps"]
+    again = glassgpt("train", "--run", run, "--resume", "--json")
+    assert again.code == 0 and json.loads(again.out)["val_loss"] is None

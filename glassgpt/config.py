@@ -24,7 +24,7 @@ NONE = "none"  # how TOML and `--set` write None
 
 Count = Annotated[int, Field(ge=0, le=MOST)]  # steps, tokens, bytes
 Figure = float | None  # a measured number; null: it was not finite
-Text = InstanceOf[str]  # may contain half characters, which UTF-8 cannot encode
+Text = InstanceOf[str]  # may contain lone surrogates, which UTF-8 cannot encode
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
@@ -40,7 +40,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
     for name, value in data.items():
         if name not in fields:
             raise unknown("field", f"{where}.{name}", [f"{where}.{field}" for field in fields])
-        values[name] = _convert(hints[name], value, f"{where}.{name}")
+        values[name] = convert(hints[name], value, f"{where}.{name}")
     for name, field in fields.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}.{name} is missing")
@@ -79,8 +79,11 @@ def parse_json_as(kind: Any, data: bytes) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """Converts `value` to type `hint` by strict JSON rules: 1 may be a float, "1" no int, a list may be a tuple."""
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """Converts `value` to type `hint` by strict JSON rules: 1 may be a float, "1" no int, a list may be a tuple.
+
+    Raises UserError, with the `name` of the value, if it is not of that type.
+    """
     if value == NONE and type(None) in typing.get_args(hint):
         value = None
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import Count, convert
 from glassgpt.data.documents import Piece
 from glassgpt.data.sources import BATCH, DocumentBatch, Position
 from glassgpt.errors import UserError, unknown
@@ -60,6 +61,9 @@ class HubDataset:
             from huggingface_hub import HfApi
 
             return replace(self, revision=HfApi().dataset_info(self.id, timeout=20).sha)
+
+    def check_position(self, position: Any) -> None:
+        convert(tuple[Count, dict[str, Any]], position, "position")
 
     def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters. Documents are not split."""

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glassgpt.config import Count, from_dict
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from glassgpt.config import Count, from_dict, parse_json_as
 from glassgpt.data.dataset import MANIFEST_NAME, STATE_NAME, TOKENIZER_NAME, tokenizer_sha256
 from glassgpt.data.documents import TEXT, kind_of
 from glassgpt.data.encoders import document_start
 from glassgpt.data.sources import Position, Source
 from glassgpt.errors import UserError
-from glassgpt.files import parse_json, read_file, write_text
+from glassgpt.files import read_file, write_text
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -63,6 +65,18 @@ class Shard:
     bytes: Count  # of text
 
 
+class _Settings(TypedDict):
+    """The setting that is used; the others are only compared."""
+
+    source: dict[str, Any]
+
+
+class _Preparation(TypedDict):
+    """The field of `preparation.json` with fields of its own."""
+
+    settings: _Settings
+
+
 @dataclass(frozen=True)
 class ShardingState:
     """The settings and the progress of sharding a corpus."""
@@ -89,12 +103,26 @@ def load_sharding_state(folder: Path) -> ShardingState:
     """The state in `folder`. Raises UserError if its file is missing or damaged."""
     path = folder / STATE_NAME
     try:
-        fields = dict(parse_json(read_file(path)))
+        fields = parse_json_as(_Preparation, read_file(path))
         if fields.pop("format", None) != _FORMAT or fields.get("version") not in (1, _VERSION):
             raise ValueError("it has another format or version")
         return from_dict(ShardingState, fields, where="preparation")
     except (UserError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder} and start again") from None
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, reason: Exception) -> UserError:
+    return UserError(f"{folder / STATE_NAME} is damaged ({reason}): delete {folder} and start again")
+
+
+def _check_position(folder: Path, state: ShardingState, source: Source) -> None:
+    """Raises UserError if the state does not say where in the source the next shard begins."""
+    if state.position is None and not state.shards:
+        return
+    try:
+        source.check_position(state.position)
+    except UserError as error:
+        raise _damaged(folder, error) from None
 
 
 def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[ShardingState, Source]:
@@ -119,6 +147,7 @@ def begin(folder: Path, source: Source, config: ShardingConfig) -> tuple[Shardin
                 f"{folder} was begun by an earlier version of glassgpt, which cut long texts at other places: "
                 "choose another --out, or delete the folder to start again; nothing was changed"
             )
+        _check_position(folder, state, source)
         return state, source
     if state is not None and state.shards:
         different = " and ".join(text for name, text in _NAMES.items() if state.settings.get(name) != settings[name])

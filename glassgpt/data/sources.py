@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from glassgpt.config import Count, convert
 from glassgpt.data.compressed import SUFFIXES, plain_name
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.documents import KINDS, TEXT, Piece, check_column, kind_of, read_documents
 from glassgpt.data.text_files import is_binary, visible_files
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.files import user_path
 from glassgpt.tokenizers.patterns import safe_slices
 
@@ -47,10 +48,14 @@ class Source(Protocol):
     def settings(self) -> dict[str, Any]:
         """JSON-ready settings that determine the documents and their order: equal settings, equal documents."""
 
+    def check_position(self, position: Any) -> None:
+        """Raises UserError if a value that was read from a file is not a position in this source."""
+
     def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         """The documents from `start`, the position of an earlier batch; by default from the beginning.
 
         A long text is split into pieces where `cut`, the `safe_cut` of the tokenizer, matches; None: not split.
+        Raises UserError if there is no document at `start`.
         """
 
 
@@ -72,6 +77,11 @@ class LocalFiles:
         only_text = all(kind_of(path) == TEXT for path in self.files)
         return {"files": files, **({} if only_text else {"column": self.column})}
 
+    def check_position(self, position: Any) -> None:
+        file, _ = convert(tuple[Count, Count], position, "position")
+        if file >= len(self.files):
+            raise UserError(f"position = {shown(position)}: there are {len(self.files)} files, counted from 0")
+
     def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         """The documents in batches of about a million characters."""
         sizes = [path.stat().st_size for path in self.files]
@@ -81,6 +91,7 @@ class LocalFiles:
         before = sum(sizes[:first_file])
         for number, path in enumerate(self.files[first_file:], first_file):
             begin = first_piece if number == first_file else 0
+            index = begin - 1
             for index, piece in enumerate(read_documents(path, self.column, begin, cut=cut), begin):
                 position = position or [number, index]
                 pieces.append(piece)
@@ -88,6 +99,8 @@ class LocalFiles:
                 if size >= BATCH:
                     yield DocumentBatch(position, pieces, (before + piece.bytes_read) / total)
                     position, pieces, size = None, [], 0
+            if index < begin and start is not None and number == first_file:
+                raise _no_place(start, path)
             before += sizes[number]
         if pieces:
             yield DocumentBatch(position, pieces, 1.0)
@@ -109,11 +122,23 @@ class OneText:
     def settings(self) -> dict[str, Any]:
         return {"text_sha256": hashlib.sha256(self.corpus.text.encode()).hexdigest()}
 
+    def check_position(self, position: Any) -> None:
+        convert(Count, position, "position")
+
     def batches(self, start: Position = None, *, cut: re.Pattern[str] | None = None) -> Iterator[DocumentBatch]:
         text = self.corpus.text
         pieces = list(safe_slices(text, BATCH, cut))
+        if start is not None and start >= len(pieces):
+            raise _no_place(start, self.name)
         for number, piece in enumerate(pieces[start or 0 :], start or 0):
             yield DocumentBatch(number, [Piece(piece, number == 0, self.name, 0)], (number + 1) / len(pieces))
+
+
+def _no_place(position: Position, where: Path | str) -> UserError:
+    return UserError(
+        f"{where} has nothing at position {position}, where this is to continue: choose another --out, or delete the"
+        " folder to start again"
+    )
 
 
 def find_files(names: Sequence[str], column: str) -> LocalFiles:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -277,6 +278,38 @@ def test_a_damaged_note_is_refused(corpus: LocalFiles, config: ShardingConfig, t
         (out / STATE_NAME).write_text(text)
         with pytest.raises(UserError, match=r"preparation\.json is damaged"):
             load_sharding_state(out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"position": value} for value in ("x", [0, "a"], {}, 5, [-1, 0], [99, 0], None)]
+    + [{"settings": {}}, {"settings": {"source": 3}}],
+    ids=str,
+)
+def test_a_damaged_place_to_continue_at_is_refused(
+    corpus: LocalFiles, config: ShardingConfig, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        shard_corpus(corpus, out, config, on_progress=stop_after(10))
+    state = json.loads((out / STATE_NAME).read_text())
+    (out / STATE_NAME).write_text(json.dumps({**state, **change}))
+    before = contents(out)
+    with pytest.raises(UserError, match=r"preparation\.json is damaged .*delete .*out and start again"):
+        shard_corpus(corpus, out, config)
+    assert contents(out) == before
+
+
+def test_a_place_after_the_last_document_is_not_the_end_of_the_corpus(
+    corpus: LocalFiles, config: ShardingConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        shard_corpus(corpus, out, config, on_progress=stop_after(10))
+    state = json.loads((out / STATE_NAME).read_text())
+    (out / STATE_NAME).write_text(json.dumps({**state, "position": [0, 9999]}))
+    with pytest.raises(UserError, match=r"corpus\.jsonl has nothing at position \[0, 9999\]"):
+        shard_corpus(corpus, out, config)
 
 
 def test_an_unfinished_text_of_an_earlier_version_is_not_continued_at_wrong_places(

@@ -10,6 +10,7 @@ import pytest
 
 from glassgpt.data import sources
 from glassgpt.data.corpora import text_corpus
+from glassgpt.data.hub import HubDataset
 from glassgpt.data.sources import LocalFiles, OneText, Source, find_files, is_local
 from glassgpt.errors import UserError
 from glassgpt.tokenizers.patterns import ANYWHERE
@@ -50,6 +51,17 @@ def test_every_batch_can_be_begun_with_again(corpus: LocalFiles) -> None:
     for number, batch in enumerate(batches):
         rest = [piece.text for later in batches[number:] for piece in later.pieces]
         assert texts(corpus, json.loads(json.dumps(batch.position))) == rest
+
+
+def test_a_position_is_of_its_source(corpus: LocalFiles) -> None:
+    text = OneText(text_corpus("a text of one piece"))
+    hub = HubDataset("owner/name")
+    for source, good, bad in ((corpus, [2, 0], [3, 0]), (text, 5, [0, 0]), (hub, [5, {}], [5, None])):
+        source.check_position(good)
+        with pytest.raises(UserError, match="position"):
+            source.check_position(bad)
+    with pytest.raises(UserError, match="has nothing at position 5"):
+        list(text.batches(5))
 
 
 def test_the_fraction_grows_to_one(corpus: LocalFiles) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import Column, format_table, note, print_json, say, table_width
+from glassgpt.cli.output import Column, format_table, note, path_option, print_json, say, table_width
 
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
@@ -25,7 +25,7 @@ def tricks(
     steps: Annotated[int, typer.Option(help="Training steps per measurement.")] = 20,
     rounds: Annotated[int, typer.Option(help="Measurements per trick, interleaved.")] = 3,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
-    out: Annotated[Path, typer.Option(help="File for the picture (SVG).")] = Path("tricks.svg"),
+    out: Annotated[Path, path_option("File for the picture (SVG).")] = Path("tricks.svg"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that glassgpt did not write.")] = False,
     set: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import AsJson, fold, print_fields, say, terminal_width
+from glassgpt.cli.output import AsJson, fold, path_option, print_fields, say, terminal_width
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def prepare(
     context: typer.Context,
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help=HELP_OF_SOURCE)] = None,
     data: Annotated[str | None, typer.Option(help="Same as SOURCE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the shards of a corpus of any size.")] = None,
+    out: Annotated[Path | None, path_option("Folder for the shards of a corpus of any size.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer name or file (default: char; with --out: gpt2).")
     ] = None,

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import print_json
+from glassgpt.cli.output import path_option, print_json
 from glassgpt.cli.sample import CHECKPOINT_HELP, RUN_HELP
 
 
 def export(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    out: Annotated[Path, path_option("Folder to create.")],
     format: Annotated[str, typer.Option(help="Format: hf (a folder for transformers).")] = "hf",
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,

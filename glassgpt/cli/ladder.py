@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import print_json, say
+from glassgpt.cli.output import path_option, print_json, say
 
 
 def ladder(
@@ -17,7 +17,7 @@ def ladder(
     section: Annotated[int | None, typer.Option(help="Train only this section (1 to 10).")] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds per section; each is one training.")] = 2,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per training.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; by default, runs/ladder.")] = None,
+    out: Annotated[Path | None, path_option("Folder for the results; by default, runs/ladder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glassgpt.cli.main import run_app
-from glassgpt.cli.output import AsJson, print_json
+from glassgpt.cli.output import AsJson, path_option, print_json
 from glassgpt.cli.sample import CHECKPOINT_HELP, DTYPE_HELP, RUN_HELP, open_run
 
 app = typer.Typer(
@@ -22,8 +22,8 @@ def evaluate_run(
     tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks, separated by commas.")],
     limit: Annotated[int | None, typer.Option(help="Use only the first N items of each task.", min=1)] = None,
     num_fewshot: Annotated[int | None, typer.Option(help="Number of examples before each item.", min=0)] = None,
-    include_path: Annotated[Path | None, typer.Option(help="Folder with more tasks as YAML files.")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to as well.")] = None,
+    include_path: Annotated[Path | None, path_option("Folder with more tasks as YAML files.")] = None,
+    output: Annotated[Path | None, path_option("JSON file to write the figures to as well.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",

@@ -16,12 +16,17 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from glassgpt.errors import printable
-from glassgpt.files import dump_json
+from glassgpt.files import dump_json, user_path
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 USUAL_WIDTH = 80  # of a terminal that does not say
 LEAST_TEXT = 12  # columns to which a column of text may shrink
 GAP = "  "  # between the columns of a table
+
+
+def path_option(help: str) -> Any:
+    """An option for a path, with ~ expanded: a shell does not expand it in `--out=~/name`."""
+    return typer.Option(parser=user_path, metavar="PATH", help=help)
 
 
 def terminal_width(stream: TextIO) -> int | None:

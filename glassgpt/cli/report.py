@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glassgpt.cli.output import print_json
+from glassgpt.cli.output import path_option, print_json
 from glassgpt.cli.runs import tell_foreign
 from glassgpt.cli.sample import RUN_HELP
 
@@ -15,7 +15,7 @@ from glassgpt.cli.sample import RUN_HELP
 def report(
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for a comparison or log; by default, comparison.html or log.html.")
+        Path | None, path_option("File for a comparison or log; by default, comparison.html or log.html.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DAY", help="Log of all runs and notes, from this day on.")

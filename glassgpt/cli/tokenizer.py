@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from glassgpt.cli.output import AsJson, print_fields, print_json, say
+from glassgpt.cli.output import AsJson, path_option, print_fields, print_json, say
 from glassgpt.cli.sample import print_text
 from glassgpt.errors import UserError
 
@@ -26,7 +26,7 @@ COLOURS = ("on dark_blue", "on dark_green", "on dark_magenta", "on dark_goldenro
 @app.command()
 def train(
     data: Annotated[str, typer.Option(help="Known name, file, folder of text files, or - for stdin.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, path_option("File to write.")],
     type_: Annotated[Literal["bpe", "char"], typer.Option("--type", help="Type of tokenizer: bpe or char.")] = "bpe",
     vocab_size: Annotated[
         int, typer.Option(help="For bpe: number of bytes, merges and special tokens together.")

@@ -14,6 +14,7 @@ from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
 from glassgpt.errors import UserError, known_names
+from glassgpt.files import user_path
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -88,11 +89,10 @@ def verify_shakespeare(path: Path) -> None:
 
 def _from_path(source: str) -> Corpus:
     try:
-        path = Path(source).expanduser()
+        path = user_path(source)
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as error:  # a text given instead of a file name, or `~` of an unknown user
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read '{source[:40]}': {reason}; give a name, a file or a folder") from error
+    except OSError as error:  # a text given instead of a file name
+        raise UserError(f"cannot read '{source[:40]}': {error.strerror}; give a name, a file or a folder") from error
     if is_folder:
         text, which = read_folder(path)
         return Corpus(path.absolute().name, text, str(path.absolute()), f"{path}: {which}")

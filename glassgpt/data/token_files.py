@@ -20,7 +20,7 @@ from glassgpt.data.corpora import NAMES, STDIN
 from glassgpt.data.foreign import SUFFIXES, read_layout
 from glassgpt.data.shards import TokenArray, is_shard, open_tokens, read_header
 from glassgpt.errors import UserError
-from glassgpt.files import check_regular
+from glassgpt.files import check_regular, user_path
 
 OURS = "glassgpt"
 _VAL_WORD = re.compile(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", re.IGNORECASE)
@@ -70,13 +70,16 @@ class TokenFiles:
 
 
 def local_path(source: str) -> Path | None:
-    """The existing file or folder of a source, else None. A known corpus name never stands for a file."""
+    """The existing file or folder of a source, else None. A known corpus name never stands for a file.
+
+    Raises UserError for the home folder of a user who does not exist.
+    """
     if source in NAMES or source == STDIN:
         return None
     try:
-        path = Path(source).expanduser().absolute()
+        path = user_path(source).absolute()
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # a text given instead of a file name, or `~` of an unknown user
+    except OSError:  # a text given instead of a file name
         return None
 
 

@@ -14,6 +14,7 @@ import pytest
 from glassgpt.data import corpora
 from glassgpt.data.corpora import load_text, shakespeare_path, text_corpus, verify_shakespeare
 from glassgpt.data.download import DownloadError
+from glassgpt.data.token_files import local_path
 from glassgpt.errors import UserError
 
 
@@ -106,6 +107,12 @@ def test_a_wrong_download_is_refused(online: Network) -> None:
     assert load_text("auto").source == "python-manual"
 
 
+@pytest.mark.parametrize("read", [load_text, local_path])
+def test_the_home_of_an_unknown_user_is_named(read: Callable[[str], object]) -> None:
+    with pytest.raises(UserError, match="no home folder for ~nobody-of-this-name/x: write the path"):
+        read("~nobody-of-this-name/x")
+
+
 def test_a_damaged_copy_in_the_cache_is_replaced(online: Network) -> None:
     load_text("shakespeare")
     shakespeare_path().write_text("First Citizen:\nBefore we")
@@ -166,7 +173,7 @@ def test_a_known_name_wins_over_a_file_and_says_so(tmp_path: Path, monkeypatch: 
         ("qqqq", "Known: auto, python-manual, shakespeare"),
         ("gone.txt", "there is no file or folder 'gone.txt'"),
         ("no/such/folder", "there is no file or folder 'no/such/folder'"),
-        ("~nobody-of-this-name/text", "cannot read '~nobody-of-this-name/text': Could not determine home"),
+        ("~nobody-of-this-name/text", "there is no home folder for ~nobody-of-this-name/text"),
         ("To be, or not to be, that is the question: " * 200, "cannot read 'To be, .*: File name too long"),
     ],
 )

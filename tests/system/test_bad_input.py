@@ -402,6 +402,35 @@ def test_a_run_in_the_home_folder(run: Path, tmp_path: Path, elsewhere: Path, mo
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        (["export", "{run}", "--out=~/new"], "new/config.json"),
+        (["report", "{run}", "{run}", "--out=~/new.html"], "new.html"),
+        (["tokenizer", "train", "--data", "{text}", "--type", "char", "--out=~/new.json"], "new.json"),
+        (["data", "prepare", "{text}", "--tokenizer=bpe", "--shard-tokens=400", "--out=~/new"], "new/manifest.json"),
+        (["ladder", "--data", "{text}", "--section=1", "--steps=1", "--seeds=1", "--out=~/new"], "new/ladder.json"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_results_in_the_home_folder(
+    trained: Path, text_file: Path, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch,
+    command: list[str], written: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    result = glassgpt(*[word.format(run=trained, text=text_file) for word in command])
+    assert result.code == 0, result.err
+    assert (tmp_path / "home" / written).is_file()
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("verb", ["bench tricks", "report", "export {run}", "ladder", "tokenizer train --data x"])
+def test_there_is_no_home_of_an_unknown_user(elsewhere: Path, trained: Path, verb: str) -> None:
+    refused = glassgpt(*verb.format(run=trained).split(), "--out=~nobody-of-this-name/new").error
+    assert refused == "there is no home folder for ~nobody-of-this-name/new: write the path without ~"
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_run_is_evaluated_on_one_known_split_or_text(trained: Path, text_file: Path) -> None:
     opened = gg.load(trained, device="cpu")
     split: Any = "test"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
@@ -21,7 +22,7 @@ from glassgpt.ownership import split_runs
 from glassgpt.report.figures import describe_model, is_finite, parameters
 from glassgpt.report.run_record import RunRecord, read_record
 from glassgpt.tokenizers.base import to_utf8
-from glassgpt.training.metrics import Line
+from glassgpt.training.metrics import Line, train_losses
 
 NOTES = "notes.jsonl"
 LOCK_WAIT = 30.0  # seconds until other processes have written their notes
@@ -148,7 +149,7 @@ def read_entry(folder: Path) -> Entry:
 def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: datetime) -> Entry:
     """The entry of a run record. If it has no start time, `changed` (last change of the folder) is used."""
     final, newest = record.final or {}, next(reversed(record.validated), {})
-    seconds = record.last("seconds")
+    seconds, losses = record.last("seconds"), train_losses(record.lines)
     begun = record.machine.get("begun")
     return Entry(
         run=record.name,
@@ -159,7 +160,7 @@ def describe(folder: Path, record: RunRecord, notes: Sequence[Note], changed: da
         parameters=parameters(record),
         steps=record.last_step,
         finished=record.final is not None,
-        train_loss=_finite(final.get("train/loss", record.last("train/loss"))),
+        train_loss=_finite(final.get("train/loss", fmean(losses) if losses else None)),
         val_loss=_finite(newest.get("val/loss")),
         best_val_loss=record.best and _finite(record.best[1]),
         bits_per_byte=_finite(newest.get("val/bits_per_byte")),

@@ -22,7 +22,7 @@ from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_ste
 from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.interrupt import Interrupt
 from glassgpt.training.losses import MicroBatch
-from glassgpt.training.metrics import TRAIN_LOSS_STEPS, RunLog, final_line, step_line
+from glassgpt.training.metrics import RunLog, final_line, step_line
 from glassgpt.training.optimizers import build_optimizer
 from glassgpt.training.prefetch import Batches, Prefetched
 from glassgpt.training.schedules import learning_rate
@@ -274,7 +274,7 @@ class Session:
             if best.improves(other[name], on=best_score):
                 best_step, best_score = candidate.step, other[name]
         # The loss of one repeated batch has no noise to average out.
-        losses = self._log.train_losses(1 if self.config.training.overfit_batch else TRAIN_LOSS_STEPS)
+        losses = self._log.train_losses(1 if self.config.training.overfit_batch else None)
         last = final_line(state, losses, figures, {"step": best_step, name: best_score}, self._elapsed())
         self._log.add(last | {"validation_seconds": self._validating})
         self.listener.evaluated(state.step, figures, seconds, True)

@@ -18,7 +18,8 @@ from glassgpt.files import dump_json, read_file, write_text
 if TYPE_CHECKING:  # a report reads metrics without torch
     from glassgpt.training.fit import StepResult, TrainState
 
-TRAIN_LOSS_STEPS = 50  # a run's final training loss is the mean over this many last steps
+TRAIN_LOSS_PART = 0.02  # a run's final training loss is the mean over this last part of its steps, as in its curve,
+TRAIN_LOSS_STEPS = 50  # and at most over this many steps
 
 Line = dict[str, Any]
 
@@ -82,9 +83,15 @@ def final_line(
     }
 
 
-def train_losses(lines: Sequence[Line], count: int = TRAIN_LOSS_STEPS) -> list[float]:
-    """Training losses of the last `count` applied steps, or of all if there are fewer."""
+def train_losses(lines: Sequence[Line], count: int | None = None) -> list[float]:
+    """Training losses of the last `count` applied steps, or of all if there are fewer.
+
+    None: of as many as count for a run's final training loss. A short run takes only its last steps, because the loss
+    falls fast there.
+    """
     steps = [line for line in lines if "train/loss" in line and "skipped" not in line and not line.get("final")]
+    if count is None:
+        count = max(1, min(TRAIN_LOSS_STEPS, round(TRAIN_LOSS_PART * len(steps))))
     return [line["train/loss"] for line in steps[-count:]]
 
 
@@ -178,7 +185,7 @@ class RunLog:
         if file in self._files:
             self._files[file].append(record)
 
-    def train_losses(self, count: int) -> list[float]:
+    def train_losses(self, count: int | None = None) -> list[float]:
         """See `train_losses`."""
         return train_losses(read_lines(self._files["metrics.jsonl"].path), count) if self._files else []
 

@@ -105,7 +105,7 @@ def test_a_skipped_step_says_why_and_counts_in_no_mean(
     def fit_with_a_skipped_step(*args: Any, on_step: Callable[[TrainState, StepResult], None], **kwargs: Any) -> Any:
         def after(state: TrainState, result: StepResult) -> None:
             changed = dataclasses.replace(result, loss=float("nan"), skipped="the loss is not finite")
-            on_step(state, changed if state.step == 2 else result)
+            on_step(state, changed if state.step == 4 else result)
 
         return fit(*args, on_step=after, **kwargs)
 
@@ -114,8 +114,8 @@ def test_a_skipped_step_says_why_and_counts_in_no_mean(
     gg.climb(4, 0, dataset, TINY, CPU, run=run)
     lines = gg.load(run, device="cpu").metrics
     steps = [line for line in lines if "lr" in line]
-    assert [line.get("skipped") for line in steps] == [None, "the loss is not finite", None, None]
-    assert lines[-1]["train/loss"] == pytest.approx(sum(steps[i]["train/loss"] for i in (0, 2, 3)) / 3)
+    assert [line.get("skipped") for line in steps] == [None, None, None, "the loss is not finite"]
+    assert lines[-1]["train/loss"] == steps[2]["train/loss"]
 
 
 def test_an_earlier_run_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
-from glassgpt.training.metrics import JsonLines, cut_back, final_record, read_lines
+from glassgpt.training.metrics import JsonLines, cut_back, final_record, read_lines, train_losses
 
 RECORDS = [
     {"step": 1, "train/loss": 0.1 + 0.2},
@@ -127,3 +127,10 @@ def test_a_full_disk_leaves_the_lines_that_were_to_be_cut(tmp_path: Path, monkey
         cut_back(path, lambda record: False)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(("steps", "counted"), [(1, 1), (20, 1), (100, 2), (2000, 40), (9000, 50)])
+def test_the_final_training_loss_is_that_of_the_last_part_of_a_run(steps: int, counted: int) -> None:
+    """A mean over more would hold losses of long before, when a short run was much worse."""
+    lines = [{"step": step, "train/loss": float(step)} for step in range(1, steps + 1)]
+    assert train_losses(lines) == [float(step) for step in range(steps - counted + 1, steps + 1)]

@@ -10,10 +10,11 @@ import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import tomli_w
-from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
 
 from glassgpt.errors import MOST, UserError, shown, unknown
 from glassgpt.files import parse_json, read_file
@@ -115,25 +116,47 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 def strict_arguments(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates a function of the Python interface: its arguments are checked as strictly as the fields of a recipe.
 
-    A call raises UserError for an argument that is not of the type in the signature: 10.0 and True are no int.
+    A call raises UserError for an argument that is not of the type in the signature: 10.0 and True are no int. `self`
+    is not checked.
     """
     signature = inspect.signature(function)
-
-    @functools.cache
-    def adapter(name: str) -> TypeAdapter[Any]:
-        hint = typing.get_type_hints(function)[name]
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    hints = functools.cache(lambda: typing.get_type_hints(function))  # in a call: its module is then complete
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            try:
-                adapter(name).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise UserError(f"{name} = {shown(value)}: {_lower(error.errors()[0]['msg'])}") from None
+        arguments = signature.bind(*args, **kwargs).arguments
+        _check_types({name: hint for name, hint in hints().items() if name in arguments}, arguments)
         return function(*args, **kwargs)
 
     return checked
+
+
+def check_field_types(config: Any) -> None:
+    """Raises UserError for a field of a dataclass whose value is not of its type, as strictly as in a recipe."""
+    _check_types(typing.get_type_hints(type(config)), vars(config))
+
+
+def _check_types(hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises UserError for a value that is not of the type in `hints`."""
+    for name, hint in hints.items():
+        try:
+            _adapter(_by_instance(hint)).validate_python(values[name], strict=True)
+        except ValidationError as error:
+            raise UserError(f"{name} = {shown(values[name])}: {_lower(error.errors()[0]['msg'])}") from None
+
+
+def _by_instance(hint: Any) -> Any:
+    """The type, where a class of this package accepts its instances, whose fields were checked when they were created.
+
+    str accepts any text: the functions name the place of a lone surrogate themselves.
+    """
+    if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
+        return typing.Union[tuple(_by_instance(part) for part in typing.get_args(hint))]  # noqa: UP007 (built at run time)
+    if hint is str:
+        return Text
+    own = isinstance(hint, type) and hint.__module__.partition(".")[0] == "glassgpt"
+    instance: Any = InstanceOf
+    return instance[hint] if own else hint
 
 
 def to_dict(config: Any) -> dict[str, Any]:

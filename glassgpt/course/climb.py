@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
+from glassgpt.config import check_field_types, strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.course.ladder_run import save_ladder_run
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, check_least
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.files import dump_json, write_text
 from glassgpt.generation import TEMPERATURE
@@ -53,7 +54,7 @@ RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
 @dataclass(frozen=True)
 class LadderTraining:
-    """Settings that all sections share. Raises UserError for a number of steps or seeds below 1.
+    """Settings that all sections share. Raises UserError for one of the wrong type or out of range.
 
     `lr` is the peak at width `n_embd`. It shrinks in proportion for a wider section, because an output is a sum over
     the width, and Adam changes every term by a similar amount (Yang et al. 2022, "Tensor Programs V", table 8).
@@ -71,9 +72,11 @@ class LadderTraining:
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
+        check_field_types(self)
         for field in ("steps", "seeds"):
             if getattr(self, field) < 1:
                 raise UserError(f"--{field} {getattr(self, field)} is out of range: it must be at least 1")
+        check_least("LadderTraining", self, {"batch_rows": 1, "lr": 0.0, "warmup_steps": 0, "grad_clip": 0.0})
 
     def sizes(self, section: Section, vocab_size: int) -> LadderConfig:
         """The model config of a section. Only the depth differs, and the width of the last section."""
@@ -249,6 +252,7 @@ def run_name(section: Section, seed: int) -> str:
     return f"s{section.number:02}-{section.name}" + (f"-seed{seed}" if seed else "")
 
 
+@strict_arguments
 def climb(
     section: int | Section,
     seed: int = 0,
@@ -266,8 +270,10 @@ def climb(
     `section` is a number from 1 to 10. By default, the text is Tiny Shakespeare (or the Python manual, without a
     network) by characters, and the training that of `LadderTraining()`: 1,000 steps. With `run`, a name under runs/ or
     a path, the training becomes a run that `glassgpt.load` opens.
-    Raises UserError for a section that does not exist, and for a run that does.
+    Raises UserError for an argument of the wrong type, for a section that does not exist, and for a run that does.
     """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
     if isinstance(section, int):
         (section,) = find_sections(section)
     training, listener = training or LadderTraining(), listener or LadderListener()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glassgpt.config import check_field_types
 from glassgpt.errors import UserError
 from glassgpt.models import Model, evaluating
 from glassgpt.models.context import KVCache
@@ -25,6 +26,7 @@ class SamplingConfig:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
+        check_field_types(self)
         if not 0.0 <= self.temperature < float("inf"):
             raise UserError(f"temperature {self.temperature} is out of range: it must be at least 0 (0 is greedy)")
         if self.top_k is not None and self.top_k < 1:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
 from glassgpt.models.gpt2 import GPT2, GPT2Config
@@ -60,6 +61,7 @@ MASKS = (".attn.bias", ".attn.masked_bias")
 TIED_HEAD = "lm_head.weight"
 
 
+@strict_arguments
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
     """The GPT-2 that `transformers` saved in this folder, in float32 on the CPU, with a tied head.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from glassgpt.config import dump_toml
+from glassgpt.config import dump_toml, strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.errors import UserError, unknown
 from glassgpt.files import replacing_folder, user_path
@@ -21,6 +21,7 @@ from glassgpt.runs.run import Run, load
 from glassgpt.training.metrics import final_record
 
 
+@strict_arguments
 def export_hf(
     run: Run | str | Path, folder: str | Path, *, checkpoint: str | int = "best", overwrite: bool = False
 ) -> Path:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from glassgpt.config import strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.data.dataset import tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig
@@ -40,6 +41,7 @@ UNTRAINED: dict[str, Any] = {
 }
 
 
+@strict_arguments
 def import_hf(source: str | Path, *, run: str | Path, revision: str | None = None, overwrite: bool = False) -> Run:
     """Creates a run with the weights and tokenizer of a GPT-2 that `transformers` saved, ready to use and fine-tune.
 

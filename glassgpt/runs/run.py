@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 import torch
 
+from glassgpt.config import strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.evaluation.scoring import ScoringProgress
@@ -150,6 +151,7 @@ class Run:
                 " and this needs a language model: name a run of another stage"
             )
 
+    @strict_arguments
     def generate(
         self,
         prompt: str = "",
@@ -167,6 +169,7 @@ class Run:
         config = SamplingConfig(temperature, top_k, top_p)
         return prompt + "".join(self.stream(prompt, config, max_new_tokens=max_new_tokens, seed=seed))
 
+    @strict_arguments
     def stream(
         self,
         prompt: str = "",
@@ -189,6 +192,7 @@ class Run:
         ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
         return write(self.model, self.tokenizer, ids, config, max_new_tokens, generator)
 
+    @strict_arguments
     def evaluate(
         self,
         data: str | None = None,
@@ -203,8 +207,6 @@ class Run:
         unknown split, and if both data and text are given.
         """
         self.check_language_model()
-        if split not in ("train", "val"):
-            raise unknown("split", str(split), ("train", "val"))
         if data is not None and text is not None:
             raise UserError("both data and text are given: evaluate on one of them")
         dataset = self._prepare(data, text_corpus(text) if text is not None else None)
@@ -217,6 +219,7 @@ class Run:
             eot_id=document_eot_id(self.config, self.tokenizer),
         )
 
+    @strict_arguments
     def evaluate_suite(
         self,
         name: str,
@@ -230,6 +233,7 @@ class Run:
         suite = open_suite(name, self.tokenizer, file=file, limit=limit)
         return suite.evaluate(self.model, self.runtime, progress=progress)
 
+    @strict_arguments
     def evaluate_tasks(
         self,
         tasks: Sequence[str],
@@ -253,6 +257,7 @@ class Run:
         return build_dataset(config, self.tokenizer, corpus=corpus)
 
 
+@strict_arguments
 def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto", dtype: str = "float32") -> Run:
     """Opens a run by its name under runs/ or its path. `checkpoint` is "best", "last" or a step.
 

@@ -434,7 +434,7 @@ def test_there_is_no_home_of_an_unknown_user(elsewhere: Path, trained: Path, ver
 def test_a_run_is_evaluated_on_one_known_split_or_text(trained: Path, text_file: Path) -> None:
     opened = gg.load(trained, device="cpu")
     split: Any = "test"
-    with pytest.raises(gg.UserError, match="unknown split 'test': Known: train, val"):
+    with pytest.raises(gg.UserError, match="split = 'test': input should be 'train' or 'val'"):
         opened.evaluate(split=split)
     with pytest.raises(gg.UserError, match="both data and text are given"):
         opened.evaluate(str(text_file), text="a text")

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from safetensors.torch import load_file
 
 import glassgpt as gg
 from glassgpt.cli import sample as sample_verb
+from glassgpt.course.climb import LadderTraining
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.runs import train as train_module
+from glassgpt.runs.run import Run
 
 
 def test_greedy_writing_is_the_same_every_time(trained: Path) -> None:
@@ -234,9 +238,9 @@ def test_a_folder_that_is_no_run_is_not_taken_for_one(text: str, elsewhere: Path
     [
         ({"max_steps": 10.0}, "max_steps = 10.0: input should be a valid integer"),
         ({"max_steps": True}, "max_steps = True: input should be a valid integer"),
-        ({"recipe": 3}, "recipe = 3: input should be a valid string"),
+        ({"recipe": 3}, "recipe = 3: input should be an instance of str"),
         ({"run": 7}, "run = 7: input should be"),
-        ({"text": b"bytes"}, "text = b'bytes': input should be a valid string"),
+        ({"text": b"bytes"}, "text = b'bytes': input should be an instance of str"),
         ({"overwrite": "no"}, "overwrite = 'no': input should be a valid boolean"),
         ({"track": "swanlab"}, "track = 'swanlab': "),
         ({"overrides": "model.n_layer=1"}, "overrides = 'model.n_layer=1': "),
@@ -251,6 +255,52 @@ def test_arguments_are_checked_as_strictly_as_a_recipe(
     with pytest.raises(gg.UserError, match=f"^{re.escape(said)}"):
         gg.train(**{"text": text, "run": "mine"} | arguments)
     assert not (elsewhere / "runs" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: run.generate(5), "prompt = 5: input should be an instance of str"),
+        (lambda run: run.generate(max_new_tokens=2.5), "max_new_tokens = 2.5: input should be a valid integer"),
+        (lambda run: run.generate(temperature="x"), "temperature = 'x': input should be a valid number"),
+        (lambda run: run.generate(seed=1.5), "seed = 1.5: input should be a valid integer"),
+        (lambda run: run.stream("", 0.5), "config = 0.5: input should be an instance of SamplingConfig"),
+        (lambda run: run.evaluate(5), "data = 5: input should be an instance of str"),
+        (lambda run: run.evaluate(stride=2.5), "stride = 2.5: input should be a valid integer"),
+        (lambda run: run.evaluate_suite("hellaswag", limit="3"), "limit = '3': input should be a valid integer"),
+        (lambda run: run.evaluate_tasks("arc"), "tasks = 'arc': "),
+        (lambda run: gg.load(5), "run = 5: "),
+        (lambda run: gg.load(run.folder, checkpoint=1.5), "checkpoint = 1.5: "),
+        (lambda run: gg.export_hf(3, "out"), "run = 3: input should be an instance of Run"),
+        (lambda run: gg.export_hf(run, None), "folder = None: "),
+        (lambda run: gg.import_hf(3, run="new"), "source = 3: "),
+        (lambda run: gg.load_hf(".", dropout="x"), "dropout = 'x': input should be a valid number"),
+        (lambda run: gg.climb("4"), "section = '4': input should be a valid integer"),
+        (lambda run: gg.climb(4, 0.5), "seed = 0.5: input should be a valid integer"),
+        (lambda run: gg.climb(4, -1), "seed -1 is out of range"),
+        (lambda run: gg.climb(4, training=3), "training = 3: input should be an instance of LadderTraining"),
+        (lambda run: LadderTraining(steps=2.5), "steps = 2.5: input should be a valid integer"),
+        (lambda run: LadderTraining(lr=math.nan), "LadderTraining.lr = nan is out of range"),
+        (lambda run: LadderTraining(batch_rows=0), "LadderTraining.batch_rows = 0 is out of range"),
+        (lambda run: SamplingConfig(top_k=2.5), "top_k = 2.5: input should be a valid integer"),
+    ],
+)
+def test_arguments_of_every_call_are_checked(trained: Path, call: Callable[[Run], object], said: str) -> None:
+    with pytest.raises(gg.UserError, match=f"^{re.escape(said)}"):
+        call(gg.load(trained, device="cpu"))
+
+
+def test_a_lone_surrogate_is_named_in_every_text(trained: Path, elsewhere: Path) -> None:
+    opened = gg.load(trained, device="cpu")
+    for call in (opened.generate, lambda text: opened.evaluate(text=text), lambda text: gg.train(text=text)):
+        with pytest.raises(gg.UserError, match="lone surrogate"):
+            call("a \udcff")
+
+
+def test_an_integer_may_stand_for_a_float(trained: Path) -> None:
+    opened = gg.load(trained, device="cpu")
+    assert opened.generate("a", temperature=1, max_new_tokens=1, seed=1).startswith("a")
+    assert LadderTraining(lr=1).lr == 1
 
 
 def test_a_run_says_what_it_is_in_a_few_lines(run: Path) -> None:

@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-extras fuzz check bench clean
+.PHONY: help setup demo test coverage test-data test-extras fuzz check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ $(EXTRAS)/.ready: pyproject.toml constraints.txt
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
 	@$(BIN)/glassgpt train char-tiny --run demo --resume
 
-test: $(READY)  ## the whole test suite, with line coverage
+test: $(READY)  ## the whole test suite
+	@$(BIN)/python -m pytest -n $(WORKERS)
+
+coverage: $(READY)  ## the same, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
 test-data: $(READY)  ## only the tests that read GLASSGPT_TEST_DATA

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from glassgpt.cli.output import fold, say
 from glassgpt.report.figures import four_decimals
-from glassgpt.runs.console import PlainListener, indent
+from glassgpt.runs.console import PlainListener, discard_stderr, indent
 from glassgpt.runs.listener import RunInfo
 from glassgpt.runs.run import Run
 from glassgpt.training.fit import TrainState
@@ -37,22 +37,34 @@ class RichListener(PlainListener):
         self._task: TaskID | None = None
 
     def say(self, line: str) -> None:
-        self._console.print(fold(line, self._console.width), markup=False, soft_wrap=True)
+        with self._unfailing():
+            self._console.print(fold(line, self._console.width), markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _unfailing(self) -> Iterator[None]:
+        """Context for output: if the terminal has closed, training goes on in silence, so that the run is saved."""
+        try:
+            yield
+        except OSError:
+            discard_stderr()
 
     def started(self, info: RunInfo, state: TrainState) -> None:
         super().started(info, state)
         self._task = self._bar.add_task("", total=info.config.training.max_steps, completed=state.step)
-        self._live.start()
+        with self._unfailing():
+            self._live.start()
 
     def stepped(self, state: TrainState, record: Line) -> None:
         if "skipped" in record:
             self.say(f"step {state.step}: skipped, {record['skipped']}")
         assert self._task is not None  # started() came first
-        self._bar.update(self._task, completed=state.step)
-        self._live.update(Group(self._bar, Text(self.figures(record))))
+        with self._unfailing():
+            self._bar.update(self._task, completed=state.step)
+            self._live.update(Group(self._bar, Text(self.figures(record))))
 
     def stopped(self) -> None:
-        self._live.stop()
+        with self._unfailing():
+            self._live.stop()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ class PlainListener(Listener):
         try:
             print(line, file=sys.stderr, flush=True)
         except OSError:  # the reader has ended, as `tee` does after Ctrl-C: go on, so that the run is saved
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            discard_stderr()
         except RuntimeError:  # a signal handler interrupted a line; Python forbids the second, nested write
             pass
 
@@ -86,6 +86,11 @@ class PlainListener(Listener):
         done = state.step - self._first_step
         left = self._max_steps - state.step
         return duration(round((time.perf_counter() - self._began) / max(done, 1) * left))
+
+
+def discard_stderr() -> None:
+    """Sends stderr to the null device from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def describe_figures(figures: Mapping[str, float]) -> str:

@@ -78,7 +78,7 @@ def test_texts_are_no_token_files(tmp_path: Path) -> None:
         assert find_token_files(str(source)) is None
 
 
-@pytest.mark.parametrize("source", ["-", "auto", "~nobody-of-this-name/x", "a" * 5000])
+@pytest.mark.parametrize("source", ["-", "auto", "a" * 5000])
 def test_what_names_no_file_is_no_token_file(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("-", "auto"):
         build_nanogpt(tmp_path / name)

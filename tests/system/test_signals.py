@@ -41,20 +41,32 @@ def test_a_signal_finishes_the_step_saves_and_leaves(
         assert [line for line in figures(run) if "lr" in line] == [line for line in figures(trained) if "lr" in line]
 
 
-def test_a_terminal_that_closes_saves(text_file: Path, tmp_path: Path) -> None:
-    """Its signal comes when no message can be shown any more."""
+def attach(ignored: bool) -> None:
+    """Makes the terminal on stdin that of the new session."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_ends_no_run_unsaved(text_file: Path, tmp_path: Path, ignored: bool) -> None:
+    """Its signal comes when no message can be shown any more. With it ignored, as under nohup, training goes on."""
     run, (master, slave) = tmp_path / "run", pty.openpty()
     command = [sys.executable, "-m", "glassgpt", "train", "--data", text_file, "--run", run, *ENDLESS, *settings()]
     process = subprocess.Popen(
         [str(word) for word in command], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: attach(ignored),
     )  # fmt: skip
     os.close(slave)
     try:
         while not (run / "metrics.jsonl").exists() or len(figures(run)) < 7:
             os.read(master, 4096)
         os.close(master)
-        assert process.wait(timeout=60) == 129
+        if ignored:
+            before = len(figures(run))
+            while len(figures(run)) < before + 20:
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == (143 if ignored else 129)
     finally:
         process.kill()
     assert last_checkpoint(run).name == f"step-{figures(run)[-1]['step']:08d}"

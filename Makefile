@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage test-data test-extras fuzz check bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras fuzz check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,13 @@ $(EXTRAS)/.ready: pyproject.toml constraints.txt
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
 	@$(BIN)/glassgpt train char-tiny --run demo --resume
 
-test: $(READY)  ## the whole test suite
-	@$(BIN)/python -m pytest -n $(WORKERS)
+test: $(READY)  ## the test suite, but for a few of the longest tests
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not heavy"
 
-coverage: $(READY)  ## the same, with line coverage
+test-heavy: $(READY)  ## the longest tests: many ranks, GPT-2 124M
+	@$(BIN)/python -m pytest -n $(WORKERS) -m heavy
+
+coverage: $(READY)  ## all tests, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
 test-data: $(READY)  ## only the tests that read GLASSGPT_TEST_DATA

@@ -80,6 +80,7 @@ def test_an_import_gives_it_back_bit_for_bit(exported: tuple[GPT2, Tokenizer, Pa
             assert (again / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_124m_has_the_same_logits_and_comes_back(test_data, tmp_path: Path) -> None:
     test_data("tiktoken")

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.heavy
 def test_every_item_of_the_gpu_benchmark_runs() -> None:
     options = ["--tiny", "--device", "cpu", "--no-compile", "--micro-batch", "1", "--rounds", "1", "--item", "all"]
     done = subprocess.run(

@@ -207,6 +207,7 @@ with ranks.together():
 """
 
 
+@pytest.mark.heavy
 def test_uneven_masks_change_nothing(start: type[Job], tmp_path: Path) -> None:
     """Nor does it to run the blocks again for their gradients, or to hold the logits of ten tokens at a time."""
     program = tmp_path / "masked.py"
@@ -285,6 +286,7 @@ with ranks.together():
 """
 
 
+@pytest.mark.heavy
 def test_a_rank_holds_what_is_estimated(start: type[Job], tmp_path: Path) -> None:
     """Of an FSDP rank that is a part of each gradient, also between two micro-batches, and never the whole."""
     program = tmp_path / "measured.py"
@@ -300,6 +302,7 @@ def test_a_rank_holds_what_is_estimated(start: type[Job], tmp_path: Path) -> Non
     assert max(held) - held[0] < 0.8 * 4 * n_parameters
 
 
+@pytest.mark.heavy
 def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
     start: type[Job], text_file: Path, tmp_path: Path, alone: Path
 ) -> None:
@@ -324,6 +327,7 @@ main()
 """
 
 
+@pytest.mark.heavy
 def test_a_divided_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(
     start: type[Job], text_file: Path, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_killed_reward_run_resumes_bit_for_bit(text_file: Path, tmp_path: Path
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo")
 # With a tied head, and with one that the loss does not use and the stage has frozen.
 @pytest.mark.parametrize(("architecture", "parallel"), [("gpt2", "fsdp"), ("decoder", "ddp")])

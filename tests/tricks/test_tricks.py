@@ -129,6 +129,7 @@ def test_a_trick_must_show_more_than_the_spread_of_the_rounds(tmp_path: Path, mo
     assert within == {"faster": False, "mixed": True, "little": True}  # mixed: 1.67 times in two rounds, 0.8 in one
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_same_training_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Tricks that only change how it is computed end at the same loss."""

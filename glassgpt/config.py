@@ -173,7 +173,7 @@ def _plain(value: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """Parses a TOML file. Raises UserError if it is missing or not valid TOML."""
     try:
-        return tomllib.loads(read_file(path).decode("utf-8"))
+        return tomllib.loads(read_file(path).decode("utf-8-sig"))  # editors on Windows may begin a file with a BOM
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits, deep nesting
         raise UserError(f"{path} is not valid TOML: {error}") from None
 

@@ -61,11 +61,15 @@ def doctor(
 
 
 def print_finding(finding: Finding, *, explain: bool = False) -> None:
-    """Prints a line on a check. If it failed, or with `explain`, what is expected and why comes below."""
-    width = table_width()
-    figure = finding.figure if finding.status != "skipped" else f"{finding.figure}: {finding.reason}"
-    whole = f"{finding.status:<8}{finding.name:<{NAME_WIDTH}}  {figure}"
+    """Prints a line on a check. If it failed, or with `explain`, what is expected and why comes below.
+
+    Why a check was skipped is all that there is to say about it, so it is never cut.
+    """
+    width, head = table_width(), f"{finding.status:<8}{finding.name:<{NAME_WIDTH}}  "
+    whole = head + finding.figure
     line = shorten(whole, width)
+    if finding.status == "skipped":
+        line = "\n".join(beside(head, f"{finding.figure}: {finding.reason}", width))
     typer.echo(typer.style(line[:8], **STYLES[finding.status]) + line[8:])
     if explain or finding.status == "failed":
         for text in _details(finding, cut=line != whole, width=width):

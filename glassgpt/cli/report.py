@@ -40,6 +40,8 @@ def report(
     if not runs:
         raise UserError("name a run, several to compare them, or days with --since 2026-11-21")
     folders = [find_run(run) for run in runs]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise UserError(f"{twice} is named twice: name each run once")
     for folder in folders:
         check_trained(folder)
     if len(folders) == 1 and out is not None:

@@ -48,7 +48,7 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError:
         raise UserError("the hub needs huggingface-hub: pip install 'glassgpt[hf]'") from None
-    hub = constants.ENDPOINT.partition("://")[2]  # huggingface.co, or the mirror in HF_ENDPOINT
+    hub = constants.ENDPOINT.rpartition("://")[2]  # huggingface.co, or the mirror in HF_ENDPOINT
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except errors.HFValidationError:

@@ -136,7 +136,7 @@ def decide_new_run(
 ) -> Decision:
     """Decides on a new run. Everything is checked and prepared before the folder, or an old run in it, is touched."""
     note = once(note)
-    check_free(folder, overwrite)
+    check_free(folder, overwrite, resumes=True)
     sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
         sections = initial.sections(sections)

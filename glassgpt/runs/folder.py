@@ -58,15 +58,22 @@ def free_folder(name: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises UserError if `folder` is in use and a new run may not replace it."""
+def check_free(folder: Path, overwrite: bool, *, resumes: bool = False) -> None:
+    """Raises UserError if a new run may not be written to `folder`: it is in use, or lies inside another run.
+
+    `resumes` says that the caller could also go on with a run that is there.
+    """
+    for outer in folder.resolve().parents:
+        if is_run_folder(outer):
+            raise UserError(f"{folder} lies inside the run {outer}, which may be replaced: choose another --run")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     whole = all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints"))
     if not whole or not is_run_folder(folder):
         raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
     if not overwrite:
-        raise UserError(f"{folder} exists: go on with --resume, replace it with --overwrite, or choose another --run")
+        go_on = "go on with --resume, " if resumes else ""
+        raise UserError(f"{folder} exists: {go_on}replace it with --overwrite, or choose another --run")
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def test_a_tokenizer_changed_later_is_noticed(source: Path, tmp_path: Path) -> N
 
 def test_an_existing_run_is_replaced_on_demand_alone(source: Path, tmp_path: Path) -> None:
     run = gg.import_hf(source, run=tmp_path / "run")
-    with pytest.raises(UserError, match=r"exists: .* --overwrite"):
+    with pytest.raises(UserError, match=r"exists: replace it with --overwrite"):
         gg.import_hf(source, run=run.folder)
     save(source, n_layer=1)
     assert gg.import_hf(source, run=run.folder, overwrite=True).config.model.n_layer == 1
@@ -208,6 +208,14 @@ def test_without_a_network_the_hub_cannot_be_reached(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no folder 'gpt2', and huggingface\.co cannot be reached"):
         gg.import_hf("gpt2", run="mine")
+
+
+def test_an_endpoint_without_a_scheme_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "mirror.example")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"mirror\.example cannot be reached"):
+        gg.import_hf("owner/name", run=tmp_path / "run")
 
 
 def test_a_name_that_no_repository_can_have(tmp_path: Path) -> None:

@@ -360,6 +360,20 @@ def test_a_run_is_locked_inside_from_its_first_session_on(run: Path, text_file: 
     assert not list(folder.rglob(".*"))
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_no_run_is_made_inside_another(run: Path, text_file: Path, overwrite: list[str]) -> None:
+    before = contents(run)
+    for inner in ("inner", "checkpoints", "checkpoints/inner"):
+        error = glassgpt("train", "--data", text_file, "--run", run / inner, *settings(), *overwrite).error
+        assert f"lies inside the run {run}" in error
+    assert contents(run) == before
+
+
+def test_a_run_is_compared_with_itself_by_mistake_alone(run: Path, elsewhere: Path) -> None:
+    assert f"{run} is named twice" in glassgpt("report", run, run).error
+    assert contents(elsewhere) == {}
+
+
 @pytest.mark.parametrize("name", ["nowhere/../mine", "mine/nowhere/../../mine"])
 def test_a_path_through_a_folder_that_is_not_there_replaces_nothing(elsewhere: Path, trained: Path, name: str) -> None:
     Path("mine").mkdir()

@@ -57,7 +57,7 @@ test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m extras
 
 fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N
-	@FUZZ_CASES=$${FUZZ_CASES:-20000} $(BIN)/python -m pytest -n 0 tests/fuzz
+	@FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/python -m pytest -n 0 tests/fuzz
 
 check: $(READY)  ## style, types, layers, the table of settings, and every command of the README
 	$(BIN)/ruff check .

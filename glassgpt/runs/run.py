@@ -262,7 +262,7 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     """Opens a run by its name under runs/ or its path. `checkpoint` is "best", "last" or a step.
 
     `dtype` is float32, tf32, bfloat16, float16 or auto, as in `machine.dtype`. In 16 bits the weights are rounded once:
-    half the memory, and on a GPU faster; figures differ from those of float32 in the third digit. What this machine
+    half the memory, and figures differ from those of float32 in the third digit. What this machine
     lacks is in `runtime.notes`. Raises UserError, naming the file, for anything missing, damaged or of another version.
     """
     opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 # Dense bfloat16 and float16 FLOP/s of the tensor cores with float32 accumulation, from NVIDIA's data sheets and
-# architecture white papers. Data sheets often print the rate with 2:4 sparsity, which is twice the dense one.
+# architecture white papers, which were not opened again when this table was written. Data sheets often print the rate
+# with 2:4 sparsity, which is twice the dense one.
 PEAK_FLOPS = {
     "B200": 2250e12,  # HGX B200 data sheet: 4.5 PFLOP/s with sparsity
     "GH200": 989e12,  # GH200 data sheet: its GPU is an H100 SXM's

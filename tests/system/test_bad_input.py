@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -420,7 +421,7 @@ def test_a_run_in_the_home_folder(run: Path, tmp_path: Path, elsewhere: Path, mo
     ("command", "written"),
     [
         (["export", "{run}", "--out=~/new"], "new/config.json"),
-        (["report", "{run}", "{run}", "--out=~/new.html"], "new.html"),
+        (["report", "{run}", "{copy}", "--out=~/new.html"], "new.html"),
         (["tokenizer", "train", "--data", "{text}", "--type", "char", "--out=~/new.json"], "new.json"),
         (["data", "prepare", "{text}", "--tokenizer=bpe", "--shard-tokens=400", "--out=~/new"], "new/manifest.json"),
         (["ladder", "--data", "{text}", "--section=1", "--steps=1", "--seeds=1", "--out=~/new"], "new/ladder.json"),
@@ -432,7 +433,8 @@ def test_results_in_the_home_folder(
     command: list[str], written: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    result = glassgpt(*[word.format(run=trained, text=text_file) for word in command])
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    result = glassgpt(*[word.format(run=trained, copy=copy, text=text_file) for word in command])
     assert result.code == 0, result.err
     assert (tmp_path / "home" / written).is_file()
     assert not Path("~").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -130,7 +131,7 @@ def parse_ids(text: str) -> list[int]:
     """The numbers in a text such as "[3, 14]" or "3 14"."""
     words = text.translate(str.maketrans("[],", "   ")).split()
     for word in words:
-        if not word.removeprefix("-").isdecimal():
+        if not re.fullmatch("-?[0-9]{1,18}", word):
             raise UserError(f"'{word}' is not a token id: ids are integers, separated by spaces or commas")
     return [int(word) for word in words]
 

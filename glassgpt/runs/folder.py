@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -263,7 +262,8 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
         final = final_record(read_lines(folder / "metrics.jsonl")) or {}
         found = [checkpoint for checkpoint in checkpoints if checkpoint.step == final.get("best/step")]
         return next(iter(found), None) or best_checkpoint(checkpoints) or checkpoints[-1]
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    if not re.fullmatch("[0-9]+", str(which)) or int(which) not in steps:
-        raise UserError(f"{folder} has no checkpoint '{which}': it has best, last, {', '.join(map(str, steps))}")
-    return checkpoints[steps.index(int(which))]
+    by_step = {str(checkpoint.step): checkpoint for checkpoint in checkpoints}
+    wanted = str(which).lstrip("0") or "0"
+    if wanted not in by_step:
+        raise UserError(f"{folder} has no checkpoint '{which}': it has best, last, {', '.join(by_step)}")
+    return by_step[wanted]

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -178,7 +179,7 @@ def build_runtime(
 
 def _find_device(name: str, ranks: Ranks) -> torch.device:
     kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (index.isdigit() and kind == "cuda")):
+    if not re.fullmatch("auto|cpu|mps|cuda(:[0-9]{1,9})?", name):
         raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

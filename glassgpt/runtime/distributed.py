@@ -253,7 +253,7 @@ def _check_address(address: str) -> None:
 
 def _read_number(name: str, least: int, most: int) -> int:
     text = os.environ[name]
-    if not re.fullmatch("[0-9]+", text) or not least <= int(text) <= most:
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise UserError(
             f"{name} = '{text}' in the environment is not a number from {least} to {most}: torchrun sets it"
         )

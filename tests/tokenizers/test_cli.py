@@ -88,6 +88,7 @@ def test_a_runs_folder_is_a_tokenizer(tmp_path: Path, file: str) -> None:
         (("encode", "--tokenizer", "none.json", "x"), None, "there is no tokenizer file 'none.json'"),
         (("encode", "--tokenizer", "FILE"), b"ab\xff", "byte 0xff at offset 2"),
         (("decode", "--tokenizer", "FILE", "1", "x2"), None, "'x2' is not a token id"),
+        (("decode", "--tokenizer", "FILE", "9" * 5000), None, "is not a token id"),
         (("decode", "--tokenizer", "FILE", "1,999"), None, "token id 999 is outside the vocabulary"),
     ],
 )

@@ -29,6 +29,14 @@ _TEMPORARY = re.compile(r"\.glassgpt-(new|replaced|discarded)-(.+)-(\d+)-[0-9a-f
 _DAY = 24 * 3600.0  # seconds; filling a folder never takes longer
 
 
+def real_path(path: Path) -> Path:
+    """The path without links. Unlike `Path.resolve` below Python 3.13, it raises OSError for a loop of links."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to fill, which becomes `path` on success; after an error `path` is unchanged."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from glassgpt.config import read_toml
 from glassgpt.errors import UserError
-from glassgpt.files import read_json
+from glassgpt.files import read_json, real_path
 
 GENERATOR = "GlassGPT"  # the mark of our pages and pictures
 HTML_MARK = f'<meta name="generator" content="{GENERATOR}">'
@@ -34,7 +34,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file to write")
-    target = path.resolve()
+    target = real_path(path)
     for folder in target.parents:
         if target.relative_to(folder).parts[0] in RUN_FILES and is_run_folder(folder):
             raise UserError(f"{path} is a part of the run {folder}: choose another name")

@@ -13,7 +13,16 @@ from typing import Any
 
 import glassgpt
 from glassgpt.errors import UserError, unknown
-from glassgpt.files import LOCK, locked, recover_folder, remove_unfinished, replacing_folder, user_path, write_text
+from glassgpt.files import (
+    LOCK,
+    locked,
+    real_path,
+    recover_folder,
+    remove_unfinished,
+    replacing_folder,
+    user_path,
+    write_text,
+)
 from glassgpt.ownership import is_run_folder, split_runs
 from glassgpt.report.run_record import read_machine
 from glassgpt.runs.config import RunConfig, dump_config
@@ -62,7 +71,7 @@ def check_free(folder: Path, overwrite: bool, *, resumes: bool = False) -> None:
 
     `resumes` says that the caller could also go on with a run that is there.
     """
-    for outer in folder.resolve().parents:
+    for outer in real_path(folder).parents:
         if is_run_folder(outer):
             raise UserError(f"{folder} lies inside the run {outer}, which may be replaced: choose another --run")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -82,7 +91,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     One lock lies beside the folder, because a new run has none yet and --overwrite replaces it. Another lies in the
     folder of a run, for processes that may not write beside it, or that see it at another place, as a container does.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     with contextlib.ExitStack() as held:
         try:
             try:
@@ -101,7 +110,7 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 def lock_inside(folder: Path) -> contextlib.AbstractContextManager[None]:
     """The lock in the folder of a run. `lock_run` takes it if there is a run, and the creator of a new one later."""
-    return locked(folder.resolve() / LOCK, _busy(folder))
+    return locked(real_path(folder) / LOCK, _busy(folder))
 
 
 def _busy(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,26 @@ def test_neither_a_pipe_nor_a_device_is_waited_for(kind: str, elsewhere: Path, t
     suite = ["eval", trained, "--suite", "hellaswag", "--file", path]
     for command in (["tokenizer", "info", "--tokenizer", path], suite):
         assert "a pipe or a device" in glassgpt(*command).error
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ladder --data text.txt --section 1 --steps 1 --seeds 1 --out loop",
+        "report one two --out loop/page.html",
+        "tokenizer train --data text.txt --type char --out loop",
+        "train --data text.txt --run loop/run --max-steps 1",
+        "data prepare text.txt --tokenizer bpe --shard-tokens 400 --out loop/shards",
+    ],
+)
+def test_links_that_lead_to_each_other(trained: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                       command: str) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    shutil.copy(text_file, "text.txt")
+    Path("loop").symlink_to("loop")
+    assert "Too many levels of symbolic links" in glassgpt(*command.split()).error
 
 
 def test_a_foreign_folder_among_the_runs_hides_no_other(run: Path) -> None:

@@ -110,8 +110,9 @@ class Session:
             info = RunInfo(self.folder, self.config, self.n_parameters, (self._describe(), stage.describe()))
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
-            advice = out_of_memory_advice(self.config, self.runtime, self.folder)
-            with advice, self._open_batches() as batches, Interrupt(self._announce_stop) as interrupt:
+            memory = out_of_memory_advice(self.config, self.runtime, self.folder)
+            interruption = Interrupt(self._announce_stop)
+            with memory, self.runtime.compiling(), self._open_batches() as batches, interruption as interrupt:
                 if state.step == 0:
                     self._run_due(state)
                 state = fit(

@@ -117,6 +117,29 @@ class Runtime:
         """The function, compiled if the model is compiled, so that operations between head and loss are fused too."""
         return torch.compile(function) if self.compile else function
 
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """The context for steps of a model that may be compiled: raises UserError if torch.compile itself fails.
+
+        torch does not write its cache under another name first. So a process that is killed while it compiles can leave
+        an empty file, and every later process that finds it fails.
+        """
+        if not self.compile:
+            yield
+            return
+        from torch._dynamo.exc import BackendCompilerFailed
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        try:
+            yield
+        except BackendCompilerFailed as error:
+            reason = " ".join(str(error.inner_exception).split())
+            reason = reason if len(reason) <= 200 else f"{type(error.inner_exception).__name__}: …{reason[-200:]}"
+            raise UserError(
+                f"torch.compile failed ({reason}): a process that was killed may have left a damaged file in its cache,"
+                f" so remove {cache_dir()} and try again, or train without compiling"
+            ) from error
+
     def eagerly(self) -> contextlib.AbstractContextManager[Any]:
         """The context for validation, samples and rollouts: compiled blocks run uncompiled in it.
 

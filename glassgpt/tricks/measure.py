@@ -204,10 +204,11 @@ def measure(setup: Setup, tokens: TokenArray, steps: int) -> Measured:
         _synchronize(runtime)
         started = time.perf_counter()
         batches = [_batch(loader, step, number, setup, runtime) for number in range(setup.passes)]
-        update = train_step(
-            parallel, optimizer, scaler, batches, runtime,
-            grad_clip=1.0, seed=setup.seed, step=step, expected_weight=setup.rows * setup.model.block_size,
-        )  # fmt: skip
+        with runtime.compiling():
+            update = train_step(
+                parallel, optimizer, scaler, batches, runtime,
+                grad_clip=1.0, seed=setup.seed, step=step, expected_weight=setup.rows * setup.model.block_size,
+            )  # fmt: skip
         _synchronize(runtime)
         seconds.append(time.perf_counter() - started)
     return Measured(

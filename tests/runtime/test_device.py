@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.distributed import HashStore
 
 from glassgpt.errors import ReportedByFirstRank, UserError
@@ -111,6 +112,16 @@ def test_products_run_in_the_precision_and_weights_stay_float32(precision: str, 
         assert layer(torch.zeros(1, 2)).dtype == product
     assert layer.weight.dtype == torch.float32
     assert runtime.build_scaler().is_enabled() == (precision == "float16")
+
+
+def test_a_compilation_that_fails_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/cache/of/torch")
+    failure = BackendCompilerFailed("inductor", ImportError("x.so:\nfile too short"), None)
+    explained = r"torch.compile failed \(x.so: file too short\).*remove /cache/of/torch and try again"
+    with pytest.raises(UserError, match=explained), Runtime(torch.device("cpu"), compile=True).compiling():
+        raise failure
+    with pytest.raises(BackendCompilerFailed), Runtime(torch.device("cpu")).compiling():
+        raise failure
 
 
 def test_an_uncompiled_model_is_called_as_it_is() -> None:

@@ -118,9 +118,9 @@ def test_a_compilation_that_fails_is_explained(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/cache/of/torch")
     failure = BackendCompilerFailed("inductor", ImportError("x.so:\nfile too short"), None)
     explained = r"torch.compile failed \(x.so: file too short\).*remove /cache/of/torch and try again"
-    with pytest.raises(UserError, match=explained), Runtime(torch.device("cpu"), compile=True).compiling():
+    with pytest.raises(UserError, match=explained), Runtime(torch.device("cpu"), "float32", compile=True).compiling():
         raise failure
-    with pytest.raises(BackendCompilerFailed), Runtime(torch.device("cpu")).compiling():
+    with pytest.raises(BackendCompilerFailed), Runtime(torch.device("cpu"), "float32").compiling():
         raise failure
 
 

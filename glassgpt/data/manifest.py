@@ -26,6 +26,10 @@ class Split:
     shards: tuple[str, ...]  # file names within the folder
     documents: Count | None = None  # documents that begin in it; None: a single text, or not counted
 
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise UserError("a split of the text has no shards")
+
 
 @dataclass(frozen=True)
 class TokenizerRecord:

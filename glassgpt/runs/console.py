@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Mapping
 
 from glassgpt.report.figures import duration
@@ -104,5 +105,9 @@ def describe_figures(figures: Mapping[str, float]) -> str:
 
 
 def indent(text: str, first: str = "    ") -> str:
-    """Indents a text by four columns, so that a sample is not mistaken for a message."""
-    return first + text.strip("\n").replace("\n", "\n    ")
+    """Indents a text by four columns, so that a sample is not mistaken for a message.
+
+    Control characters, which a model can generate and a terminal would obey, become "�".
+    """
+    shown = (c if c in "\n\t" or unicodedata.category(c) != "Cc" else "�" for c in text.strip("\n"))
+    return first + "".join(shown).replace("\n", "\n    ")

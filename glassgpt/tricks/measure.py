@@ -177,7 +177,11 @@ def _report(setup: Setup, shards: Sequence[str], steps: int, sender: Any) -> Non
     keep_freed_memory()  # as `glassgpt train` does
     try:
         sender.send(measure(setup, TokenArray([Path(shard) for shard in shards]), steps))
-    except (RuntimeError, UserError) as error:  # for example out of memory, or no kernel for this precision
+    except (
+        RuntimeError,
+        MemoryError,
+        UserError,
+    ) as error:  # for example out of memory, or no kernel for this precision
         sender.send(str(error).strip().splitlines()[0])
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import build_dataset
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.runs.config import load_recipe, quiet
 from glassgpt.runs.decision import Changes
 from glassgpt.tricks.variants import Setup
 
 MOST_ROWS = 16  # default limit of a batch, so that a step does not take minutes
+MOST_TOKENS = 1 << 40  # of a batch; more cannot be counted by numpy
 
 
 def plain_setup(
@@ -30,8 +31,9 @@ def plain_setup(
     values = {} if data is None else {"data.source": data}
     changes = Changes(overrides, values)
     config = changes.apply(sections, note=note)
-    if rows is not None and rows < 1:
-        raise UserError(f"--rows {rows} is out of range: it must be at least 1")
+    most = MOST_TOKENS // config.model.block_size
+    if rows is not None and not 1 <= rows <= most:
+        raise UserError(f"--rows {shown(rows)} is out of range: it must be from 1 to {most:,}")
     dataset = build_dataset(config.data, config.tokenizer)
     setup = Setup(
         architecture=config.architecture,

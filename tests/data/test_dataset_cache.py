@@ -199,6 +199,7 @@ def test_a_manifest_that_does_not_fit_its_shards_is_refused(dataset: Dataset) ->
         (lambda fields: fields.pop("source"), "is damaged: manifest.source is missing"),
         (lambda fields: fields["train"].pop("bytes"), "is damaged: .*bytes"),
         (lambda fields: fields.update(tokenizer="char"), "is damaged"),
+        (lambda fields: fields["train"].update(shards=[]), "is damaged: .*no shards"),
     ],
 )
 def test_a_foreign_or_damaged_manifest_is_refused(dataset: Dataset, change: Callable, message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def faults(case: Case, ended: Ended, before: dict[str, str], after: dict[str, st
     sentences = [line for line in lines if line.startswith("glassgpt: ")]
     if ended.code == 2 and case.streams.stderr == "" and sentences != lines[-1:]:
         found.append(f"not one sentence at the end: {ended.err[-300:]!r}")
-    if not all(character.isprintable() or character == "\n" for character in ended.err):
+    if any(unicodedata.category(character) == "Cc" and character not in "\n\t" for character in ended.err):
         found.append(f"control characters on stderr: {ended.err[-300:]!r}")
     changed = [path for path, content in before.items() if after.get(path) != content and not path.startswith(OURS)]
     return [*found, *(f"changed {path}" for path in changed)]

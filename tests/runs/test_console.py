@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glassgpt.runs.config import parse_run_config
-from glassgpt.runs.console import PlainListener
+from glassgpt.runs.console import PlainListener, indent
 from glassgpt.runs.listener import RunInfo
 from glassgpt.training.fit import TrainState
 
@@ -23,3 +23,7 @@ def test_a_validation_loss_is_shown_with_its_step(capsys: pytest.CaptureFixture[
     listener.evaluated(250, {"val/loss": 4.5002}, 0.1, False)
     listener.evaluated(300, {"val/reward": 1.0}, 0.1, False)  # figures of another stage
     assert "  val 4.5002 @250  " in listener.figures(RECORD)
+
+
+def test_a_sample_commands_no_terminal() -> None:
+    assert indent("\nred \x1b[31m\tand\r\x00\n今天\u3000天\n") == "    red �[31m\tand��\n    今天\u3000天"

@@ -18,6 +18,7 @@ from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.tricks import TRICKS, Measured, Results, Setup, TrickRow, explanation
 from glassgpt.tricks import measure as module
 from glassgpt.tricks.measure import measure_tricks, run_apart
+from glassgpt.tricks.recipe import plain_setup
 
 SETUP = Setup("gpt2", GPT2Config(50, 16, 2, 2, 16), OptimizerConfig(), rows=4, device="cpu")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -158,3 +159,9 @@ def test_the_picture_has_a_bar_for_each_ratio() -> None:
     colours = [bar.attrib["fill"] for bar in root.iter(f"{SVG}rect")][2:]
     assert len(colours) == 4
     assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+@pytest.mark.parametrize("rows", [0, -1, 10**15, 10**5000])
+def test_a_batch_has_a_countable_number_of_rows(rows: int) -> None:
+    with pytest.raises(UserError, match=r"--rows .* is out of range: it must be from 1 to 17,179,869,184"):
+        plain_setup("char-tiny", "python-manual", [], rows, "cpu")

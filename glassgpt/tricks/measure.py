@@ -181,7 +181,7 @@ def _report(setup: Setup, shards: Sequence[str], steps: int, sender: Any) -> Non
         RuntimeError,
         MemoryError,
         UserError,
-    ) as error:  # for example out of memory, or no kernel for this precision
+    ) as error:  # or no kernel for this precision
         sender.send(str(error).strip().splitlines()[0])
 
 

@@ -161,7 +161,7 @@ def test_the_picture_has_a_bar_for_each_ratio() -> None:
     assert colours[0] == colours[1] != colours[2] == colours[3]
 
 
-@pytest.mark.parametrize("rows", [0, -1, 10**15, 10**5000])
+@pytest.mark.parametrize("rows", [0, -1, 10**15, 10**400])
 def test_a_batch_has_a_countable_number_of_rows(rows: int) -> None:
     with pytest.raises(UserError, match=r"--rows .* is out of range: it must be from 1 to 17,179,869,184"):
         plain_setup("char-tiny", "python-manual", [], rows, "cpu")

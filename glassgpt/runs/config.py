@@ -41,6 +41,9 @@ FIXED_EXCEPTIONS = ("machine.dtype", "machine.compile")
 ROUNDING_SETTINGS = ("micro_batch", "loss_chunk")  # of [training]: they change only the rounding, and save memory
 CHANGEABLE_EXCEPTIONS = ("training.max_steps", *(f"training.{name}" for name in ROUNDING_SETTINGS))
 
+VALIDATION_INTERVALS = (250, 100, 50, 20, 10, 5, 2, 1)  # steps; `evaluation.every = "auto"` is one of them
+MIN_INTERVALS = 8  # that draw a curve
+
 
 @dataclass(frozen=True)
 class RunKindConfig:
@@ -71,10 +74,10 @@ class TrainingConfig:
 class EvaluationConfig:
     """Validation, suites, samples and logs of a training run. Raises UserError for bad values and unknown names."""
 
-    every: int = 250  # steps between validations; 0: only at the end
+    every: int | Literal["auto"] = "auto"  # steps between validations; 0: only at the end; auto: by length, up to 250
     tokens: int = 20_000  # validation tokens per evaluation; the whole split at the end of the run
     suites: tuple[str, ...] = ()  # test suites to run during training: hellaswag
-    suite_every: int | None = None  # steps between suite runs; none: same as `evaluation.every`
+    suite_every: int | None = None  # steps between suite runs; none: same as `evaluation.every`, 250 if that is auto
     suite_limit: int | None = None  # use only the first N items of a suite; none: all
     suite_file: str | None = None  # JSON lines file with the items; none: the published ones
     sample_every: int = 250  # steps between samples, with one at the end; 0: none
@@ -141,6 +144,23 @@ class RunConfig:
     def batch_rows(self) -> int:
         """Rows of block_size tokens in the global batch."""
         return self.training.batch_tokens // self.model.block_size
+
+    @property
+    def validation_interval(self) -> int:
+        """Steps between validations; 0: only at the end. "auto" gives a short run a curve too, if that is cheap."""
+        every = self.evaluation.every
+        if every != "auto":
+            return every
+        for_a_curve = self.training.max_steps / MIN_INTERVALS
+        # Steps that cost as much as one validation: a forward pass is a third of a step.
+        cost = self.evaluation.tokens / (3 * self.training.batch_tokens)
+        return next((steps for steps in VALIDATION_INTERVALS if steps <= max(for_a_curve, cost)), 1)
+
+    @property
+    def suite_interval(self) -> int:
+        """Steps between runs of the test suites; 0: only at the end. They are too slow for the intervals of "auto"."""
+        every = self.evaluation.every
+        return self.evaluation.suite_every or (VALIDATION_INTERVALS[0] if every == "auto" else every)
 
     def rows_of_pass(self, rank_rows: int) -> int:
         """Micro-batch of a rank that has `rank_rows` rows per step. Raises UserError while it is still "auto"."""

@@ -227,7 +227,10 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     if stored.run.init_from:
         sections = inherit(sections, stored)
     # Fields that a recipe may leave open were set when the run started.
-    decided = (("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"))
+    decided = (
+        ("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"),
+        ("evaluation", "every"),
+    )  # fmt: skip
     for section, name in decided:
         sections.setdefault(section, {}).setdefault(name, getattr(getattr(stored, section), name))
     if "padded_vocab_size" in sections["model"]:  # a recipe may have gained padding since the run was started

@@ -186,10 +186,11 @@ class Session:
         training, evaluation, step = self.config.training, self.config.evaluation, state.step
         last = step == training.max_steps
         score = None
-        if _due(step, evaluation.every) or (last and not training.overfit_batch):
-            score = self._validate(step, record=_due(step, evaluation.every))[self.stage.best.figure]
+        validation_due = _due(step, self.config.validation_interval)
+        if validation_due or (last and not training.overfit_batch):
+            score = self._validate(step, record=validation_due)[self.stage.best.figure]
             score = score if math.isfinite(score) else None  # a diverged model is never the best
-        if _due(step, evaluation.suite_every or evaluation.every):
+        if _due(step, self.config.suite_interval):
             self._run_suites(step)
         if _due(step, evaluation.sample_every):
             self._sample(step)
@@ -235,7 +236,7 @@ class Session:
         Their lines are marked, because a run that is continued removes them: it equals one that never ended here.
         """
         evaluation = self.config.evaluation
-        if not _due(step, evaluation.suite_every or evaluation.every):
+        if not _due(step, self.config.suite_interval):
             self._run_suites(step, at_end=True)
         if evaluation.sample_every > 0 and not _due(step, evaluation.sample_every):
             self._sample(step, at_end=True)

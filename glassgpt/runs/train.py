@@ -295,7 +295,7 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     state = session.restore(checkpoint)
 
     def go_back() -> None:
-        every = load_config(folder / "config.toml").evaluation.every
+        every = load_config(folder / "config.toml").validation_interval
         # Remove a score that was measured only because a shorter run ended at this step.
         if checkpoint.score is not None and (not every or checkpoint.step % every):
             record_score(checkpoint, None)

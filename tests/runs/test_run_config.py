@@ -229,6 +229,31 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str
         load_config(path)
 
 
+# Validation
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "interval"), [(50, 5), (100, 10), (120, 10), (1000, 100), (2000, 250), (600_000, 250)]
+)
+def test_a_short_run_validates_often_enough_for_a_curve(max_steps: int, interval: int) -> None:
+    """A run of 100 steps validated at steps 0 and 100 only, so its curve was a straight line."""
+    config = parse(f"training.max_steps={max_steps}")
+    assert (config.validation_interval, config.suite_interval) == (interval, 250)
+
+
+def test_a_few_steps_do_not_become_many_validations() -> None:
+    """One validation of 20,000 tokens costs as much as 8.7 steps of 768."""
+    assert parse("training.max_steps=3").validation_interval == 5
+    assert parse("training.max_steps=3", "training.batch_tokens=65536").validation_interval == 1
+
+
+def test_validation_and_suites_follow_what_is_set() -> None:
+    config = parse("training.max_steps=100", "evaluation.every=7")
+    assert (config.validation_interval, config.suite_interval) == (7, 7)
+    config = parse("evaluation.every=0", "evaluation.suite_every=3")
+    assert (config.validation_interval, config.suite_interval) == (0, 3)
+
+
 # Resuming
 
 

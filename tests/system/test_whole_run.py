@@ -341,6 +341,14 @@ def test_resume_may_change_how_the_run_is_watched(run: Path) -> None:
     assert [line["step"] for line in figures(run) if "val/loss" in line and line["step"] > 40] == [42, 44, 44]
 
 
+def test_a_recipe_does_not_change_when_a_resumed_run_validates(run: Path) -> None:
+    """A recipe that leaves it open would have validated an older run at other steps than those it began with."""
+    begin = ["char-tiny", *settings(training__max_steps=44)]
+    open_again = [*begin[: begin.index("evaluation.every=10") - 1], *begin[begin.index("evaluation.every=10") + 1 :]]
+    assert glassgpt("train", *open_again, "--run", run, "--resume").code == 0
+    assert load_config(run / "config.toml").evaluation.every == 10
+
+
 @pytest.mark.parametrize(
     ("change", "before", "now"),
     [

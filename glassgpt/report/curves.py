@@ -226,7 +226,7 @@ def reading_notes(records: Sequence[RunRecord]) -> list[str]:
     longest = max(len(record.train) for record in records)
     notes = ["Point at a curve to read its values. With a mouse: drag to zoom, double-click to go back."]
     if len(records) > 1:
-        notes.append("Lines with points are validation, thin lines training.")
+        notes.append("Untick a run to hide it. Lines with points are validation, thin lines training.")
     if longest >= 100:
         faint = "; the faint ones are the measurements themselves" if len(records) == 1 else ""
         notes.append(f"Curves of training are means over 2% of a run{faint}.")

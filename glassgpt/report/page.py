@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import repeat
 from string import Template
 from typing import Any
 
@@ -48,10 +49,15 @@ def embedded_json(value: Any) -> str:
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *, kind: str = "") -> str:
-    """A table of cells that are already HTML; the first cell of a row is its header."""
+    """A table of cells that are already HTML; the first cell of a row is its header.
+
+    A cell also names its column, because a narrow screen shows each row as a card, without the head of the table.
+    """
     head = f"<thead><tr>{''.join(f'<th>{cell}</th>' for cell in header)}</tr></thead>" if header else ""
+    starts = [f'<td data-column="{title}">' for title in header[1:]] or repeat("<td>")
     lines = "\n".join(
-        f"<tr><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>" for first, *rest in rows
+        f"<tr><th>{first}</th>{''.join(f'{start}{cell}</td>' for start, cell in zip(starts, rest, strict=False))}</tr>"
+        for first, *rest in rows
     )
     return f'<div class="scroll"><table class="{kind}">{head}<tbody>\n{lines}\n</tbody></table></div>'
 

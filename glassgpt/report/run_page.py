@@ -118,9 +118,10 @@ def curves_html(records: Sequence[RunRecord], charts: Sequence[Drawing]) -> str:
         '<label><input type="checkbox" id="log-x"> logarithmic x</label>'
         '<label><input type="checkbox" id="log-y"> logarithmic loss</label></div>'
     )
-    kind = "charts" if len(records) == 1 else "charts several"
+    # The script fills the legend of several runs; the charts of one run have a legend each.
+    legend = '<div class="scroll runs"><table id="runs"></table></div>\n' if len(records) > 1 else ""
     notes = " ".join(reading_notes(records))
-    drawn = f'<div class="{kind}">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
+    drawn = f'{legend}<div class="charts">\n{places}\n</div>\n<p class="quiet">{escape(notes)}</p>'
     return f"<h2>Curves</h2>\n{NO_SCRIPT}\n{controls}\n{drawn}"
 
 

@@ -114,11 +114,12 @@ def test_every_chart_is_drawn(run_folder: Path) -> None:
     }
 
 
-def test_the_script_finds_every_element_that_it_asks_for(run_folder: Path) -> None:
+def test_the_script_finds_every_element_that_it_asks_for(run_folder: Path, tmp_path: Path) -> None:
     page = Page(write_report(run_folder))
+    several = Page(write_comparison([run_folder, run_folder], tmp_path / "compared.html"))
     wanted = set(re.findall(r'\$\("([\w-]+)"\)', page.scripts[-1]))
     assert {"axis", "slider"} <= wanted
-    assert wanted <= {attributes.get("id") for _, attributes in page.tags}
+    assert wanted <= {attributes.get("id") for _, attributes in page.tags + several.tags}
 
 
 def test_the_page_is_self_contained(run_folder: Path) -> None:
@@ -277,7 +278,7 @@ def other_run(run_folder: Path) -> Path:
 def cells_after(page: Page, name: str) -> list[str]:
     """The cells of the table row that `name` stands at the head of."""
     row = page.html.split(f">{name}</th>")[1].split("</tr>")[0]
-    return [cell.split("</td>")[0] for cell in row.split("<td>")[1:]]
+    return re.findall("<td[^>]*>(.*?)</td>", row)
 
 
 def test_a_comparison_shows_figures_and_differences(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
@@ -358,14 +359,45 @@ def cells(line: str) -> list[str]:
     return re.sub(r"<[^>]*>", " ", line).split()
 
 
-def test_a_browser_draws_every_chart_and_shows_the_last_values(run_folder: Path, tmp_path: Path) -> None:
+def in_a_browser(page: Path, profile: Path) -> str:
+    """The HTML of the page after its script has run."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("needs Chromium or Chrome")
-    page = write_report(run_folder).resolve()
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
-    html = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", page.resolve().as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_many_runs_have_one_legend_with_a_row_each(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
+    """Each chart had a legend of its own, of two items for each run, without names in the small charts."""
+    more = [run_folder.parent / f"run-{number}" for number in range(12)]
+    for folder in more:
+        shutil.copytree(run_folder, folder)
+    write_lines(run_folder / "metrics.jsonl", [training(1), {"step": 2, "skipped": "gradient"}, validation(2, 3.25)])
+    html = in_a_browser(write_comparison([run_folder, other_run, *more], tmp_path / "many.html"), tmp_path / "profile")
+    legend = html.split('<table id="runs">')[1].split("</table>")[0]
+    head, *rows = [cells(row) for row in legend.split("</tr>")[:-1]]
+    assert " ".join(head).startswith("all runs Training loss Validation loss Learning rate")
+    assert rows[:2] == [
+        ["tiny", "2,", "1", "skipped", "3.25", "0.001", "0.5", "9,000"],
+        ["other", "2", "3.5", "0.001", "0.5", "9,000"],
+    ]
+    assert [row[0] for row in rows[2:]] == [folder.name for folder in more]
+    assert "u-legend" not in html.split("<main>")[1].split("</main>")[0]
+    swatches = re.findall('<span class="swatch" data-run="([0-9]+)" style="([^"]*)"', html.split("<main>")[1])
+    assert len({style for _, style in swatches}) == 14  # every run has a colour or a stroke of its own
+
+
+def test_a_cell_of_a_wide_table_names_its_column(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
+    """A narrow screen shows each row as a card: the table scrolled sideways, and hid the bits per byte."""
+    html = write_comparison([run_folder, other_run], tmp_path / "compared.html").read_text(encoding="utf-8")
+    assert '<td data-column="Bits per byte">3.1561</td>' in html
+    assert '<td data-column="tiny">4</td><td data-column="other">6</td>' in html
+
+
+def test_a_browser_draws_every_chart_and_shows_the_last_values(run_folder: Path, tmp_path: Path) -> None:
+    html = in_a_browser(write_report(run_folder), tmp_path / "profile")
     legends = [cells(part.partition("</table>")[0]) for part in html.split('<table class="u-legend')[1:]]
     assert len(legends) == 4
     *_, training_label, training_loss, validation_label, validation_loss = legends[0]

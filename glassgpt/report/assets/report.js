@@ -6,7 +6,10 @@ const $ = (id) => document.getElementById(id);
 const css = (name, element = document.documentElement) => getComputedStyle(element).getPropertyValue(name).trim();
 const SERIES = 7;
 const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((size) => size * 10 ** power)).flat(); // steps
+// The first SERIES runs have solid lines and full swatches; the next ones have the same colours and other strokes.
 const DASHES = [[], [8, 4], [2, 4], [8, 4, 2, 4]];
+const BORDERS = ["solid", "dashed", "dotted", "double"];
+const several = report.runs.length > 1;
 
 // --- numbers --------------------------------------------------------------------------------------------------------
 
@@ -50,6 +53,9 @@ function logTicks(low, high, count) {
 // --- curves ---------------------------------------------------------------------------------------------------------
 
 const plots = new Map(); // from the id of a chart to its uPlot
+const hidden = new Set(); // the runs that are not drawn
+const cells = new Map(); // of the legend of several runs: from `run chart` to its cell
+let pointedAt; // its place for the x value at the pointer
 
 function color(index) {
   return css(`--series-${index % SERIES}`);
@@ -68,12 +74,11 @@ function points(curve, axis, logX, logY) {
 
 // With one run, training and validation have different colours. With several, each run has a colour.
 function series(curve, chart, table) {
-  const several = report.runs.length > 1;
   const validation = curve.style === "validation";
   const stroke = curve.style === "skipped" ? css("--alarm") : color(several ? curve.run : validation ? 1 : 0);
   const last = table[1].findLast((value) => value !== null);
   const base = {
-    label: curve.name, stroke, width: 2, points: { show: false },
+    label: curve.name, stroke, width: 2, points: { show: false }, show: !hidden.has(curve.run),
     dash: DASHES[Math.floor(curve.run / SERIES) % DASHES.length],
     value: (_, value, __, index) => exact(index === null ? last : value), // the last one while nothing is pointed at
   };
@@ -81,7 +86,7 @@ function series(curve, chart, table) {
   if (validation) return { ...base, points: { show: true, size: curve.y.length > 60 ? 3 : 7, fill: stroke } };
   if (curve.style === "skipped") {
     const reasons = new Map(table[0].map((x, i) => [x, curve.text[i]]));
-    const said = (plot, index) => (index === null ? `${curve.text.length} in all` : reasons.get(plot.data[0][index]));
+    const said = (plot, index) => (index === null ? `${curve.text.length} ${several ? "skipped" : "in all"}` : reasons.get(plot.data[0][index]));
     return { ...base, paths: () => null, value: (plot, _, __, index) => said(plot, index) };
   }
   return { ...base, width: several && chart.loss ? 1 : 2, points: { show: table[0].length === 1, fill: stroke } };
@@ -178,6 +183,7 @@ function options(chart, tables, axis, logX, logY) {
       { label: report.axes[axis], value: (plot, value, _, index) => exact(index === null ? plot.data[0].at(-1) : value) },
       ...chart.curves.map((curve, i) => series(curve, chart, tables[i])),
     ],
+    legend: { show: !several },
     // Pointing at one chart points at the same step of all; on touch screens, dragging scrolls the page.
     cursor: {
       y: false,
@@ -188,6 +194,7 @@ function options(chart, tables, axis, logX, logY) {
     hooks: {
       drawAxes: [(plot) => drawMarks(plot, chart, axis)],
       draw: [(plot) => drawCrosses(plot, chart)],
+      setCursor: [(plot) => several && showValues(plot, chart)],
       setScale: [(plot, scale) => scale === "x" && linkZoom(plot)],
     },
   };
@@ -211,6 +218,7 @@ function draw() {
     return [chart.id, new uPlot(options(chart, tables, axis, logX, logY), uPlot.join(tables), $(chart.id))];
   });
   for (const [id, plot] of drawn) plots.set(id, plot);
+  paintSwatches();
 }
 
 function fit() {
@@ -218,6 +226,77 @@ function fit() {
     const size = { width: $(id).clientWidth, height: parseFloat(css("--plot-height", $(id))) };
     if (size.width !== plot.width || size.height !== plot.height) plot.setSize(size);
   }
+}
+
+function paintSwatches() {
+  for (const swatch of document.querySelectorAll(".swatch")) {
+    const run = Number(swatch.dataset.run), stroke = Math.floor(run / SERIES) % DASHES.length;
+    swatch.style.background = stroke === 0 ? color(run) : "none";
+    swatch.style.border = `${stroke === 3 ? 3 : 2}px ${BORDERS[stroke]} ${color(run)}`;
+  }
+}
+
+// --- the legend of several runs -------------------------------------------------------------------------------------
+
+// One table for all charts: a row for each run, with its values where the pointer is, or its last ones.
+function startLegend() {
+  const add = (parent, tag, text = "") => {
+    const element = parent.appendChild(document.createElement(tag));
+    element.textContent = text;
+    return element;
+  };
+  const columns = report.charts.flatMap(({ id, title, loss }) =>
+    loss ? [[id, "Training loss"], [`${id} validation`, "Validation loss"]] : [[id, title]]);
+  const check = (cell, text, run) => {
+    const label = add(cell, "label"), box = add(label, "input");
+    Object.assign(box, { type: "checkbox", checked: true });
+    if (run !== undefined) Object.assign(add(label, "span"), { className: "swatch" }).dataset.run = run;
+    add(label, "span", text);
+    return box;
+  };
+  const head = add(add($("runs"), "thead"), "tr"), body = add($("runs"), "tbody");
+  const all = check(add(head, "th"), "all runs");
+  pointedAt = Object.assign(add(head.firstChild, "span"), { className: "pointed-at" });
+  for (const [, title] of columns) add(head, "th", title);
+  const boxes = report.runs.map((name, run) => {
+    const row = add(body, "tr"), box = check(add(row, "th"), name, run);
+    for (const [id, title] of columns) {
+      cells.set(`${run} ${id}`, add(row, "td", "–"));
+      row.lastChild.dataset.column = title;
+    }
+    box.addEventListener("change", () => {
+      showRun(run, box.checked);
+      all.checked = hidden.size === 0;
+    });
+    return box;
+  });
+  all.addEventListener("change", () => boxes.forEach((box, run) => {
+    box.checked = all.checked;
+    showRun(run, box.checked);
+  }));
+}
+
+function showRun(run, show) {
+  if (show) hidden.delete(run);
+  else hidden.add(run);
+  for (const { id, curves } of report.charts) {
+    const plot = plots.get(id);
+    plot.batch(() => curves.forEach((curve, i) => curve.run === run && plot.setSeries(i + 1, { show })));
+  }
+}
+
+// A skipped step stands beside the training loss.
+function showValues(plot, chart) {
+  const found = new Map();
+  chart.curves.forEach((curve, i) => {
+    const at = plot.cursor.idxs?.[i + 1] ?? null, { value } = plot.series[i + 1];
+    const text = value(plot, at === null ? null : plot.data[i + 1][at], i + 1, at);
+    const cell = `${curve.run} ${chart.id}${curve.style === "validation" ? " validation" : ""}`;
+    found.set(cell, found.has(cell) ? `${found.get(cell)}, ${text}` : text);
+  });
+  for (const [cell, text] of found) cells.get(cell).textContent = text;
+  const { idx } = plot.cursor;
+  pointedAt.textContent = idx == null ? "" : `${plot.series[0].label}: ${exact(plot.data[0][idx])}`;
 }
 
 // --- samples --------------------------------------------------------------------------------------------------------
@@ -259,10 +338,11 @@ function startFilm() {
 // --- start ----------------------------------------------------------------------------------------------------------
 
 if (report.charts.length > 0) {
+  if (several) startLegend();
   draw();
   for (const id of ["axis", "log-x", "log-y"]) $(id).addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("resize", fit);
 }
 startFilm();
-for (const swatch of document.querySelectorAll(".swatch")) swatch.style.background = color(Number(swatch.dataset.run));
+paintSwatches();

@@ -25,7 +25,8 @@ DARK = {
 class LadderCurve:
     """Validation losses of one section over its steps. `steps` ascend; losses that are not finite are not drawn.
 
-    `reached` is the figure in its label: the loss on the full validation split, while `losses` use a part of it.
+    `losses` are measured on a part of the validation split. `reached` is the loss of the last step on the whole split:
+    the figure in the label, and the last point of the curve.
     """
 
     number: int  # of the section, from 1
@@ -36,8 +37,8 @@ class LadderCurve:
 
 
 def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
-    """SVG text: loss over steps; each curve is labelled with its name and the loss it reached."""
-    finite = [_finite(curve) for curve in curves]
+    """SVG text: loss over steps; each curve ends at the loss it reached, which its label names."""
+    finite = [_points(curve) for curve in curves]
     losses = [loss for points in finite for _, loss in points] or [0.0, 1.0]
     ticks = loss_ticks(min(losses), max(losses))
     last_step = max((step for points in finite for step, _ in points), default=1) or 1
@@ -55,7 +56,9 @@ def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
     for step in (0, last_step // 2, last_step):
         parts.append(text(x(step), BOTTOM + 20, f"{step:,}", anchor="middle"))
     parts.append(text((LEFT + RIGHT) / 2, BOTTOM + 40, "optimizer steps", anchor="middle"))
-    parts.append(text(LEFT, TOP - 8, "validation loss, nats per token"))
+    parts.append(
+        text(LEFT, TOP - 8, "validation loss, nats per token; at the last step, on the whole validation split")
+    )
 
     ends = [y(points[-1][1]) if points else BOTTOM for points in finite]
     for curve, points, end, name_at in zip(curves, finite, ends, spread(ends, LINE_HEIGHT), strict=True):
@@ -103,5 +106,6 @@ def _overlap(above: tuple[float, list[int]], below: tuple[float, list[int]], dis
     return below[0] - above[0] < distance * (len(above[1]) + len(below[1])) / 2
 
 
-def _finite(curve: LadderCurve) -> list[tuple[int, float]]:
-    return [(step, loss) for step, loss in zip(curve.steps, curve.losses, strict=True) if math.isfinite(loss)]
+def _points(curve: LadderCurve) -> list[tuple[int, float]]:
+    losses = [*curve.losses[:-1], curve.reached]
+    return [(step, loss) for step, loss in zip(curve.steps, losses, strict=True) if math.isfinite(loss)]

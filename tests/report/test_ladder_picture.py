@@ -29,6 +29,15 @@ def test_every_curve_is_drawn_from_its_first_to_its_last_step() -> None:
     assert "a & b" in texts and "10 s<10>  3.000" in texts
 
 
+def test_a_curve_ends_at_the_loss_of_its_label() -> None:
+    """It ended at an estimate on a part of the split, beside a label with the loss on the whole split."""
+    measured, elsewhere = (
+        draw_ladder([LadderCurve(1, "head", [0, 50, 100], [4.0, 3.0, end], 2.5)], "") for end in (2.5, 2.25)
+    )
+    assert measured == elsewhere and "1 head  2.500" in measured
+    assert "at the last step, on the whole validation split" in measured
+
+
 def test_losses_that_are_not_finite_leave_a_gap_and_no_nonsense() -> None:
     text = draw_ladder(
         [LadderCurve(1, "bigram", [0, 1, 2], [4.0, NAN, 3.0], 3.0), LadderCurve(2, "blocks", [0], [float("inf")], NAN)],

@@ -74,7 +74,7 @@ def print_table(results: Results) -> None:
         Column("trick", [row.trick.name for row in results.rows]),
         column("speed", lambda row, old, new: f"{row.speed:.2f} x"),
         column("tokens/s", lambda row, old, new: f"{old.tokens_per_second:,.0f} → {new.tokens_per_second:,.0f}"),
-        column("MiB", lambda row, old, new: f"{old.peak_memory / 2**20:,.0f} → {new.peak_memory / 2**20:,.0f}"),
+        column("peak MiB", lambda row, old, new: f"{old.peak_memory / 2**20:,.0f} → {new.peak_memory / 2**20:,.0f}"),
         column("loss", lambda row, old, new: f"{old.loss:.4f} → {new.loss:.4f}"),
         column("first step", lambda row, old, new: f"{new.first_step:.1f} s"),
     ]

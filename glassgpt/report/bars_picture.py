@@ -34,11 +34,11 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
     height = TOP + ROW * len(bars) + BOTTOM
     reaches = (_reach([bar.speed for bar in bars]), _reach([bar.memory for bar in bars]))
     parts = [text(16, 24, title, size=16)]
-    labels = ("tokens per second, × the plain step", "peak memory, × the plain step")
+    labels = ("speed, times that without the trick (grey: noise)", "peak memory, times that without the trick")
     for (left, right), label, reach in zip(PANELS, labels, reaches, strict=True):
         parts.append(text(left, 50, label))
         x = _axis(left, right, reach)
-        if label.startswith("tokens"):
+        if label.startswith("speed"):
             start, end = x(1 - noise), x(1 + noise)
             parts.append(rectangle(start, TOP - 8, end - start, ROW * len(bars) + 8, "#eceff3"))
         for tick in _ticks(reach):
@@ -50,7 +50,7 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
         y = TOP + ROW * number
         parts.append(text(NAME_RIGHT, y + 15, bar.name, anchor="end"))
         if bar.missing is not None:
-            parts.append(text(PANELS[0][0], y + 15, "not on this device", colour="#5d6675"))
+            parts.append(text(PANELS[0][0], y + 15, "not measured", colour="#5d6675"))
             continue
         speed = _colour(bar.speed, 1.0, noise) if bar.certain else EVEN
         colours = (speed, _colour(1 / bar.memory, 1.0, noise))

@@ -137,7 +137,7 @@ def _larger_batch(facts: Facts) -> str:
 
 
 REASONS: dict[str, Callable[[Facts], str]] = {
-    "tf32": lambda _: "Products keep float32's range with 10 bits of mantissa, at the speed of the tensor cores.",
+    "TF32": lambda _: "Products keep float32's range with 10 bits of mantissa, at the speed of the tensor cores.",
     "bfloat16": _bfloat16,
     "float16": _float16,
     "compile": _compile,
@@ -147,5 +147,5 @@ REASONS: dict[str, Callable[[Facts], str]] = {
     "chunked loss": _chunked,
     "recomputed blocks": _recomputed,
     "accumulation": _accumulation,
-    "batch x 4": _larger_batch,
+    "batch × 4": _larger_batch,
 }

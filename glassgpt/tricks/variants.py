@@ -65,7 +65,7 @@ def _needs_padding(setup: Setup, runtime: Runtime) -> str | None:
 
 
 TRICKS = (
-    Trick("tf32", "float32 products in TF32", lambda s: replace(s, precision="tf32"), needs=_needs_cuda),
+    Trick("TF32", "float32 products in TF32", lambda s: replace(s, precision="tf32"), needs=_needs_cuda),
     Trick("bfloat16", "half the bits, float32's range", lambda s: replace(s, precision="bfloat16"),
           needs=partial(_needs_precision, "bfloat16")),
     Trick("float16", "half the bits, and a loss scale", lambda s: replace(s, precision="float16")),
@@ -78,7 +78,7 @@ TRICKS = (
     Trick("chunked loss", "never stores all logits at once", lambda s: replace(s, chunk=_eighth(s))),
     Trick("recomputed blocks", "activation checkpointing", lambda s: replace(s, activation_checkpointing=True)),
     Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
-    Trick("batch x 4", "four times the rows", lambda s: replace(s, rows=4 * s.rows)),
+    Trick("batch × 4", "four times the rows", lambda s: replace(s, rows=4 * s.rows)),
 )  # fmt: skip
 
 

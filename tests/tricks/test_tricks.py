@@ -17,6 +17,7 @@ from glassgpt.report.bars_picture import Bar, draw_bars
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.tricks import TRICKS, Measured, Results, Setup, TrickRow, explanation
 from glassgpt.tricks import measure as module
+from glassgpt.tricks.explanation import REASONS
 from glassgpt.tricks.measure import measure_tricks, run_apart
 from glassgpt.tricks.recipe import plain_setup
 
@@ -64,13 +65,13 @@ def test_ratios_are_of_with_to_without_whichever_is_the_plain_one(
         return "no memory" if setup.chunk else measured()
 
     monkeypatch.setattr(module, "run_apart", run)
-    tricks = [trick for trick in TRICKS if trick.name in ("fused AdamW", "recomputed blocks", "chunked loss", "tf32")]
+    tricks = [trick for trick in TRICKS if trick.name in ("fused AdamW", "recomputed blocks", "chunked loss", "TF32")]
     results = measure_tricks(SETUP, FakePrepared(tmp_path), tricks=tricks)  # type: ignore[arg-type]
     rows = {row.trick.name: row for row in results.rows}
     assert (rows["fused AdamW"].speed, rows["fused AdamW"].memory) == (4.0, 1.0)
     assert (rows["recomputed blocks"].speed, rows["recomputed blocks"].memory) == (0.5, 0.5)
     assert rows["chunked loss"].missing == "no memory"
-    assert "NVIDIA" in str(rows["tf32"].missing)
+    assert "NVIDIA" in str(rows["TF32"].missing)
     assert results.noise == module.LEAST_NOISE
     assert "Faster: 4.00 times the speed." in explanation(rows["fused AdamW"], results)
     assert "Slower: 0.50 times the speed." in explanation(rows["recomputed blocks"], results)
@@ -119,7 +120,7 @@ def test_a_trick_must_show_more_than_the_spread_of_the_rounds(tmp_path: Path, mo
     monkeypatch.setattr(module, "run_apart", lambda *_: measured(step=next(turns[next(order)])))
     tricks = [
         replace(trick, name=name, needs=lambda *_: None)
-        for trick, name in zip((t for t in TRICKS if t.name in ("float16", "chunked loss", "batch x 4")),
+        for trick, name in zip((t for t in TRICKS if t.name in ("float16", "chunked loss", "batch × 4")),
                                ("faster", "mixed", "little"), strict=True)
     ]  # fmt: skip
     results = measure_tricks(SETUP, FakePrepared(tmp_path), tricks=tricks)  # type: ignore[arg-type]
@@ -155,7 +156,7 @@ def test_the_picture_has_a_bar_for_each_ratio() -> None:
     bars = [Bar("one", 2.0, 0.5), Bar("two & more", 1.0, 1.0), Bar("three", missing="not here")]
     root = ElementTree.fromstring(draw_bars(bars, "title", noise=0.05))
     texts = [text.text for text in root.iter(f"{SVG}text")]
-    assert {"one", "two & more", "three", "2.00", "0.50", "not on this device"} <= set(texts)
+    assert {"one", "two & more", "three", "2.00", "0.50", "not measured"} <= set(texts)
     colours = [bar.attrib["fill"] for bar in root.iter(f"{SVG}rect")][2:]
     assert len(colours) == 4
     assert colours[0] == colours[1] != colours[2] == colours[3]
@@ -165,3 +166,14 @@ def test_the_picture_has_a_bar_for_each_ratio() -> None:
 def test_a_batch_has_a_countable_number_of_rows(rows: int) -> None:
     with pytest.raises(UserError, match=r"--rows .* is out of range: it must be from 1 to 17,179,869,184"):
         plain_setup("char-tiny", "python-manual", [], rows, "cpu")
+
+
+def test_the_course_calls_every_trick_as_the_command_does() -> None:
+    """The picture had "tf32" and "batch x 4", the table beside it "TF32" and "batch × 4"."""
+    course = Path(__file__).resolve().parents[2] / "docs" / "course"
+    names = [trick.name for trick in TRICKS]
+    table = (course / "tricks.md").read_text(encoding="utf-8").split("| --- | ---: |")[1].split("\n\n")[0]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()[1:]] == names
+    texts = [text.text for text in ElementTree.parse(course / "tricks.svg").iter(f"{SVG}text")]
+    assert [text for text in texts if text in names] == names
+    assert list(REASONS) == names

@@ -42,7 +42,7 @@ ROUNDING_SETTINGS = ("micro_batch", "loss_chunk")  # of [training]: they change 
 CHANGEABLE_EXCEPTIONS = ("training.max_steps", *(f"training.{name}" for name in ROUNDING_SETTINGS))
 
 VALIDATION_INTERVALS = (250, 100, 50, 20, 10, 5, 2, 1)  # steps; `evaluation.every = "auto"` is one of them
-MIN_INTERVALS = 8  # that draw a curve
+MIN_INTERVALS = 5  # enough to see a curve; each costs as much as a few steps
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str
 
 
 @pytest.mark.parametrize(
-    ("max_steps", "interval"), [(50, 5), (100, 10), (120, 10), (1000, 100), (2000, 250), (600_000, 250)]
+    ("max_steps", "interval"), [(50, 10), (100, 20), (120, 20), (1000, 100), (1250, 250), (600_000, 250)]
 )
 def test_a_short_run_validates_often_enough_for_a_curve(max_steps: int, interval: int) -> None:
     """A run of 100 steps validated at steps 0 and 100 only, so its curve was a straight line."""

@@ -45,19 +45,19 @@ class BPETokenizer(RankedTokenizer):
 
         Special tokens in `vocab` keep their ids; others are appended to it. An entry that is not a byte, merge or
         special token can be decoded, but encoding never produces it, except with `ignore_merges`: then a word that is
-        such an entry becomes its id. `bos_token` is one of the special tokens, see `Tokenizer`. Raises UserError if a
-        byte is missing, if a merge joins or makes a token that `vocab` lacks, if the ids do not follow the order of the
-        merges, or if `bos_token` is not a special token.
+        such an entry becomes its id. Several merges may make the same token. `bos_token` is one of the special tokens,
+        see `Tokenizer`. Raises UserError if a byte is missing, if a merge joins or makes a token that `vocab` lacks, if
+        the ids do not follow the order of the merges, or if `bos_token` is not a special token.
         """
         self.pattern = pattern
         self.merges = [(bytes(first), bytes(second)) for first, second in merges]
         self.vocab = dict(vocab)
-        ranks = _ranks(self.vocab, self.merges)
-        specials = _place_special_tokens(self.vocab, ranks, special_tokens or ())
+        ids = _ordinary_ids(self.vocab, self.merges)
+        specials = _place_special_tokens(self.vocab, ids, special_tokens or ())
         encoding = tiktoken.Encoding(
             "bpe",
             pat_str=split_pattern(pattern),
-            mergeable_ranks=_without_unreachable(ranks, self.merges),
+            mergeable_ranks=_ranks(ids, self.merges),
             special_tokens=specials or {END_OF_TEXT: max(self.vocab) + 1},
         )
         super().__init__("bpe", encoding, self.vocab, specials)
@@ -163,8 +163,8 @@ class BPETokenizer(RankedTokenizer):
         save_json(self.to_dict(), path)
 
 
-def _ranks(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, int]:
-    """The id of every byte and every merge. Raises UserError if they are incomplete or out of order."""
+def _ordinary_ids(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, int]:
+    """The ids of the bytes and of all tokens in the merges. Raises UserError if `vocab` lacks one."""
     ids: dict[bytes, int] = {}
     for id, token in vocab.items():
         if not isinstance(id, int) or id < 0 or not isinstance(token, bytes):
@@ -174,87 +174,78 @@ def _ranks(vocab: Mapping[int, bytes], merges: Sequence[Merge]) -> dict[bytes, i
     missing = [byte for byte in BYTE_ORDER if byte not in ids]
     if missing:
         raise UserError(f"the vocabulary lacks the byte {missing[0]!r}: it needs all 256 to encode any text")
+    ordinary = {byte: ids[byte] for byte in BYTE_ORDER}
+    for number, (first, second) in enumerate(merges):
+        for verb, token in (("joins", first), ("joins", second), ("makes", first + second)):
+            if token not in ids:
+                raise UserError(
+                    f"merge {number}, of {first!r} and {second!r}, {verb} {token!r}, which is not in the vocabulary"
+                )
+            ordinary[token] = ids[token]
+    return ordinary
+
+
+def _ranks(ids: Mapping[bytes, int], merges: Sequence[Merge]) -> dict[bytes, int]:
+    """The ids of the bytes and of the tokens that the merges make. Raises UserError if they do not follow the merges.
+
+    Merging within the bytes that become one token does not depend on what is around them. So each token is always made
+    like from its bytes alone, and by the same last merge. Other merges of the same token are never applied, and a token
+    that its own bytes do not become is never made. With the tokens here and no others, two neighbours in tiktoken whose
+    joined bytes are a token are always the pair of its one merge, and tiktoken gives what applying the merges gives.
+    """
+    order = {pair: number for number, pair in enumerate(merges)}
+    last: dict[int, bytes] = {}  # by the number of the merge: the token that it makes
+    for token in {first + second for first, second in merges}:
+        first, *second = apply_merges(token, order, fewest=2)
+        if len(second) == 1 and (first, *second) in order:
+            last[order[first, second[0]]] = token
     ranks = {byte: ids[byte] for byte in BYTE_ORDER}
     previous = -1
-    for number, (first, second) in enumerate(merges):
-        merge = f"merge {number}, of {first!r} and {second!r},"
-        token = first + second
-        if first not in ranks or second not in ranks:
-            raise UserError(f"{merge} joins a part that is neither a byte nor made by an earlier merge")
-        if token not in ids:
-            raise UserError(f"{merge} makes {token!r}, which is not in the vocabulary")
+    for number, token in sorted(last.items()):
         if ids[token] <= previous:
             raise UserError(
-                f"{merge} has id {ids[token]}, but the merge before it has {previous}: ids must follow the order "
-                "of the merges"
+                f"merge {number}, which makes {token!r}, has id {ids[token]}, but the merge before it has {previous}: "
+                "ids must follow the order of the merges"
             )
         previous = ranks[token] = ids[token]
     return ranks
 
 
 def _place_special_tokens(
-    vocab: dict[int, bytes], ranks: Mapping[bytes, int], special_tokens: Iterable[str] | Mapping[str, int]
+    vocab: dict[int, bytes], ids: Mapping[bytes, int], special_tokens: Iterable[str] | Mapping[str, int]
 ) -> dict[str, int]:
     """The id of every special token. Appends those that `vocab` lacks."""
     names = check_special_names(special_tokens)
     if isinstance(special_tokens, Mapping):
         wanted = dict(special_tokens)
     else:
-        free = {token: id for id, token in vocab.items() if ranks.get(token) != id}
+        free = {token: id for id, token in vocab.items() if ids.get(token) != id}
         wanted = {name: free[name.encode()] for name in names if name.encode() in free}
     placed = {}
     for name in names:
         id = wanted.get(name, max(vocab) + 1)
         if not isinstance(id, int) or id < 0:
             raise UserError(f"the id of special token {name!r} is {id!r}, but must be an integer, 0 or more")
-        if vocab.setdefault(id, name.encode()) != name.encode() or ranks.get(name.encode()) == id:
+        if vocab.setdefault(id, name.encode()) != name.encode() or ids.get(name.encode()) == id:
             raise UserError(f"special token {name!r} cannot have id {id}, which stands for {vocab[id]!r}")
         placed[name] = id
     return placed
 
 
-def _without_unreachable(ranks: Mapping[bytes, int], merges: Sequence[Merge]) -> dict[bytes, int]:
-    """The ranks of the tokens that the merges can make.
+def apply_merges(word: bytes, order: Mapping[Merge, int], fewest: int = 1) -> list[bytes]:
+    """The tokens of one word, by the definition of BPE: apply the earliest merge among its pairs until none is left.
 
-    tiktoken joins any two neighbours whose joined bytes are a token. This equals applying the merges in order if
-    merging the bytes of each token gives that token: then its last two parts are always the pair of its merge. Any
-    other token is unreachable: the merges never make it, so tiktoken must not know it. Training creates no such token.
+    Of equal merges, the left one comes first. Merging also ends when `fewest` tokens are left.
     """
-    order = {pair: number for number, pair in enumerate(merges)}
-    made = {first + second: number for number, (first, second) in enumerate(merges)}
-    unreachable: set[bytes] = set()
-    for first, second in merges:
-        if first in unreachable or second in unreachable or _is_crossed(first, second, merges, order, made):
-            unreachable.add(first + second)
-    return {token: id for token, id in ranks.items() if token not in unreachable}
-
-
-def _is_crossed(
-    first: bytes, second: bytes, merges: Sequence[Merge], order: Mapping[Merge, int], made: Mapping[bytes, int]
-) -> bool:
-    """Whether merging the bytes of `first` + `second` joins across their boundary before both tokens are complete.
-
-    Goes back in time: undoes the latest merge next to the boundary, and checks whether the two tokens that then meet
-    at the boundary have an earlier merge. Of equal merges, the left one comes first.
-    """
-    left, right, limit = first, second, order[first, second]
-    while order.get((left, right), limit) >= limit:
-        made_left, made_right = made.get(left, -1), made.get(right, -1)
-        if made_left == made_right == -1:  # both are bytes: this is where merging began
-            return False
-        if made_left > made_right:
-            left, limit = merges[made_left][1], made_left
-        else:
-            right, limit = merges[made_right][0], made_right + 1
-    return True
-
-
-def apply_merges(word: bytes, order: Mapping[Merge, int]) -> list[bytes]:
-    """The tokens of one word, by the definition of BPE: apply the earliest merge among its pairs until none is left."""
     parts = [word[index : index + 1] for index in range(len(word))]
-    while len(parts) > 1:
-        number, place = min((order.get(pair, len(order)), place) for place, pair in enumerate(pairwise(parts)))
-        if number == len(order):
-            break
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    none = len(order)
+    numbers = [order.get(pair, none) for pair in pairwise(parts)]  # of the merge of each pair
+    while len(parts) > fewest and (number := min(numbers, default=none)) < none:
+        place = numbers.index(number)
+        parts[place] += parts.pop(place + 1)
+        del numbers[place]
+        if place > 0:
+            numbers[place - 1] = order.get((parts[place - 1], parts[place]), none)
+        if place < len(numbers):
+            numbers[place] = order.get((parts[place], parts[place + 1]), none)
     return parts

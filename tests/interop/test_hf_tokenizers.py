@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
+from glassgpt.tokenizers.printable import BYTE_ORDER
 from glassgpt.tokenizers.spm import SentencePieceTokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -320,6 +322,73 @@ def test_ignore_merges_is_imported(tmp_path: Path) -> None:
     assert 300 not in ours.encode("zebras zebra")
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=12),
+    st.lists(st.text("abc ", max_size=30), min_size=5, max_size=5),
+    st.booleans(),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_several_merges_of_one_token_give_their_ids(
+    joined: list[tuple[int, int]], texts: list[str], in_order: bool, ignore_merges: bool, draw: random.Random
+) -> None:
+    """Also merges of parts that only later merges make, that no merge makes, and merges that are never applied."""
+    tokenizers = pytest.importorskip("tokenizers")
+    known = [b"a", b"b", b"c"]
+    for left, right in joined:
+        known += {known[left % len(known)] + known[right % len(known)]} - {*known}
+    tokens = draw.sample(known[3:], len(known) - 3)
+    vocab = dict(enumerate([*BYTE_ORDER, *tokens]))
+    splits = [
+        [(token[:n], token[n:]) for n in range(1, len(token)) if {token[:n], token[n:]} <= {*known}] for token in tokens
+    ]
+    chosen = [draw.sample(pairs, draw.randint(min(1, len(pairs)), len(pairs))) for pairs in splits]
+    merges = [pair for pairs in chosen for pair in pairs]
+    if not in_order:
+        draw.shuffle(merges)
+    try:
+        ours = BPETokenizer(vocab, merges, ignore_merges=ignore_merges)
+    except UserError as error:
+        assert not in_order
+        assert "ids must follow the order of the merges" in str(error)
+        return
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
+    for text in texts:
+        assert ours.encode(text) == theirs.encode(text).ids
+    assert BPETokenizer.from_dict(ours.to_dict()).to_dict() == ours.to_dict()
+
+
+def test_a_vocabulary_converted_like_llama_3_has_their_ids_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers turns ranks into merges: all pairs that make a token, where Llama 3's file has over two for each."""
+    ranks = {token: id for id, token in BPETokenizer.train(TEXT, 330, pattern="llama3").vocab.items()}
+    # Tokens that were appended later: made of later ones, made by no merge, and of several words.
+    for token in ("jumps", "umps", "ju", "ebras", "zebras", "zebra", "ps ov", "12345", "345", "12", "34"):
+        ranks.setdefault(token.encode(), len(ranks))
+    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items()]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else tiktoken copies the file into its cache
+    convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
+    theirs = convert(
+        str(tmp_path / "tokenizer.model"), pattern=LLAMA3_PUBLISHED, extra_special_tokens=["<|begin_of_text|>"]
+    ).converted()
+    theirs.model.ignore_merges = True
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = load_hf_tokenizer(tmp_path)
+    assert isinstance(ours, BPETokenizer)
+    assert len(ours.merges) > len({first + second for first, second in ours.merges})
+    exported = pytest.importorskip("tokenizers").Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
+    draw = random.Random(0)
+    words = [*HOSTILE, "zebra", "zebras", " fox's", " jumps over", " quick brown", "they'd", "12345"]
+    for _ in range(300):
+        text = "".join(draw.choices(words, k=draw.randint(0, 40)))
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text, allowed_special="all") == ids
+        assert exported.encode(text, add_special_tokens=False).ids == ids
+
+
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -341,7 +410,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda data: data["model"]["vocab"].pop("!"), "lacks the byte b'!'"),
         (
             lambda data: data["model"]["merges"].reverse(),
-            "joins a part that is neither a byte nor made by an earlier merge",
+            "ids must follow the order of the merges",
         ),
         (lambda data: data["model"]["vocab"].update({"a b": 999}), "damaged or has an unknown layout"),
         (lambda data: data.pop("model"), "damaged or has an unknown layout"),

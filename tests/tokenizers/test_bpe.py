@@ -294,10 +294,8 @@ def test_file_round_trip(trained: BPETokenizer, tmp_path: Path) -> None:
 
 def test_merges_out_of_order_are_refused() -> None:
     vocab = BYTES | {256: b"ab", 257: b"bc"}
-    with pytest.raises(UserError, match=r"merge 1, .* has id 256, but the merge before it has 257"):
+    with pytest.raises(UserError, match=r"merge 1, .* has id 256, but the merge before it has 257: .* order of the"):
         BPETokenizer(vocab, [(b"b", b"c"), (b"a", b"b")])
-    with pytest.raises(UserError, match=r"merge 1, .* order of the merges"):
-        BPETokenizer(vocab, [(b"a", b"b"), (b"a", b"b")])
 
 
 def test_incomplete_parts_are_refused() -> None:
@@ -305,7 +303,7 @@ def test_incomplete_parts_are_refused() -> None:
         BPETokenizer({1: b"a"}, [])
     with pytest.raises(UserError, match="makes b'ab', which is not in the vocabulary"):
         BPETokenizer(BYTES, [(b"a", b"b")])
-    with pytest.raises(UserError, match="joins a part that is neither a byte nor made by an earlier merge"):
+    with pytest.raises(UserError, match="joins b'bc', which is not in the vocabulary"):
         BPETokenizer(BYTES | {256: b"abc"}, [(b"a", b"bc")])
     with pytest.raises(UserError, match="not 256 to 'text'"):
         BPETokenizer(BYTES | {256: "text"}, [])

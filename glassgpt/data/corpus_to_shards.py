@@ -1,8 +1,8 @@
 """Converts a corpus of any size to a folder of token shards. A killed process resumes with an identical result.
 
-The corpus is one stream of ids. Each document begins with end-of-text. The stream is cut into shards of equal length,
-of which the first is the validation split. After each shard, `preparation.json` records the finished shards and the
-position in the corpus where the next one begins. There is no other state: an unfinished shard is started again.
+The corpus is one stream of ids. Each document begins with `document_start`. The stream is cut into shards of equal
+length, of which the first is the validation split. After each shard, `preparation.json` records the finished shards and
+the position in the corpus where the next one begins. There is no other state: an unfinished shard is started again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class DataConfig:
 
     source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
     val_fraction: float = 0.1  # fraction at the end used for validation, of characters; of tokens in foreign files
-    document_mask: bool = False  # no token attends across an end-of-text
+    document_mask: bool = False  # no token attends across the start of a document
 
     def __post_init__(self) -> None:
         if not self.source:

@@ -28,8 +28,8 @@ def document_start(tokenizer: Tokenizer) -> list[int]:
     names = dict.fromkeys(name for name in (END_OF_TEXT, tokenizer.bos_token) if name in tokenizer.special_tokens)
     if not names:
         raise UserError(
-            f"the tokenizer '{tokenizer.name}' has no {END_OF_TEXT}, which must separate documents: use gpt2, or "
-            f"train one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
+            f"the tokenizer '{tokenizer.name}' has neither {END_OF_TEXT} nor a bos_token, one of which must separate "
+            f"documents: use gpt2, or train one with `glassgpt tokenizer train --special '{END_OF_TEXT}'`"
         )
     return [tokenizer.special_tokens[name] for name in names]
 

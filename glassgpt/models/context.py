@@ -107,9 +107,10 @@ class KVCache:
 class Documents:
     """Document mask: a position attends only within its own document.
 
-    A document starts at an eot_id (end-of-text token) or at the start of a row. Positions count from there, so each
-    document gets the same logits as in a row of its own. Predicting an eot_id means predicting the end of the previous
-    document, so no target crosses a document boundary either.
+    A document starts at an eot_id or at the start of a row. The eot_id is end-of-text, or the token that begins
+    documents in its place. Positions count from there, so each document gets the same logits as in a row of its own.
+    Predicting an eot_id means predicting the end of the previous document, so no target crosses a document boundary
+    either.
 
     The masks are computed once for all layers. For a model with banded layers, `window` is the width of the band.
     """

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from glassgpt.config import NONE, dump_toml, from_dict, parse_override, read_toml, to_dict
 from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
+from glassgpt.data.encoders import document_start
 from glassgpt.errors import UserError, check_least, unknown
 from glassgpt.evaluation.suites import check_suite
 from glassgpt.models import ARCHITECTURES, ModelConfig, find_architecture
@@ -20,7 +21,6 @@ from glassgpt.runs.gpt3_recipes import GPT3_SIZES, gpt3_recipe
 from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
-from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.config_formats import (
     FORMAT,
@@ -375,9 +375,9 @@ def check_resumable(old: RunConfig, new: RunConfig) -> None:
 
 
 def document_eot_id(config: RunConfig, tokenizer: Tokenizer) -> int | None:
-    """Id of the token that begins each document, for `data.document_mask`; None if that is off.
+    """Id of the token with which `data prepare` begins each document, for `data.document_mask`; None if that is off.
 
-    Raises UserError if the architecture has no document mask, or the tokenizer no end-of-text token.
+    Raises UserError if the architecture has no document mask, or the tokenizer no such token.
     """
     if not config.data.document_mask:
         return None
@@ -385,9 +385,7 @@ def document_eot_id(config: RunConfig, tokenizer: Tokenizer) -> int | None:
         raise UserError(
             f"data.document_mask = true: the architecture '{config.architecture}' does not support document masks"
         )
-    if END_OF_TEXT not in tokenizer.special_tokens:
-        raise UserError(
-            f"data.document_mask = true: the {tokenizer.name} tokenizer has no {END_OF_TEXT} between documents; prepare"
-            " the data with one that has it"
-        )
-    return tokenizer.special_tokens[END_OF_TEXT]
+    try:
+        return document_start(tokenizer)[0]
+    except UserError as error:
+        raise UserError(f"data.document_mask = true: {error}") from None

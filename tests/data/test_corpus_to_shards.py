@@ -249,7 +249,9 @@ def test_tokenizers_that_cannot_serve_are_refused(corpus: LocalFiles, tmp_path: 
     with pytest.raises(UserError, match="needs the alphabet of the whole corpus"):
         ShardingConfig(TokenizerConfig("char"))
     BPETokenizer.train("text", 256).save(tmp_path / "plain.json")
-    with pytest.raises(UserError, match=r"has no <\|endoftext\|>, which must separate documents"):
+    with pytest.raises(
+        UserError, match=r"has neither <\|endoftext\|> nor a bos_token, one of which must separate documents"
+    ):
         shard_corpus(corpus, tmp_path / "out", ShardingConfig(TokenizerConfig(str(tmp_path / "plain.json"))))
     with pytest.raises(UserError, match="workers is 0"):
         ShardingConfig(workers=0)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from glassgpt.data.documents import Piece
+from glassgpt.data.encoders import encode_pieces
 from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.runs.config import apply_overrides, document_eot_id, load_recipe, parse_run_config
+from glassgpt.tokenizers.base import END_OF_TEXT
+from glassgpt.tokenizers.bpe import BPETokenizer
+from glassgpt.tokenizers.printable import BYTE_ORDER
 from glassgpt.training.losses import Batch, next_token_loss
 
 SEPARATOR = 0
@@ -59,6 +66,22 @@ def test_loss_and_gradients_are_the_sums_of_those_of_the_documents_alone(texts: 
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
     for gradient, reference in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, reference, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("specials", [(END_OF_TEXT,), ("<s>",), ("<s>", END_OF_TEXT)])
+def test_documents_as_data_prepare_packs_them_get_the_logits_that_they_get_alone(specials: tuple[str, ...]) -> None:
+    """Whichever token begins them: end-of-text, the tokenizer's bos_token, or both."""
+    bos = "<s>" if "<s>" in specials else None
+    tokenizer = BPETokenizer(dict(enumerate(BYTE_ORDER)), [], specials, bos_token=bos)
+    config = parse_run_config(apply_overrides(load_recipe("gpt2-mini"), ["data.document_mask=true"]))
+    eot_id = document_eot_id(config, tokenizer)
+    assert eot_id is not None
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, block_size=40, n_layer=2, n_head=2, n_embd=16))
+    rows = [encode_pieces([Piece(text, True, "", 0)], tokenizer).tolist() for text in ("one", "number two", "3")]
+    packed = torch.tensor([[id for row in rows for id in row]])
+    logits = model(packed, context=Documents(packed, eot_id))[0]
+    torch.testing.assert_close(logits, torch.cat([model(torch.tensor([row]))[0] for row in rows]), atol=1e-5, rtol=1e-5)
 
 
 def test_a_row_that_begins_within_a_document_counts_from_its_start() -> None:

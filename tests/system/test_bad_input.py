@@ -299,7 +299,7 @@ def test_an_unknown_verb_and_an_unknown_option(elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ("char-tiny", "the char tokenizer has no <|endoftext|>"),
+        ("char-tiny", "data.document_mask = true: the tokenizer 'char' has neither <|endoftext|> nor a bos_token"),
         ("decoder.toml", "'decoder' does not support document masks"),
     ],
 )

@@ -112,8 +112,7 @@ class StepMemory:
         micro_batch: int,
     ) -> list[dict[str, int]]:
         """The highest moments with FSDP: the loss, the backward pass of the last and the first block, and the end."""
-        # The root stays gathered after `features` if the loss is chunked. Else it is gathered again after the loss.
-        begin = begin | {"gathered weights": full.root if self.loss_limit else 0}
+        begin = begin | {"gathered weights": full.root}  # they stay gathered until the backward pass ends
         last = held | earlier | self._activation_parts(activations + micro_batch * self.one_block, 0)
         last["gathered weights"] = full.root + 2 * full.block  # the block before it is gathered at the same time
         last["exchange"] = full.table + full.block + full.exchanged_block

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glassgpt.cli.output import AsJson, beside, fold, note, print_json, say, shorten, table_width
+from glassgpt.cli.output import AsJson, beside, fold, note, print_json, say, table_width
 
 if TYPE_CHECKING:
     from glassgpt.doctor.finding import Diagnosis, Finding
@@ -36,7 +36,7 @@ def doctor(
 ) -> None:
     """Check a recipe and its text before training, or a run and its curves. Exit code 1 if a check fails.
 
-    Each check is one line. Those that failed are explained below it.
+    Those that failed are explained below their line.
     """
     from glassgpt.doctor.diagnosis import diagnose
 
@@ -61,19 +61,14 @@ def doctor(
 
 
 def print_finding(finding: Finding, *, explain: bool = False) -> None:
-    """Prints a line on a check. If it failed, or with `explain`, what is expected and why comes below.
-
-    Why a check was skipped is all that there is to say about it, so it is never cut.
-    """
+    """Prints a check and what it found. If it failed, or with `explain`, what is expected and why comes below."""
     width, head = table_width(), f"{finding.status:<8}{finding.name:<{NAME_WIDTH}}  "
-    whole = head + finding.figure
-    line = shorten(whole, width)
-    if finding.status == "skipped":
-        line = "\n".join(beside(head, f"{finding.figure}: {finding.reason}", width))
-    typer.echo(typer.style(line[:8], **STYLES[finding.status]) + line[8:])
+    found = f"{finding.figure}: {finding.reason}" if finding.status == "skipped" else finding.figure
+    text = "\n".join(beside(head, found, width))
+    typer.echo(typer.style(text[:8], **STYLES[finding.status]) + text[8:])
     if explain or finding.status == "failed":
-        for text in _details(finding, cut=line != whole, width=width):
-            typer.echo(text)
+        for line in _details(finding, width):
+            typer.echo(line)
 
 
 def print_verdict(diagnosis: Diagnosis) -> None:
@@ -85,16 +80,10 @@ def print_verdict(diagnosis: Diagnosis) -> None:
     say(f"{diagnosis.target}: {parts}")
 
 
-def _details(finding: Finding, *, cut: bool, width: int | None) -> list[str]:
-    """What was found, if the line of the check was cut, what is expected, why, and what to do."""
-    parts = {
-        "found": finding.figure if cut else "",
-        "expected": finding.expected,
-        "why": finding.reason,
-        "do": finding.remedy,
-    }
+def _details(finding: Finding, width: int | None) -> list[str]:
+    """What is expected, why, and what to do."""
     lines: list[str] = []
-    for title, text in parts.items():
+    for title, text in {"expected": finding.expected, "why": finding.reason, "do": finding.remedy}.items():
         if text:
             lines += beside(f"{'':8}{title:<10}", text, width)
     return lines

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command_line import glassgpt, settings
+from command_line import glassgpt
 from rich.cells import cell_len
 
+from glassgpt.cli.doctor import print_finding
+from glassgpt.doctor.diagnosis import diagnose
 from glassgpt.report.daybook import add_note
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -80,21 +82,22 @@ def test_a_damaged_run_is_named_with_its_reason(elsewhere: Path, trained: Path) 
     assert "bad is damaged: runs/bad/metrics.jsonl, line 1" in glassgpt("runs").out
 
 
-def test_doctor_is_a_line_a_check_and_explains_what_failed(
-    text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+def test_doctor_shows_all_it_found_and_explains_what_failed(
+    text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    command = ("doctor", "char-tiny", "--data", text_file, *settings(optimizer__lr=0.2))
-    lines = glassgpt(*command).out.splitlines()
-    assert max(map(len, lines)) <= 80
-    checks = [line for line in lines if line.startswith(("passed", "failed", "skipped"))]
-    assert len(checks) == 10
-    after = {line.split("  ")[1].strip(): lines[lines.index(line) + 1] for line in checks}
-    explained = {name for name, line in after.items() if line.startswith("        ")}
-    assert explained == {line.split("  ")[1].strip() for line in checks if line.startswith("failed")} != set()
-    assert any(line.startswith("        do        lower optimizer.lr") for line in lines)
-    lines = glassgpt(*command, "--explain").out.splitlines()
-    assert sum(line.startswith("        why ") for line in lines) == 10
+    findings = diagnose("char-tiny", settings={"data.source": str(text_file), "optimizer.lr": 0.2}).findings
+    assert len(findings) == 10 and any(len(finding.figure) > 49 for finding in findings)
+    assert {"passed", "failed"} <= {finding.status for finding in findings}
+    for finding in findings:
+        print_finding(finding)
+        out = capsys.readouterr().out
+        print_finding(finding, explain=True)
+        explained = capsys.readouterr().out
+        assert max(map(len, explained.splitlines())) <= 80
+        assert " ".join(out.split()).startswith(f"{finding.status} {finding.name} {finding.figure}")
+        assert f"expected {finding.expected} why {finding.reason}" in " ".join(explained.split())
+        assert (out == explained) == (finding.status == "failed")
 
 
 @pytest.mark.parametrize(

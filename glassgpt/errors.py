@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 
 
 class UserError(Exception):
@@ -21,6 +23,44 @@ class ReportedByFirstRank(UserError):
 
 class RankLost(UserError):
     """Another process of the same job has died, or the network connection to it failed."""
+
+
+_COMMAND_LINE = ContextVar("_COMMAND_LINE", default=False)
+
+
+@contextlib.contextmanager
+def on_command_line() -> Iterator[None]:
+    """Context in which messages name settings as the command line does, see `option`."""
+    token = _COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND_LINE.reset(token)
+
+
+def option(**settings: object) -> str:
+    """Settings as the reader of a message can type them: as options on the command line, elsewhere as arguments.
+
+    `option(resume=True)` gives "--resume" or "resume=True", and `option(device="cpu")` "--device cpu" or
+    "device='cpu'". None stands for the name alone. A name with a dot is a field of the configuration:
+    `option(**{"model.n_head": 4})` gives "--set model.n_head=4" or "settings={'model.n_head': 4}".
+    """
+    if _COMMAND_LINE.get():
+        return " ".join(_as_option(name, value) for name, value in settings.items())
+    return ", ".join(_as_argument(name, value) for name, value in settings.items())
+
+
+def _as_option(name: str, value: object) -> str:
+    if "." in name:
+        return f"--set {name}={value}"
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is None or value is True else f"{flag} {value}"
+
+
+def _as_argument(name: str, value: object) -> str:
+    if "." in name:
+        return f"settings={ {name: value}!r}"
+    return name if value is None else f"{name}={value!r}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.config import read_toml
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.files import read_json, real_path
 
 GENERATOR = "GlassGPT"  # the mark of our pages and pictures
@@ -43,7 +43,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     if not path.is_file() and not path.is_symlink():
         raise UserError(f"{path} is not a regular file: choose another name")
     if not overwrite and not is_ours(path):
-        raise UserError(f"{path} exists: choose another name, or replace it with --overwrite")
+        raise UserError(f"{path} exists: choose another name, or replace it with {option(overwrite=True)}")
 
 
 def is_ours(path: Path) -> bool:

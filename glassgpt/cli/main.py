@@ -33,7 +33,7 @@ from glassgpt.cli import (
     train,
 )
 from glassgpt.cli.output import say
-from glassgpt.errors import RankLost, ReportedByFirstRank, UserError, is_out_of_memory, printable
+from glassgpt.errors import RankLost, ReportedByFirstRank, UserError, is_out_of_memory, on_command_line, printable
 from glassgpt.runtime.heap import keep_freed_memory
 from glassgpt.runtime.launch import LOST, is_launched
 
@@ -102,7 +102,8 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         # In its standalone mode typer draws a box around an error.
-        code = app(prog_name=name, standalone_mode=False)
+        with on_command_line():
+            code = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code or 0)
     except ReportedByFirstRank:

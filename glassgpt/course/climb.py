@@ -262,6 +262,7 @@ def climb(
     listener: LadderListener | None = None,
     *,
     run: str | Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[Model, Climb]:
     """Trains one section of the ladder with one seed, as `glassgpt ladder` does. Returns the model and its losses.
 
@@ -269,7 +270,7 @@ def climb(
 
     `section` is a number from 1 to 10. By default, the text is Tiny Shakespeare (or the Python manual, without a
     network) by characters, and the training that of `LadderTraining()`: 1,000 steps. With `run`, a name under runs/ or
-    a path, the training becomes a run that `glassgpt.load` opens.
+    a path, the training becomes a run that `glassgpt.load` opens; `overwrite` replaces an existing one.
     Raises UserError for an argument of the wrong type, for a section that does not exist, and for a run that does.
     """
     if not 0 <= seed < 2**32:
@@ -279,7 +280,7 @@ def climb(
     training, listener = training or LadderTraining(), listener or LadderListener()
     folder = None if run is None else named_folder(run)
     if folder is not None:
-        check_free(folder, overwrite=False)
+        check_free(folder, overwrite)
     dataset = dataset or build_dataset(DataConfig(), TokenizerConfig("char"))
     runtime = runtime or build_runtime("auto", "float32")
     return _climb(section, seed, dataset, training, runtime, listener, folder)

@@ -13,7 +13,7 @@ from glassgpt.data.cache import cache_folder
 from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
-from glassgpt.errors import UserError, known_names
+from glassgpt.errors import UserError, known_names, option
 from glassgpt.files import user_path
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -176,7 +176,7 @@ def _raise_recent_failure() -> None:
         age = time.time() - _failure_path().stat().st_mtime
         if 0 <= age < RETRY_SECONDS:
             reason = _failure_path().read_text(encoding="utf-8")
-            raise DownloadError(f"{reason} ({age / 60:.0f} min ago; --data shakespeare tries at once)")
+            raise DownloadError(f"{reason} ({age / 60:.0f} min ago; {option(data='shakespeare')} tries at once)")
 
 
 def _python_manual() -> Corpus:
@@ -184,7 +184,8 @@ def _python_manual() -> Corpus:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise UserError(
-            "this Python installation lacks its manual (pydoc_data.topics): give a text file with --data FILE"
+            "this Python installation lacks its manual (pydoc_data.topics): give a text file with"
+            f" {option(data='FILE')}"
         ) from error
     # Some topics contain others. Each paragraph is used once, or it could be in both training and validation.
     paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")

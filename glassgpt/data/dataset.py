@@ -10,7 +10,7 @@ from pathlib import Path
 from glassgpt.data.manifest import Manifest, Split, TokenizerRecord, is_manifest, load_manifest
 from glassgpt.data.shards import TokenArray
 from glassgpt.data.token_files import TokenFiles, find_token_files, local_path, shards_key
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, open_tokenizer
 
 MANIFEST_NAME = "manifest.json"
@@ -102,7 +102,7 @@ def _open_foreign(files: TokenFiles, val_fraction: float, tokenizer: TokenizerCo
         if tokenizer.name in TRAINED:
             raise UserError(
                 f"{files.path} holds token ids without their tokenizer, which cannot be '{tokenizer.name}': name the "
-                "tokenizer that made them, for example with --set tokenizer.name=gpt2"
+                f"tokenizer that made them, for example with {option(**{'tokenizer.name': 'gpt2'})}"
             )
         tokenizer = open_tokenizer(tokenizer.name)
     train, val = files.open(val_fraction, tokenizer.vocab_size)

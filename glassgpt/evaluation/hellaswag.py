@@ -14,7 +14,7 @@ import numpy as np
 
 from glassgpt.data.cache import cache_folder, writing
 from glassgpt.data.download import DownloadError, fetch
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.evaluation.scoring import ScoringProgress, encode_pair, score
 from glassgpt.files import new_file, read_file
 from glassgpt.models import Model
@@ -159,10 +159,12 @@ def _validation_split() -> Path:
     except DownloadError as error:
         raise UserError(
             f"HellaSwag could not be downloaded from {URL}: {error}; try again, put the file at {path} yourself, or"
-            " name one with --file"
+            f" name one with {option(file=None)}"
         ) from error
     if (found := len(parse_items(data, path))) != N_ITEMS:
-        raise UserError(f"{URL} sent {found:,} items where {N_ITEMS:,} were expected: name a file with --file")
+        raise UserError(
+            f"{URL} sent {found:,} items where {N_ITEMS:,} were expected: name a file with {option(file=None)}"
+        )
     with writing(path), new_file(path) as file:
         file.write(data)
     return path

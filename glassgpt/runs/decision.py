@@ -14,7 +14,7 @@ from typing import Any
 from glassgpt.config import NONE, from_dict, to_dict
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import tokenizer_of
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import (
     ROUNDING_SETTINGS,
@@ -144,7 +144,7 @@ def decide_new_run(
     if initial is not None:
         initial.check(config)
     elif config.run.init_from:
-        raise UserError("run.init_from only records --init-from RUN: use that option")
+        raise UserError(f"run.init_from only records {option(init_from='RUN')}: use that")
     check_ranks(config, ranks)
     runtime = find_runtime(config, ranks, note)
     data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
@@ -255,7 +255,9 @@ def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:
     if init_from not in (None, NONE):
         return open_initial_run(init_from)
     if recipe == FINETUNE:
-        raise UserError("the recipe finetune starts from the weights of another run: name it with --init-from RUN")
+        raise UserError(
+            f"the recipe finetune starts from the weights of another run: name it with {option(init_from='RUN')}"
+        )
     return None
 
 

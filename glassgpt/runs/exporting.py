@@ -10,7 +10,7 @@ import torch
 
 from glassgpt.config import dump_toml, strict_arguments
 from glassgpt.costs.flops import count_parameters
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError, option, unknown
 from glassgpt.files import replacing_folder, user_path
 from glassgpt.interop.huggingface_export import write_hf_folder
 from glassgpt.interop.model_card import model_card
@@ -60,9 +60,9 @@ def _check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not all((folder / name).exists() for name in ("config.json", OUR_TOKENIZER)):
-        raise UserError(f"{folder} exists and is not an export: choose another --out; nothing was changed")
+        raise UserError(f"{folder} exists and is not an export: choose another folder; nothing was changed")
     if not overwrite:
-        raise UserError(f"{folder} exists: replace it with --overwrite, or choose another --out")
+        raise UserError(f"{folder} exists: replace it with {option(overwrite=True)}, or choose another folder")
 
 
 def _card(run: Run, name: str) -> str:

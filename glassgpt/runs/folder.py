@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import glassgpt
-from glassgpt.errors import UserError, unknown
+from glassgpt.errors import UserError, option, unknown
 from glassgpt.files import (
     LOCK,
     locked,
@@ -47,7 +47,9 @@ def named_folder(run: str | Path) -> Path:
     folder = Path(run) if _has_separator(run) else RUNS / run
     last = Path(run).name
     if last in ("", "..") or len(os.fsencode(last)) > 200:
-        raise UserError(f"--run '{run}' is not the name of a folder: give a name, or a path that ends in one")
+        raise UserError(
+            f"{option(run=None)} '{run}' is not the name of a folder: give a name, or a path that ends in one"
+        )
     return folder
 
 
@@ -73,15 +75,21 @@ def check_free(folder: Path, overwrite: bool, *, resumes: bool = False) -> None:
     """
     for outer in real_path(folder).parents:
         if is_run_folder(outer):
-            raise UserError(f"{folder} lies inside the run {outer}, which may be replaced: choose another --run")
+            raise UserError(
+                f"{folder} lies inside the run {outer}, which may be replaced: choose another {option(run=None)}"
+            )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     whole = all((folder / name).exists() for name in ("config.toml", "tokenizer.json", "checkpoints"))
     if not whole or not is_run_folder(folder):
-        raise UserError(f"{folder} exists and is not a run folder: choose another --run; nothing was changed")
+        raise UserError(
+            f"{folder} exists and is not a run folder: choose another {option(run=None)}; nothing was changed"
+        )
     if not overwrite:
-        go_on = "go on with --resume, " if resumes else ""
-        raise UserError(f"{folder} exists: {go_on}replace it with --overwrite, or choose another --run")
+        go_on = f"go on with {option(resume=True)}, " if resumes else ""
+        raise UserError(
+            f"{folder} exists: {go_on}replace it with {option(overwrite=True)}, or choose another {option(run=None)}"
+        )
 
 
 @contextlib.contextmanager
@@ -114,7 +122,7 @@ def lock_inside(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def _busy(folder: Path) -> str:
-    return f"another process is training {folder}: wait for it, or choose another --run"
+    return f"another process is training {folder}: wait for it, or choose another {option(run=None)}"
 
 
 @contextlib.contextmanager
@@ -158,9 +166,9 @@ def find_last(folder: Path, max_steps: int) -> Checkpoint:
     """The last resumable checkpoint. Raises UserError if there is none, or if it is beyond `max_steps`."""
     resumable = [checkpoint for checkpoint in list_checkpoints(folder / "checkpoints") if checkpoint.resumable]
     if not resumable:
-        raise UserError(f"{folder} has no checkpoint to resume from; begin again with --overwrite")
+        raise UserError(f"{folder} has no checkpoint to resume from; begin again with {option(overwrite=True)}")
     if resumable[-1].step > max_steps:
-        raise UserError(f"{folder} is already at step {resumable[-1].step}, beyond --max-steps {max_steps}")
+        raise UserError(f"{folder} is already at step {resumable[-1].step}, beyond {option(max_steps=max_steps)}")
     return resumable[-1]
 
 
@@ -208,7 +216,7 @@ def check_trained(folder: Path) -> None:
     if is_imported(folder):
         raise UserError(
             f"{folder} was imported and not trained here, so it has no text and no figures of its own: evaluate it with"
-            f" --data, or fine-tune it with glassgpt train --init-from {folder}"
+            f" {option(data=None)}, or train a new run with {option(init_from=str(folder))}"
         )
 
 
@@ -263,7 +271,8 @@ def find_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     checkpoints = list_checkpoints(folder / "checkpoints")
     if not checkpoints:
         raise UserError(
-            f"{folder} has no checkpoint: training was stopped before the first; start it again with --overwrite"
+            f"{folder} has no checkpoint: training was stopped before the first; start it again with"
+            f" {option(overwrite=True)}"
         )
     if which == "last":
         return checkpoints[-1]

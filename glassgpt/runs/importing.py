@@ -10,7 +10,7 @@ from glassgpt.config import strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.data.dataset import tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.files import user_path
 from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import load_hf
@@ -74,7 +74,7 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
     path = user_path(source)
     if path.is_dir():
         if revision is not None:
-            raise UserError(f"{source} is a local folder, which has no revisions: leave --revision out")
+            raise UserError(f"{source} is a local folder, which has no revisions: leave {option(revision=None)} out")
         return path, ""
     if path.exists():
         raise UserError(f"{source} is a file: give the folder that it is in")

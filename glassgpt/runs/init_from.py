@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glassgpt.config import to_dict
 from glassgpt.data.dataset import tokenizer_sha256
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.models import ModelConfig
 from glassgpt.runs.config import RunConfig, Sections, config_sections
 from glassgpt.runs.origin import Origin, sha256_of_file
@@ -73,8 +73,8 @@ class InitialRun:
 
     def _refusal(self, field: str, value: object, had: object) -> UserError:
         return UserError(
-            f"model.{field} = {value} does not fit the weights of {self.run.folder}, which have {had}: with --init-from"
-            " only dropout may change, and block_size may become smaller"
+            f"model.{field} = {value} does not fit the weights of {self.run.folder}, which have {had}: with"
+            f" {option(init_from=None)} only dropout may change, and block_size may become smaller"
         )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from glassgpt.costs.hardware import CPU_FLOOR, CPU_KERNELS, GIB, Hardware, local_hardware, resident_bytes
 from glassgpt.costs.memory import StepMemory, estimate_step_memory, largest_micro_batch
-from glassgpt.errors import UserError, is_out_of_memory
+from glassgpt.errors import UserError, is_out_of_memory, option
 from glassgpt.runs.config import RunConfig
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import weights_later
@@ -95,11 +95,12 @@ def _advice(config: RunConfig, runtime: Runtime, folder: Path | None) -> str:
     fitting = largest_micro_batch(memory, rows, here.usable, most=tried - 1)
     if fitting is None:
         return _too_large(memory, here, rows, runtime)
-    again = "start again with" if folder is None else f"go on with --run {folder} --resume"
+    again, run = ("start again", {}) if folder is None else ("go on", {"run": str(folder), "resume": True})
+    how = option(**run, **{"training.micro_batch": fitting})
     need, failed = (memory.peak(n, accumulates=n < rows) / GIB for n in (fitting, tried))
     return (
         f"out of memory on {here.name}: a micro-batch of {tried} rows needs about {failed:.1f} GiB; {again}"
-        f" --set training.micro_batch={fitting}: about {need:.1f} of {here.usable / GIB:.1f} GiB for the same batch"
+        f" with {how}: about {need:.1f} of {here.usable / GIB:.1f} GiB for the same batch"
     )
 
 

@@ -25,7 +25,7 @@ from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.evaluation.scoring import ScoringProgress
@@ -181,7 +181,7 @@ class Run:
         """Yields the text after the prompt as it is generated, in complete characters."""
         self.check_language_model()
         if max_new_tokens < 1:
-            raise UserError(f"max-new-tokens {max_new_tokens} is out of range: it must be at least 1")
+            raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
         generator = torch.Generator()

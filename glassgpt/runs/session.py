@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.listener import Listener, RunInfo
@@ -35,7 +35,7 @@ class Interrupted(Exception):
     """SIGINT, SIGTERM or SIGHUP came; the step was finished and saved."""
 
     def __init__(self, signal: int, folder: Path, step: int) -> None:
-        super().__init__(f"stopped by a signal after step {step}: saved in {folder}, go on with --resume")
+        super().__init__(f"stopped by a signal after step {step}: saved in {folder}, go on with {option(resume=True)}")
         self.signal, self.folder, self.step = signal, folder, step
 
 

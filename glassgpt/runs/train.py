@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glassgpt.config import strict_arguments
 from glassgpt.data.corpora import text_corpus
-from glassgpt.errors import ReportedByFirstRank, UserError, is_out_of_memory
+from glassgpt.errors import ReportedByFirstRank, UserError, is_out_of_memory, option
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
@@ -100,9 +100,11 @@ def train(
 
         def decide() -> dict[str, Any]:
             if resume and run is None:
-                raise UserError("--resume needs to know which run: name it with --run NAME")
+                raise UserError(f"{option(resume=True)} needs to know which run: name it with {option(run='NAME')}")
             if resume and overwrite:
-                raise UserError("--resume continues a run and --overwrite replaces it: give one of them")
+                raise UserError(
+                    f"{option(resume=True)} continues a run and {option(overwrite=True)} replaces it: give one of them"
+                )
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
             corpus = text_corpus(text) if text is not None else None
@@ -149,7 +151,10 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener, held: conte
     """
     folder = Path(decision.folder)
     if decision.finished:
-        listener.note(f"{folder} is finished at step {decision.resumed_from().step}; a larger --max-steps continues it")
+        listener.note(
+            f"{folder} is finished at step {decision.resumed_from().step};"
+            f" a larger {option(max_steps=None)} continues it"
+        )
         if ranks.first and not (folder / "report.html").exists():
             write_report(folder)
         return "auto"

@@ -208,10 +208,10 @@ def _find_device(name: str, ranks: Ranks) -> torch.device:
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"device '{name}' is not available: torch {torch.__version__} sees no CUDA GPU; use --device cpu"
+            f"device '{name}' is not available: torch {torch.__version__} sees no CUDA GPU; use the device 'cpu'"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not available: torch sees no Apple GPU; use --device cpu")
+        raise UserError("device 'mps' is not available: torch sees no Apple GPU; use the device 'cpu'")
     if index and int(index) >= torch.cuda.device_count():
         raise UserError(f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA GPU(s)")
     if kind == "cuda" and ranks.store is not None:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from glassgpt.config import Count, Figure, parse_json_as
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.files import check_regular, discard_folder, parse_json, read_file, replacing_folder, write_text
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import copy_weight, distribute, full_tensor
@@ -175,8 +175,8 @@ def _saving(target: Path) -> Iterator[None]:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"cannot save {target}: {_reason(error)}; earlier checkpoints are intact: free some disk space, then run"
-            " the same command with --resume"
+            f"cannot save {target}: {_reason(error)}; earlier checkpoints are intact: free some disk space, then do"
+            f" the same again with {option(resume=True)}"
         ) from None
 
 
@@ -356,7 +356,8 @@ def _removing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot remove old checkpoint files in {path}: {_reason(error)}; fix that, then continue with --resume"
+            f"cannot remove old checkpoint files in {path}: {_reason(error)}; fix that, then continue with"
+            f" {option(resume=True)}"
         ) from None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.runtime.device import Runtime
 from glassgpt.runtime.parallel import full_tensor, gradient_exchange, keeps_gradients
 from glassgpt.training.losses import Loss, MicroBatch
@@ -109,7 +109,7 @@ def fit(
             raise Diverged(
                 f"training stopped at step {state.step}: {MAX_SKIPPED} steps in a row had a {skipped} and were not"
                 " applied; check the learning rate (optimizer.lr), the warm-up (schedule.warmup_steps), the precision"
-                " (--dtype float32) and the last lines of metrics.jsonl"
+                f" ({option(**{'machine.dtype': 'float32'})}) and the last lines of metrics.jsonl"
             )
         stopping = interrupted() if alone else update.interrupted
     return state

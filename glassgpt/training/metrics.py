@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Required
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from glassgpt.config import Count, Figure, Text, parse_json_as
-from glassgpt.errors import UserError, shown
+from glassgpt.errors import UserError, option, shown
 from glassgpt.files import dump_json, read_file, write_text
 
 if TYPE_CHECKING:  # a report reads metrics without torch
@@ -128,7 +128,7 @@ class JsonLines:
             yield
         except OSError as error:
             raise UserError(
-                f"cannot write {self.path}: {error.strerror}; fix that, then continue with --resume"
+                f"cannot write {self.path}: {error.strerror}; fix that, then continue with {option(resume=True)}"
             ) from None
 
 

@@ -84,7 +84,7 @@ def test_auto_takes_the_manual_offline_and_says_why(offline: Network) -> None:
 
 def test_auto_leaves_the_network_alone_after_a_failure(offline: Network) -> None:
     load_text("auto")
-    assert "min ago; --data shakespeare tries at once" in load_text("auto").note
+    assert "min ago; data='shakespeare' tries at once" in load_text("auto").note
     assert len(offline.waits) == 1
     long_ago = time.time() - corpora.RETRY_SECONDS - 1
     os.utime(shakespeare_path().with_suffix(".failed"), (long_ago, long_ago))

@@ -103,7 +103,7 @@ def test_a_tokenizer_changed_later_is_noticed(source: Path, tmp_path: Path) -> N
 
 def test_an_existing_run_is_replaced_on_demand_alone(source: Path, tmp_path: Path) -> None:
     run = gg.import_hf(source, run=tmp_path / "run")
-    with pytest.raises(UserError, match=r"exists: replace it with --overwrite"):
+    with pytest.raises(UserError, match=r"exists: replace it with overwrite=True, or choose another run"):
         gg.import_hf(source, run=run.folder)
     save(source, n_layer=1)
     assert gg.import_hf(source, run=run.folder, overwrite=True).config.model.n_layer == 1
@@ -165,7 +165,7 @@ def test_a_source_that_is_no_folder(source: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=told):
             gg.import_hf(wrong, run=tmp_path / "run")
-    with pytest.raises(UserError, match="leave --revision out"):
+    with pytest.raises(UserError, match="leave revision out"):
         gg.import_hf(source, run=tmp_path / "run", revision="main")
 
 

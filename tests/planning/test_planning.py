@@ -187,7 +187,8 @@ def test_out_of_memory_names_a_micro_batch_that_fits(error: RuntimeError, monkey
     monkeypatch.setattr(room, "local_hardware", lambda runtime: hardware)
     with (
         pytest.raises(
-            UserError, match=r"12 rows needs .* go on with --run runs/x --resume --set training\.micro_batch=6: about"
+            UserError,
+            match=r"go on with run='runs/x', resume=True, settings=\{'training\.micro_batch': 6\}: about",
         ),
         out_of_memory_advice(config, build_runtime("cpu"), Path("runs/x")),
     ):

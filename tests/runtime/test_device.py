@@ -54,7 +54,7 @@ def test_the_nearest_device_is_offered() -> None:
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_is_not_here_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"device '{name}' is not available: torch .* use --device cpu"):
+    with pytest.raises(UserError, match=rf"device '{name}' is not available: torch .* use the device 'cpu'"):
         build_runtime(name)
 
 

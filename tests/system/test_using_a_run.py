@@ -290,6 +290,27 @@ def test_arguments_of_every_call_are_checked(trained: Path, call: Callable[[Run]
         call(gg.load(trained, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: gg.train(run=run, resume=False), "go on with resume=True, replace it with overwrite=True, or"),
+        (lambda run: gg.train(resume=True), "resume=True needs to know which run: name it with run='NAME'"),
+        (lambda run: gg.train(run=run, resume=True, overwrite=True), "resume=True continues a run and overwrite=True"),
+        (lambda run: gg.train(run=run, resume=True, max_steps=2), "already at step 40, beyond max_steps=2"),
+        (lambda run: gg.train("finetune", text="a b c"), "name it with init_from='RUN'"),
+        (lambda run: gg.load(run).generate(max_new_tokens=0), "max_new_tokens=0 is out of range"),
+        (lambda run: gg.climb(4, run=run), "replace it with overwrite=True, or choose another run"),
+        (lambda run: gg.export_hf(gg.load(run), run), "choose another folder"),
+    ],
+)
+def test_errors_in_python_name_arguments_not_options(
+    trained: Path, elsewhere: Path, call: Callable[[Path], object], said: str
+) -> None:
+    with pytest.raises(gg.UserError, match=re.escape(said)) as refused:
+        call(trained)
+    assert "--" not in str(refused.value)
+
+
 def test_a_lone_surrogate_is_named_in_every_text(trained: Path, elsewhere: Path) -> None:
     opened = gg.load(trained, device="cpu")
     for call in (opened.generate, lambda text: opened.evaluate(text=text), lambda text: gg.train(text=text)):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import Tokenizer
@@ -43,7 +43,8 @@ def evaluate_tasks(
         raise UserError(f"lm-eval is not installed ({error}): pip install 'glassgpt[eval]'") from None
     if include_path is not None and not Path(include_path).is_dir():
         raise UserError(
-            f"the task folder '{include_path}' does not exist: --include-path must name a folder of YAML files"
+            f"the task folder '{include_path}' does not exist: {option(include_path=None)} must name a folder of YAML"
+            " files"
         )
     manager = TaskManager(include_path=None if include_path is None else str(include_path))
     _check_tasks(tasks, manager.all_tasks)

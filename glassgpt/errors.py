@@ -85,6 +85,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 document", "2,000 documents"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated; torch has no class for this on a CPU."""
     if isinstance(error, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassgpt.errors import UserError, on_command_line, option, unknown
+from glassgpt.errors import UserError, counted, on_command_line, option, unknown
 
 
 def test_the_nearest_name_is_offered() -> None:
@@ -33,3 +33,7 @@ def test_a_setting_is_named_as_the_reader_can_type_it(settings: dict[str, object
     with on_command_line():
         assert option(**settings) == flag
     assert option(**settings) == argument
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]

@@ -8,7 +8,7 @@ import typer
 
 from glassgpt.cli.output import AsJson, print_json, say
 from glassgpt.cli.sample import CHECKPOINT_HELP, DTYPE_HELP, RUN_HELP, open_run
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from glassgpt.runs.run import Run
@@ -56,7 +56,7 @@ def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], str
         print_json(figures if stride is None else figures | {"stride": stride})
         return
     windows = "" if stride is None else f", in windows {stride} tokens apart"
-    say(f"{run.folder}, step {run.step}, {result.tokens:,} tokens of the {split} split{windows}")
+    say(f"{run.folder}, step {run.step}, {counted(result.tokens, 'token')} of the {split} split{windows}")
     say(f"loss           {result.loss:.4f} nats per token")
     say(f"perplexity     {result.perplexity:.4f}")
     say(f"bits per byte  {result.bits_per_byte:.4f}")
@@ -71,7 +71,7 @@ def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_j
     if as_json:
         print_json({"suite": name, **result.figures()})
         return
-    say(f"{run.folder}, step {run.step}, {result.items:,} items of {name}; chance is 0.25")
+    say(f"{run.folder}, step {run.step}, {counted(result.items, 'item')} of {name}; chance is 0.25")
     for metric, (reference, source) in REFERENCES.items():
         value = f"{getattr(result, metric):.4f}"
         error = f" ± {result.standard_error(metric):.4f}" if result.items > 1 else ""

@@ -152,12 +152,17 @@ def print_json(value: dict[str, Any] | list[dict[str, Any]]) -> None:
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    """Prints fields as JSON or as lines of name and value; a nested field is named like `train.tokens`."""
+    """Prints fields as JSON, or as lines of name and value without those that are None.
+
+    A nested field is named like `train.tokens`.
+    """
     if as_json:
         print_json(fields)
         return
     for name, value in fields.items():
         for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
+            if part is None:  # not known, or it does not apply
+                continue
             head, text = f"{f'{name}.{inner}'.rstrip('.'):<22} ", _format(part)
             width = terminal_width(sys.stdout)
             too_long = width is not None and len(head) + len(text) > width  # a path or checksum: on a line of its own

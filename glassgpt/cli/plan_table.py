@@ -7,6 +7,7 @@ import typer
 from glassgpt.cli.output import USUAL_WIDTH, beside, fold, table_width
 from glassgpt.costs.hardware import RESERVE
 from glassgpt.costs.memory import HEAP_MARGIN, LOSS
+from glassgpt.errors import counted
 from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
 from glassgpt.report.figures import duration
 
@@ -136,7 +137,7 @@ def _time(plan: Plan, width: int) -> list[str]:
         here = plan.measured
         text = (
             f"{duration(here.seconds)} on {here.device}, measured: {here.tokens_per_second:,.0f} tokens/s with"
-            f" {here.micro_batch} row{'s' * (here.micro_batch > 1)}"
+            f" {counted(here.micro_batch, 'row')}"
         )
         lines += _named("time here", text, width)
     if plan.price_per_hour is not None:

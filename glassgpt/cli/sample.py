@@ -45,7 +45,7 @@ def sample(
     opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
-        note(f"the prompt has {n_prompt} tokens, the model sees the last {block_size} of them: a rolling window")
+        note(f"the prompt has {n_prompt:,} tokens, the model sees the last {block_size} of them: a rolling window")
     for number in range(num_samples):
         if number:
             print_text("\n" + "-" * 40 + "\n")

@@ -22,7 +22,7 @@ from glassgpt.course.ladder_run import save_ladder_run
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
-from glassgpt.errors import UserError, check_least
+from glassgpt.errors import UserError, check_least, counted
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.files import dump_json, write_text
 from glassgpt.generation import TEMPERATURE
@@ -369,6 +369,6 @@ def new_results_folder(out: Path | None, overwrite: bool = False) -> Path:
 def save_results(folder: Path, rows: Sequence[SectionRow]) -> None:
     """Writes the rows with their curves as JSON, and the picture. Raises UserError if they cannot be written."""
     lines = [row.to_dict() | {"steps": row.curve.steps, "losses": list(row.curve.losses)} for row in rows]
-    title = f"The ladder: {len(rows)} section{'s' if len(rows) > 1 else ''}"
+    title = f"The ladder: {counted(len(rows), 'section')}"
     write_text(folder / RESULTS, dump_json(lines, indent=1) + "\n")
     write_text(folder / PICTURE, draw_ladder([row.curve for row in rows], title))

@@ -29,7 +29,7 @@ from glassgpt.data.sharding_state import Shard, ShardingConfig, ShardingState, b
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.data.sources import DocumentBatch, Position, Source
 from glassgpt.data.token_files import shards_key
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, counted
 from glassgpt.files import LOCK, locked, remove_unfinished
 from glassgpt.tokenizers import Tokenizer
 
@@ -66,7 +66,7 @@ def shard_corpus(
             note(f"{folder} is finished already")
             return open_dataset(folder)
         if state.shards:
-            note(f"resuming in {folder} after {len(state.shards)} shards")
+            note(f"resuming in {folder} after {counted(len(state.shards), 'shard')}")
         tokenizer = put_tokenizer(folder, source, config, note)
         state = _write_shards(folder, state, source, tokenizer, config, on_progress)
         _finish(folder, state, source, tokenizer)
@@ -191,8 +191,8 @@ def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Token
         if not state.tokens:
             raise UserError(f"{source.name} has no documents, or only empty ones: there is nothing to prepare")
         raise UserError(
-            f"{source.name} has only {state.tokens:,} tokens: they fill no more than the first shard, which is the "
-            f"validation split; give a smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or omit --out"
+            f"{source.name} has only {counted(state.tokens, 'token')}: they fill no more than the first shard, which "
+            f"is the validation split; give a smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or omit --out"
         )
     val, *train = state.shards
     documents = sum(shard.documents for shard in state.shards)
@@ -200,7 +200,7 @@ def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Token
         key=shards_key(folder / shard.name for shard in state.shards),
         name=source.name,
         source=source.name,
-        note=f"{source.name}: {documents:,} documents in {len(state.shards)} shards",
+        note=f"{source.name}: {counted(documents, 'document')} in {len(state.shards)} shards",
         text_sha256=None,
         val_fraction=val.tokens / state.tokens,
         tokenizer=TokenizerRecord(tokenizer.name, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),

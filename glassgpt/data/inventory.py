@@ -23,7 +23,7 @@ from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
 from glassgpt.data.sharding_state import load_sharding_state
 from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, counted
 
 RUN_MANIFEST_NAME = "data.json"  # the copy of the manifest in a run folder
 GPT2_VOCAB, LLAMA3_VOCAB = 50257, 128256  # vocabulary sizes of the published tokenizers
@@ -213,7 +213,9 @@ def _verify_unfinished(folder: Path) -> Iterator[Finding]:
     shards = load_sharding_state(folder).shards
     for shard in shards:
         yield _check(folder / shard.name, verify_shard)
-    yield Finding(folder, f"{folder} is unfinished, with {len(shards)} shards: run its `data prepare` command again")
+    yield Finding(
+        folder, f"{folder} is unfinished, with {counted(len(shards), 'shard')}: run its `data prepare` command again"
+    )
 
 
 def _check(path: Path, check: Callable[[Path], object]) -> Finding:

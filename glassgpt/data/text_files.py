@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glassgpt.data.compressed import SUFFIX_OF, compression
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, counted
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -56,7 +56,7 @@ def read_folder(folder: Path) -> tuple[str, str]:
     skipped = f", {n_skipped} empty or binary left out" if n_skipped else ""
     if not texts:
         raise UserError(f"folder {folder} holds no text files{skipped}: there is no text to learn from")
-    return "\n".join(texts), f"{len(texts)} text file{'s' if len(texts) > 1 else ''}{skipped}"
+    return "\n".join(texts), f"{counted(len(texts), 'text file')}{skipped}"
 
 
 def decode(data: bytes, where: str) -> str:

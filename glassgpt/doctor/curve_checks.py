@@ -13,6 +13,7 @@ from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.parts import iter_parts
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
 from glassgpt.doctor.subject import Subject
+from glassgpt.errors import counted
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 from glassgpt.training.metrics import Line
@@ -116,7 +117,7 @@ def check_divergence(record: RunRecord) -> Finding:
     return judge(
         name,
         not skipped and rise <= max(RISE * lowest, 0.05),
-        figure=f"{len(skipped)} steps skipped ({skipped[0]['skipped']})"
+        figure=f"{counted(len(skipped), 'step')} skipped ({skipped[0]['skipped']})"
         if skipped
         else f"training loss {end:.3f}, at its lowest {lowest:.3f}",
         expected=expected,
@@ -134,7 +135,9 @@ def check_overfitting(record: RunRecord) -> Finding:
     name, expected = "generalises", f"the last validation loss within {OVERFITTING:.0%} of the best, or below training"
     losses = [line["val/loss"] for line in record.validations if math.isfinite(line["val/loss"])]
     if len(losses) < 3 or record.validations[-1]["step"] < LEAST_STEPS:
-        found = f"{len(losses)} validations, the last at step {record.validations[-1]['step'] if losses else 0}"
+        found = (
+            f"{counted(len(losses), 'validation')}, the last at step {record.validations[-1]['step'] if losses else 0}"
+        )
         return skip(name, f"{found}; it needs three, and {LEAST_STEPS} steps", expected=expected)
     best, last = min(losses), losses[-1]
     step = next(line["step"] for line in record.validations if line["val/loss"] == best)

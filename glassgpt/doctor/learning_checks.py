@@ -11,6 +11,7 @@ from torch import Tensor
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.model_checks import measure_influence
 from glassgpt.doctor.subject import Subject, Trainer
+from glassgpt.errors import counted
 
 ROWS, POSITIONS = 2, 16  # of the batch to overfit
 MEMORISED_LOSS = 0.1  # nats: every target has a probability of about 0.9
@@ -34,8 +35,8 @@ def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
     while trainer.steps < MAX_STEPS and loss >= MEMORISED_LOSS and skipped != "non-finite loss":
         if time.perf_counter() > deadline:
             return skip(
-                name, f"this device had time for {trainer.steps} steps in {seconds:g} s (loss {loss:.3f}): try"
-                " --device, or glassgpt train --overfit-batch", expected=expected,
+                name, f"this device had time for {counted(trainer.steps, 'step')} in {seconds:g} s (loss {loss:.3f}):"
+                " try --device, or glassgpt train --overfit-batch", expected=expected,
             )  # fmt: skip
         update = trainer.step(lr * min(1.0, (trainer.steps + 1) / WARMUP_STEPS))
         loss, skipped = update.loss, update.skipped

@@ -8,6 +8,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from glassgpt.errors import counted
 from glassgpt.report.curves import drawings
 from glassgpt.report.daybook import Entry
 from glassgpt.report.figures import count, duration
@@ -24,7 +25,7 @@ def write_daybook(entries: Sequence[Entry], since: date | None, until: date | No
     events = _events(entries, since, until)
     title = f"Training log, {_period([time.date() for time, _ in events])}"
     n_notes = sum(len(entry.notes) for entry in entries)
-    lead = f"{len(entries)} run{'s' * (len(entries) != 1)}, {n_notes} note{'s' * (n_notes != 1)}."
+    lead = f"{counted(len(entries), 'run')}, {counted(n_notes, 'note')}."
     sections = [
         f'<h1>{title}</h1>\n<p class="lead">{lead}</p>',
         *(_day_html(day, list(group)) for day, group in groupby(events, key=lambda event: event[0].date())),

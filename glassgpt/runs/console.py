@@ -8,6 +8,7 @@ import time
 import unicodedata
 from collections.abc import Mapping
 
+from glassgpt.errors import counted
 from glassgpt.report.figures import duration
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
@@ -56,7 +57,7 @@ class PlainListener(Listener):
     def measured(self, step: int, suite: str, figures: Mapping[str, float], seconds: float) -> None:
         self._validating += seconds
         found = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
-        self.say(f"step {step}: {suite}, {figures['items']:,} items: {found}")
+        self.say(f"step {step}: {suite}, {counted(int(figures['items']), 'item')}: {found}")
 
     def sampled(self, step: int, prompt: str, text: str) -> None:
         self.say(f"step {step} writes:\n" + indent(prompt + text))

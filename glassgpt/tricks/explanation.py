@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from glassgpt.errors import counted
 from glassgpt.runtime.device import cpu_has_bfloat16
 from glassgpt.tricks.measure import Results, TrickRow
 
@@ -56,7 +57,7 @@ def _facts(row: TrickRow, results: Results) -> Facts:
 def _verdict(row: TrickRow, facts: Facts, noise: float) -> str:
     if facts.faster or facts.slower:
         return f"{'Faster' if facts.faster else 'Slower'}: {_times(row.speed)} the speed."
-    rounds = f"{len(row.speeds)} round{'s' * (len(row.speeds) > 1)}"
+    rounds = f"{counted(len(row.speeds), 'round')}"
     spread = f"{min(row.speeds):.2f} to {_times(max(row.speeds))} the speed in {rounds}"
     return f"Within noise: {spread}, where two equal steps differ by up to {noise:.0%}."
 

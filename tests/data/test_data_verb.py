@@ -64,6 +64,7 @@ def test_prepare_as_text_has_a_line_for_each_figure(source: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in call("prepare", "--data", source).stdout.splitlines())
     assert lines["train.tokens"] == str(int(0.9 * len(TEXT)))
     assert lines["kind"] == "prepared"
+    assert "None" not in lines.values()
 
 
 def test_list_before_and_after(source: Path, cache: Path) -> None:
@@ -263,6 +264,7 @@ def test_known_names_and_several_files_become_shards(tmp_path: Path) -> None:
     assert both["train"]["documents"] + both["val"]["documents"] == 2
     manual = call_json("prepare", "python-manual", "--out", tmp_path / "manual", *options, 100_000)
     assert (manual["name"], manual["val"]["documents"]) == ("python-manual", 1)
+    assert manual["note"].startswith("python-manual: 1 document in ")
 
 
 @pytest.mark.parametrize(

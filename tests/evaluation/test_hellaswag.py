@@ -124,7 +124,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise DownloadError("no route")
 
     monkeypatch.setattr(hellaswag, "fetch", fetch)
-    with pytest.raises(UserError, match=r"could not be downloaded from .*: no route; .* or name one with --file"):
+    with pytest.raises(UserError, match=r"could not be downloaded from .*: no route; .* or name one with file"):
         load_items()
 
 

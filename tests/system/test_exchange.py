@@ -66,7 +66,7 @@ def test_a_folder_of_something_else_is_left_alone(trained: Path, elsewhere: Path
     Path("photos").mkdir()
     Path("photos/one.jpg").touch()
     error = glassgpt("export", trained, "--out", "photos", "--overwrite").error
-    assert error == "photos exists and is not an export: choose another --out; nothing was changed"
+    assert error == "photos exists and is not an export: choose another folder; nothing was changed"
     assert list(contents(Path("photos"))) == ["one.jpg"]
 
 

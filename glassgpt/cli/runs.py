@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from glassgpt.report.daybook import Entry
 
 
+PARTIAL = "~"  # before a validation loss that was measured on a part of the split
+
+
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder with the runs.")] = Path("runs"),
     sort: Annotated[str, typer.Option(help="Column to sort by: begun, run, steps, val_loss, seconds, …")] = "begun",
@@ -68,9 +71,12 @@ def print_table(entries: Sequence[Entry]) -> None:
     def column(title: str, cell: Callable[[Entry], str | None], *, right: bool = True, shrinks: bool = False) -> Column:
         return Column(title, [cell(entry) or "" for entry in entries], right, shrinks)
 
-    def loss(title: str, field: str) -> Column:
-        values = [getattr(entry, field) for entry in entries]
-        return Column(title, ["" if value is None else f"{value:.4f}" for value in values], right=True)
+    def loss(title: str, field: str, *, validation: bool = True) -> Column:
+        def cell(entry: Entry) -> str | None:
+            value = getattr(entry, field)
+            return None if value is None else f"{PARTIAL if validation and not entry.finished else ''}{value:.4f}"
+
+        return column(title, cell)
 
     columns = [
         column("run", lambda entry: entry.run, right=False),
@@ -80,7 +86,7 @@ def print_table(entries: Sequence[Entry]) -> None:
         column("begun", lambda entry: f"{entry.begun:%Y-%m-%d %H:%M}", right=False),
         column("time", lambda entry: None if entry.seconds is None else duration(entry.seconds)),
         column("last note", lambda e: e.notes[-1].text.splitlines()[0] if e.notes else None, right=False, shrinks=True),
-        loss("train", "train_loss"),
+        loss("train", "train_loss", validation=False),
         column("data", lambda entry: entry.data, right=False),
         column("model", lambda entry: entry.model, right=False),
         column("parameters", lambda entry: None if entry.parameters is None else count(entry.parameters)),
@@ -89,6 +95,8 @@ def print_table(entries: Sequence[Entry]) -> None:
     ]
     for line in format_table(columns, table_width(), needed=3):
         typer.echo(line)
+    if any(entry.val_loss is not None and not entry.finished for entry in entries):
+        say(f"{PARTIAL} the run is not finished (…): measured on a part of the validation split")
     for entry in entries:
         if entry.problem:
             say(f"{printable(entry.run)} is damaged: {printable(entry.problem)}")

@@ -25,6 +25,19 @@ def test_a_run_is_listed_noted_on_and_reported(elsewhere: Path, trained: Path) -
     assert "a “plateau” at first" in Path(glassgpt("report", "one").out.strip()).read_text(encoding="utf-8")
 
 
+def test_losses_on_a_part_of_the_split_are_marked(elsewhere: Path, trained: Path) -> None:
+    shutil.copytree(trained, "runs/whole")
+    assert "~" not in glassgpt("runs").out
+    metrics = Path(shutil.copytree(trained, "runs/stopped")) / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if '"final"' not in line), encoding="utf-8")
+    out = glassgpt("runs").out
+    rows = {row.split()[0]: row for row in out.splitlines()}
+    assert rows["whole"].count("~") == 0
+    assert rows["stopped"].count("~") == 3  # val, best and bits per byte, but not train
+    assert rows["~"] == "~ the run is not finished (…): measured on a part of the validation split"
+
+
 def test_bad_input_changes_nothing(elsewhere: Path, trained: Path) -> None:
     shutil.copytree(trained, "runs/one")
     before = contents(Path("runs"))

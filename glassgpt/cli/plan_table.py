@@ -17,6 +17,10 @@ TITLES = {
     "unusable pieces": "pieces", "floor": "floor",
 }  # fmt: skip
 OTHER = "other"  # the smallest parts together, if the terminal is too narrow for a column each
+MOMENT = (
+    "Each line shows the moment of a step that needs the most memory: the start of the backward pass, when all"
+    " activations are held, or its end, when all gradients are."
+)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 INDENT = 18  # where the text of a line begins, after its name
 
@@ -87,6 +91,7 @@ def _memory(plan: Plan, width: int) -> list[str]:
     return [
         fold(title, width),
         *_memory_table(plan, width),
+        fold(MOMENT, width),
         *_named("activations", f"bytes per B·T·C and layer: {kept}", width),
         *_named("fits", fits, width),
     ]

@@ -241,10 +241,10 @@ def test_a_plan_is_as_wide_as_the_terminal(
         print_plan(plan)
         pages[columns] = capsys.readouterr().out
         assert max(map(len, pages[columns].splitlines())) <= columns
-    after_table = {
-        " ".join(page.split()).partition(" fits ")[2].partition(" activations ")[2] for page in pages.values()
-    }
-    before_table = {" ".join(page.split()).partition(" in a micro-batch ")[0] for page in pages.values()}
+    words = [" ".join(page.split()) for page in pages.values()]
+    assert all("Each line shows the moment of a step that needs the most memory: the start" in page for page in words)
+    after_table = {page.partition(" fits ")[2].partition(" activations ")[2] for page in words}
+    before_table = {page.partition(" in a micro-batch ")[0] for page in words}
     assert len(before_table) == len(after_table) == 1
 
 

@@ -14,6 +14,7 @@ import sys
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from glassgpt import __version__
 from glassgpt.cli import (
@@ -40,7 +41,20 @@ from glassgpt.runtime.launch import LOST, is_launched
 NEAR = 0.75  # similarity from which an unknown option is taken for a slip of the keyboard
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not export
 
+
+class Verbs(TyperGroup):
+    """The verbs, with a KeyboardInterrupt that keeps its message: typer itself would exit in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the chosen verb. Raises typer.Abort after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            raise typer.Abort(*stopped.args) from stopped
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="A GPT you can see through: train it, look inside it, use it.",
     no_args_is_help=True,
     add_completion=False,
@@ -120,9 +134,9 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         verb = error.ctx.command_path if error.ctx else name
         message = describe_unknown_option(error) if hasattr(error, "possibilities") else error.format_message()
         fail(f"{message} (see {verb} --help)")
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stopped:
         if first_rank():
-            tell("stopped")
+            tell(str(stopped) or "stopped: what was not finished is not saved")
         sys.exit(130)
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # typer has made it an exit with code 1

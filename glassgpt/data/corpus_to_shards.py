@@ -191,8 +191,8 @@ def _finish(folder: Path, state: ShardingState, source: Source, tokenizer: Token
         if not state.tokens:
             raise UserError(f"{source.name} has no documents, or only empty ones: there is nothing to prepare")
         raise UserError(
-            f"{source.name} has only {counted(state.tokens, 'token')}: they fill no more than the first shard, which "
-            f"is the validation split; give a smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or omit --out"
+            f"{source.name} has only {counted(state.tokens, 'token')}: they fill no more than the first shard, which is"
+            f" the validation split; give a smaller --shard-tokens, such as {max(state.tokens // 10, 1)}, or omit --out"
         )
     val, *train = state.shards
     documents = sum(shard.documents for shard in state.shards)

@@ -136,7 +136,10 @@ def train(
             return decision.to_json()
 
         decision = Decision.from_json(ranks.on_first(decide))
-        device = _carry_out(decision, ranks, listener, held)
+        try:
+            device = _carry_out(decision, ranks, listener, held)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_describe_stop(Path(decision.folder))) from None
     if not ranks.first:
         return None
     if decision.config["machine"]["parallel"] == "fsdp":  # one device may be too small for the whole model
@@ -188,6 +191,13 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener, held: conte
                 f" glassgpt report {folder}"
             ) from None
     return str(session.runtime.device)
+
+
+def _describe_stop(folder: Path) -> str:
+    """What Ctrl-C before the first step, or a second Ctrl-C, has left of the run."""
+    if not is_run_folder(folder):
+        return "stopped before the first step: nothing was saved"
+    return f"stopped at once: {folder} has its last checkpoint, go on with {option(resume=True)}"
 
 
 def _report_if_possible(folder: Path, listener: Listener) -> None:

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from command_line import Command, contents, figures, glassgpt, last_checkpoint, settings, weights
 
+from glassgpt.runs import train as train_module
 from glassgpt.training.metrics import read_lines
 
 ENDLESS = ["--max-steps", 1_000_000]
@@ -102,7 +104,25 @@ def test_a_second_interrupt_stops_at_once(start: type[Command], text_file: Path,
     returned, _, err = command.end()
     assert returned == 130
     assert "Traceback" not in err
+    assert err.splitlines()[-1] == f"glassgpt: stopped at once: {run} has its last checkpoint, go on with --resume"
     assert last_checkpoint(run).name == "step-00000000"
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("build_session", "stopped before the first step: nothing was saved"),
+        ("decide_new_run", "stopped: what was not finished is not saved"),
+    ],
+)
+def test_an_interrupt_before_the_first_step_says_what_it_left(
+    text_file: Path, elsewhere: Path, moment: str, said: str
+) -> None:
+    with mock.patch.object(train_module, moment, side_effect=KeyboardInterrupt):
+        result = glassgpt("train", "--data", text_file, "--run", "new", *settings())
+    assert (result.code, result.out) == (130, "")
+    assert result.err.splitlines()[-1] == f"glassgpt: {said}"
+    assert not Path("runs/new").exists()
 
 
 def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(

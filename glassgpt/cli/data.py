@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from glassgpt.cli.data_prepare import prepare
-from glassgpt.cli.output import AsJson, print_fields, print_json, say
+from glassgpt.cli.output import AsJson, Column, format_table, print_fields, print_json, say, table_width
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, describe and verify texts and their token shards.")
 
+SHORT_KEY = 8  # digits of a key that are shown; `glassgpt data info` takes any beginning of four or more
 HELP_OF_DATA = "Known name, file, folder of text files, or - for stdin."
 
 
@@ -30,8 +32,7 @@ def list_texts(as_json: AsJson = False) -> None:
     for entry in names:
         say(f"{entry['name']:<14} {entry['description']}{' (cached)' if entry['cached'] else ''}")
     say(f"\nprepared in {cache_folder()}: {len(datasets) or 'nothing yet'}")
-    for entry in datasets:
-        say(describe_entry(entry))
+    print_prepared(datasets)
 
 
 app.command()(prepare)
@@ -80,9 +81,19 @@ def verify(
         raise UserError(f"{problems[0]['problem']}{more}")
 
 
-def describe_entry(entry: dict[str, Any]) -> str:
-    """Describes a prepared folder in one line."""
-    if "problem" in entry:
-        return f"{entry['key']}  damaged: {entry['problem']}"
-    tokenizer = f"{entry['tokenizer']} ({entry['vocab_size']:,})"
-    return f"{entry['key']}  {entry['name']}, {tokenizer}, {entry['train_tokens']:,} + {entry['val_tokens']:,} tokens"
+def print_prepared(entries: Sequence[dict[str, Any]]) -> None:
+    """Prints a row per prepared folder, with as much of its key as `info` and `verify` need, then the damaged ones."""
+    whole = [entry for entry in entries if "problem" not in entry]
+    columns = [
+        Column("key", [entry["key"][:SHORT_KEY] for entry in whole]),
+        Column("train tokens", [f"{entry['train_tokens']:,}" for entry in whole], right=True),
+        Column("val tokens", [f"{entry['val_tokens']:,}" for entry in whole], right=True),
+        Column("tokenizer", [entry["tokenizer"] for entry in whole]),
+        Column("ids", [f"{entry['vocab_size']:,}" for entry in whole], right=True),
+        Column("text", [entry["name"] for entry in whole], shrinks=True),
+    ]
+    for line in format_table(columns, table_width(), needed=3) if whole else ():
+        typer.echo(line)
+    for entry in entries:
+        if "problem" in entry:
+            say(f"{entry['key'][:SHORT_KEY]} is damaged: {entry['problem']}")

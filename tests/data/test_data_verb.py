@@ -67,7 +67,7 @@ def test_prepare_as_text_has_a_line_for_each_figure(source: Path) -> None:
     assert "None" not in lines.values()
 
 
-def test_list_before_and_after(source: Path, cache: Path) -> None:
+def test_list_before_and_after(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = call_json("list")
     assert [entry["name"] for entry in empty["names"]] == ["auto", "shakespeare", "python-manual"]
     assert (empty["cache"], empty["prepared"]) == (str(cache), [])
@@ -75,7 +75,16 @@ def test_list_before_and_after(source: Path, cache: Path) -> None:
     key = call_json("prepare", "--data", source)["key"]
     [entry] = call_json("list")["prepared"]
     assert (entry["key"], entry["name"], entry["train_tokens"]) == (key, "text.txt", int(0.9 * len(TEXT)))
-    assert f"{key}  text.txt, char (" in call("list").stdout
+    long = source.rename(source.with_name("a-text-whose-name-alone-is-almost-as-long-as-a-line-of-a-terminal.txt"))
+    call_json("prepare", "--data", long, "--tokenizer", "bpe", "--vocab-size", 260)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, title, *rows = call("list").stdout.partition("\nprepared in ")[2].splitlines()
+    assert title.split() == ["key", "train", "tokens", "val", "tokens", "tokenizer", "ids", "text"]
+    assert len(rows) == 2 and max(map(len, rows)) <= 80
+    assert f"{int(0.9 * len(TEXT))} " in next(
+        row for row in rows if row.startswith(key[:8]) and row.endswith("text.txt")
+    )
+    assert call_json("info", key[:8])["key"] == key
 
 
 def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
@@ -84,7 +93,7 @@ def test_list_shows_a_damaged_entry_with_its_problem(source: Path) -> None:
     [entry] = call_json("list")["prepared"]
     assert entry["key"] == folder.name
     assert "manifest.json is not JSON" in entry["problem"]
-    assert f"{folder.name}  damaged: " in call("list").stdout
+    assert f"{folder.name[:8]} is damaged: " in call("list").stdout
 
 
 def test_info_knows_a_prepared_folder_by_every_name(source: Path, tmp_path: Path) -> None:

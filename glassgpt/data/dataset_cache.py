@@ -84,15 +84,24 @@ def reopen_dataset(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
         )
     if manifest.text_sha256 is None:
         return reopen_tokenized(manifest, tokenizer)
-    # The first key may name a tokenizer config. The second is of the same text and the run's tokenizer.json.
-    for key in (manifest.key, _key(manifest.text_sha256, manifest.val_fraction, tokenizer)):
+    for folder in folders_of(manifest):
         with contextlib.suppress(UserError):  # a missing or damaged cache entry is built again below
-            found = open_dataset(cached_folder(key))
+            found = open_dataset(folder)
             if _same_ids(found.manifest, manifest):
                 return replace(found, manifest=manifest)
     corpus = replace(_reload_text(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
     return build_dataset(data, tokenizer, corpus=corpus)
+
+
+def folders_of(manifest: Manifest) -> list[Path]:
+    """The two folders of the cache that may have the shards of a run, which was trained on a text.
+
+    The first key may be that of a tokenizer config. The second is of the same text and the run's tokenizer.json, from
+    which the shards are built again.
+    """
+    again = _hash_inputs(manifest.text_sha256, manifest.val_fraction, {"sha256": manifest.tokenizer.sha256})
+    return [cached_folder(manifest.key), cached_folder(again)]
 
 
 def cached_folder(key: str) -> Path:
@@ -113,7 +122,11 @@ def split_text(text: str, val_fraction: float) -> tuple[str, str]:
 
 def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
     """The cache key of the ids that these inputs give. It needs no trained tokenizer."""
-    inputs = [VERSION, text_sha256, val_fraction, _tokenizer_identity(tokenizer)]
+    return _hash_inputs(text_sha256, val_fraction, _tokenizer_identity(tokenizer))
+
+
+def _hash_inputs(text_sha256: str | None, val_fraction: float, tokenizer: dict[str, Any]) -> str:
+    inputs = [VERSION, text_sha256, val_fraction, tokenizer]
     return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
 
 

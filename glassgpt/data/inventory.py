@@ -17,14 +17,16 @@ from glassgpt.data.dataset import (
     sha256_of,
     tokenizer_sha256,
 )
-from glassgpt.data.dataset_cache import cached_folder
+from glassgpt.data.dataset_cache import cached_folder, folders_of
 from glassgpt.data.foreign import LLMC
 from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
 from glassgpt.data.sharding_state import load_sharding_state
 from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
 from glassgpt.errors import UserError, counted
+from glassgpt.ownership import is_run_folder
 
+RUNS = Path("runs")  # where a name that is no path may be that of a run
 RUN_MANIFEST_NAME = "data.json"  # the copy of the manifest in a run folder
 GPT2_VOCAB, LLAMA3_VOCAB = 50257, 128256  # vocabulary sizes of the published tokenizers
 
@@ -104,7 +106,7 @@ def describe(target: str) -> dict[str, Any]:
     """
     _check_target(target)
     if manifest := data_of_run(target):
-        target = manifest.path or str(cached_folder(manifest.key))
+        target = _place_of(manifest, target)
     if (folder := find_dataset(target)) is not None:
         return describe_dataset(folder, load_manifest(folder / MANIFEST_NAME))
     if files := find_token_files(target):
@@ -117,6 +119,21 @@ def describe(target: str) -> dict[str, Any]:
 def _check_target(target: str) -> None:
     if not target:  # as a path, it would be the current folder
         raise UserError("the name of the data is empty: give a text, token files, a folder or a cache key")
+    folder = RUNS / target
+    if not Path(target).exists() and is_run_folder(folder):
+        raise UserError(f"'{target}' is the name of a run: give its folder, {folder}")
+    if is_run_folder(Path(target)) and not (Path(target) / RUN_MANIFEST_NAME).exists():
+        raise UserError(f"the run {target} was imported, not trained: it has no data")
+
+
+def _place_of(manifest: Manifest, run: str) -> str:
+    """The folder, or the file, with the data of a run. Raises UserError if it was removed from the cache."""
+    if manifest.path:
+        return manifest.path
+    found = [folder for folder in folders_of(manifest) if folder.exists()]
+    if not found:
+        raise UserError(f"the data of {run} is no longer in the cache: `glassgpt eval {run}` prepares it again")
+    return str(found[0])
 
 
 def _describe_token_files(files: TokenFiles) -> dict[str, Any]:
@@ -162,8 +179,8 @@ def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Findin
     if target is not None:
         _check_target(target)
     manifest = data_of_run(target) if target else None
-    if manifest:
-        target = manifest.path or str(cached_folder(manifest.key))
+    if target and manifest:
+        target = _place_of(manifest, target)
         vocab_size = vocab_size or manifest.tokenizer.vocab_size
     if target is None:
         if shakespeare_path().exists():

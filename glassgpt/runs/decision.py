@@ -33,7 +33,7 @@ from glassgpt.runs.config import (
     with_settings,
     with_vocab_size,
 )
-from glassgpt.runs.folder import check_free, check_trained, find_last, has_ended, missing_run
+from glassgpt.runs.folder import check_free, check_trained, find_last, has_ended, is_run, missing_run
 from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
 from glassgpt.runs.micro_batch import with_micro_batch
 from glassgpt.runs.stages import find_stage
@@ -137,7 +137,7 @@ def decide_new_run(
     """Decides on a new run. Everything is checked and prepared before the folder, or an old run in it, is touched."""
     note = once(note)
     check_free(folder, overwrite, resumes=True)
-    sections, initial = load_recipe(recipe, note), _open_initial_run(recipe, changes)
+    sections, initial = _load_recipe(recipe, note), _open_initial_run(recipe, changes)
     if initial is not None:
         sections = initial.sections(sections)
     config = changes.apply(sections, note=note)
@@ -223,7 +223,7 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     """The run's config with the changes applied. Raises UserError for a change that a resumed run may not make."""
     check_trained(folder)
     stored = load_config(folder / "config.toml")
-    sections = config_sections(stored) if recipe is None else load_recipe(recipe, note)
+    sections = config_sections(stored) if recipe is None else _load_recipe(recipe, note)
     if stored.run.init_from:
         sections = inherit(sections, stored)
     # Fields that a recipe may leave open were set when the run started.
@@ -247,6 +247,17 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     check_resumable(stored, config)
     check_ranks(config, ranks)
     return config
+
+
+def _load_recipe(name: str, note: Note) -> Sections:
+    """As `load_recipe`; the error for the name of a run says how to go on with it."""
+    try:
+        return load_recipe(name, note)
+    except UserError:
+        if not is_run(name):
+            raise
+        how, again = option(run=name, resume=True), option(init_from=name)
+        raise UserError(f"'{name}' is a run, not a recipe: go on with {how}, or begin a new run with {again}") from None
 
 
 def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:

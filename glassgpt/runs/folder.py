@@ -241,6 +241,13 @@ def find_run(run: str | Path) -> Path:
     raise missing_run(run)
 
 
+def is_run(name: str) -> bool:
+    """Whether there is a run of this name, or at this path."""
+    with contextlib.suppress(UserError):
+        return find_run(name).is_dir()
+    return False
+
+
 def missing_run(run: str | Path) -> UserError:
     """The error for a run that does not exist."""
     with contextlib.suppress(OSError):

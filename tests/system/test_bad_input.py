@@ -226,6 +226,27 @@ def test_a_misspelt_run_is_recognised(elsewhere: Path, text_file: Path) -> None:
     assert "did you mean 'romeo'" in glassgpt("train", "--run", "romoe", "--resume").error
 
 
+def test_the_name_of_a_run_in_another_place_says_what_to_give(elsewhere: Path, trained: Path) -> None:
+    shutil.copytree(trained, "runs/romeo")
+    for name in ("romeo", "runs/romeo"):
+        error = glassgpt("train", name).error
+        assert error.startswith(f"'{name}' is a run, not a recipe: go on with --run {name} --resume, or begin")
+    for verb in ("info", "verify"):
+        assert glassgpt("data", verb, "romeo").error == "'romeo' is the name of a run: give its folder, runs/romeo"
+    assert "unknown recipe 'rome'" in glassgpt("train", "rome").error
+
+
+def test_the_data_of_a_run_that_left_the_cache(
+    elsewhere: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "empty"))
+    for verb in ("info", "verify"):
+        error = glassgpt("data", verb, trained).error
+        assert error == f"the data of {trained} is no longer in the cache: `glassgpt eval {trained}` prepares it again"
+    assert glassgpt("eval", trained).code == 0
+    assert glassgpt("data", "info", trained).code == 0
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "./", "../", "a-file", "./a-file", "a-file/inside", "x" * 300])
 @pytest.mark.parametrize("option", [[], ["--overwrite"], ["--resume"]])
 def test_a_place_where_no_run_can_be(elsewhere: Path, text_file: Path, name: str, option: list[str]) -> None:

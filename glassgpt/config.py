@@ -25,6 +25,16 @@ NONE = "none"  # how TOML and `--set` write None
 
 Count = Annotated[int, Field(ge=0, le=MOST)]  # steps, tokens, bytes
 Figure = float | None  # a measured number; null: it was not finite
+# By the type of an error, where pydantic's message has terms of its own.
+REASONS = {
+    "sequence_str": "input should be a list, not one text",
+    "list_type": "input should be a list",
+    "tuple_type": "input should be a list",
+    "dict_type": "input should be a table of names and values",
+    "mapping_type": "input should be a table of names and values",
+    "json_invalid": "it has half a character (a lone surrogate), which is no text",
+}
+
 Text = InstanceOf[str]  # may contain lone surrogates, which UTF-8 cannot encode
 
 
@@ -76,7 +86,7 @@ def parse_json_as(kind: Any, data: bytes) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {_lower(first['msg'])}" if place else _lower(first["msg"])) from None
+        raise ValueError(f"{place}: {_reason(first)}" if place else _reason(first)) from None
     return value
 
 
@@ -92,8 +102,10 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     except ValidationError as error:
         name, value, reason = _first_problem(error, name, value)
         raise UserError(f"{name} is missing" if reason is None else f"{name} = {shown(value)}: {reason}") from None
-    except (TypeError, ValueError, RecursionError) as error:  # a date, a number of thousands of digits, deep nesting
-        raise UserError(f"{name} = {shown(value)}: {_lower(str(error))}") from None
+    except TypeError:  # a date, bytes
+        raise UserError(f"{name} = {shown(value)}: it should be a text, a number, true, false or a list") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of lists …
+        raise UserError(f"{name} = {shown(value)}: it is too large, or nested too deeply") from None
 
 
 def _first_problem(error: ValidationError, name: str, value: Any) -> tuple[str, Any, str | None]:
@@ -101,11 +113,13 @@ def _first_problem(error: ValidationError, name: str, value: Any) -> tuple[str, 
     first = error.errors()[0]
     if isinstance(value, dict):  # of other values, the place is a member of a union of types
         name, value = ".".join([name, *map(str, first["loc"])]), first["input"]
-    return name, value, None if first["type"] == "missing" else _lower(first["msg"])
+    return name, value, None if first["type"] == "missing" else _reason(first)
 
 
-def _lower(sentence: str) -> str:
-    return f"{sentence[:1].lower()}{sentence[1:]}"
+def _reason(error: Mapping[str, Any]) -> str:
+    """Why a value is refused, in words that need no knowledge of pydantic."""
+    message = error["msg"].removeprefix("Value error, ")
+    return REASONS.get(error["type"], f"{message[:1].lower()}{message[1:]}")
 
 
 @functools.cache
@@ -142,7 +156,7 @@ def _check_types(hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         try:
             _adapter(_by_instance(hint)).validate_python(values[name], strict=True)
         except ValidationError as error:
-            raise UserError(f"{name} = {shown(values[name])}: {_lower(error.errors()[0]['msg'])}") from None
+            raise UserError(f"{name} = {shown(values[name])}: {_reason(error.errors()[0])}") from None
 
 
 def _by_instance(hint: Any) -> Any:

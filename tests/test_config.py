@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import PlainValidator
 
-from glassgpt.config import dump_toml, from_dict, parse_override, read_toml, to_dict
+from glassgpt.config import convert, dump_toml, from_dict, parse_override, read_toml, strict_arguments, to_dict
 from glassgpt.errors import UserError
 
 
@@ -90,6 +93,43 @@ def test_a_value_of_another_type_is_refused_by_name(field: str, value: Any) -> N
         from_dict(Cake, {field: value}, where="cake")
     assert str(caught.value).startswith(f"cake.{field} = {value!r}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("fillings", "jam", "input should be a list"),
+        ("name", "half \ud800", "it has half a character (a lone surrogate), which is no text"),
+        ("name", date(2026, 11, 21), "it should be a text, a number, true, false or a list"),
+        pytest.param("layers", 10**5000, "it is too large, or nested too deeply", id="digits"),
+    ],
+)
+def test_a_reason_has_no_words_of_a_library(field: str, value: Any, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(Cake, {field: value}, where="cake")
+    assert str(caught.value).endswith(f": {reason}")
+
+
+def test_the_reason_of_a_type_of_ours_stands_alone() -> None:
+    def refuse(value: object) -> object:
+        raise ValueError("It has no jam")
+
+    with pytest.raises(UserError) as caught:
+        convert(Annotated[str, PlainValidator(refuse)], "dry", "cake")
+    assert str(caught.value) == "cake = 'dry': it has no jam"
+
+
+def test_arguments_of_a_call_are_refused_in_the_same_words() -> None:
+    @strict_arguments
+    def bake(fillings: Sequence[str] = (), sizes: Mapping[str, int] | None = None) -> None: ...
+
+    for arguments, reason in (
+        ({"fillings": "jam"}, "fillings = 'jam': input should be a list, not one text"),
+        ({"sizes": [1]}, "sizes = [1]: input should be a table of names and values"),
+    ):
+        with pytest.raises(UserError) as caught:
+            bake(**arguments)
+        assert str(caught.value) == reason
 
 
 def test_an_unknown_field_is_refused_with_the_nearest() -> None:

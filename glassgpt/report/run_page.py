@@ -20,6 +20,7 @@ from glassgpt.report.daybook import Note, read_notes
 from glassgpt.report.diagnosis import diagnosis_html
 from glassgpt.report.figures import Figure, comparability, count, headline, is_finite, summary
 from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.tokenizers.build import settings_in_use
 from glassgpt.training.metrics import Line
 
 
@@ -162,8 +163,9 @@ def sample_html(line: Line, record: RunRecord, title: str = "") -> str:
 
 def settings_html(record: RunRecord) -> str:
     """One small table for each config section, the data, the machine and the code version."""
-    top = {key: value for key, value in record.config.items() if not isinstance(value, dict)}
-    sections = {key: value for key, value in record.config.items() if isinstance(value, dict)}
+    config = _config_in_use(record)
+    top = {key: value for key, value in config.items() if not isinstance(value, dict)}
+    sections = {key: value for key, value in config.items() if isinstance(value, dict)}
     machine = {key: value for key, value in record.machine.items() if key != "later"}
     later = [(f"after step {session.pop('after_step')}", session) for session in record.machine.get("later", [])]
     top |= sections.pop("run", {})
@@ -174,6 +176,12 @@ def settings_html(record: RunRecord) -> str:
     missing = [name for name, part in (("config.toml", record.config), ("machine.json", record.machine)) if not part]
     note = f'<p class="missing">The run folder has no {escape(" and no ".join(missing))}.</p>' if missing else ""
     return f'<h2>Settings</h2>\n{note}\n<div class="tables">\n{tables}\n</div>'
+
+
+def _config_in_use(record: RunRecord) -> dict[str, Any]:
+    """The config without the settings of the tokenizer that mean nothing for it."""
+    tokenizer = record.config.get("tokenizer")
+    return record.config if tokenizer is None else record.config | {"tokenizer": settings_in_use(tokenizer)}
 
 
 def _settings_table(values: dict[str, Any]) -> str:
@@ -210,7 +218,7 @@ def _name(run: int, record: RunRecord) -> str:
 
 def differences_html(records: Sequence[RunRecord]) -> str:
     """The settings that differ between runs, a column for each run."""
-    flat = [page.flattened(record.config) for record in records]
+    flat = [page.flattened(_config_in_use(record)) for record in records]
     keys = sorted({key for settings in flat for key in settings})
     rows = [(key, *(settings.get(key, "–") for settings in flat)) for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]

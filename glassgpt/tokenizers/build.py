@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,16 @@ class TokenizerConfig:
                 f"tokenizer.vocab_size is {self.vocab_size}, but a bpe tokenizer needs at least "
                 f"{256 + len(self.special_tokens)}: 256 bytes and {len(self.special_tokens)} special tokens"
             )
+
+
+def settings_in_use(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a [tokenizer] section without those that its tokenizer ignores, whose values would mislead.
+
+    Only bpe has a size and a pattern of its own. A published tokenizer, or a file, decides everything by its name.
+    """
+    ignored: dict[str, tuple[str, ...]] = {"bpe": (), "char": ("vocab_size", "pattern")}
+    unused = ignored.get(str(settings.get("name")), ("vocab_size", "pattern", "special_tokens"))
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def is_file_name(name: str) -> bool:

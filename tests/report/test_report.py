@@ -294,6 +294,21 @@ def test_a_comparison_shows_figures_and_differences(run_folder: Path, other_run:
     assert {curve["run"] for curve in page.data["charts"][0]["curves"]} == {0, 1}
 
 
+def test_settings_that_the_tokenizer_ignores_are_not_shown(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
+    fields = 'vocab_size = 512\npattern = "cl100k"\nspecial_tokens = ["<|user|>"]\n'
+    for folder, name in ((run_folder, "char"), (other_run, "bpe")):
+        config = folder / "config.toml"
+        config.write_text(config.read_text().replace('name = "char"\n', f'name = "{name}"\n{fields}'))
+    by_characters, by_merges = Page(write_report(run_folder)), Page(write_report(other_run))
+    assert ("512" in by_characters.text, "cl100k" in by_characters.text) == (False, False)
+    assert ("512" in by_merges.text, "cl100k" in by_merges.text) == (True, True)
+    assert "<|user|>" in by_characters.text
+    compared = Page(write_comparison([run_folder, other_run], tmp_path / "compared.html"))
+    assert cells_after(compared, "tokenizer.vocab_size") == ["–", "512"]
+    config.write_text(config.read_text().replace('name = "bpe"', 'name = "gpt2"'))
+    assert "<|user|>" not in Page(write_report(other_run)).text
+
+
 def test_a_comparison_warns_of_losses_that_cannot_be_compared(
     run_folder: Path, other_run: Path, tmp_path: Path
 ) -> None:

@@ -69,14 +69,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     `unknown("recipe", "char-tinny", ["char-tiny", "gpt2-124m"])` gives
     "unknown recipe 'char-tinny': did you mean 'char-tiny'? Known: char-tiny, gpt2-124m".
     """
-    return UserError(f"unknown {kind} '{name}':{known_names(name, known)}")
+    return UserError(f"unknown {kind} '{name}'{known_names(name, known)}")
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest known name, if one is close, then all known names."""
+    """The end of an error about an unknown name, from its colon on: a known name that is close, then all of them."""
     options = sorted(known)
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f" did you mean '{near[0]}'?" if near else ""
+    hint = f": did you mean '{near[0]}'?" if near else "."
     return f"{hint} Known: {', '.join(options)}"
 
 

@@ -15,7 +15,7 @@ def test_the_nearest_name_is_offered() -> None:
 
 @pytest.mark.parametrize("name", ["", "zzz", "ü"])
 def test_without_a_near_one_the_known_names_are_listed(name: str) -> None:
-    assert str(unknown("device", name, ("mps", "cpu"))) == f"unknown device '{name}': Known: cpu, mps"
+    assert str(unknown("device", name, ("mps", "cpu"))) == f"unknown device '{name}'. Known: cpu, mps"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def doctor(
 ) -> None:
     """Check a recipe and its text before training, or a run and its curves. Exit code 1 if a check fails.
 
-    Those that failed are explained below their line.
+    A check that failed is explained below its line.
     """
     from glassgpt.doctor.diagnosis import diagnose
 

@@ -107,7 +107,7 @@ def _from_path(source: str) -> Corpus:
             f"there is no file or folder '{source}'; give one, '-' for stdin, or a name: {', '.join(NAMES)}; "
             "to use a dataset of the hub, convert it to shards first, with `glassgpt data prepare --out DIR`"
         )
-    raise UserError(f"'{source}' is neither a known corpus nor an existing path:{known_names(source, NAMES)}")
+    raise UserError(f"'{source}' is neither a known corpus nor an existing path{known_names(source, NAMES)}")
 
 
 def _auto() -> Corpus:

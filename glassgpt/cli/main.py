@@ -132,7 +132,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         if not error.format_message():  # no verb was given, and the help has been shown
             sys.exit(2)
         verb = error.ctx.command_path if error.ctx else name
-        message = describe_unknown_option(error) if hasattr(error, "possibilities") else error.format_message()
+        message = describe_unknown_option(error) if hasattr(error, "possibilities") else in_our_words(error)
         fail(f"{message} (see {verb} --help)")
     except (KeyboardInterrupt, typer.Abort) as stopped:
         if first_rank():
@@ -191,6 +191,12 @@ def escape_as_json(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def in_our_words(error: Any) -> str:
+    """The message on a wrong argument or option, without the terms in which typer's own library refuses a value."""
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    return re.sub(r"Input should be (a valid \w+), unable to parse string as an? \w+", r"it should be \1", message)
 
 
 def describe_unknown_option(error: Any) -> str:

@@ -226,6 +226,24 @@ def test_a_misspelt_run_is_recognised(elsewhere: Path, text_file: Path) -> None:
     assert "did you mean 'romeo'" in glassgpt("train", "--run", "romoe", "--resume").error
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("train", "--max-steps", "x"), "'--max-steps': it should be a valid integer (see glassgpt train --help)"),
+        (("sample", "a", "--temperature", "x"), "'--temperature': it should be a valid number (see"),
+        (
+            ("tokenizer", "train", "--data", "a", "--out", "b", "--type", "foo"),
+            "'foo' is not one of 'bpe', 'char' (see",
+        ),
+        (("plan",), "Missing argument 'recipe' (see glassgpt plan --help)"),
+    ],
+)
+def test_a_wrong_option_is_refused_without_words_of_a_library(command: tuple[str, ...], said: str) -> None:
+    error = glassgpt(*command).error
+    assert said in error
+    assert "Value error" not in error and "unable to parse" not in error
+
+
 def test_the_name_of_a_run_in_another_place_says_what_to_give(elsewhere: Path, trained: Path) -> None:
     shutil.copytree(trained, "runs/romeo")
     for name in ("romeo", "runs/romeo"):

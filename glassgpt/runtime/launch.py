@@ -145,8 +145,9 @@ def _outcome(job: _Job) -> int:
         raise UserError(_sentence(job, failed) or "the ranks have lost each other: run the same command with --resume")
     rank = causes[0]
     code = job.code(rank)
-    if -code in job.received or code - 128 in STOP_SIGNALS:  # the ranks were told to stop
-        return code if code > 0 else 128 - code
+    stopped = [code for code in map(job.code, causes) if -code in job.received or code - 128 in STOP_SIGNALS]
+    if stopped and job.code(0) != 2:  # told to stop, maybe before the first rank could say why the others had refused
+        return stopped[0] if stopped[0] > 0 else 128 - stopped[0]
     if code < 0:
         memory = ", perhaps because the memory was full" if -code == signal.SIGKILL else ""
         raise UserError(

@@ -55,6 +55,12 @@ def test_a_sentence_of_any_rank_is_said_once(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().err == "glassgpt: wrong\n"
 
 
+def test_an_interrupt_before_the_first_rank_could_refuse_is_an_interrupt(capfd: pytest.CaptureFixture[str]) -> None:
+    """It ended with code 2 and without a word: the other rank leaves the sentence to the first."""
+    assert run_ranks(program("import time; time.sleep(0.3); sys.exit(130)", "sys.exit(2)"), 2) == 130
+    assert capfd.readouterr().err == ""
+
+
 def test_a_traceback_is_shown_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_ranks(program("1 / 0", "1 / 0"), 2) == 1
     assert capfd.readouterr().err.count("ZeroDivisionError") == 1

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from command_line import contents, glassgpt
 
 
@@ -25,7 +26,10 @@ def test_a_run_is_listed_noted_on_and_reported(elsewhere: Path, trained: Path) -
     assert "a “plateau” at first" in Path(glassgpt("report", "one").out.strip()).read_text(encoding="utf-8")
 
 
-def test_losses_on_a_part_of_the_split_are_marked(elsewhere: Path, trained: Path) -> None:
+def test_losses_on_a_part_of_the_split_are_marked(
+    elsewhere: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # room for every column, also where the user has set it lower
     shutil.copytree(trained, "runs/whole")
     assert "~" not in glassgpt("runs").out
     metrics = Path(shutil.copytree(trained, "runs/stopped")) / "metrics.jsonl"

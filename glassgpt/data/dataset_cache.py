@@ -23,7 +23,7 @@ from glassgpt.data.dataset import (
 )
 from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
 from glassgpt.data.shards import dtype_for, shard_writer
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.files import new_folder
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
 from glassgpt.tokenizers.build import NAMES
@@ -43,6 +43,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.source:
             raise UserError("data.source is empty; give a name, a file, a folder or '-'")
+        try:
+            self.source.encode()
+        except UnicodeEncodeError:  # Python reads the bytes of an argument that are not UTF-8 as lone surrogates
+            raise UserError(
+                f"data.source = {shown(self.source)}: this name is not UTF-8, so no config can hold it: rename the file"
+            ) from None
         if not 0 < self.val_fraction < 1:
             raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
 

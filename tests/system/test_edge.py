@@ -91,6 +91,15 @@ def test_links_that_lead_to_each_other(trained: Path, text_file: Path, monkeypat
     assert "Too many levels of symbolic links" in glassgpt(*command.split()).error
 
 
+@pytest.mark.parametrize(
+    "command", ["ladder --section 1 --steps 1 --seeds 1 --out new --data", "data prepare", "train --max-steps 1 --data"]
+)
+def test_a_name_that_is_not_utf8(elsewhere: Path, text_file: Path, command: str) -> None:
+    odd = os.fsdecode(b"odd\xff")
+    shutil.copy(text_file, odd)
+    assert "data.source = 'odd\\udcff': " in glassgpt(*command.split(), odd).error
+
+
 def test_a_foreign_folder_among_the_runs_hides_no_other(run: Path) -> None:
     for name, content in (("foreign", "[tool]\nname = 1\n"), ("wrong", "model = 5\n"), ("deep", "a = " + "[" * 5000)):
         (run.parent / name).mkdir()

@@ -47,6 +47,9 @@ class RichListener(PlainListener):
             yield
         except OSError:
             discard_stderr()
+        except RuntimeError as error:  # a signal handler interrupted a line; Python forbids the second, nested write
+            if "reentrant" not in str(error):
+                raise
 
     def started(self, info: RunInfo, state: TrainState) -> None:
         super().started(info, state)

@@ -18,7 +18,8 @@ from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
     from glassgpt.course.climb import climb
-    from glassgpt.inspection.capture import capture
+    from glassgpt.inspection.capture import capture, gradients
+    from glassgpt.inspection.edit import edit
     from glassgpt.interop.huggingface import load_hf
     from glassgpt.runs.exporting import export_hf
     from glassgpt.runs.importing import import_hf
@@ -33,7 +34,9 @@ _MODULES = {
     "Run": "glassgpt.runs.run",
     "capture": "glassgpt.inspection.capture",
     "climb": "glassgpt.course.climb",
+    "edit": "glassgpt.inspection.edit",
     "export_hf": "glassgpt.runs.exporting",
+    "gradients": "glassgpt.inspection.capture",
     "import_hf": "glassgpt.runs.importing",
     "load": "glassgpt.runs.run",
     "load_hf": "glassgpt.interop.huggingface",
@@ -47,7 +50,9 @@ __all__ = [
     "__version__",
     "capture",
     "climb",
+    "edit",
     "export_hf",
+    "gradients",
     "import_hf",
     "load",
     "load_hf",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 
 Mask = Tensor | BlockMask
-Hook = Callable[[str, Tensor], None]
+Hook = Callable[[str, Tensor], Tensor | None]
 
 
 class Attention(nn.Module):
@@ -27,7 +27,8 @@ class Attention(nn.Module):
     By default it runs PyTorch's fused kernel, which never stores the (T, S) attention pattern. A `BlockMask` selects
     another one, FlexAttention (Dong et al. 2024), which skips the blocks of the pattern that the mask leaves empty. If
     a `hook` is set, each step is computed separately, and every intermediate tensor is passed to the hook by name: `q`,
-    `k`, `v`, `scores`, `pattern`, `out`. The results are the same up to rounding.
+    `k`, `v`, `scores`, `pattern`, `out`. A tensor that the hook returns takes its place; None leaves it as it is. The
+    results of a hook that only looks are the same up to rounding.
     """
 
     def __init__(self, dropout: float = 0.0, *, causal: bool = True, scale: float | None = None) -> None:
@@ -70,6 +71,11 @@ class Attention(nn.Module):
     def _step_by_step(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, dropout: float, hook: Hook
     ) -> Tensor:
+        def seen(name: str, value: Tensor) -> Tensor:
+            replacement = hook(name, value)
+            return value if replacement is None else replacement
+
+        q, k, v = seen("q", q), seen("k", k), seen("v", v)
         groups = q.size(1) // k.size(1)  # query heads per key/value head
         keys, values = (k, v) if groups == 1 else (x.repeat_interleave(groups, dim=1) for x in (k, v))
         scores = q @ keys.transpose(-2, -1)  # (B, H, T, S)
@@ -78,11 +84,8 @@ class Attention(nn.Module):
             scores = scores + bias
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        pattern = scores.softmax(dim=-1)  # each row sums to 1 over the unmasked keys
-        out = F.dropout(pattern, dropout) @ values  # (B, H, T, D)
-        for name, value in (("q", q), ("k", k), ("v", v), ("scores", scores), ("pattern", pattern), ("out", out)):
-            hook(name, value)
-        return out
+        pattern = seen("pattern", seen("scores", scores).softmax(dim=-1))  # rows sum to 1 over the unmasked keys
+        return seen("out", F.dropout(pattern, dropout) @ values)  # (B, H, T, D)
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:

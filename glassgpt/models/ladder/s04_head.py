@@ -27,6 +27,18 @@ def attention_scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
 
 
+class Attention(nn.Module):
+    """q (B, T, D), k and v (B, S, D) to the weighted sum of the values (B, T, D). It has no parameters.
+
+    `past` (T, S) or (B, T, S) is True where a query may attend to a key: its own and earlier positions.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, past: Tensor) -> Tensor:
+        scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
+        pattern = scores.softmax(dim=-1)  # (B, T, S), each row sums to 1
+        return pattern @ v
+
+
 class SelfAttentionHead(nn.Module):
     """x (B, T, C) to the weighted sum of the values up to each position (B, T, D)."""
 
@@ -35,6 +47,7 @@ class SelfAttentionHead(nn.Module):
         self.query = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.key = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.value = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.inner = Attention()
 
     def forward(self, x: Tensor, context: Context | None) -> Tensor:
         q, k, v = self.query(x), self.key(x), self.value(x)  # each (B, T, D)
@@ -46,9 +59,7 @@ class SelfAttentionHead(nn.Module):
         past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # queries come last
         if isinstance(mask, Tensor):
             past = mask.squeeze(1)  # (B, T, S)
-        scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
-        pattern = scores.softmax(dim=-1)  # (B, T, S), each row sums to 1
-        return pattern @ v
+        return self.inner(q, k, v, past)
 
 
 class HeadModel(Model):

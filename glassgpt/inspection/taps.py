@@ -1,0 +1,247 @@
+"""The named activations of a model, and taps on them: functions that see them, and may change them, in a forward pass.
+
+The names are the same for every architecture; N counts the blocks from 0:
+
+    name                    shape         what it is
+    embed                   (B, T, C)     the residual stream before the first block: token + position embeddings
+    blocks.N.attn.q .k .v   (B, H, T, D)  queries, keys and values of the heads
+    blocks.N.attn.scores    (B, H, T, T)  q·k / √D, -∞ where the mask hides a key
+    blocks.N.attn.pattern   (B, H, T, T)  the softmax of the scores: the weight of each key for each query
+    blocks.N.attn.out       (B, H, T, D)  the output of each head: pattern · v
+    blocks.N.attn.result    (B, H, T, C)  what each head adds to the residual stream: its output times its part of W_O
+    blocks.N.resid_mid      (B, T, C)     the residual stream between attention and MLP
+    blocks.N.mlp.hidden     (B, T, 4C)    the hidden units ("neurons") of the MLP, after the nonlinearity
+    blocks.N.mlp.out        (B, T, C)     the output of the MLP
+    blocks.N.resid          (B, T, C)     the residual stream after block N
+    final                   (B, T, C)     the input of the output head: the last residual stream, normalised
+
+Shapes: B batch, T positions, C = n_embd, H heads (fewer for k and v with grouped-query attention), D head size. The
+bias of the attention's projection belongs to no head, so the results of the heads add up to its output without bias.
+
+A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+from glassgpt.models import Model
+from glassgpt.models.attention import Attention
+
+ATTENTION_STEPS = ("q", "k", "v", "scores", "pattern", "out")
+Tap = Callable[[Tensor], Tensor | None]  # None leaves the activation as it is
+Undo = Callable[[], object]
+Site = Callable[[Tap], Undo]  # adds a tap on one activation
+
+
+@dataclass(frozen=True)
+class Part:
+    """One block of a model, and its sublayers if it has them."""
+
+    block: nn.Module
+    attn: nn.Module | None
+    mlp: nn.Module | None
+
+    @property
+    def inner(self) -> nn.Module | None:
+        """The attention without its parameters."""
+        found = getattr(self.attn, "inner", None)
+        return found if isinstance(found, nn.Module) else None
+
+
+def parts(model: Model) -> list[Part]:
+    """The blocks of a model. A model with attention and no blocks is one block itself."""
+    if not model.blocks:
+        attn = getattr(model, "attn", None)
+        return [Part(attn, attn, None)] if isinstance(attn, nn.Module) else []
+    return [Part(block, getattr(block, "attn", None), getattr(block, "mlp", None)) for block in model.blocks]
+
+
+def sites(model: Model) -> dict[str, Site]:
+    """The named activations of this model in order of computation, with how to tap each."""
+    found: dict[str, Site] = {}
+    for n, part in enumerate(parts(model)):
+        if n == 0:
+            found["embed"] = _input_of(part.block)
+        name = f"blocks.{n}"
+        if part.attn is not None and part.inner is not None:
+            for step in ATTENTION_STEPS:
+                found[f"{name}.attn.{step}"] = _step_of(part.inner, step)
+            found[f"{name}.attn.result"] = _results_of(part.attn)
+        if part.mlp is not None:
+            found[f"{name}.resid_mid"] = _stream_into(getattr(part.block, "norm2", part.mlp))
+            found[f"{name}.mlp.hidden"] = _input_of(part.mlp.down)
+            found[f"{name}.mlp.out"] = output_of(part.mlp)
+        found[f"{name}.resid"] = output_of(part.block)
+    return found | {"final": _features_of(model)}
+
+
+@contextmanager
+def tapped(model: Model, taps: Mapping[str, Tap]) -> Iterator[None]:
+    """Passes the named activations through functions in every forward pass inside the `with` block.
+
+    A function returns a tensor that takes the activation's place, or None. Taps may be nested: the inner one gets what
+    the outer one returned. Attention that is tapped is computed step by step, so its results agree up to rounding.
+    Raises UserError for a name that this model lacks.
+    """
+    known = sites(model)
+    with ExitStack() as undo:
+        for name in checked_names(taps, list(known)):
+            undo.callback(known[name](taps[name]))
+        yield
+
+
+def checked_names(names: Iterable[str] | None, known: Sequence[str]) -> list[str]:
+    """The names without duplicates, or all known ones for None. Raises UserError for an unknown name."""
+    wanted = known if names is None else list(dict.fromkeys(names))
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise UserError(f"nothing in this model has the name '{name}': {hint}Known: {_described(known)}")
+    return list(wanted)
+
+
+def _described(known: Sequence[str]) -> str:
+    """The names in short form, with N for the number of a block."""
+    numbers = [int(n) for name in known for n in re.findall(r"blocks\.(\d+)", name)]
+    patterns = dict.fromkeys(re.sub(r"blocks\.\d+", "blocks.N", name) for name in known)
+    return ", ".join(patterns) + (f" (N from 0 to {max(numbers)})" if numbers else "")
+
+
+def _input_of(module: nn.Module) -> Site:
+    def add(tap: Tap) -> Undo:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            changed = tap(inputs[0])
+            return None if changed is None else (changed, *inputs[1:])
+
+        return module.register_forward_pre_hook(hook).remove
+
+    return add
+
+
+def output_of(module: nn.Module) -> Site:
+    """How to tap the output of a module."""
+    return lambda tap: module.register_forward_hook(lambda _, inputs, output: tap(output)).remove
+
+
+def _stream_into(module: nn.Module) -> Site:
+    """The residual stream that a sublayer reads. The stream also goes on beside the sublayer.
+
+    Both paths read one tensor, so a change is written into it: replacing the sublayer's input would miss the other.
+    """
+
+    def add(tap: Tap) -> Undo:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            changed = tap(inputs[0])
+            if changed is not None and changed is not inputs[0]:
+                inputs[0].copy_(changed)
+
+        return module.register_forward_pre_hook(hook).remove
+
+    return add
+
+
+def _step_of(inner: Any, step: str) -> Site:
+    def add(tap: Tap) -> Undo:
+        before = getattr(inner, "hook", None)
+
+        def hook(name: str, value: Tensor) -> Tensor:
+            changed = before(name, value) if before is not None else None
+            value = value if changed is None else changed
+            changed = tap(value) if name == step else None
+            return value if changed is None else changed
+
+        undo = ExitStack()
+        undo.callback(setattr, inner, "hook", before)
+        inner.hook = hook
+        if before is None and not isinstance(inner, Attention):
+            undo.callback(inner.register_forward_hook(_compute_with_hook).remove)
+        return undo.close
+
+    return add
+
+
+def _compute_with_hook(inner: Any, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+    """The output of section 4's attention, computed by the shared one, which passes each step through a hook.
+
+    q, k and v are (B, T, D) there, without a dimension for heads.
+    """
+    q, k, v, past = inputs
+    shared = Attention()
+    shared.hook = inner.hook
+    mask = past if past.dim() == 2 else past.unsqueeze(1)
+    out: Tensor = shared(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), mask)
+    return out.squeeze(1)
+
+
+def _results_of(attn: Any) -> Site:
+    """What each head adds to the stream, (B, H, T, C): its output times its part of the projection.
+
+    The projection adds up all heads, so it is the sum of the results that takes its output's place. All taps share one
+    hook, which makes the results once.
+    """
+
+    def add(tap: Tap) -> Undo:
+        if not hasattr(attn, "result_taps"):
+            attn.result_taps = []
+            proj = getattr(attn, "proj", None)  # the one head of section 4 writes into the stream itself
+            attn.result_hook = (proj or attn).register_forward_hook(partial(_add_up_heads, attn, proj))
+        attn.result_taps.append(tap)
+        return partial(_remove_result_tap, attn)
+
+    return add
+
+
+def _remove_result_tap(attn: Any) -> None:
+    attn.result_taps.pop()  # the last one added: taps are removed in reverse order
+    if not attn.result_taps:
+        attn.result_hook.remove()
+        del attn.result_taps, attn.result_hook
+
+
+def _add_up_heads(
+    attn: Any, proj: nn.Linear | None, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
+    if proj is None:
+        results, bias = output.unsqueeze(1), None
+    else:
+        outputs = inputs[0].unflatten(-1, (attn.n_head, -1))  # (B, T, H, D)
+        weights = proj.weight.unflatten(-1, (attn.n_head, -1))  # (C, H, D)
+        results, bias = torch.einsum("bthd,chd->bhtc", outputs, weights), proj.bias
+    for tap in attn.result_taps:
+        changed = tap(results)
+        results = results if changed is None else changed
+    return results.sum(dim=1) if bias is None else results.sum(dim=1) + bias
+
+
+def _features_of(model: Model) -> Site:
+    def add(tap: Tap) -> Undo:
+        before = model.features
+
+        def features(*arguments: Any, **keywords: Any) -> Tensor:
+            value = before(*arguments, **keywords)
+            changed = tap(value)
+            return value if changed is None else changed
+
+        replaced = model.__dict__.get("features")
+        model.__dict__["features"] = features
+
+        def undo() -> None:
+            del model.__dict__["features"]
+            if replaced is not None:
+                model.__dict__["features"] = replaced
+
+        return undo
+
+    return add

@@ -80,7 +80,7 @@ def sites(model: Model) -> dict[str, Site]:
             found[f"{name}.attn.result"] = _results_of(part.attn)
         if part.mlp is not None:
             found[f"{name}.resid_mid"] = _stream_into(getattr(part.block, "norm2", part.mlp))
-            found[f"{name}.mlp.hidden"] = _input_of(part.mlp.down)
+            found[f"{name}.mlp.hidden"] = _input_of(part.mlp.get_submodule("down"))
             found[f"{name}.mlp.out"] = output_of(part.mlp)
         found[f"{name}.resid"] = output_of(part.block)
     return found | {"final": _features_of(model)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from glassgpt.course.climb import climb
     from glassgpt.inspection.capture import capture, gradients
     from glassgpt.inspection.edit import edit
+    from glassgpt.inspection.trace import trace
     from glassgpt.interop.huggingface import load_hf
     from glassgpt.runs.exporting import export_hf
     from glassgpt.runs.importing import import_hf
@@ -40,6 +41,7 @@ _MODULES = {
     "import_hf": "glassgpt.runs.importing",
     "load": "glassgpt.runs.run",
     "load_hf": "glassgpt.interop.huggingface",
+    "trace": "glassgpt.inspection.trace",
     "train": "glassgpt.runs.train",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "import_hf",
     "load",
     "load_hf",
+    "trace",
     "train",
 ]
 

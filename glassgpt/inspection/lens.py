@@ -1,0 +1,77 @@
+"""The logit lens: what the model would predict if it stopped after each block.
+
+nostalgebraist 2020, "interpreting GPT: the logit lens".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+from glassgpt.inspection.taps import parts
+from glassgpt.inspection.trace import Trace, check_position
+from glassgpt.models import Model
+
+POSITIONS = 256  # at a time: their logits, one number for each id of the vocabulary, are all in memory
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Predictions of the next token at P positions after each of L blocks, with the embedding as layer 0.
+
+    The last layer holds the model's own predictions.
+    """
+
+    ids: Tensor  # (L + 1, P, k) the k most likely ids, the most likely one first
+    probabilities: Tensor  # (L + 1, P, k)
+    target_probabilities: Tensor  # (L + 1, P) of the token that the text has next; NaN after its last token
+
+
+@torch.no_grad()
+def logit_lens(trace: Trace, positions: Sequence[int] | None = None, top: int = 5) -> Lens:
+    """Reads the residual stream after each block as if it were the last, by default at all positions.
+
+    Layer 0 is the embedding, layer n the stream after block n - 1. Each goes through the model's own final norm (if
+    it has one) and head. `top` is the number k of predictions, at most the size of the vocabulary. A model that
+    captures no stream, such as sections 1 to 3 of the ladder, has one layer: its own predictions.
+    Raises UserError for a position that the text lacks, and for a `top` below 1.
+    """
+    if top < 1:
+        raise UserError(f"top = {top} is out of range: it must be at least 1")
+    chosen = range(trace.n_tokens) if positions is None else [check_position(trace, at) for at in positions]
+    at = torch.tensor(list(chosen), dtype=torch.long, device=trace.tokens.device)
+    targets = trace.tokens[0].roll(-1)[at]
+    features = [*(final_norm(trace.model)(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]]
+    layers = [_predictions(trace.model, layer, targets, top) for layer in features]
+    ids, probabilities, of_targets = (torch.stack(part).cpu() for part in zip(*layers, strict=True))
+    of_targets[:, at.cpu() == trace.n_tokens - 1] = torch.nan
+    return Lens(ids, probabilities, of_targets)
+
+
+def streams(trace: Trace) -> list[Tensor]:
+    """The residual stream (1, T, C) at layers 0 to L: the embedding, and after each block. Without blocks: `final`."""
+    blocks = parts(trace.model)
+    if not blocks:
+        return [trace["final"]]
+    return [trace["embed"], *(trace[f"blocks.{n}.resid"] for n in range(len(blocks)))]
+
+
+def final_norm(model: Model) -> nn.Module:
+    """The norm between the last block and the head; the identity for a model without one."""
+    found = getattr(model, "norm", None)
+    return found if isinstance(found, nn.Module) else nn.Identity()
+
+
+def _predictions(model: Model, features: Tensor, targets: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids (P, k), their probabilities (P, k) and those of the targets (P,), for features (P, C)."""
+    found = []
+    for part, target in zip(features.split(POSITIONS), targets.split(POSITIONS), strict=True):
+        probabilities = model.head(part).float().softmax(dim=-1)
+        values, ids = probabilities.topk(min(top, probabilities.size(-1)), dim=-1)
+        found.append((ids, values, probabilities.gather(1, target[:, None])[:, 0]))
+    ids, values, of_targets = (torch.cat(part) for part in zip(*found, strict=True))
+    return ids, values, of_targets

@@ -25,6 +25,7 @@ from glassgpt.cli import (
     export,
     import_,
     ladder,
+    look,
     plan,
     recipes,
     report,
@@ -64,6 +65,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("ladder")(ladder.ladder)
+app.command("look")(look.look)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)

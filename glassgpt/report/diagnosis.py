@@ -33,18 +33,26 @@ class DiagnosisFile(TypedDict):
     findings: list[FindingFields]
 
 
+def read_diagnosis(run_folder: Path) -> DiagnosisFile | None:
+    """What the doctor found; None if it has not examined the run. Raises UserError for a damaged file."""
+    path = run_folder / DIAGNOSIS
+    if not path.exists():
+        return None
+    try:
+        diagnosis: DiagnosisFile = read_json_as(DiagnosisFile, path)
+    except UserError as error:
+        raise UserError(f"{error}; run glassgpt doctor again to rewrite it") from None
+    return diagnosis
+
+
 def diagnosis_html(run_folder: Path) -> str:
     """The verdict and a row for each check, failed ones first; empty if the doctor has not examined the run.
 
     Raises UserError for a damaged file.
     """
-    path = run_folder / DIAGNOSIS
-    if not path.exists():
+    diagnosis = read_diagnosis(run_folder)
+    if diagnosis is None:
         return ""
-    try:
-        diagnosis = read_json_as(DiagnosisFile, path)
-    except UserError as error:
-        raise UserError(f"{error}; run glassgpt doctor again to rewrite it") from None
     findings = sorted(diagnosis["findings"], key=lambda finding: finding["status"] != "failed")
     rows = [_row(finding) for finding in findings]
     lead = f"{diagnosis['normal']} (Examined at step {diagnosis['step']}.)"

@@ -1,0 +1,124 @@
+"""The web app: its routes, and how an error becomes an answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from glassgpt.config import from_dict, parse_json_as
+from glassgpt.errors import UserError
+from glassgpt.server.guard import Access, Guard, TooLarge, refuse
+from glassgpt.server.library import Library, UnknownRun, card_fields
+from glassgpt.server.pages import VIEWS, Pages
+from glassgpt.server.views.inside import Question, look_at_head, look_inside
+from glassgpt.server.views.runs import follow, pack_metrics, run_details
+from glassgpt.server.wire import MEDIA_TYPE
+from glassgpt.server.workbench import Bench, Busy, Gone, Workbench
+
+if TYPE_CHECKING:
+    from glassgpt.server.guard import App
+
+MOST_WATCHED = 50  # runs that one page may follow
+MOST_LETTERS = 200_000  # of a text in a request
+
+
+def build_app(library: Library, workbench: Workbench, access: Access) -> App:
+    """The app with its guard, for an ASGI server."""
+    pages = Pages()
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_pages(app, pages)
+    _add_runs(app, library)
+    _add_inside(app, library, workbench)
+
+    @app.exception_handler(UserError)
+    async def _explain(_: Request, error: UserError) -> Response:
+        status = 404 if isinstance(error, UnknownRun) else 429 if isinstance(error, Busy) else 400
+        return refuse(status, str(error))
+
+    @app.exception_handler(TooLarge)
+    async def _too_large(_: Request, error: TooLarge) -> Response:
+        return refuse(413, "the request is too large")
+
+    @app.exception_handler(Gone)
+    async def _gone(_: Request, error: Gone) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    @app.exception_handler(404)
+    async def _not_found(request: Request, _: Exception) -> Response:
+        return refuse(404, f"there is nothing at {request.url.path}")
+
+    return Guard(app, access, pages.policy)
+
+
+def _add_pages(app: FastAPI, pages: Pages) -> None:
+    async def page() -> Response:
+        return Response(pages.index.data, media_type=pages.index.media_type)
+
+    for path in ("", *VIEWS):
+        app.get(f"/{path}")(page)
+
+    @app.get("/assets/{name:path}")
+    async def asset(name: str, request: Request) -> Response:
+        found = pages.assets.get(name)
+        if found is None:
+            return refuse(404, f"there is no file {name}")
+        headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == found.tag:
+            return Response(status_code=304, headers=headers)
+        return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+def _add_runs(app: FastAPI, library: Library) -> None:
+    @app.get("/api/runs")
+    def runs() -> Response:
+        return JSONResponse({"runs": [card_fields(card) for card in library.cards()]})
+
+    @app.get("/api/runs/{id}")
+    def run(id: str) -> Response:
+        return JSONResponse(run_details(id, library.find(id)))
+
+    @app.get("/api/runs/{id}/metrics")
+    def metrics(id: str) -> Response:
+        return Response(pack_metrics(library.find(id)), media_type=MEDIA_TYPE)
+
+    @app.get("/api/live")
+    async def live(request: Request) -> Response:
+        ids = request.query_params.getlist("run")[:MOST_WATCHED]
+        folders = {id: library.find(id) for id in ids}
+        positions = {id: _position(request.query_params.get(f"from.{id}", "0")) for id in ids}
+        events: AsyncIterator[bytes] = follow(folders, positions, request.is_disconnected)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+
+def _position(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
+    def answer(path: str, work: Callable[[Bench, Question], bytes]) -> None:
+        @app.post(path)
+        async def compute(request: Request) -> Response:
+            question = await read_question(request)
+            folder = library.find(question.run)
+            packed = await workbench.compute(
+                folder, question.checkpoint, lambda bench: work(bench, question), request.is_disconnected
+            )
+            return Response(packed, media_type=MEDIA_TYPE)
+
+    answer("/api/inside", look_inside)
+    answer("/api/head", look_at_head)
+
+
+async def read_question(request: Request) -> Question:
+    """The body of a request. Raises UserError if it is not what the view asks for."""
+    try:
+        fields: dict[str, Any] = parse_json_as(dict[str, Any], await request.body())
+    except ValueError as error:
+        raise UserError(f"the request is not JSON: {error}") from None
+    question = from_dict(Question, fields, where="request")
+    if len(question.text) > MOST_LETTERS:
+        raise UserError(f"this text has {len(question.text):,} letters, and at most {MOST_LETTERS:,} are read")
+    return question

@@ -1,0 +1,85 @@
+// The frame of every view: navigation, the choice of the run, the theme, help.
+import { html, render, useEffect, useRef, useState } from "glass/dom.js";
+import { useAnswer } from "glass/api.js";
+import { address, change, go, useAddress } from "glass/state.js";
+import { Inside } from "glass/inside.js";
+
+const VIEWS = [
+  ["inside", "Inside", Inside],
+];
+const SHARED = ["run", "step", "text", "token"];  // what a view hands on to the next one
+const KEYS = [
+  ["← →", "the token before or after"], ["[ ]", "the checkpoint before or after"], ["space", "play the film of the checkpoints"],
+  ["h", "the heads"], ["l", "the prediction layer by layer"], ["?", "this help"],
+];
+
+function Theme() {
+  const [theme, set] = useState(localStorage.getItem("theme") ?? "auto");
+  useEffect(() => {
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    localStorage.setItem("theme", theme);
+    dispatchEvent(new Event("themechange"));
+  }, [theme]);
+  const next = { auto: "light", light: "dark", dark: "auto" }[theme];
+  return html`<button onClick=${() => set(next)} title="light, dark, or as the system">theme: ${theme}</button>`;
+}
+
+function RunPicker({ runs, run }) {
+  const usable = runs.filter((card) => card.inspectable);
+  if (!usable.length) return null;
+  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null }, { replaces: false });
+  return html`<label>run <select value=${run?.id} onChange=${choose}>
+    ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}
+  </select></label>`;
+}
+
+function Help() {
+  const dialog = useRef(null);
+  useEffect(() => {
+    const onKey = (event) => {
+      if (event.key === "?" && !/INPUT|TEXTAREA|SELECT/.test(event.target.tagName)) dialog.current.showModal();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  return html`<button onClick=${() => dialog.current.showModal()} aria-label="keys">?</button>
+    <dialog ref=${dialog} aria-label="Keys"><h1>Keys</h1>
+      <table><tbody>${KEYS.map(([key, what]) => html`<tr><th scope="row"><kbd>${key}</kbd></th><td>${what}</td></tr>`)}</tbody></table>
+      <form method="dialog"><button>close</button></form>
+    </dialog>`;
+}
+
+function App() {
+  const { view, params } = useAddress();
+  const { answer, error } = useAnswer("/api/runs", undefined, { again: true });
+  const runs = answer?.runs ?? [];
+  const run = runs.find((card) => card.id === params.get("run")) ?? runs.find((card) => card.inspectable) ?? null;
+  const [, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
+  useEffect(() => { document.title = `${title} · GlassGPT`; }, [title]);
+
+  const follow = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(event.currentTarget.getAttribute("href"));
+  };
+  const link = (name) => {
+    const shared = new URLSearchParams(SHARED.filter((key) => params.has(key)).map((key) => [key, params.get(key)]));
+    return address(name, shared);
+  };
+  return html`
+    <header>
+      <a class="brand" href="/" onClick=${follow}>GlassGPT</a>
+      <nav aria-label="Views">${VIEWS.map(([name, label]) => html`
+        <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
+      </nav>
+      <div class="row"><${RunPicker} runs=${runs} run=${run} /><${Theme} /><${Help} /></div>
+    </header>
+    <main>
+      ${error && html`<p class="error" role="alert">${error}</p>`}
+      ${answer && !runs.length && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
+      ${runs.length > 0 && html`<${View} runs=${runs} run=${run} params=${params} />`}
+    </main>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,50 @@
+// What a page shows is in its address, so that a view is a link.
+import { useEffect, useState } from "glass/dom.js";
+
+const listeners = new Set();
+
+export function read() {
+  return {
+    view: location.pathname.slice(1) || "runs",
+    params: new URLSearchParams(location.search),
+  };
+}
+
+// Changes some parameters of the address; null removes one. A change that `replaces` adds no step to the history.
+export function change(changes, { view = read().view, replaces = true } = {}) {
+  const params = read().params;
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === undefined || value === "") params.delete(name);
+    else params.set(name, String(value));
+  }
+  go(address(view, params), replaces);
+}
+
+export function address(view, params) {
+  const query = params.toString();
+  return `/${view}${query ? `?${query}` : ""}`;
+}
+
+export function go(url, replaces = false) {
+  if (replaces) history.replaceState(null, "", url);
+  else history.pushState(null, "", url);
+  for (const listener of listeners) listener();
+}
+
+addEventListener("popstate", () => { for (const listener of listeners) listener(); });
+
+export function useAddress() {
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    const listener = () => redraw((count) => count + 1);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }, []);
+  return read();
+}
+
+// A number of the address, or null.
+export function number(params, name) {
+  const text = params.get(name);
+  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null;
+}

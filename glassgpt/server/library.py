@@ -1,0 +1,140 @@
+"""The runs that the app shows, by the names that requests use: never by a path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from glassgpt.errors import UserError
+from glassgpt.models import ARCHITECTURES
+from glassgpt.ownership import split_runs
+from glassgpt.report.daybook import read_entry
+from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.training.checkpoint import best_checkpoint, list_checkpoints
+
+RECENT = 60.0  # seconds since the last figure, within which a run counts as training
+
+
+class UnknownRun(UserError):
+    """There is no run of that name."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a list of runs shows of one. Losses in nats per token; None: not known."""
+
+    id: str
+    folder: str
+    state: Literal["training", "finished", "stopped", "imported", "damaged"]
+    problem: str | None  # why the run, or a part of it, cannot be shown
+    stage: str
+    architecture: str
+    model: str
+    data: str
+    tokenizer: str
+    parameters: int | None
+    n_layer: int | None
+    n_head: int | None
+    n_embd: int | None
+    block_size: int | None
+    vocab_size: int | None
+    step: int | None
+    max_steps: int | None
+    val_loss: float | None
+    best_step: int | None
+    steps: list[int]  # of the checkpoints
+    begun: str
+
+    @property
+    def inspectable(self) -> bool:
+        """Whether there is a model to look into."""
+        return bool(self.steps) and self.architecture in ARCHITECTURES
+
+
+class Library:
+    """The given runs, or all under `root`, which may grow while the app is open."""
+
+    def __init__(self, given: Sequence[Path], root: Path) -> None:
+        self._given, self._root = list(given), root
+
+    def folders(self) -> dict[str, Path]:
+        """The folder of each run by its id: the folder's name, with a number where two have the same."""
+        found: dict[str, Path] = {}
+        for folder in self._given or split_runs(self._root)[0]:
+            name = folder.resolve().name
+            names = [name, *(f"{name}-{number}" for number in range(2, len(found) + 2))]
+            found[next(name for name in names if name not in found)] = folder
+        return found
+
+    def find(self, id: str) -> Path:
+        """The folder of a run. Raises UnknownRun."""
+        folders = self.folders()
+        if id not in folders:
+            raise UnknownRun(f"there is no run '{id}' here")
+        return folders[id]
+
+    def cards(self) -> list[Card]:
+        """A card of each run, the newest first. A damaged run has its problem."""
+        cards = [describe(id, folder) for id, folder in self.folders().items()]
+        return sorted(cards, key=lambda card: card.begun, reverse=True)
+
+
+def describe(id: str, folder: Path) -> Card:
+    """The card of a run, with as much as can be read."""
+    entry, problems = read_entry(folder), []
+    record = None
+    try:
+        record = read_record(folder)
+    except UserError as error:
+        problems.append(str(error))
+    steps, best = [], None
+    try:
+        checkpoints = list_checkpoints(folder / "checkpoints")
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        chosen = best_checkpoint(checkpoints)
+        best = chosen.step if chosen is not None else None
+    except UserError as error:
+        problems.append(str(error))
+    config = record.config if record is not None else {}
+    model, final = config.get("model", {}), record.final if record is not None else None
+    sizes = {name: model.get(name) for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")}
+    return Card(
+        id=id,
+        folder=str(folder),
+        state="damaged" if record is None else state_of(folder, record),
+        problem="; ".join(problems) or None,
+        stage=config.get("run", {}).get("stage", "pretrain"),
+        architecture=str(model.get("architecture", config.get("architecture", ""))),
+        model=entry.model,
+        data=entry.data,
+        tokenizer=str(config.get("tokenizer", {}).get("name", "")),
+        parameters=entry.parameters,
+        **{name: size if isinstance(size, int) else None for name, size in sizes.items()},
+        step=entry.steps,
+        max_steps=config.get("training", {}).get("max_steps"),
+        val_loss=entry.val_loss,
+        best_step=final["best/step"] if final and "best/step" in final else best,
+        steps=steps,
+        begun=entry.begun.isoformat(),
+    )
+
+
+def state_of(folder: Path, record: RunRecord) -> Literal["training", "finished", "stopped", "imported"]:
+    """Whether a run is being trained. A trainer writes a figure every few seconds, so an old file means that none is."""
+    if record.imported:
+        return "imported"
+    if record.final is not None:
+        return "finished"
+    try:
+        written = (folder / "metrics.jsonl").stat().st_mtime
+    except OSError:
+        return "stopped"
+    return "training" if time.time() - written < RECENT else "stopped"
+
+
+def card_fields(card: Card) -> dict[str, object]:
+    """A card as JSON."""
+    return {**asdict(card), "inspectable": card.inspectable}

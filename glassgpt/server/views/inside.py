@@ -1,9 +1,8 @@
-"""Inside: one text through one model: predictions, losses, all attention patterns, and the prediction layer by layer."""
+"""Inside: one text through one model: losses, all attention patterns, and what comes next, layer by layer."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,27 +10,34 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.generation.text import start_of_text
-from glassgpt.inspection.capture import capture, capture_names
+from glassgpt.inspection.attention import describe_head, head_scores, heads_of
+from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
+from glassgpt.inspection.lens import logit_lens, streams
+from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
 from glassgpt.tokenizers import Tokenizer
 
 MOST_TOKENS = 512  # of a text that is looked into: its maps take L·H·T² bytes
+LENS_TOP = 5  # predictions after each layer
+STEPS = ("pattern", "scores", "q", "k", "v")  # of one head
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a page asks about a text. Raises UserError for a field out of range."""
+    """What a page asks about a text."""
 
     run: str
     text: str
     step: int | None = None  # of the checkpoint; None: the best
     edits: tuple[str, ...] = ()  # parts that are switched off
+    position: int | None = None  # of a token; None: the last
     layer: int | None = None
     head: int | None = None
 
@@ -53,7 +59,7 @@ def encode(bench: Bench, text: str) -> list[int]:
 
 def tokens_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, Any]]:
     """Each token with its id, its text, and its bytes where they are no whole characters."""
-    found = []
+    found: list[dict[str, Any]] = []
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     for id in ids:
         if id in names:
@@ -68,64 +74,91 @@ def tokens_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def look_inside(bench: Bench, question: Question) -> bytes:
-    """The view's numbers, in one forward pass; with edits in two: the second one is without them."""
-    began = time.perf_counter()
+    """The losses of the tokens, every head's pattern in 8 bits, and the size of the stream: one forward pass.
+
+    With edits there is a second one, without them, for the losses to compare with.
+    """
     ids = encode(bench, question.text)
-    tokens = torch.tensor([ids], device=bench.run.runtime.device)
     patterns = [name for name in capture_names(bench.model) if name.endswith(".attn.pattern")]
-    streams = ["embed", *(name for name in capture_names(bench.model) if name.endswith(".resid"))]
-    names = [name for name in streams if name in capture_names(bench.model)]
     with edit(bench.model, zero=question.edits):
-        logits, seen = capture(bench.model, tokens, [*patterns, *names])
+        seen = trace(bench.model, ids, [*patterns, *_stream_names(bench)])
+    heads = heads_of(seen)
+    scores = head_scores(heads, ids)
     arrays = {
-        "logits": _floats(logits[0, -1]),
-        "losses": _floats(losses(logits, tokens)),
-        "norms": _floats(torch.stack([seen[name][0].norm(dim=-1) for name in names])) if names else np.zeros((0, 0)),
+        "losses": _floats(losses_of(seen)),
+        "norms": _floats(torch.stack([stream[0].norm(dim=-1) for stream in streams(seen)])),
+        "maps": (heads * 255).round().to(torch.uint8).numpy(),
     }
-    if patterns:
-        maps = torch.stack([seen[name][0] for name in patterns])  # (L, H, T, T)
-        arrays["maps"] = (maps * 255).round().to(torch.uint8).cpu().numpy()
     if question.edits:
-        with torch.inference_mode():
-            plain = bench.model(tokens)
-        arrays |= {"base_logits": _floats(plain[0, -1]), "base_losses": _floats(losses(plain, tokens))}
-    vocabulary = bench.run.tokenizer.vocab_size
+        arrays["plain_losses"] = _floats(losses_of(trace(bench.model, ids, [])))
     meta = {
         "tokens": tokens_of(bench.run.tokenizer, ids),
         "step": bench.run.step,
-        "layers": [name.split(".")[1] for name in patterns],
+        "layers": attention_blocks(bench.model),
+        "kinds": [[describe_head(scores[n, head]) for head in range(heads.size(1))] for n in range(heads.size(0))],
         "passes": 2 if question.edits else 1,
-        "vocab_size": vocabulary,
-        "seconds": time.perf_counter() - began,
     }
     return pack(meta, arrays)
 
 
-def losses(logits: Tensor, tokens: Tensor) -> Tensor:
-    """The loss of each token but the first, in nats: logits (1, T, V), tokens (1, T) to (T-1,)."""
-    return F.cross_entropy(logits[0, :-1].float(), tokens[0, 1:], reduction="none")
+def look_ahead(bench: Bench, question: Question) -> bytes:
+    """What comes after one token: the logits (V,), and the most likely tokens after each layer (L + 1, 5).
+
+    One forward pass; with edits a second one, without them.
+    """
+    ids = encode(bench, question.text)
+    with edit(bench.model, zero=question.edits):
+        seen = trace(bench.model, ids, _stream_names(bench))
+    position = check_position(seen, len(ids) - 1 if question.position is None else question.position)
+    lens = logit_lens(seen, [position], LENS_TOP)
+    vocabulary = bench.run.tokenizer.vocab_size  # an imported model may have more ids than its tokenizer
+    arrays = {
+        "logits": _floats(seen.logits[0, position, :vocabulary]),
+        "lens_ids": lens.ids[:, 0].to(torch.int32).numpy(),
+        "lens_probabilities": _floats(lens.probabilities[:, 0]),
+    }
+    if question.edits:
+        arrays["plain_logits"] = _floats(trace(bench.model, ids, []).logits[0, position, :vocabulary])
+    likely = np.unique([
+        *arrays["lens_ids"].ravel(),
+        *(id for name in ("logits", "plain_logits") if name in arrays for id in np.argsort(arrays[name])[-50:]),
+    ])  # fmt: skip
+    known = [int(id) for id in likely if id < vocabulary]
+    names = dict(zip(known, tokens_of(bench.run.tokenizer, known), strict=True))
+    following = ids[position + 1] if position + 1 < len(ids) else None
+    return pack({"position": position, "next": following, "names": names, "step": bench.run.step}, arrays)
 
 
 def look_at_head(bench: Bench, question: Question) -> bytes:
     """One head: its pattern and scores (T, T), and q, k, v of every position (T, D)."""
     ids = encode(bench, question.text)
-    tokens = torch.tensor([ids], device=bench.run.runtime.device)
-    if question.layer is None or question.head is None:
+    layer, head = question.layer, question.head
+    if layer is None or head is None:
         raise UserError("name a head: its layer and its number")
-    prefix = f"blocks.{question.layer}.attn."
-    steps = ("pattern", "scores", "q", "k", "v")
+    if layer not in attention_blocks(bench.model):
+        raise UserError(f"this model has no attention in block {layer}")
     with edit(bench.model, zero=question.edits):
-        _, seen = capture(bench.model, tokens, [prefix + step for step in steps])
-    if not 0 <= question.head < seen[prefix + "pattern"].size(1):
-        raise UserError(f"layer {question.layer} has {seen[prefix + 'pattern'].size(1)} heads, counted from 0")
+        seen = trace(bench.model, ids, [f"blocks.{layer}.attn.{step}" for step in STEPS])
+    n_heads = seen[f"blocks.{layer}.attn.pattern"].size(1)
+    if not 0 <= head < n_heads:
+        raise UserError(f"block {layer} has {n_heads} heads, counted from 0")
     arrays = {}
-    for step in steps:
-        value = seen[prefix + step][0]
-        group = value.size(0) * question.head // seen[prefix + "pattern"].size(1)  # fewer keys with grouped queries
-        arrays[step] = _floats(value[group])
+    for step in STEPS:
+        value = seen[f"blocks.{layer}.attn.{step}"][0]
+        arrays[step] = _floats(value[head * len(value) // n_heads])  # with grouped-query attention, heads share keys
     arrays["scores"][~np.isfinite(arrays["scores"])] = math.nan
-    return pack({"layer": question.layer, "head": question.head, "head_size": arrays["q"].shape[1]}, arrays)
+    return pack({"layer": layer, "head": head}, arrays)
 
 
-def _floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+def losses_of(seen: Trace) -> Tensor:
+    """The loss of each token but the first, in nats: (T - 1,)."""
+    return F.cross_entropy(seen.logits[0, :-1].float(), seen.tokens[0, 1:], reduction="none")
+
+
+def _stream_names(bench: Bench) -> list[str]:
+    known = capture_names(bench.model)
+    return [name for name in known if name in ("embed", "final") or name.endswith(".resid")]
+
+
+def _floats(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().cpu().numpy()

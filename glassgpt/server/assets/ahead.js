@@ -1,0 +1,90 @@
+// What comes next after one token, with temperature, top-k and top-p moved live; and the prediction layer by layer.
+import { html, useMemo } from "glass/dom.js";
+import { useAnswer } from "glass/api.js";
+import { change } from "glass/state.js";
+import { percent, quoted, visible } from "glass/text.js";
+
+const SHOWN = 8;  // tokens in the list
+
+export function Ahead({ run, question, position, tokens }) {
+  const { answer, error } = useAnswer("/api/next", { ...question, position });
+  return html`
+    <section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(tokens[position])}</h2>
+      ${error && html`<p class="error">${error}</p>`}
+      ${answer && html`<${Next} answer=${answer} />`}</section>
+    <section class="panel wide" aria-label="Prediction layer by layer" id="lens">
+      <h2>when does it know? The prediction after each layer (logit lens)</h2>
+      ${answer && html`<${Lens} answer=${answer} />`}</section>`;
+}
+
+function setting(name, initial, params) {
+  const value = Number(params.get(name));
+  return params.has(name) && Number.isFinite(value) ? value : initial;
+}
+
+function Next({ answer }) {
+  const params = new URLSearchParams(location.search);
+  const temperature = setting("temperature", 1, params);
+  const top_k = setting("top_k", 0, params);
+  const top_p = setting("top_p", 1, params);
+  const { logits, plain_logits } = answer.arrays;
+  const chosen = useMemo(() => distribution(logits.data, temperature, top_k, top_p), [logits, temperature, top_k, top_p]);
+  const plain = useMemo(() => plain_logits && distribution(plain_logits.data, temperature, top_k, top_p), [plain_logits, temperature, top_k, top_p]);
+  const shown = chosen.order.slice(0, SHOWN);
+  const name = (id) => answer.meta.names[id] ?? { text: `id ${id}` };
+  const slide = (label, key, value, min, max, step, initial, told) => html`<label><span>${label}</span>
+    <input type="range" min=${min} max=${max} step=${step} value=${value} aria-valuetext=${told}
+      onInput=${(event) => change({ [key]: Number(event.target.value) === initial ? null : event.target.value })} />
+    <span class="mono">${told}</span></label>`;
+  return html`<table class="bars"><tbody>${shown.map((id) => html`<tr key=${id} class=${id === answer.meta.next ? "true" : ""}>
+      <th scope="row" class="mono">${visible(name(id))}</th>
+      <td class="bar"><span style=${`width: ${100 * chosen.probabilities[id]}%`}></span></td>
+      <td class="number">${percent(chosen.probabilities[id])}</td>
+      ${plain && html`<td class="number quiet">${signed(chosen.probabilities[id] - plain.probabilities[id])}</td>`}</tr>`)}</tbody></table>
+    ${answer.meta.next !== null && html`<p class="quiet">the text goes on with ${quoted(name(answer.meta.next))},
+      ${" "}probability ${percent(chosen.probabilities[answer.meta.next])}</p>`}
+    <div class="sliders">
+      ${slide("temperature", "temperature", temperature, 0, 2, 0.05, 1, temperature === 0 ? "0: the most likely" : temperature.toFixed(2))}
+      ${slide("top-k", "top_k", top_k, 0, Math.min(50, logits.data.length), 1, 0, top_k ? String(top_k) : "all")}
+      ${slide("top-p", "top_p", top_p, 0.05, 1, 0.05, 1, top_p.toFixed(2))}
+    </div>`;
+}
+
+const signed = (share) => (Math.abs(share) < 0.005 ? "" : `${share < 0 ? "−" : "+"}${Math.round(100 * Math.abs(share))} points`);
+
+// The same steps as generation/sampling.py: temperature, then top-k, then top-p.
+export function distribution(logits, temperature, top_k, top_p) {
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
+  const probabilities = new Float64Array(logits.length);
+  if (temperature === 0) { probabilities[order[0]] = 1; return { order, probabilities }; }
+  const kept = order.slice(0, top_k || order.length);
+  let total = 0;
+  for (const id of kept) total += probabilities[id] = Math.exp((logits[id] - logits[order[0]]) / temperature);
+  let before = 0;
+  let left = 0;
+  for (const id of kept) {
+    const share = probabilities[id] / total;
+    probabilities[id] = top_p < 1 && before >= top_p ? 0 : share;
+    before += share;
+    left += probabilities[id];
+  }
+  for (const id of kept) probabilities[id] /= left;
+  return { order, probabilities };
+}
+
+function Lens({ answer }) {
+  const { lens_ids, lens_probabilities } = answer.arrays;
+  const [layers, top] = lens_ids.shape;
+  const label = (layer) => (layer === 0 && layers > 1 ? "embedding" : layer === layers - 1 ? "output" : `block ${layer - 1}`);
+  return html`<div class="scroll"><table class="lens"><tbody>
+    ${Array.from({ length: layers }, (_, layer) => html`<tr key=${layer}><th scope="row">${label(layer)}</th>
+      ${Array.from({ length: top }, (_, rank) => {
+        const id = lens_ids.data[layer * top + rank];
+        const share = lens_probabilities.data[layer * top + rank];
+        const token = answer.meta.names[id] ?? { text: `id ${id}` };
+        return html`<td key=${rank} class=${id === answer.meta.next ? "true" : ""}
+          style=${`background: color-mix(in oklab, var(--attention) ${Math.round(50 * share)}%, var(--ground))`}>
+          <span class="mono">${visible(token)}</span> <span class="share">${percent(share)}</span></td>`;
+      })}</tr>`)}
+  </tbody></table></div>`;
+}

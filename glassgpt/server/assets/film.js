@@ -1,0 +1,44 @@
+// The checkpoints of a run as a slider, with play: time is an axis of every view.
+import { html, useEffect, useRef, useState } from "glass/dom.js";
+import { useKeys } from "glass/inside.js";
+import { change } from "glass/state.js";
+
+const FRAME = 200;  // milliseconds for which a checkpoint is shown at least
+
+export function Film({ run, step, ask }) {
+  const steps = run.steps;
+  const at = Math.max(0, steps.indexOf(step));
+  const [playing, setPlaying] = useState(false);
+  const current = useRef({});
+  current.current = { at, ask };
+  const show = (index) => change({ step: steps[index] });
+
+  useEffect(() => {
+    if (!playing) return undefined;
+    let stopped = false;
+    const play = async () => {
+      let index = current.current.at + 1 < steps.length ? current.current.at + 1 : 0;
+      for (; index < steps.length && !stopped; index++) {
+        const began = performance.now();
+        await current.current.ask(steps[index]).catch(() => { stopped = true; });
+        if (stopped) break;
+        show(index);
+        await new Promise((done) => setTimeout(done, Math.max(0, FRAME - (performance.now() - began))));
+      }
+      if (!stopped) setPlaying(false);
+    };
+    play();
+    return () => { stopped = true; };
+  }, [playing]);
+
+  const move = (distance) => { setPlaying(false); show(Math.max(0, Math.min(steps.length - 1, at + distance))); };
+  useKeys({ "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) });
+  if (steps.length < 2) return html`<p class="quiet">step ${step.toLocaleString("en")}, the only checkpoint</p>`;
+  return html`<div class="film row">
+    <button onClick=${() => setPlaying(!playing)} aria-label=${playing ? "pause" : "play all checkpoints"}>${playing ? "❚❚" : "▶"}</button>
+    <input type="range" min="0" max=${steps.length - 1} value=${at} aria-label="checkpoint" aria-valuetext=${`step ${steps[at]}`}
+      onInput=${(event) => { setPlaying(false); show(Number(event.target.value)); }} />
+    <span class="mono">step ${step.toLocaleString("en")}</span>
+    <span class="quiet">${at + 1} of ${steps.length} checkpoints${step === run.best_step ? ", the best" : ""}</span>
+  </div>`;
+}

@@ -1,0 +1,217 @@
+// Inside: one text through one model. Whom does a token hear, what comes next, and when does the model know it?
+import { html, useEffect, useMemo, useRef, useState } from "glass/dom.js";
+import { ask, useAnswer } from "glass/api.js";
+import { lossColour } from "glass/colours.js";
+import { HeadMap, Thumbnail, useTheme } from "glass/maps.js";
+import { Film } from "glass/film.js";
+import { Ahead } from "glass/ahead.js";
+import { change, number } from "glass/state.js";
+import { nats, percent, quoted, visible } from "glass/text.js";
+import { TokenStrip } from "glass/token-strip.js";
+
+const OPENING = 32;  // letters of a sample, where no text is given
+
+export function Inside({ run, params }) {
+  useTheme();
+  if (run === null) return html`<h1>There is no model to look into</h1><p>A run appears here with its first checkpoint.</p>`;
+  return html`<${Look} key=${run.id} run=${run} params=${params} />`;
+}
+
+function Look({ run, params }) {
+  const details = useAnswer(params.has("text") ? null : `/api/runs/${encodeURIComponent(run.id)}`, undefined);
+  const text = params.get("text") ?? opening(details.answer);
+  const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
+  const edits = params.get("edits")?.split(",") ?? [];
+  const question = text === null ? null : { run: run.id, text, step, edits };
+  const { answer, error } = useAnswer(question && "/api/inside", question);
+  const tokens = answer?.meta.tokens ?? [];
+  const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
+  const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null });
+  useKeys({ ArrowLeft: () => look(Math.max(0, position - 1)), ArrowRight: () => look(Math.min(tokens.length - 1, position + 1)) });
+
+  return html`
+    <${Words} text=${text ?? ""} />
+    ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${answer && html`<${View} ...${{ run, question, answer, position, params, look }} />`}`;
+}
+
+// The first words of what the model wrote last: a text that its tokenizer knows.
+function opening(details) {
+  if (details === null) return null;
+  const sample = details.samples.at(-1);
+  return sample ? (sample.prompt + sample.text).trim().slice(0, OPENING) : "";
+}
+
+function Words({ text }) {
+  const [typed, setTyped] = useState(null);
+  const timer = useRef(0);
+  const type = (event) => {
+    const value = event.target.value;
+    setTyped(value);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => { change({ text: value || " ", token: null, key: null }); setTyped(null); }, 350);
+  };
+  return html`<details class="words"><summary>change the text</summary>
+    <label class="sr-only" for="words">Text</label>
+    <textarea id="words" rows="3" spellcheck="false" value=${typed ?? text} onInput=${type}></textarea></details>`;
+}
+
+function View({ run, question, answer, position, params, look }) {
+  const { meta, arrays } = answer;
+  const [n_layer, n_head, size] = arrays.maps.shape;
+  const chosen = chosenHead(params, meta, n_head);
+  const tokens = meta.tokens;
+  const losses = arrays.losses.data;
+  const weights = chosen && headWeights(arrays.maps, chosen.index, chosen.head);
+  const heard = weights && strongest(weights, position, size);
+  const keyToken = Math.min(number(params, "key") ?? heard?.at ?? 0, position);
+  const film = { run, step: meta.step, ask: (step) => ask("/api/inside", { ...question, step }) };
+  return html`
+    <div>
+      <h1>Whom does this token hear?</h1>
+      <p>${chosen ? html`Head ${chosen.layer}.${chosen.head}${kind(meta, chosen)} gives ${percent(heard.weight)} of the attention of
+        ${" "}<b class="mono">${quoted(tokens[position])}</b> to <b class="mono">${quoted(tokens[heard.at])}</b>${where(position, heard.at)}.`
+        : "This model has no attention: a token hears only itself."}</p>
+    </div>
+    <${TokenStrip} tokens=${tokens} chosen=${position} onChoose=${look} label="The text, in tokens"
+      colours=${tokens.map((_, index) => (index ? lossColour(losses[index - 1]) : "transparent"))} />
+    <p class="quiet figures">
+      ${position > 0 && html`loss of ${quoted(tokens[position])} <b>${nats(losses[position - 1])}</b>, probability ${percent(Math.exp(-losses[position - 1]))}; `}
+      ${losses.length > 0 && html`mean of the text <b>${nats(mean(losses))}</b> nats per token`}
+      ${arrays.plain_losses && html`, <b>${nats(mean(arrays.plain_losses.data))}</b> with nothing switched off`}</p>
+    <${Film} ...${film} />
+    <${Edits} edits=${question.edits} chosen=${chosen} />
+    <div class="columns">
+      ${n_layer > 0 && html`<section class="panel" aria-label="All heads" id="heads"><h2>heads</h2>
+        <${Heads} ...${{ meta, maps: arrays.maps, chosen, edits: question.edits }} /></section>`}
+      ${chosen && html`<section class="panel" aria-label="One head">
+        <h2>head ${chosen.layer}.${chosen.head}${kind(meta, chosen)}</h2>
+        <${HeadMap} ...${{ weights, tokens, query: position, keyToken, label: mapLabel(tokens, weights, position, chosen) }}
+          onChoose=${(row, column) => change({ token: row === size - 1 ? null : row, key: column })} />
+        <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken }} /></section>`}
+      <${Ahead} ...${{ run, question, position, tokens }} />
+    </div>`;
+}
+
+function chosenHead(params, meta, n_head) {
+  if (!meta.layers.length) return null;
+  const match = /^(\d{1,4})\.(\d{1,4})$/.exec(params.get("head") ?? "");
+  let index = match ? meta.layers.indexOf(Number(match[1])) : -1;
+  let head = match ? Number(match[2]) : 0;
+  if (index < 0 || head >= n_head) {  // by default a head that has a name
+    index = Math.max(0, meta.kinds.findIndex((kinds) => kinds.some(Boolean)));
+    head = Math.max(0, meta.kinds[index].findIndex(Boolean));
+  }
+  return { index, head, layer: meta.layers[index] };
+}
+
+const kind = (meta, { index, head }) => (meta.kinds[index][head] ? ` (${meta.kinds[index][head]})` : "");
+
+function headWeights(maps, layer, head) {
+  const [, n_head, size] = maps.shape;
+  const start = (layer * n_head + head) * size * size;
+  return maps.data.subarray(start, start + size * size);
+}
+
+function strongest(weights, query, size) {
+  let at = 0;
+  for (let column = 1; column <= query; column++) if (weights[query * size + column] > weights[query * size + at]) at = column;
+  return { at, weight: weights[query * size + at] / 255 };
+}
+
+function where(query, key) {
+  if (query === key) return ", itself";
+  return query - key === 1 ? ", the token before" : `, ${query - key} tokens before`;
+}
+
+function mean(values) {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum / values.length;
+}
+
+// What a screen reader says of the map: whom the chosen token hears.
+function mapLabel(tokens, weights, query, { layer, head }) {
+  const size = tokens.length;
+  const row = [...weights.subarray(query * size, query * size + query + 1)].map((weight, at) => [weight / 255, at]);
+  const told = row.sort((a, b) => b[0] - a[0]).slice(0, 5).map(([weight, at]) => `${visible(tokens[at])} ${percent(weight)}`);
+  return `Attention of head ${layer}.${head}. ${visible(tokens[query])} hears: ${told.join(", ")}`;
+}
+
+function Heads({ meta, maps, chosen, edits }) {
+  const [, n_head, size] = maps.shape;
+  return html`<div class="heads" style=${`--heads: ${n_head}`}>
+    ${meta.layers.map((layer, index) => html`<div class="layer" key=${layer}><span class="quiet mono">${layer}</span>
+      ${Array.from({ length: n_head }, (_, head) => html`<${Thumbnail} key=${head} size=${size}
+        weights=${headWeights(maps, index, head)} chosen=${chosen.index === index && chosen.head === head}
+        off=${edits.includes(`blocks.${layer}.head.${head}`) || edits.includes(`blocks.${layer}`)}
+        title=${`head ${layer}.${head}${kind(meta, { index, head })}`}
+        onChoose=${() => change({ head: `${layer}.${head}`, key: null })} />`)}</div>`)}
+  </div>`;
+}
+
+function Edits({ edits, chosen }) {
+  if (!chosen) return null;
+  const offer = [[`blocks.${chosen.layer}.head.${chosen.head}`, `head ${chosen.layer}.${chosen.head}`], [`blocks.${chosen.layer}`, `block ${chosen.layer}`]];
+  const set = (list) => change({ edits: list.length ? list.join(",") : null });
+  const others = edits.filter((name) => !offer.some(([offered]) => offered === name));
+  return html`<div class="row" role="group" aria-label="Switch off">
+    <span class="quiet">switch off</span>
+    ${[...offer, ...others.map((name) => [name, name.replace("blocks.", "").replace(".head.", ".")])].map(([name, label]) => html`
+      <button key=${name} aria-pressed=${edits.includes(name)}
+        onClick=${() => set(edits.includes(name) ? edits.filter((other) => other !== name) : [...edits, name])}>${label}</button>`)}
+  </div>`;
+}
+
+// q · k / √D, and the vectors behind it, for one query and one key.
+function Arithmetic({ question, chosen, tokens, query, keyToken }) {
+  const [open, setOpen] = useState(false);
+  const { answer, error } = useAnswer(open ? "/api/head" : null, { ...question, layer: chosen.layer, head: chosen.head });
+  const fits = answer && answer.meta.layer === chosen.layer && answer.meta.head === chosen.head && answer.arrays.q.shape[0] === tokens.length;
+  return html`<details open=${open} onToggle=${(event) => setOpen(event.target.open)}>
+    <summary>the numbers: q · k / √D → softmax → weight × v</summary>
+    ${error && html`<p class="error">${error}</p>`}
+    ${fits && html`<${Numbers} ...${{ arrays: answer.arrays, tokens, query, keyToken }} />`}
+  </details>`;
+}
+
+function Numbers({ arrays, tokens, query, keyToken }) {
+  const width = arrays.q.shape[1];
+  const row = (name, at) => arrays[name].data.subarray(at * width, (at + 1) * width);
+  const [q, k, v] = [row("q", query), row("k", keyToken), row("v", keyToken)];
+  const cell = query * tokens.length + keyToken;
+  const terms = Float32Array.from(q, (value, index) => value * k[index] / Math.sqrt(width));
+  const largest = [...terms.keys()].sort((a, b) => Math.abs(terms[b]) - Math.abs(terms[a])).slice(0, 3);
+  return html`<div class="numbers">
+    <${Vector} name="query" of=${quoted(tokens[query])} values=${q} />
+    <${Vector} name="key" of=${quoted(tokens[keyToken])} values=${k} />
+    <${Vector} name="value" of=${quoted(tokens[keyToken])} values=${v} />
+    <p>score = q · k / √${width} = <b>${arrays.scores.data[cell].toFixed(2)}</b>; after the softmax over all earlier tokens, the weight of
+      ${" "}${quoted(tokens[keyToken])} is <b>${percent(arrays.pattern.data[cell])}</b>. Most of the score comes from dimensions
+      ${" "}${largest.map((index) => `${index} (${terms[index] < 0 ? "−" : "+"}${Math.abs(terms[index]).toFixed(2)})`).join(", ")}.</p>
+  </div>`;
+}
+
+function Vector({ name, of, values }) {
+  const most = Math.max(...Array.from(values, Math.abs), 1e-9);
+  return html`<div class="vector"><span class="name" style=${`color: var(--${name})`}>${name} of <b class="mono">${of}</b></span>
+    <span class="cells" role="img" aria-label=${`${values.length} numbers, the largest ${most.toFixed(2)}`}>
+      ${Array.from(values, (value, index) => html`<span key=${index} title=${`${index}: ${value.toFixed(3)}`}
+        style=${`background: color-mix(in oklab, ${value < 0 ? "var(--stream)" : `var(--${name})`} ${Math.round(100 * Math.abs(value) / most)}%, var(--ground))`}></span>`)}
+    </span></div>`;
+}
+
+export function useKeys(handlers) {
+  const current = useRef(handlers);
+  current.current = handlers;
+  useEffect(() => {
+    const listener = (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|TEXTAREA|SELECT|DIALOG/.test(event.target.tagName)) return;
+      if (event.defaultPrevented || (event.key === " " && /BUTTON|SUMMARY|A/.test(event.target.tagName))) return;
+      const handler = current.current[event.key];
+      if (handler) { event.preventDefault(); handler(); }
+    };
+    addEventListener("keydown", listener);
+    return () => removeEventListener("keydown", listener);
+  }, []);
+}

@@ -16,6 +16,7 @@ from torch import Tensor
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position
+from glassgpt.models import Model
 
 # What a head may be named after, with the words for it. The names are fields of `HeadScores`.
 KINDS = {
@@ -95,11 +96,24 @@ def head_scores(pattern: Tensor, ids: Sequence[int]) -> HeadScores:
     )
 
 
+def repeated_ids(model: Model, length: int = 32, seed: int = 0) -> list[int]:
+    """Random tokens said twice: the text on which heads are compared, as only looking back predicts its second half.
+
+    The first half has `length` tokens, all different; fewer for a smaller vocabulary or a shorter `block_size`.
+    """
+    vocab_size, block_size = model.config.vocab_size, model.config.block_size
+    order = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(seed))
+    return order[: min(length, block_size // 2)].repeat(2).tolist()
+
+
 def head_kind(scores: HeadScores) -> tuple[str, float] | None:
-    """The kind of one head (a key of `KINDS`) and its score; None if no kind takes half of the attention."""
-    kind = max(KINDS, key=lambda name: float(getattr(scores, name)))
-    score = float(getattr(scores, kind))
-    return (kind, score) if score >= NAMED_FROM else None
+    """The kind of one head (a key of `KINDS`) and its score; None if no kind takes half of the attention.
+
+    A head rests on the first token where it finds nothing to attend to, so any other kind takes precedence over that.
+    """
+    found = [(kind, float(getattr(scores, kind))) for kind in KINDS]
+    named = [(kind, score) for kind, score in found if score >= NAMED_FROM]
+    return max(named, key=lambda pair: (pair[0] != "first", pair[1]), default=None)
 
 
 def describe_head(scores: HeadScores) -> str | None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
-from glassgpt.inspection.attention import KINDS, describe_head, head_kind, head_scores, heads_of
+from glassgpt.inspection.attention import KINDS, describe_head, head_kind, head_scores, heads_of, repeated_ids
 from glassgpt.inspection.trace import trace
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s08_residual import ResidualModel
@@ -59,6 +59,16 @@ def test_a_hand_built_induction_head_scores_1(seed: int) -> None:
     assert head_kind(scores[1, 0]) == ("induction", pytest.approx(1.0, abs=1e-3))
 
 
+def test_the_text_on_which_heads_are_compared() -> None:
+    model = induction_model()
+    ids = repeated_ids(model)
+    assert sorted(ids[:V]) == list(range(V)) and ids == 2 * ids[:V]
+    assert ids == repeated_ids(model) != repeated_ids(model, seed=1)
+    assert len(repeated_ids(model, length=4)) == 8
+    scores = head_scores(heads_of(trace(model, ids)), ids)
+    assert float(scores.induction[1, 0]) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_uniform_attention_has_entropy_1() -> None:
     model = induction_model()
     for block in model.blocks:
@@ -87,6 +97,17 @@ def test_sharp_heads_of_each_kind() -> None:
         assert float(getattr(scores, kind)) == 1.0
         assert float(scores.entropy) == 0.0
         assert describe_head(scores) == f"{KINDS[kind]} 100%"
+
+
+def test_a_head_that_rests_on_the_first_token_is_named_after_what_it_finds() -> None:
+    """An induction head has nothing to find in the first half of the text."""
+    ids = [3, 1, 4, 3, 1, 4]
+    scores = head_scores(torch.eye(6)[[0, 0, 0, 0, 2, 3]], ids)
+    assert (float(scores.first), float(scores.induction)) == pytest.approx((3 / 5, 2 / 3))
+    assert head_kind(scores) == ("induction", pytest.approx(2 / 3))
+    scores = head_scores(torch.eye(6)[[0, 0, 0, 0, 0, 3]], ids)
+    assert (float(scores.first), float(scores.induction)) == pytest.approx((4 / 5, 1 / 3))
+    assert head_kind(scores) == ("first", pytest.approx(4 / 5))
 
 
 def test_a_score_that_no_query_defines_is_0() -> None:

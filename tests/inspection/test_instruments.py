@@ -237,7 +237,7 @@ def test_a_part_is_what_the_logit_loses_without_it(model: GPT2) -> None:
         with torch.no_grad(), edit(model, zero=[part], replace=_only(found, part)):
             without = trace(model, IDS)
         ratio = (without["blocks.2.resid"][0, 5].var(unbiased=False) + 1e-5).sqrt() / scale
-        bias = float(model.norm.bias @ model.token_embedding.weight[2])
+        bias = float((model.norm.bias @ model.token_embedding.weight[2]).detach())
         logit = (float(without.logits[0, 5, 2]) - bias) * float(ratio) + bias
         assert values[part] == pytest.approx(float(found.logits[0, 5, 2]) - logit, abs=1e-4)
 
@@ -271,6 +271,7 @@ def test_attribution_of_what_does_not_exist_is_refused(model: GPT2) -> None:
 # -- effects --
 
 
+@torch.no_grad()
 def mean_loss(model: nn.Module) -> Tensor:
     return F.cross_entropy(model(torch.tensor([IDS]))[0, :-1], torch.tensor(IDS[1:]))
 

@@ -12,7 +12,7 @@ from glassgpt.cli.output import path_option, print_json, say
 
 def ladder(
     data: Annotated[
-        str, typer.Option(help="Training text: auto, shakespeare, python-manual, a file, a folder, or -.")
+        str, typer.Option(help="Training text: a name (glassgpt data list), a file, a folder, or -.")
     ] = "auto",
     section: Annotated[int | None, typer.Option(help="Train only this section (1 to 10).")] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds per section; each is one training.")] = 2,

@@ -14,7 +14,7 @@ def train(
     recipe: Annotated[str | None, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Training text: auto, shakespeare, python-manual, a file, a folder, or - for stdin."),
+        typer.Option(help="Training text: a name (glassgpt data list), a file, a folder, or - for stdin."),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="RUN", help="Start from the weights and tokenizer of this run.")

@@ -9,23 +9,28 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from glassgpt.data.cache import cache_folder
 from glassgpt.data.documents import kind_of
 from glassgpt.data.download import DownloadError, download
 from glassgpt.data.text_files import read_file, read_folder, read_stdin
 from glassgpt.errors import UserError, known_names, option
 from glassgpt.files import user_path
+from glassgpt.runtime.splitmix import splitmix64
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 AUTO_SECONDS = 5.0  # download timeout of `auto`
 NAMED_SECONDS = 60.0  # download timeout of a corpus requested by name
+ECHOES = 25_000  # lines of the corpus of this name
 RETRY_SECONDS = 600.0  # after a failure, `auto` does not retry the download for this long
 
 NAMES = {
     "auto": "shakespeare, or python-manual if it does not download in 5 s",
     "shakespeare": "Tiny Shakespeare, 1,115,394 characters of plays, downloaded once",
     "python-manual": "Python's language reference, 370,000 characters, needs no network",
+    "echoes": "random words said several times, 830,000 characters, needs no network",
 }
 STDIN = "-"
 IN_MEMORY = "memory"  # the source of a text that a Python program passed in
@@ -42,7 +47,7 @@ class Corpus:
 
 
 def load_text(source: str) -> Corpus:
-    """The text of `source`: `auto`, `shakespeare`, `python-manual`, a file, a folder of text files, or `-` for stdin.
+    """The text of `source`: a known name (see `NAMES`), a file, a folder of text files, or `-` for stdin.
 
     A known name takes precedence over a file of the same name, which is reached as `./shakespeare`.
     Raises UserError for an unknown name, and for text that is missing, empty, binary or not UTF-8.
@@ -53,7 +58,7 @@ def load_text(source: str) -> Corpus:
         return Corpus("stdin", read_stdin(), STDIN, "stdin")
     if source not in NAMES:
         return _from_path(source)
-    corpus = {"auto": _auto, "shakespeare": _shakespeare, "python-manual": _python_manual}[source]()
+    corpus = {"auto": _auto, "shakespeare": _shakespeare, "python-manual": _python_manual, "echoes": _echoes}[source]()
     if Path(source).exists():
         return replace(corpus, note=f"{corpus.note} (and not the file of this name, which is ./{source})")
     return corpus
@@ -192,3 +197,17 @@ def _python_manual() -> Corpus:
     text = "\n\n".join(dict.fromkeys(paragraphs)) + "\n"
     note = f"python-manual, the language reference of Python {platform.python_version()}"
     return Corpus("python-manual", text, "python-manual", note)
+
+
+def _echoes() -> Corpus:
+    """Each line says one random word of 3 to 14 letters 3 or 4 times; the same text on every machine.
+
+    No word can be guessed the first time, and every word can be copied after that. This is what induction heads do
+    (Olsson et al. 2022), so a small model learns it within minutes.
+    """
+    lines = []
+    random = splitmix64(np.arange(16 * ECHOES, dtype=np.uint64)).reshape(ECHOES, 16)
+    for length, times, *letters in random.tolist():
+        word = "".join(chr(ord("a") + letter % 26) for letter in letters[: 3 + length % 12])
+        lines.append(" ".join([word] * (3 + times % 2)) + "\n")
+    return Corpus("echoes", "".join(lines), "echoes", "echoes, random words said several times")

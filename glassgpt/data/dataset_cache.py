@@ -36,7 +36,7 @@ _PIECE = 1 << 20  # characters tokenised at once: bounds the memory in addition 
 class DataConfig:
     """Which text, and how much of its end is the validation split."""
 
-    source: str = "auto"  # auto, shakespeare, python-manual, a file, a folder of texts or of token shards, - for stdin
+    source: str = "auto"  # a known name (glassgpt data list), a file, a folder of texts or of token shards, - for stdin
     val_fraction: float = 0.1  # fraction at the end used for validation, of characters; of tokens in foreign files
     document_mask: bool = False  # no token attends across the start of a document
 

@@ -142,6 +142,16 @@ def test_the_manual_is_long_prose() -> None:
     assert len(paragraphs) == len(set(paragraphs))  # some topics of pydoc are parts of others
 
 
+def test_echoes_are_the_same_everywhere_and_repeat_themselves() -> None:
+    text = load_text("echoes").text
+    assert len(text) == 834_294
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("5ea738f0ebfc838b")
+    lines = [line.split(" ") for line in text.splitlines()]
+    assert {(len(set(words)), len(words)) for words in lines} == {(1, 3), (1, 4)}
+    assert {len(words[0]) for words in lines} == set(range(3, 15))
+    assert set("".join(words[0] for words in lines)) == set("abcdefghijklmnopqrstuvwxyz")
+
+
 def test_a_file_and_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "plays"
     folder.mkdir()
@@ -170,7 +180,7 @@ def test_a_known_name_wins_over_a_file_and_says_so(tmp_path: Path, monkeypatch: 
     ("source", "message"),
     [
         ("shakespere", "'shakespere' is neither a known corpus nor an existing path: did you mean 'shakespeare'?"),
-        ("qqqq", "Known: auto, python-manual, shakespeare"),
+        ("qqqq", "Known: auto, echoes, python-manual, shakespeare"),
         ("gone.txt", "there is no file or folder 'gone.txt'"),
         ("no/such/folder", "there is no file or folder 'no/such/folder'"),
         ("~nobody-of-this-name/text", "there is no home folder for ~nobody-of-this-name/text"),

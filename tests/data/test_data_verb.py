@@ -69,7 +69,7 @@ def test_prepare_as_text_has_a_line_for_each_figure(source: Path) -> None:
 
 def test_list_before_and_after(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = call_json("list")
-    assert [entry["name"] for entry in empty["names"]] == ["auto", "shakespeare", "python-manual"]
+    assert [entry["name"] for entry in empty["names"]] == ["auto", "shakespeare", "python-manual", "echoes"]
     assert (empty["cache"], empty["prepared"]) == (str(cache), [])
     assert "nothing yet" in call("list").stdout
     key = call_json("prepare", "--data", source)["key"]

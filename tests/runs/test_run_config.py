@@ -47,7 +47,7 @@ def test_every_recipe_is_whole_and_says_what_it_is(name: str) -> None:
 
 
 def test_recipes_come_in_the_order_of_what_they_need() -> None:
-    assert list(list_recipes())[:5] == ["char-tiny", "finetune", "gpt2-mini", "char-baby", "gpt2-124m"]
+    assert list(list_recipes())[:6] == ["char-tiny", "finetune", "gpt2-mini", "induction", "char-baby", "gpt2-124m"]
 
 
 def test_the_classic_cpu_recipe_is_what_it_is_known_for() -> None:

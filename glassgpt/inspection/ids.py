@@ -1,0 +1,55 @@
+"""Token ids as an instrument takes them: checked against the model, so that no lookup fails inside torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from glassgpt.errors import UserError, counted, shown
+from glassgpt.models import Model
+
+
+def checked_ids(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
+    """The ids as a tensor (T,) of integers on the model's device; T may be 0.
+
+    Raises UserError for an id outside the model's vocabulary.
+    """
+    V = model.config.vocab_size
+    values: list[int] = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    for value in values:
+        if not 0 <= value < V:
+            raise UserError(f"token id {shown(value)} is outside the model's vocabulary of {counted(V, 'id')}")
+    return torch.tensor(values, dtype=torch.long, device=device_of(model))
+
+
+def one_pass(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
+    """The ids as tokens (1, T) for one forward pass.
+
+    Raises UserError for no ids, for more than `block_size`, and for an id outside the model's vocabulary.
+    """
+    if len(ids) == 0:
+        raise UserError("the text is empty: it must have at least one token")
+    if len(ids) > (block_size := model.config.block_size):
+        raise UserError(
+            f"the text has {len(ids):,} tokens, more than the model's block_size of {block_size:,}: use a shorter text"
+        )
+    return checked_ids(model, ids).unsqueeze(0)
+
+
+def windows(tokens: Tensor, length: int, rows: int = 1) -> Iterator[tuple[int, Tensor]]:
+    """Cuts tokens (T,) into consecutive windows of `length`; yields the start of a batch of them, and the batch.
+
+    A batch has up to `rows` full windows. A shorter window at the end is a batch of its own.
+    """
+    full = len(tokens) - len(tokens) % length
+    for start in range(0, full, rows * length):
+        yield start, tokens[start : min(start + rows * length, full)].view(-1, length)
+    if full < len(tokens):
+        yield full, tokens[full:].unsqueeze(0)
+
+
+def device_of(model: Model) -> torch.device:
+    """The device of the model's parameters."""
+    return next(model.parameters()).device

@@ -38,16 +38,16 @@ def one_pass(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
     return checked_ids(model, ids).unsqueeze(0)
 
 
-def windows(tokens: Tensor, length: int, rows: int = 1) -> Iterator[tuple[int, Tensor]]:
-    """Cuts tokens (T,) into consecutive windows of `length`; yields the start of a batch of them, and the batch.
+def windows(tokens: Tensor, length: int, rows: int) -> Iterator[Tensor]:
+    """Cuts tokens (T,) into consecutive windows of `length`, and yields them in batches (B, n) of at most `rows`.
 
-    A batch has up to `rows` full windows. A shorter window at the end is a batch of its own.
+    A shorter window at the end is a batch of its own.
     """
     full = len(tokens) - len(tokens) % length
     for start in range(0, full, rows * length):
-        yield start, tokens[start : min(start + rows * length, full)].view(-1, length)
+        yield tokens[start : min(start + rows * length, full)].view(-1, length)
     if full < len(tokens):
-        yield full, tokens[full:].unsqueeze(0)
+        yield tokens[full:].unsqueeze(0)
 
 
 def device_of(model: Model) -> torch.device:

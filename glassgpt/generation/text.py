@@ -46,3 +46,22 @@ def write(
             yield piece
     if rest := decoder.flush():
         yield rest
+
+
+def text_by_token(tokenizer: Tokenizer, ids: Sequence[int], losses: Sequence[float]) -> list[tuple[str, float]]:
+    """The text of the ids in pieces, each with its loss in nats to two decimals, from the `losses` of the ids.
+
+    A character that takes several ids is one piece, with the sum of their losses. The pieces join to what `write`
+    yields for the same ids.
+    """
+    decoder = StreamDecoder(tokenizer)
+    pieces: list[tuple[str, float]] = []
+    waiting = 0.0  # the loss of ids whose character is not complete
+    for id, loss in zip(ids, losses, strict=True):
+        waiting += loss
+        if piece := decoder.feed(id):
+            pieces.append((piece, round(waiting, 2)))
+            waiting = 0.0
+    if rest := decoder.flush():
+        pieces.append((rest, round(waiting, 2)))
+    return pieces

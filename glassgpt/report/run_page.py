@@ -20,6 +20,7 @@ from glassgpt.report.daybook import Note, read_notes
 from glassgpt.report.diagnosis import diagnosis_html
 from glassgpt.report.figures import Figure, comparability, count, headline, is_finite, summary
 from glassgpt.report.run_record import RunRecord, read_record
+from glassgpt.report.surprise import surprise_html
 from glassgpt.tokenizers.build import settings_in_use
 from glassgpt.training.metrics import Line
 
@@ -39,6 +40,7 @@ def write_report(run_folder: Path) -> Path:
         curves_html([record], charts),
         diagnosis_html(run_folder),
         samples_html(record),
+        surprise_html(record),
         settings_html(record),
     ]
     return write_page(run_folder / "report.html", record.name, sections, charts, [record])

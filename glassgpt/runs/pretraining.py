@@ -17,8 +17,9 @@ from glassgpt.data.loader import Loader
 from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.generation.sampling import SamplingConfig
-from glassgpt.generation.text import start_of_text, write
+from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.text import start_of_text, text_by_token
+from glassgpt.inspection.surprise import token_losses
 from glassgpt.models import Model, build_model
 from glassgpt.models.block_masks import MIN_HEAD_SIZE, BlockMasks
 from glassgpt.models.context import Documents
@@ -26,6 +27,7 @@ from glassgpt.models.sizes import attention_window
 from glassgpt.runs.config import RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.base import begin_with_bos
 from glassgpt.training.losses import Batch, BuildContext, Loss, next_token_loss, sum_token_losses
 from glassgpt.training.stage import Best, Sample
 
@@ -113,12 +115,17 @@ class Pretraining:
         Raises UserError if the weights have diverged.
         """
         generator = torch.Generator().manual_seed(self._config.training.seed + step)
-        ids = start_of_text(self.tokenizer)
-        pieces = write(
-            self.model, self.tokenizer, ids, SAMPLING,
-            self._config.evaluation.sample_tokens, generator,
+        prompt = start_of_text(self.tokenizer)
+        seen = begin_with_bos(self.tokenizer, prompt)
+        ids = list(
+            generate(
+                self.model, seen, SAMPLING, max_new_tokens=self._config.evaluation.sample_tokens,
+                vocab_size=self.tokenizer.vocab_size, generator=generator,
+            )
         )  # fmt: skip
-        return Sample(self.tokenizer.decode(ids), "".join(pieces))
+        losses = token_losses(self.model, [*seen, *ids], top=1).losses[len(seen) - 1 :].tolist()
+        pieces = text_by_token(self.tokenizer, ids, losses)
+        return Sample(self.tokenizer.decode(prompt), "".join(text for text, _ in pieces), pieces)
 
     def describe(self) -> str:
         """Tokenizer and splits in one line."""

@@ -260,7 +260,10 @@ class Session:
             self.listener.note(f"step {step}: no sample, {error}")
             return
         if sample is not None:
-            self._log.add({"step": step, "prompt": sample.prompt, "text": sample.text, **mark}, file="samples.jsonl")
+            line = {"step": step, "prompt": sample.prompt, "text": sample.text, **mark}
+            if sample.pieces:  # recorded now, because a report has no model to measure them with
+                line |= {"pieces": [{"text": text, "loss": loss} for text, loss in sample.pieces]}
+            self._log.add(line, file="samples.jsonl")
             self.listener.sampled(step, sample.prompt, sample.text)
 
     def _finish(self, state: TrainState) -> None:

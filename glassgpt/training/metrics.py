@@ -24,6 +24,13 @@ TRAIN_LOSS_STEPS = 50  # and at most over this many steps
 Line = dict[str, Any]
 
 
+class Piece(TypedDict):
+    """A token of a sample, or several that are one character, and its loss in nats."""
+
+    text: Text
+    loss: Figure
+
+
 Record = TypedDict(
     "Record",
     {
@@ -46,6 +53,7 @@ Record = TypedDict(
         "validation_seconds": Figure,
         "prompt": Text,
         "text": Text,
+        "pieces": list[Piece],
     },
     total=False,
 )

@@ -35,6 +35,7 @@ class Sample:
 
     prompt: str
     text: str
+    pieces: Sequence[tuple[str, float]] = ()  # the text by tokens, each with its loss in nats; () if not measured
 
 
 class Stage(Protocol):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from glassgpt.generation.sampling import SamplingConfig
-from glassgpt.generation.text import start_of_text, write
+from glassgpt.generation.text import start_of_text, text_by_token, write
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -47,3 +47,13 @@ def test_the_model_sees_the_token_that_begins_every_text(
     model.register_forward_pre_hook(lambda _, arguments: passes.append(arguments[0].clone()))
     "".join(write(model, tokenizer, prompt, SamplingConfig(), 1, torch.Generator().manual_seed(0)))
     assert passes[0].tolist() == [seen]
+
+
+def test_the_pieces_of_a_text_are_whole_characters_with_the_sum_of_their_losses() -> None:
+    tokenizer = bytes_tokenizer()
+    euro = tokenizer.encode("€")
+    assert len(euro) == 3
+    ids = [*tokenizer.encode("a"), *euro, *tokenizer.encode(" b"), *euro[:2]]
+    found = text_by_token(tokenizer, ids, [0.5, 1.0, 2.0, 4.0, 0.25, 0.125, 3.0, 5.0])
+    assert found == [("a", 0.5), ("€", 7.0), (" ", 0.25), ("b", 0.12), ("�", 8.0)]
+    assert "".join(text for text, _ in found) == tokenizer.decode(ids)

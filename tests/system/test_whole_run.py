@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import contents, figures, glassgpt, last_checkpoint, settings, weights
 
 import glassgpt as gg
@@ -195,6 +196,21 @@ def test_a_continued_run_keeps_the_checkpoints_of_one_that_never_ended(text_file
 
 def samples(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_sample_has_the_loss_of_each_of_its_tokens(trained: Path) -> None:
+    run, last = gg.load(trained, checkpoint="last"), samples(trained)[-1]
+    assert "".join(piece["text"] for piece in last["pieces"]) == last["text"]
+    ids = run.tokenizer.encode(last["prompt"] + last["text"])
+    losses = []
+    for t in range(len(run.tokenizer.encode(last["prompt"])), len(ids)):
+        block = run.model.config.block_size
+        start = (t - 1) // block * block  # of the window that predicts it
+        with torch.no_grad():
+            logits = run.model(torch.tensor([ids[start:t]]))[0, -1]
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[t])).item())
+    assert [piece["loss"] for piece in last["pieces"]] == pytest.approx(losses, abs=0.006)  # two decimals
+    assert "How sure it was of each token" in (trained / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_killed_before_its_last_line_ends_with_the_same_sample(text_file: Path, tmp_path: Path) -> None:

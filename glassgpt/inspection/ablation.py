@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassgpt.inspection.edit import Replacement, edit
+from glassgpt.inspection.ids import one_pass
 from glassgpt.inspection.taps import parts
-from glassgpt.inspection.trace import attention_blocks, check_ids
+from glassgpt.inspection.trace import attention_blocks
 from glassgpt.models import Model, evaluating
 
 
@@ -36,7 +37,7 @@ def effect(
     Raises UserError for an edit that `edit` refuses, and for a text that is longer than `block_size` or has fewer than
     2 tokens.
     """
-    tokens = check_ids(model, ids, least=2)
+    tokens = one_pass(model, ids, least=2)
     before = _losses(model, tokens)
     with edit(model, zero=zero, replace=replace):
         return Effect(before, _losses(model, tokens))
@@ -48,7 +49,7 @@ def head_effects(model: Model, ids: Sequence[int]) -> Tensor:
     Row l is block `attention_blocks(model)[l]`; a model without attention gives (0, 0). It takes one forward pass per
     head and one more. Raises UserError as `effect` does.
     """
-    tokens = check_ids(model, ids, least=2)
+    tokens = one_pass(model, ids, least=2)
     before = _losses(model, tokens).mean()
     rows = []
     for n in attention_blocks(model):

@@ -24,13 +24,15 @@ def checked_ids(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.long, device=device_of(model))
 
 
-def one_pass(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
+def one_pass(model: Model, ids: Sequence[int] | Tensor, least: int = 1) -> Tensor:
     """The ids as tokens (1, T) for one forward pass.
 
-    Raises UserError for no ids, for more than `block_size`, and for an id outside the model's vocabulary.
+    Raises UserError for fewer than `least`, for more than `block_size`, and for an id outside the model's vocabulary.
     """
     if len(ids) == 0:
         raise UserError("the text is empty: it must have at least one token")
+    if len(ids) < least:
+        raise UserError(f"the text has {counted(len(ids), 'token')}: give at least {least}")
     if len(ids) > (block_size := model.config.block_size):
         raise UserError(
             f"the text has {len(ids):,} tokens, more than the model's block_size of {block_size:,}: use a shorter text"

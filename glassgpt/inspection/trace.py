@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from glassgpt.errors import UserError, counted, shown
+from glassgpt.errors import UserError, counted
 from glassgpt.inspection.capture import capture, capture_names
+from glassgpt.inspection.ids import one_pass
 from glassgpt.inspection.taps import checked_names, parts
 from glassgpt.models import Model
 
@@ -52,31 +52,13 @@ def trace(model: Model, ids: Sequence[int], names: Iterable[str] | None = None) 
     """Runs the model on one text, given as token ids, and captures the named activations.
 
     By default it captures what the instruments read: everything except the scores, the results of the heads in the
-    residual stream and the hidden units of the MLPs. Raises UserError for a text that `check_ids` refuses, and for a
+    residual stream and the hidden units of the MLPs. Raises UserError for a text that `one_pass` refuses, and for a
     name that this model lacks.
     """
     if names is None:
         names = [name for name in capture_names(model) if not name.endswith(LARGE)]
-    tokens = check_ids(model, ids)
+    tokens = one_pass(model, ids)
     return Trace(model, tokens, *capture(model, tokens, names))
-
-
-def check_ids(model: Model, ids: Sequence[int], least: int = 1) -> Tensor:
-    """The ids as tokens (1, T) on the model's device.
-
-    Raises UserError if there are fewer than `least`, more than `block_size`, or if one is not in the vocabulary.
-    """
-    config = model.config
-    if len(ids) < least:
-        raise UserError(f"the text has {counted(len(ids), 'token')}: give at least {least}")
-    if len(ids) > config.block_size:
-        raise UserError(
-            f"the text has {len(ids):,} tokens: the model reads at most {config.block_size:,}, so shorten it"
-        )
-    for id in ids:
-        if not 0 <= id < config.vocab_size:
-            raise UserError(f"token id {shown(int(id))} is outside the model's vocabulary of {config.vocab_size:,} ids")
-    return torch.tensor([[int(id) for id in ids]], device=next(model.parameters()).device)
 
 
 def check_position(trace: Trace, position: int, what: str = "position") -> int:

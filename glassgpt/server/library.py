@@ -123,7 +123,7 @@ def describe(id: str, folder: Path) -> Card:
 
 
 def state_of(folder: Path, record: RunRecord) -> Literal["training", "finished", "stopped", "imported"]:
-    """Whether a run is being trained. A trainer writes a figure every few seconds, so an old file means that none is."""
+    """Whether a run is being trained: a trainer writes figures every few seconds, so its file is never old."""
     if record.imported:
         return "imported"
     if record.final is not None:

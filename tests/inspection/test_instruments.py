@@ -77,8 +77,8 @@ def test_a_trace_has_what_the_instruments_read(model: GPT2) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([], "the text has 0 tokens: give at least 1"),
-        ([1] * 13, "the text has 13 tokens: the model reads at most 12, so shorten it"),
+        ([], "the text is empty: it must have at least one token"),
+        ([1] * 13, "the text has 13 tokens, more than the model's block_size of 12: use a shorter text"),
         ([1, V], "token id 11 is outside the model's vocabulary of 11 ids"),
         ([-1], "token id -1 is outside"),
     ],

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from glassgpt.inspection.attention import describe_head, head_scores, heads_of
 from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.inspection.lens import logit_lens, streams
+from glassgpt.inspection.surprise import losses_of
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
@@ -85,12 +85,12 @@ def look_inside(bench: Bench, question: Question) -> bytes:
     heads = heads_of(seen)
     scores = head_scores(heads, ids)
     arrays = {
-        "losses": _floats(losses_of(seen)),
+        "losses": _losses(seen),
         "norms": _floats(torch.stack([stream[0].norm(dim=-1) for stream in streams(seen)])),
         "maps": (heads * 255).round().to(torch.uint8).numpy(),
     }
     if question.edits:
-        arrays["plain_losses"] = _floats(losses_of(trace(bench.model, ids, [])))
+        arrays["plain_losses"] = _losses(trace(bench.model, ids, []))
     meta = {
         "tokens": tokens_of(bench.run.tokenizer, ids),
         "step": bench.run.step,
@@ -150,9 +150,9 @@ def look_at_head(bench: Bench, question: Question) -> bytes:
     return pack({"layer": layer, "head": head}, arrays)
 
 
-def losses_of(seen: Trace) -> Tensor:
+def _losses(seen: Trace) -> NDArray[np.float32]:
     """The loss of each token but the first, in nats: (T - 1,)."""
-    return F.cross_entropy(seen.logits[0, :-1].float(), seen.tokens[0, 1:], reduction="none")
+    return _floats(losses_of(seen.logits[0, :-1], seen.tokens[0, 1:], top=1).losses)
 
 
 def _stream_names(bench: Bench) -> list[str]:

@@ -51,11 +51,10 @@ def head_effects(model: Model, ids: Sequence[int]) -> Tensor:
     """
     tokens = one_pass(model, ids, least=2)
     before = _losses(model, tokens).mean()
-    rows = []
+    blocks, rows = parts(model), []
     for n in attention_blocks(model):
-        n_head = getattr(parts(model)[n].attn, "n_head", 1)  # section 4 has one head and does not say so
         without = []
-        for head in range(n_head):
+        for head in range(blocks[n].n_head):
             with edit(model, zero=[f"blocks.{n}.head.{head}"]):
                 without.append(_losses(model, tokens).mean())
         rows.append(torch.stack(without) - before)

@@ -49,7 +49,7 @@ class HeadScores:
 
 @dataclass(frozen=True)
 class ScoreTerms:
-    """How one query scores one key. The terms add up to the score."""
+    """How one query scores one key. The terms add up to the score, before a mask and before a bias if there is one."""
 
     q: Tensor  # (D,) the query
     k: Tensor  # (D,) the key

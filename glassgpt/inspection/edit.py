@@ -70,7 +70,7 @@ def _site(model: Model, name: str) -> Site:
         raise UserError(f"there is no '{name}': a block of this model has no {'attention' if in_attention else 'MLP'}")
     if unit is None:
         return output_of(module)
-    count = getattr(module, "n_head", 1) if in_attention else module.down.in_features
+    count = blocks[n].n_head if in_attention else module.down.in_features
     if index >= count:
         raise UserError(f"there is no '{name}': block {n} has {count} {unit}s, counted from 0")
     whole = known[f"blocks.{n}.attn.result" if in_attention else f"blocks.{n}.mlp.hidden"]

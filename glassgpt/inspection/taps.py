@@ -51,6 +51,7 @@ class Part:
     block: nn.Module
     attn: nn.Module | None
     mlp: nn.Module | None
+    n_head: int
 
     @property
     def inner(self) -> nn.Module | None:
@@ -63,8 +64,9 @@ def parts(model: Model) -> list[Part]:
     """The blocks of a model. A model with attention and no blocks is one block itself."""
     if not model.blocks:
         attn = getattr(model, "attn", None)
-        return [Part(attn, attn, None)] if isinstance(attn, nn.Module) else []
-    return [Part(block, getattr(block, "attn", None), getattr(block, "mlp", None)) for block in model.blocks]
+        return [Part(attn, attn, None, n_head=1)] if isinstance(attn, nn.Module) else []
+    n_head = model.config.n_head
+    return [Part(block, getattr(block, "attn", None), getattr(block, "mlp", None), n_head) for block in model.blocks]
 
 
 def sites(model: Model) -> dict[str, Site]:
@@ -77,7 +79,7 @@ def sites(model: Model) -> dict[str, Site]:
         if part.attn is not None and part.inner is not None:
             for step in ATTENTION_STEPS:
                 found[f"{name}.attn.{step}"] = _step_of(part.inner, step)
-            found[f"{name}.attn.result"] = _results_of(part.attn)
+            found[f"{name}.attn.result"] = _results_of(part.attn, part.n_head)
         if part.mlp is not None:
             found[f"{name}.resid_mid"] = _stream_into(getattr(part.block, "norm2", part.mlp))
             found[f"{name}.mlp.hidden"] = _input_of(part.mlp.get_submodule("down"))
@@ -185,7 +187,7 @@ def _compute_with_hook(inner: Any, inputs: tuple[Tensor, ...], _: Tensor) -> Ten
     return out.squeeze(1)
 
 
-def _results_of(attn: Any) -> Site:
+def _results_of(attn: Any, n_head: int) -> Site:
     """What each head adds to the stream, (B, H, T, C): its output times its part of the projection.
 
     The projection adds up all heads, so it is the sum of the results that takes its output's place. All taps share one
@@ -196,7 +198,7 @@ def _results_of(attn: Any) -> Site:
         if not hasattr(attn, "result_taps"):
             attn.result_taps = []
             proj = getattr(attn, "proj", None)  # the one head of section 4 writes into the stream itself
-            attn.result_hook = (proj or attn).register_forward_hook(partial(_add_up_heads, attn, proj))
+            attn.result_hook = (proj or attn).register_forward_hook(partial(_add_up_heads, attn, n_head, proj))
         attn.result_taps.append(tap)
         return partial(_remove_result_tap, attn)
 
@@ -211,13 +213,13 @@ def _remove_result_tap(attn: Any) -> None:
 
 
 def _add_up_heads(
-    attn: Any, proj: nn.Linear | None, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    attn: Any, n_head: int, proj: nn.Linear | None, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
 ) -> Tensor:
     if proj is None:
         results, bias = output.unsqueeze(1), None
     else:
-        outputs = inputs[0].unflatten(-1, (attn.n_head, -1))  # (B, T, H, D)
-        weights = proj.weight.unflatten(-1, (attn.n_head, -1))  # (C, H, D)
+        outputs = inputs[0].unflatten(-1, (n_head, -1))  # (B, T, H, D)
+        weights = proj.weight.unflatten(-1, (n_head, -1))  # (C, H, D)
         results, bias = torch.einsum("bthd,chd->bhtc", outputs, weights), proj.bias
     for tap in attn.result_taps:
         changed = tap(results)

@@ -12,6 +12,10 @@ from command_line import figures, glassgpt, settings, weights
 from torch import Tensor, nn
 
 import glassgpt as gg
+from glassgpt.inspection.ablation import head_effects
+from glassgpt.inspection.attention import heads_of, score_terms
+from glassgpt.inspection.attribution import attribute
+from glassgpt.inspection.lens import logit_lens
 from glassgpt.models import ARCHITECTURES, Architecture, Model
 from glassgpt.models.attention import Attention
 from glassgpt.models.context import Context
@@ -117,6 +121,15 @@ def test_it_trains_resumes_writes_and_is_captured() -> None:
     torch.testing.assert_close(logits, run.model(torch.tensor([ids[:9]])), atol=1e-5, rtol=1e-5)
     assert seen["blocks.1.attn.pattern"].shape == (1, 4, 9, 9)
     assert seen["blocks.1.attn.k"].shape == (1, 2, 9, 8)
+
+    trace = gg.trace(run.model, ids[:9])
+    terms = score_terms(trace, layer=1, head=3, query=6, key=4)
+    bias = 2 * 0.5**4  # what the fourth head takes off at a distance of two
+    torch.testing.assert_close(terms.terms.sum() - bias, seen["blocks.1.attn.scores"][0, 3, 6, 4])
+    assert heads_of(trace).shape == (2, 4, 9, 9) and head_effects(run.model, ids[:9]).shape == (2, 4)
+    torch.testing.assert_close(logit_lens(trace, top=1).probabilities[-1, :, 0], logits[0].softmax(-1).amax(-1))
+    answer = attribute(trace, position=8, token=3)
+    assert sum(value for _, value in answer.parts) == pytest.approx(float(logits[0, 8, 3]), abs=1e-4)
 
 
 def test_it_is_planned_and_examined() -> None:

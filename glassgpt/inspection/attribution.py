@@ -49,14 +49,14 @@ def attribute(trace: Trace, position: int, token: int, against: int | None = Non
     for id in (token, against):
         if id is not None and not 0 <= id < vocab_size:
             raise UserError(f"there is no token {id}: the model's vocabulary has {vocab_size:,} ids")
-    logits = trace.logits[0, position].double()
+    logits = _exact(trace.logits[0, position])
     total = float(logits[token] - (0.0 if against is None else logits[against]))
     stream = streams(trace)[-1][0, position]
-    vectors = list(_vectors(trace, position))
-    _check_sum(vectors, stream)
+    vectors = [(name, _exact(vector)) for name, vector in _vectors(trace, position)]
+    _check_sum([vector for _, vector in vectors], stream)
     direction, head_bias = _read_out(trace, token, against)
-    scaled, norm_bias = _through_norm(final_norm(trace.model), stream.double(), direction)
-    found = [(name, float(vector.double() @ scaled)) for name, vector in vectors]
+    scaled, norm_bias = _through_norm(final_norm(trace.model), _exact(stream), direction)
+    found = [(name, float(vector @ scaled)) for name, vector in vectors]
     found += [] if norm_bias is None else [("norm.bias", norm_bias)]
     found += [] if head_bias is None else [("head.bias", head_bias)]
     return Attribution(found, total)
@@ -68,14 +68,14 @@ def _vectors(trace: Trace, position: int) -> Iterator[tuple[str, Tensor]]:
     for name, row in (("token_embedding", trace.ids[position]), ("position_embedding", position)):
         embedding = getattr(model, name, None)
         if isinstance(embedding, nn.Embedding):
-            yield name, embedding.weight[row].detach()
+            yield name, embedding.weight[row]
     for n, part in enumerate(parts(model)):
         if part.attn is not None and part.inner is not None:
             proj: nn.Linear | None = getattr(part.attn, "proj", None)
             for head, result in enumerate(_results(trace, n, position, proj)):
                 yield f"blocks.{n}.head.{head}", result
             if proj is not None and proj.bias is not None:
-                yield f"blocks.{n}.attn.bias", proj.bias.detach()
+                yield f"blocks.{n}.attn.bias", proj.bias
         if part.mlp is not None:
             yield f"blocks.{n}.mlp", trace[f"blocks.{n}.mlp.out"][0, position]
 
@@ -87,13 +87,18 @@ def _results(trace: Trace, n: int, position: int, proj: nn.Linear | None) -> Ten
     outputs = trace[f"blocks.{n}.attn.out"][0, :, position]  # (H, D)
     if proj is None:  # the one head of section 4 writes into the stream itself
         return outputs
-    return torch.einsum("hd,chd->hc", outputs, proj.weight.detach().unflatten(-1, outputs.shape))
+    return torch.einsum("hd,chd->hc", outputs, proj.weight.unflatten(-1, outputs.shape))
 
 
-def _check_sum(vectors: list[tuple[str, Tensor]], stream: Tensor) -> None:
+def _exact(value: Tensor) -> Tensor:
+    """On the CPU in float64, which not every device has, so that the sums are not a matter of rounding."""
+    return value.detach().cpu().double()
+
+
+def _check_sum(vectors: list[Tensor], stream: Tensor) -> None:
     """Raises UserError unless the vectors add up to the stream, as far as its number format can tell."""
-    added = sum((vector.double() for _, vector in vectors), torch.zeros_like(stream, dtype=torch.double))
-    if not vectors or (added - stream).norm() > torch.finfo(stream.dtype).eps ** 0.5 * stream.double().norm():
+    missing = _exact(stream) - sum(vectors, torch.zeros(len(stream), dtype=torch.double))
+    if not vectors or missing.norm() > torch.finfo(stream.dtype).eps ** 0.5 * _exact(stream).norm():
         raise UserError(
             "the residual stream of this model is not the sum of what its parts add: attribution needs a model whose"
             " blocks add to the stream (section 8 of the ladder and later), traced outside of `edit`"
@@ -111,7 +116,7 @@ def _read_out(trace: Trace, token: int, against: int | None) -> tuple[Tensor, fl
         value = logits[token] if against is None else logits[token] - logits[against]
         (direction,) = torch.autograd.grad(value, features)
     has_bias = getattr(trace.model.head, "bias", None) is not None
-    return direction.double(), float(value.detach()) if has_bias else None
+    return _exact(direction), float(value.detach()) if has_bias else None
 
 
 def _through_norm(norm: nn.Module, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
@@ -123,6 +128,6 @@ def _through_norm(norm: nn.Module, stream: Tensor, direction: Tensor) -> tuple[T
         return direction, None
     if not isinstance(norm, nn.LayerNorm):
         raise UserError(f"attribution through a {type(norm).__name__} is not known: the final norm must be a LayerNorm")
-    bias = None if norm.bias is None else float(norm.bias.detach().double() @ direction)
-    scaled = direction if norm.weight is None else direction * norm.weight.detach().double()
+    bias = None if norm.bias is None else float(_exact(norm.bias) @ direction)
+    scaled = direction if norm.weight is None else direction * _exact(norm.weight)
     return (scaled - scaled.mean()) / (stream.var(unbiased=False) + norm.eps).sqrt(), bias

@@ -20,7 +20,9 @@ class Model(nn.Module):
     - `token_embedding`, an `nn.Embedding`: also the output head where `head` is a method (costs/memory.py);
     - `position_embedding`, an `nn.Embedding`: a lookup, no matrix product (costs/flops.py);
     - `norm…`, `attn` and `mlp`, at any depth: the parts in memory tables (costs/memory.py);
-    - `blocks.N.attn.inner`, an `Attention`: its activations can be captured (inspection/capture.py).
+    - `norm`: the norm between the last block and the head, if there is one (inspection/lens.py);
+    - `blocks.N.attn.inner`, an `Attention`, with `blocks.N.attn.proj` after it, and `blocks.N.mlp.down`: their
+      activations can be captured (inspection/taps.py).
     """
 
     config: ModelConfig

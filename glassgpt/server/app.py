@@ -13,6 +13,7 @@ from glassgpt.errors import UserError
 from glassgpt.server.guard import Access, Guard, TooLarge, refuse
 from glassgpt.server.library import Library, UnknownRun, card_fields
 from glassgpt.server.pages import VIEWS, Pages
+from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside
 from glassgpt.server.views.runs import follow, pack_metrics, run_details
 from glassgpt.server.wire import MEDIA_TYPE
@@ -111,6 +112,7 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
     answer("/api/inside", look_inside)
     answer("/api/next", look_ahead)
     answer("/api/head", look_at_head)
+    answer("/api/heads", list_heads)
 
 
 async def read_question(request: Request) -> Question:

@@ -30,17 +30,20 @@ function Next({ answer }) {
   const { logits, plain_logits } = answer.arrays;
   const chosen = useMemo(() => distribution(logits.data, temperature, top_k, top_p), [logits, temperature, top_k, top_p]);
   const plain = useMemo(() => plain_logits && distribution(plain_logits.data, temperature, top_k, top_p), [plain_logits, temperature, top_k, top_p]);
-  const shown = chosen.order.slice(0, SHOWN);
+  // With an edit, also what was likely without it: what an edit takes away is as telling as what it adds.
+  const shown = [...new Set([...chosen.order.slice(0, plain ? SHOWN / 2 : SHOWN), ...(plain ? plain.order.slice(0, SHOWN / 2) : [])])]
+    .sort((a, b) => chosen.probabilities[b] - chosen.probabilities[a]);
   const name = (id) => answer.meta.names[id] ?? { text: `id ${id}` };
   const slide = (label, key, value, min, max, step, initial, told) => html`<label><span>${label}</span>
     <input type="range" min=${min} max=${max} step=${step} value=${value} aria-valuetext=${told}
       onInput=${(event) => change({ [key]: Number(event.target.value) === initial ? null : event.target.value })} />
     <span class="mono">${told}</span></label>`;
-  return html`<table class="bars"><tbody>${shown.map((id) => html`<tr key=${id} class=${id === answer.meta.next ? "true" : ""}>
+  return html`<table class="bars">
+    ${plain && html`<thead><tr><th scope="col">token</th><th></th><th class="number" scope="col">now</th><th class="number" scope="col">change</th></tr></thead>`}<tbody>${shown.map((id) => html`<tr key=${id} class=${id === answer.meta.next ? "true" : ""}>
       <th scope="row" class="mono">${visible(name(id))}</th>
       <td class="bar"><span style=${`width: ${100 * chosen.probabilities[id]}%`}></span></td>
       <td class="number">${percent(chosen.probabilities[id])}</td>
-      ${plain && html`<td class="number quiet">${signed(chosen.probabilities[id] - plain.probabilities[id])}</td>`}</tr>`)}</tbody></table>
+      ${plain && html`<td class="number" style=${`color: var(${chosen.probabilities[id] < plain.probabilities[id] ? "--removed" : "--added"})`}>${signed(chosen.probabilities[id] - plain.probabilities[id])}</td>`}</tr>`)}</tbody></table>
     ${answer.meta.next !== null && html`<p class="quiet">the text goes on with ${quoted(name(answer.meta.next))},
       ${" "}probability ${percent(chosen.probabilities[answer.meta.next])}</p>`}
     <div class="sliders">
@@ -50,7 +53,7 @@ function Next({ answer }) {
     </div>`;
 }
 
-const signed = (share) => (Math.abs(share) < 0.005 ? "" : `${share < 0 ? "−" : "+"}${Math.round(100 * Math.abs(share))} points`);
+const signed = (share) => (Math.abs(share) < 0.005 ? "" : `${share < 0 ? "−" : "+"}${Math.round(100 * Math.abs(share))}`);
 
 // The same steps as generation/sampling.py: temperature, then top-k, then top-p.
 export function distribution(logits, temperature, top_k, top_p) {

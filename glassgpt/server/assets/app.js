@@ -2,10 +2,12 @@
 import { html, render, useEffect, useRef, useState } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { address, change, go, useAddress } from "glass/state.js";
+import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
 
 const VIEWS = [
   ["inside", "Inside", Inside],
+  ["heads", "Heads", Heads],
 ];
 const SHARED = ["run", "step", "text", "token"];  // what a view hands on to the next one
 const KEYS = [

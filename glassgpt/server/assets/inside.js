@@ -157,10 +157,16 @@ function Edits({ edits, chosen }) {
   const others = edits.filter((name) => !offer.some(([offered]) => offered === name));
   return html`<div class="row" role="group" aria-label="Switch off">
     <span class="quiet">switch off</span>
-    ${[...offer, ...others.map((name) => [name, name.replace("blocks.", "").replace(".head.", ".")])].map(([name, label]) => html`
+    ${[...offer, ...others.map((name) => [name, partName(name)])].map(([name, label]) => html`
       <button key=${name} aria-pressed=${edits.includes(name)}
         onClick=${() => set(edits.includes(name) ? edits.filter((other) => other !== name) : [...edits, name])}>${label}</button>`)}
   </div>`;
+}
+
+// "blocks.0.head.3" is "head 0.3".
+function partName(name) {
+  const [, block, kind, number] = name.split(".");
+  return kind === undefined ? `block ${block}` : number === undefined ? `${kind} of block ${block}` : `${kind} ${block}.${number}`;
 }
 
 // q · k / √D, and the vectors behind it, for one query and one key.

@@ -40,12 +40,10 @@ export function HeadMap({ weights, tokens, query, keyToken, onChoose, label }) {
     const at = (position, start, length) => Math.max(0, Math.min(size - 1, Math.floor(size * (position - start) / length)));
     return { row: at(event.clientY, box.top, box.height), column: at(event.clientX, box.left, box.width) };
   };
-  const cell = Math.max(8, Math.min(24, Math.floor(520 / size)));
-  const style = `--cell: ${cell}px; --size: ${size}`;
-  const labels = cell >= 12;
+  const labels = size <= 64;  // beyond, a label would be taller than its row
   const told = under ?? { row: query, column: keyToken };
-  return html`<div class="headmap scroll" style=${style}>
-    <div class="grid">
+  return html`<div class="headmap">
+    <div class="scroll"><div class="grid" style=${`--size: ${size}`}>
       ${labels && html`<div class="keys mono" aria-hidden="true">${tokens.map((token, index) => html`
         <span key=${index} class=${index === keyToken ? "chosen" : ""}>${visible(token)}</span>`)}</div>
         <div class="queries mono" aria-hidden="true">${tokens.map((token, index) => html`
@@ -55,7 +53,7 @@ export function HeadMap({ weights, tokens, query, keyToken, onChoose, label }) {
         <canvas ref=${canvas} width=${size} height=${size} role="img" aria-label=${label}></canvas>
         <div class="frame" style=${`top: calc(var(--cell) * ${query})`}></div>
       </div>
-    </div>
+    </div></div>
     <p class="quiet" aria-live="off">${quoted(tokens[told.row])} gives ${percent(weights[told.row * size + told.column] / 255)} of its attention to ${quoted(tokens[told.column])}</p>
   </div>`;
 }

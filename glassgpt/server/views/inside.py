@@ -34,12 +34,13 @@ class Question:
     """What a page asks about a text."""
 
     run: str
-    text: str
+    text: str = ""
     step: int | None = None  # of the checkpoint; None: the best
     edits: tuple[str, ...] = ()  # parts that are switched off
     position: int | None = None  # of a token; None: the last
     layer: int | None = None
     head: int | None = None
+    effects: bool = False  # also measure what is lost without each head
 
     @property
     def checkpoint(self) -> str | int:

@@ -1,0 +1,73 @@
+// Heads: every head of the model with its scores, sortable, at any checkpoint.
+import { html } from "glass/dom.js";
+import { ask, useAnswer } from "glass/api.js";
+import { signedColour } from "glass/colours.js";
+import { Film } from "glass/film.js";
+import { address, change, go, number } from "glass/state.js";
+import { percent } from "glass/text.js";
+
+const COLUMNS = [
+  ["head", "head", "the block and the head in it"],
+  ["previous", "previous token", "mean attention to the token before"],
+  ["induction", "induction", "mean attention to what came after the same token the last time"],
+  ["duplicate", "same token", "mean attention to earlier copies of the token"],
+  ["first", "first token", "mean attention to the first token, where many heads rest"],
+  ["entropy", "spread", "0%: all attention on one token, 100%: spread evenly"],
+  ["effect", "loss without it", "how much the mean loss rises when the head is off, in nats"],
+];
+
+export function Heads({ run, params }) {
+  if (run === null) return html`<h1>There is no model to look into</h1><p>A run appears here with its first checkpoint.</p>`;
+  const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
+  const effects = params.has("effects");
+  const question = (step) => ({ run: run.id, step, effects });
+  const { answer, error, loading } = useAnswer("/api/heads", question(step));
+  return html`
+    <div><h1>What is each head for?</h1>${answer && html`<p>${summary(answer.meta.heads)}</p>`}</div>
+    ${error && html`<p class="error" role="alert">${error}</p>`}
+    <${Film} run=${run} step=${answer?.meta.step ?? step} ask=${(step) => ask("/api/heads", question(step))} />
+    ${answer && answer.meta.heads.length > 0 && html`<section class="panel" aria-label="All heads">
+      <div class="row spread"><p class="quiet">Measured on ${answer.meta.n_tokens} random tokens that are said twice: only looking back predicts the second half.</p>
+        <button aria-pressed=${effects} disabled=${loading && effects} onClick=${() => change({ effects: effects ? null : 1 })}>measure the loss without each head</button></div>
+      <${Table} heads=${answer.meta.heads} params=${params} run=${run} effects=${effects} /></section>`}`;
+}
+
+function summary(heads) {
+  if (!heads.length) return "This model has no attention heads.";
+  const counts = new Map();
+  for (const { kind } of heads) if (kind) counts.set(kind.replace(/ \d+%$/, ""), (counts.get(kind.replace(/ \d+%$/, "")) ?? 0) + 1);
+  const told = [...counts].map(([kind, count]) => `${count} ${count === 1 ? "attends" : "attend"} mostly by “${kind}”`);
+  const best = heads.reduce((most, head) => (head.induction > most.induction ? head : most));
+  return `Of ${heads.length} heads, ${told.length ? told.join(", ") : "none has one of the known kinds"}. `
+    + `The strongest induction head is ${best.layer}.${best.head}, with ${percent(best.induction)}.`;
+}
+
+function Table({ heads, params, run, effects }) {
+  const columns = COLUMNS.filter(([name]) => name !== "effect" || effects);
+  const sort = params.get("sort") ?? "head";
+  const down = !params.has("up");
+  const value = (head) => (sort === "head" ? -(1000 * head.layer + head.head) : head[sort] ?? 0);
+  const rows = [...heads].sort((a, b) => (down ? 1 : -1) * (value(b) - value(a)));
+  const choose = (name) => change(name === sort ? { up: down ? 1 : null } : { sort: name === "head" ? null : name, up: null });
+  const inside = (head) => {
+    const kept = new URLSearchParams([["run", run.id], ...["step", "text"].filter((key) => params.has(key)).map((key) => [key, params.get(key)])]);
+    kept.set("head", `${head.layer}.${head.head}`);
+    return address("inside", kept);
+  };
+  const most = Math.max(...heads.map((head) => Math.abs(head.effect ?? 0)), 1e-9);
+  return html`<div class="scroll"><table class="all-heads">
+    <thead><tr>${columns.map(([name, label, title]) => html`<th key=${name} scope="col" title=${title}
+      class=${name === "head" ? "" : "number"} aria-sort=${name === sort ? (down ? "descending" : "ascending") : undefined}>
+      <button onClick=${() => choose(name)}>${label}${name === sort ? (down ? " ↓" : " ↑") : ""}</button></th>`)}<th scope="col">kind</th></tr></thead>
+    <tbody>${rows.map((head) => html`<tr key=${`${head.layer}.${head.head}`}>
+      <th scope="row"><a href=${inside(head)} onClick=${(event) => { event.preventDefault(); go(inside(head)); }}>${head.layer}.${head.head}</a></th>
+      ${columns.slice(1).map(([name]) => html`<td key=${name} class="number" style=${shade(name, head[name], most)}>
+        ${name === "effect" ? (head.effect === null ? "…" : `${head.effect < 0 ? "−" : "+"}${Math.abs(head.effect).toFixed(3)}`) : percent(head[name])}</td>`)}
+      <td>${head.kind ?? ""}</td></tr>`)}</tbody></table></div>`;
+}
+
+function shade(name, value, most) {
+  if (value === null) return "";
+  if (name === "effect") return `background: ${signedColour(value / most)}`;
+  return name === "entropy" ? "" : `background: color-mix(in oklab, var(--attention) ${Math.round(50 * value)}%, var(--ground))`;
+}

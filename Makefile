@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras fuzz check bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser fuzz check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +30,12 @@ $(READY): pyproject.toml constraints.txt
 	  echo "GlassGPT needs Python 3.11 or later, and '$(PYTHON)' is not: name one with make PYTHON=python3.12" >&2; exit 2; }
 	@echo "setting up .venv: a minute or two, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(call install,$(BIN),dev$(COMMA)hf$(COMMA)data$(COMMA)sentencepiece)
+	@$(call install,$(BIN),dev$(COMMA)hf$(COMMA)data$(COMMA)sentencepiece$(COMMA)serve)
 	@touch $@
 
 $(EXTRAS)/.ready: pyproject.toml constraints.txt
 	@test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
-	@$(call install,$(EXTRAS)/bin,dev$(COMMA)hf$(COMMA)data$(COMMA)eval$(COMMA)track)
+	@$(call install,$(EXTRAS)/bin,dev$(COMMA)hf$(COMMA)data$(COMMA)eval$(COMMA)track$(COMMA)serve$(COMMA)browser)
 	@touch $@
 
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
@@ -55,6 +55,9 @@ test-data: $(READY)  ## only the tests that read GLASSGPT_TEST_DATA
 
 test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in .venv-extras
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m extras
+
+test-browser: $(EXTRAS)/.ready  ## only the tests of pages in Chromium or Chrome, in .venv-extras
+	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser
 
 fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N
 	@FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/python -m pytest -n 0 tests/fuzz

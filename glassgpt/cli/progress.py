@@ -13,6 +13,7 @@ from rich.text import Text
 from glassgpt.cli.output import fold, say
 from glassgpt.report.figures import four_decimals
 from glassgpt.runs.console import PlainListener, discard_stderr, indent
+from glassgpt.runs.folder import RUNS
 from glassgpt.runs.listener import RunInfo
 from glassgpt.runs.run import Run
 from glassgpt.training.fit import TrainState
@@ -110,3 +111,5 @@ def print_result(run: Run) -> None:
         say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
     say(f"run folder       {run.folder}")
     say(f"report           {run.folder / 'report.html'}")
+    if run.config.run.stage == "pretrain":
+        say(f"look inside      glassgpt look {run.folder.name if run.folder.parent == RUNS else run.folder}")

@@ -29,6 +29,10 @@ LENS_TOP = 5  # predictions after each layer
 STEPS = ("pattern", "scores", "q", "k", "v")  # of one head
 
 
+class TooLong(UserError):
+    """A text has more tokens than can be looked into."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What a page asks about a text."""
@@ -49,12 +53,12 @@ class Question:
 
 
 def encode(bench: Bench, text: str) -> list[int]:
-    """The ids of a text. Raises UserError if there are too many, and for a character that the run does not know."""
+    """The ids of a text. Raises TooLong if there are too many, UserError for a character that the run does not know."""
     tokenizer = bench.run.tokenizer
     ids = tokenizer.encode(text) or start_of_text(tokenizer)
     most = min(bench.run.config.model.block_size, MOST_TOKENS)
     if len(ids) > most:
-        raise UserError(f"this text has {len(ids):,} tokens, and {most:,} can be looked into: shorten it")
+        raise TooLong(f"this text has {len(ids):,} tokens, and {most:,} can be looked into: shorten it")
     return ids
 
 

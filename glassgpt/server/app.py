@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from glassgpt.config import from_dict, parse_json_as
 from glassgpt.errors import UserError
@@ -14,7 +15,7 @@ from glassgpt.server.guard import Access, Guard, TooLarge, refuse
 from glassgpt.server.library import Library, UnknownRun, card_fields
 from glassgpt.server.pages import VIEWS, Pages
 from glassgpt.server.views.heads import list_heads
-from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside
+from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
 from glassgpt.server.views.runs import follow, pack_metrics, run_details
 from glassgpt.server.wire import MEDIA_TYPE
 from glassgpt.server.workbench import Bench, Busy, Gone, Workbench
@@ -22,6 +23,7 @@ from glassgpt.server.workbench import Bench, Busy, Gone, Workbench
 if TYPE_CHECKING:
     from glassgpt.server.guard import App
 
+STATUS: dict[type[UserError], int] = {UnknownRun: 404, TooLong: 413, Busy: 429}  # other errors of the user: 400
 MOST_WATCHED = 50  # runs that one page may follow
 MOST_LETTERS = 200_000  # of a text in a request
 
@@ -36,7 +38,7 @@ def build_app(library: Library, workbench: Workbench, access: Access) -> App:
 
     @app.exception_handler(UserError)
     async def _explain(_: Request, error: UserError) -> Response:
-        status = 404 if isinstance(error, UnknownRun) else 429 if isinstance(error, Busy) else 400
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
         return refuse(status, str(error))
 
     @app.exception_handler(TooLarge)
@@ -47,9 +49,9 @@ def build_app(library: Library, workbench: Workbench, access: Access) -> App:
     async def _gone(_: Request, error: Gone) -> Response:
         return Response(status_code=499)  # nobody reads it
 
-    @app.exception_handler(404)
-    async def _not_found(request: Request, _: Exception) -> Response:
-        return refuse(404, f"there is nothing at {request.url.path}")
+    @app.exception_handler(HTTPException)
+    async def _not_served(request: Request, error: HTTPException) -> Response:
+        return refuse(error.status_code, f"{request.method} {request.url.path} is nothing that this server answers")
 
     return Guard(app, access, pages.policy)
 

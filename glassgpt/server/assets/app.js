@@ -4,8 +4,10 @@ import { useAnswer } from "glass/api.js";
 import { address, change, go, useAddress } from "glass/state.js";
 import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
+import { Runs } from "glass/runs.js";
 
 const VIEWS = [
+  ["runs", "Runs", Runs],
   ["inside", "Inside", Inside],
   ["heads", "Heads", Heads],
 ];

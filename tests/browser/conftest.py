@@ -1,0 +1,148 @@
+"""A real browser on the pages of `glassgpt look`, over a folder of small trained runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+SETTINGS = {
+    "model.n_layer": 2, "model.n_head": 2, "model.block_size": 32, "schedule.warmup_steps": 10,
+    "training.batch_tokens": 256, "training.max_steps": 60, "machine.device": "cpu",
+    "evaluation.every": 10, "evaluation.tokens": 500, "evaluation.sample_every": 20, "evaluation.sample_tokens": 20,
+    "evaluation.log_every": 1, "checkpoint.every": 20, "checkpoint.snapshots": 6,
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs a browser, so that `-m browser` selects it."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("browser")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running server: its address, and the folder of the runs that it shows."""
+
+    address: str
+    runs: Path
+
+
+@pytest.fixture(scope="session")
+def trained_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs of 60 steps, `small` and `wide`, with checkpoints on the way. Not to be changed."""
+    import glassgpt as gg
+
+    root = tmp_path_factory.mktemp("browser") / "runs"
+    root.mkdir()
+    (source := root.parent / "sentences.txt").write_text(text, encoding="utf-8")
+    for name, width in (("small", 32), ("wide", 48)):
+        gg.train(data=source, run=root / name, settings=SETTINGS | {"model.n_embd": width}, listener=gg.Listener())
+    return root
+
+
+@pytest.fixture
+def runs_folder(trained_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the trained runs, to change."""
+    return Path(shutil.copytree(trained_runs, tmp_path / "runs"))
+
+
+@contextmanager
+def served(root: Path) -> Iterator[Site]:
+    """A server over the runs in `root`, on a free port of this machine, in a thread."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the packages of [serve]")
+    pytest.importorskip("fastapi", reason="needs the packages of [serve]")
+    from glassgpt.server.app import build_app
+    from glassgpt.server.guard import Access
+    from glassgpt.server.library import Library
+    from glassgpt.server.workbench import Workbench
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()  # the socket listens already: a request waits until the server is up
+        try:
+            yield Site(f"http://127.0.0.1:{port}", root)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def site(trained_runs: Path) -> Iterator[Site]:
+    """A server over the two trained runs."""
+    with served(trained_runs) as found:
+        yield found
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], Site]]:
+    """`serve(folder)` starts a server over the runs of a folder; it ends with the test."""
+    with ExitStack() as stack:
+        yield lambda root: stack.enter_context(served(root))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium or Chrome of this machine; skips the test where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    named = os.environ.get("CHROME", "")
+    found = next((path for name in (named, *BROWSERS) if name and (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("needs Chromium or Chrome: install one, or name it in CHROME")
+    # Playwright's driver is a program on this machine; no_proxy keeps a proxy of the environment away from the pages.
+    with mock.patch.dict(os.environ, {"no_proxy": "127.0.0.1,localhost"}), playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--no-proxy-server", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """`open_page(url, width=1280, dark=False)` is a page of its own window.
+
+    At its end the test fails if a page has logged an error, or has asked another host for anything.
+    """
+    contexts, problems = [], []
+
+    def open_one(url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        origin = "/".join(url.split("/")[:3])
+
+        def check(request: Any) -> None:
+            if not request.url.startswith((f"{origin}/", "data:", "blob:", "file:")):
+                problems.append(f"asked another host: {request.url}")
+
+        page.on("request", check)
+        page.goto(url)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import regex
 import tiktoken
 
 from glassgpt.errors import UserError, shown
@@ -82,12 +81,12 @@ class BPETokenizer(RankedTokenizer):
     def _encode_ordinary(self, text: str) -> list[int]:
         if not self._whole_words:
             return super()._encode_ordinary(text)
-        # tiktoken merges any two neighbours that are a token together, so it must not know these entries.
-        ids: list[int] = []
-        for word in regex.findall(split_pattern(self.pattern), text):
-            id = self._whole_words.get(word)
-            ids.extend(self._encoding._encode_single_piece(word) if id is None else [id])
-        return ids
+        return [id for word in self.words(text) for id in self._encode_word(word)]
+
+    def _encode_word(self, word: str) -> list[int]:
+        # tiktoken merges any two neighbours that are a token together, so it must not know the whole words.
+        id = self._whole_words.get(word)
+        return super()._encode_word(word) if id is None else [id]
 
     def _encode_slice(self, text: str) -> np.ndarray:
         if not self._whole_words:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import os
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,18 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.tokenizers.base import load_kind, save_json
 from glassgpt.tokenizers.ranked import RankedTokenizer
 
-PRETRAINED = ("gpt2", "cl100k_base", "o200k_base")
+_SOURCE = "https://openaipublic.blob.core.windows.net/"
+_FILES = {  # of each vocabulary: its files, which tiktoken caches by their address, with their SHA-256
+    "gpt2": {
+        "gpt-2/encodings/main/vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        "gpt-2/encodings/main/encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    },
+    "cl100k_base": {
+        "encodings/cl100k_base.tiktoken": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+    },
+    "o200k_base": {"encodings/o200k_base.tiktoken": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"},
+}
+PRETRAINED = tuple(_FILES)
 
 
 class PretrainedTokenizer(RankedTokenizer):
@@ -78,3 +92,19 @@ class PretrainedTokenizer(RankedTokenizer):
 
     def save(self, path: Path | str) -> None:
         save_json(self.to_dict(), path)
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether `from_name` needs no network for this vocabulary: tiktoken's cache has its files, and they are whole."""
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    if folder == "":  # tiktoken then keeps nothing
+        return False
+    cache = Path(folder) if folder is not None else Path(tempfile.gettempdir(), "data-gym-cache")
+    for address, digest in _FILES[name].items():
+        file = cache / hashlib.sha1((_SOURCE + address).encode()).hexdigest()
+        try:
+            if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                return False  # tiktoken would download it again
+        except OSError:
+            return False
+    return True

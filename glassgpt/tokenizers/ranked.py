@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import regex
 import tiktoken
 
 from glassgpt.tokenizers.base import (
@@ -22,6 +25,19 @@ from glassgpt.tokenizers.threads import available_cores
 
 STREAM_SLICE = 1 << 14  # characters that `encode_iterable` encodes at a time
 CORPUS_SLICE = 1 << 20  # characters that a thread of `encode_to_numpy` encodes at a time
+
+
+@dataclass(frozen=True)
+class MergeStep:
+    """A word while its bytes are merged.
+
+    `ranks[i]` is the id of the token that parts i and i + 1 make together, or None if they make none. The lowest one is
+    merged next, at `place`; it is None after the last merge.
+    """
+
+    ids: list[int]
+    ranks: list[int | None]
+    place: int | None
 
 
 class RankedTokenizer:
@@ -81,6 +97,34 @@ class RankedTokenizer:
             return self._encode_slice(text)
         with ThreadPoolExecutor(available_cores()) as pool:
             return np.concatenate(list(pool.map(self._encode_slice, safe_slices(text, CORPUS_SLICE, self.safe_cut))))
+
+    def words(self, text: str) -> list[str]:
+        """The words that `text` is split into before merging. No token crosses a word."""
+        to_utf8(text)
+        return regex.findall(self._encoding._pat_str, text)
+
+    def merge_steps(self, word: str) -> list[MergeStep]:
+        """How one word of `words` becomes its tokens: its bytes first, and then a step for each merge.
+
+        If the word is a token that its merges do not make, it is looked up whole: then that is the last step.
+        """
+        ranks = self._encoding._mergeable_ranks
+        data = to_utf8(word)
+        parts = [data[index : index + 1] for index in range(len(data))]
+        steps = []
+        while True:
+            joined = [ranks.get(first + second) for first, second in pairwise(parts)]
+            lowest = min((rank for rank in joined if rank is not None), default=None)
+            place = None if lowest is None else joined.index(lowest)
+            steps.append(MergeStep([ranks[part] for part in parts], joined, place))
+            if place is None:
+                break
+            parts[place] += parts.pop(place + 1)
+        ids = self._encode_word(word)
+        return steps if ids == steps[-1].ids else [*steps, MergeStep(ids, [None] * (len(ids) - 1), None)]
+
+    def _encode_word(self, word: str) -> list[int]:
+        return self._encoding._encode_single_piece(word)
 
     def _encode_ordinary(self, text: str) -> list[int]:
         parts = [self._encoding.encode_ordinary(part) for part in split_long_blanks(text)]

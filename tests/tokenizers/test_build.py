@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiktoken
+import tiktoken.load
 import torch
 
 from glassgpt.errors import UserError
@@ -18,7 +22,7 @@ from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, loa
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.build import open_tokenizer
 from glassgpt.tokenizers.char import CharTokenizer
-from glassgpt.tokenizers.pretrained import PretrainedTokenizer
+from glassgpt.tokenizers.pretrained import PRETRAINED, PretrainedTokenizer, is_at_hand
 from glassgpt.tokenizers.spm import SentencePieceTokenizer
 from glassgpt.tokenizers.stream import StreamDecoder
 
@@ -163,6 +167,44 @@ def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiktoken.get_encoding", offline)
     with pytest.raises(UserError, match=r"'o200k_base' \(no network\).*TIKTOKEN_CACHE_DIR"):
         PretrainedTokenizer.from_name("o200k_base")
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_what_is_at_hand_is_what_tiktoken_would_not_download(
+    name: str, test_data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tiktoken's own constructor says which files it reads: with each of them missing, or damaged, it downloads."""
+    from tiktoken_ext import openai_public
+
+    cache = tmp_path / "cache"
+    shutil.copytree(test_data("tiktoken"), cache)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+    assert is_at_hand(name)
+    read: list[str] = []
+    original = tiktoken.load.read_file_cached
+    monkeypatch.setattr(
+        tiktoken.load, "read_file_cached", lambda path, digest=None: read.append(path) or original(path, digest)
+    )
+    getattr(openai_public, name)()
+    assert read
+    for address in read:
+        file = cache / hashlib.sha1(address.encode()).hexdigest()
+        contents = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(contents[:-1])
+        assert not is_at_hand(name)
+        file.unlink()
+        assert not is_at_hand(name)
+        file.write_bytes(contents)
+        assert is_at_hand(name)
+
+
+def test_nothing_is_at_hand_where_tiktoken_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    assert not is_at_hand("gpt2")
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR")
+    monkeypatch.setenv("DATA_GYM_CACHE_DIR", str(tmp_path))
+    assert not is_at_hand("gpt2")
 
 
 def with_gaps() -> PretrainedTokenizer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -14,9 +16,12 @@ from glassgpt.errors import UserError
 from glassgpt.server.guard import Access, Guard, TooLarge, refuse
 from glassgpt.server.library import Library, UnknownRun, card_fields
 from glassgpt.server.pages import VIEWS, Pages
+from glassgpt.server.shelf import Shelf
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
+from glassgpt.server.views.loss import look_at_losses
 from glassgpt.server.views.runs import follow, pack_metrics, run_details
+from glassgpt.server.views.tokens import MergesQuestion, TokensQuestion, build_word, split_text
 from glassgpt.server.wire import MEDIA_TYPE
 from glassgpt.server.workbench import Bench, Busy, Gone, Workbench
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from glassgpt.server.guard import App
 
 STATUS: dict[type[UserError], int] = {UnknownRun: 404, TooLong: 413, Busy: 429}  # other errors of the user: 400
+Q = TypeVar("Q", Question, TokensQuestion, MergesQuestion)
 MOST_WATCHED = 50  # runs that one page may follow
 MOST_LETTERS = 200_000  # of a text in a request
 
@@ -34,6 +40,7 @@ def build_app(library: Library, workbench: Workbench, access: Access) -> App:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_pages(app, pages)
     _add_runs(app, library)
+    _add_tokens(app, Shelf(library, Path()))
     _add_inside(app, library, workbench)
 
     @app.exception_handler(UserError)
@@ -100,11 +107,23 @@ def _position(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
+def _add_tokens(app: FastAPI, shelf: Shelf) -> None:
+    @app.post("/api/tokens")
+    async def tokens(request: Request) -> Response:
+        question = await read_question(request, TokensQuestion)
+        return JSONResponse(await asyncio.to_thread(split_text, shelf, question))
+
+    @app.post("/api/merges")
+    async def merges(request: Request) -> Response:
+        question = await read_question(request, MergesQuestion)
+        return JSONResponse(await asyncio.to_thread(build_word, shelf, question))
+
+
 def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
     def answer(path: str, work: Callable[[Bench, Question], bytes]) -> None:
         @app.post(path)
         async def compute(request: Request) -> Response:
-            question = await read_question(request)
+            question = await read_question(request, Question)
             folder = library.find(question.run)
             packed = await workbench.compute(
                 folder, question.checkpoint, lambda bench: work(bench, question), request.is_disconnected
@@ -115,15 +134,16 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
     answer("/api/next", look_ahead)
     answer("/api/head", look_at_head)
     answer("/api/heads", list_heads)
+    answer("/api/losses", look_at_losses)
 
 
-async def read_question(request: Request) -> Question:
+async def read_question(request: Request, kind: type[Q]) -> Q:
     """The body of a request. Raises UserError if it is not what the view asks for."""
     try:
         fields: dict[str, Any] = parse_json_as(dict[str, Any], await request.body())
     except ValueError as error:
         raise UserError(f"the request is not JSON: {error}") from None
-    question = from_dict(Question, fields, where="request")
+    question = from_dict(kind, fields, where="request")
     if len(question.text) > MOST_LETTERS:
         raise UserError(f"this text has {len(question.text):,} letters, and at most {MOST_LETTERS:,} are read")
     return question

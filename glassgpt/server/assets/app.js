@@ -4,14 +4,18 @@ import { useAnswer } from "glass/api.js";
 import { address, change, go, useAddress } from "glass/state.js";
 import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
+import { Loss } from "glass/loss.js";
 import { Runs } from "glass/runs.js";
+import { Tokens } from "glass/tokens.js";
 
 const VIEWS = [
   ["runs", "Runs", Runs],
+  ["tokens", "Tokens", Tokens],
   ["inside", "Inside", Inside],
+  ["loss", "Loss", Loss],
   ["heads", "Heads", Heads],
 ];
-const SHARED = ["run", "step", "text", "token"];  // what a view hands on to the next one
+const SHARED = ["run", "step", "text", "held", "token"];  // what a view hands on to the next one
 const KEYS = [
   ["← →", "the token before or after"], ["[ ]", "the checkpoint before or after"], ["space", "play the film of the checkpoints"],
   ["h", "the heads"], ["l", "the prediction layer by layer"], ["?", "this help"],
@@ -32,7 +36,7 @@ function Theme() {
 function RunPicker({ runs, run }) {
   const usable = runs.filter((card) => card.inspectable);
   if (!usable.length) return null;
-  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null }, { replaces: false });
+  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null }, { replaces: false });
   return html`<label>run <select value=${run?.id} onChange=${choose}>
     ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}
   </select></label>`;

@@ -5,13 +5,14 @@ import { change } from "glass/state.js";
 
 const FRAME = 200;  // milliseconds for which a checkpoint is shown at least
 
-export function Film({ run, step, ask }) {
+// `name` is the parameter of the address: a second slider of the same page has another, and no keys.
+export function Film({ run, step, ask, name = "step" }) {
   const steps = run.steps;
   const at = Math.max(0, steps.indexOf(step));
   const [playing, setPlaying] = useState(false);
   const current = useRef({});
   current.current = { at, ask };
-  const show = (index) => change({ step: steps[index] });
+  const show = (index) => change({ [name]: steps[index] });
 
   useEffect(() => {
     if (!playing) return undefined;
@@ -32,7 +33,7 @@ export function Film({ run, step, ask }) {
   }, [playing]);
 
   const move = (distance) => { setPlaying(false); show(Math.max(0, Math.min(steps.length - 1, at + distance))); };
-  useKeys({ "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) });
+  useKeys(name === "step" ? { "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) } : {});
   if (steps.length < 2) return html`<p class="quiet">step ${step.toLocaleString("en")}, the only checkpoint</p>`;
   return html`<div class="film row">
     <button onClick=${() => setPlaying(!playing)} aria-label=${playing ? "pause" : "play all checkpoints"}>${playing ? "❚❚" : "▶"}</button>

@@ -1,33 +1,6 @@
 // A text as its tokens, each a button: spaces and line ends are visible, and the arrow keys move the choice.
 import { html, useLayoutEffect, useMemo, useRef } from "glass/dom.js";
-
-const INVISIBLE = { " ": "·", "\n": "↵", "\r": "␍", "\t": "→" };
-const SPOKEN = { " ": "space", "\n": "line end", "\r": "carriage return", "\t": "tab", "\u00a0": "no-break space" };
-const CONTROL = /[\u0000-\u001f\u007f]/;
-const BLANK = /[\s\u200b-\u200f\u2028-\u202e\u2060\ufeff]/;  // what a page would not show
-
-// A character as it is shown: {shown, invisible}.
-function drawn(character) {
-  const code = character.codePointAt(0);
-  if (character in INVISIBLE) return { shown: INVISIBLE[character], invisible: true };
-  if (CONTROL.test(character)) return { shown: String.fromCodePoint(code === 0x7f ? 0x2421 : 0x2400 + code), invisible: true };
-  if (BLANK.test(character)) return { shown: `U+${code.toString(16).toUpperCase().padStart(4, "0")}`, invisible: true };
-  if (/^\p{M}/u.test(character)) return { shown: `◌${character}`, invisible: false };
-  return { shown: character, invisible: false };
-}
-
-// The text of a token in one line, with visible spaces; its bytes where it is no whole character.
-export function visible(token) {
-  if (token.bytes) return `⟨${token.bytes}⟩`;
-  return [...token.text].map((character) => drawn(character).shown).join("") || "∅";
-}
-
-// A token in words, for a screen reader.
-export function spoken(token) {
-  if (token.special) return `special token ${token.text}`;
-  if (token.bytes) return `bytes ${token.bytes}`;
-  return [...token.text].map((character) => SPOKEN[character] ? ` ${SPOKEN[character]} ` : character).join("").trim() || "nothing";
-}
+import { letter, spoken, visible } from "glass/text.js";
 
 // The text of a token as nodes: runs of invisible characters are quiet.
 export function TokenText({ token }) {
@@ -35,7 +8,7 @@ export function TokenText({ token }) {
   if (token.special || !token.text) return token.text || "∅";
   const parts = [];
   for (const character of token.text) {
-    const { shown, invisible } = drawn(character);
+    const { shown, invisible } = letter(character);
     if (parts.length && parts.at(-1).invisible === invisible) parts.at(-1).shown += shown;
     else parts.push({ shown, invisible });
   }

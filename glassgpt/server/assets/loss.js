@@ -12,7 +12,7 @@ import { TokenStrip } from "glass/token-strip.js";
 const OPENING = 300;  // letters of a sample, where no text is given
 const PLAIN = "Paris is the capital of France, and Rome is the capital of Italy.";
 const WORST = 10;  // tokens in the list
-const BEFORE = 12;  // tokens that the list shows before one
+const BEFORE = 16;  // letters that are shown before a token
 const FARTHEST = 3;  // nats between two models at which the colour of a difference is strongest
 
 export function Loss({ runs, run, params }) {
@@ -31,15 +31,20 @@ function Look({ runs, run, params }) {
   const two = useLosses(other, otherStep, text);
   const chosen = useChoice(one.found, text, params);
   const comparison = one.found && two.found && compare(one.found, two.found);
-  const shared = { chosen, text };
+  const toOther = one.found && two.found ? (index) => across(one.found, two.found, index) : (index) => index;
+  const fromOther = one.found && two.found ? (index) => across(two.found, one.found, index) : (index) => index;
+  const choose = (index) => change({ token: index });
   return html`
     <div><h1>Which tokens surprise it?</h1>
       <p>${one.found ? summary(run, one.found) : "The loss of a token is −ln of the probability that the model gave it."}</p></div>
     <${TextField} ...${{ text: text ?? "", lost, params, forget: ["token"] }} />
     <${Compare} ...${{ runs, run, other }} />
     <div class=${other ? "sides two" : "sides"}>
-      <${Side} ...${{ ...shared, run, step, ...one, name: "step" }} />
-      ${other && html`<${Side} ...${{ ...shared, run: other, step: otherStep, ...two, name: "step2", comparison, against: label(run, step) }} />`}
+      <${Side} ...${{ run, step, text, ...one, name: "step", chosen, choose }} />
+      ${other && html`<${Side} ...${{
+        run: other, step: otherStep, text, ...two, name: "step2", comparison, against: label(run, step),
+        chosen: toOther(chosen), choose: (index) => choose(fromOther(index)),
+      }} />`}
     </div>`;
 }
 
@@ -67,7 +72,19 @@ function unpacked({ meta, arrays }) {
     const at = (index - 1) * width + place;
     return { id: ids[at], token: meta.names[ids[at]], probability: arrays.expected_probabilities.data[at] };
   });
-  return { ...meta, losses: arrays.losses.data, expected };  // losses[n] is that of token n + 1
+  const starts = [];  // the byte of the text at which each token begins
+  let place = 0;
+  for (const token of meta.tokens) {
+    starts.push(place);
+    if (!token.special) place += token.bytes ? token.bytes.split(" ").length : new TextEncoder().encode(token.text).length;
+  }
+  return { ...meta, losses: arrays.losses.data, expected, starts };  // losses[n] is that of token n + 1
+}
+
+// The token of `to` that has the first byte of a token of `from`, which may have other tokens.
+function across(from, to, index) {
+  const after = to.starts.findIndex((start) => start > from.starts[index]);
+  return (after < 0 ? to.starts.length : after) - 1;
 }
 
 // The token that is chosen: that of the address, else the one that surprised most when this text was first seen.
@@ -90,10 +107,13 @@ function summary(run, { losses, tokens, mean, bits_per_byte: bits, step }) {
   const worst = 1 + ranked(losses)[0];
   return html`At step ${step.toLocaleString("en")}, ${run.id} loses ${mean === null ? "an endless number of" : html`<b>${nats(mean)}</b>`} nats per token${bits !== null &&
     html` (${bits.toFixed(2)} bits per byte)`}. Most surprising is <b class="mono">${quoted(tokens[worst])}</b>
-    ${" "}after <span class="mono">${before(tokens, worst)}</span>: it had a probability of ${probability(Math.exp(-losses[worst - 1]))}.`;
+    ${" "}after <span class="mono">“${before(tokens, worst)}”</span>: it had a probability of ${probability(Math.exp(-losses[worst - 1]))}.`;
 }
 
-const before = (tokens, index) => `“${index > BEFORE ? "…" : ""}${tokens.slice(Math.max(0, index - BEFORE), index).map(visible).join("")}”`;
+function before(tokens, index) {
+  const letters = [...tokens.slice(Math.max(0, index - BEFORE), index).map(visible).join("")];
+  return (index > BEFORE || letters.length > BEFORE ? "…" : "") + letters.slice(-BEFORE).join("");
+}
 
 // Small probabilities keep one digit: they are what this view is about.
 function probability(share) {
@@ -111,12 +131,13 @@ function Compare({ runs, run, other }) {
   </select></label></div>`;
 }
 
-function Side({ run, step, text, found, error, chosen, name, comparison, against }) {
+function Side({ run, step, text, found, error, chosen, choose, name, comparison, against }) {
   const gains = comparison?.gains;
   const strip = useRef(null);
   const jumps = useRef(false);
+  const focus = () => strip.current?.querySelector(`[data-index="${chosen}"]`)?.focus();
   useLayoutEffect(() => {
-    if (jumps.current) strip.current?.querySelector(`[data-index="${chosen}"]`)?.focus();
+    if (jumps.current) focus();
     jumps.current = false;
   }, [chosen]);
   const colours = useMemo(() => found?.tokens.map((_, index) => {
@@ -124,10 +145,14 @@ function Side({ run, step, text, found, error, chosen, name, comparison, against
     return gains ? signedColour(gains[index - 1] / FARTHEST) : lossColour(found.losses[index - 1]);
   }), [found, gains]);
   const describe = useMemo(() => (index) => (index ? `loss ${nats(found.losses[index - 1])}` : "no prediction"), [found]);
-  const jump = (index) => { jumps.current = true; change({ token: index }); };
+  const jump = (index) => {
+    if (index === chosen) focus();
+    else jumps.current = true;
+    choose(index);
+  };
   useKeys(name === "step" && found ? {
-    ArrowLeft: () => change({ token: Math.max(0, chosen - 1) }),
-    ArrowRight: () => change({ token: Math.min(found.tokens.length - 1, chosen + 1) }),
+    ArrowLeft: () => choose(Math.max(0, chosen - 1)),
+    ArrowRight: () => choose(Math.min(found.tokens.length - 1, chosen + 1)),
   } : {});
   return html`<section class="panel" aria-label=${name === "step" ? "The model" : "The model compared with"}>
     <h2>${run.id}</h2>
@@ -135,7 +160,7 @@ function Side({ run, step, text, found, error, chosen, name, comparison, against
     ${error && html`<p class="error" role="alert">${error}</p>`}
     ${found && html`
       <div ref=${strip}><${TokenStrip} ...${{ tokens: found.tokens, colours, chosen, describe }} label=${`The text, in tokens coloured by ${gains ? "difference of loss" : "loss"}`}
-        onChoose=${(index) => change({ token: index })} /></div>
+        onChoose=${choose} /></div>
       ${gains ? html`<${Difference} against=${against} />` : html`<${Scale} />`}
       ${comparison && !gains && html`<p class="quiet">The two models have different tokens, so each is coloured by its own loss: compare the bits per byte.</p>`}
       <p class="figures quiet">mean <b>${found.mean === null ? "∞" : nats(found.mean)}</b> nats per token${found.bits_per_byte !== null && html` · <b>${found.bits_per_byte.toFixed(2)}</b> bits per byte`} ·
@@ -159,7 +184,7 @@ function Difference({ against }) {
 function Expected({ found, chosen }) {
   const token = found.tokens[Math.min(chosen, found.tokens.length - 1)];
   if (!(chosen in found.tokens)) return null;
-  const title = html`<h3>what it expected ${chosen > 0 ? html`after <span class="mono">${before(found.tokens, chosen)}</span>` : ""}</h3>`;
+  const title = html`<h3>what it expected ${chosen > 0 ? html`after <span class="mono">“${before(found.tokens, chosen)}”</span>` : ""}</h3>`;
   if (chosen === 0) return html`<div>${title}<p class="quiet">Nothing comes before the first token, so it has no prediction.</p></div>`;
   const loss = found.losses[chosen - 1];
   const rows = found.expected(chosen);
@@ -178,7 +203,7 @@ function Worst({ found, gains, against, jump }) {
   const order = gains ? [...gains.keys()].sort((a, b) => Math.abs(gains[b]) - Math.abs(gains[a])) : ranked(losses);
   return html`<div><h3>${gains ? `where it differs most from ${against}` : "most surprising"}</h3>
     <ol class="worst">${order.slice(0, WORST).map((place) => html`<li key=${place}>
-      <button onClick=${() => jump(place + 1)}><span class="mono context">${before(tokens, place + 1).slice(1, -1)}<b>${visible(tokens[place + 1])}</b></span>
+      <button onClick=${() => jump(place + 1)}><span class="mono context">${before(tokens, place + 1)}<b>${visible(tokens[place + 1])}</b></span>
         <span class="number">${gains ? signed(gains[place]) : Number.isFinite(losses[place]) ? nats(losses[place]) : "∞"}</span></button></li>`)}</ol></div>`;
 }
 

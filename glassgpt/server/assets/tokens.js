@@ -53,12 +53,14 @@ function SideBySide({ answer, text, run, params }) {
     <div class="row"><button aria-pressed=${withIds} onClick=${() => change({ ids: withIds ? null : 1 })}>ids</button>
       <span class="quiet">Choose a token: the others show the same bytes, and a BPE shows how its word is built.</span></div>
     <div class="tokenizers">
-      ${shown.map((entry) => html`<${Tokenizer} key=${entry.name} ...${{
-        entry, text, run, withIds, most: answer.most_tokens, bytes: answer.bytes,
-        chosen: chosen?.name === entry.name ? chosen.index : null,
-        marked: range && entry.name !== source ? within(entry, range) : null,
-        onPoint: (index) => point(index === null ? null : { name: entry.name, index }),
-      }} />`)}
+      ${shown.map((entry) => {
+        const index = chosen?.name === entry.name && chosen.index < entry.tokens?.length ? chosen.index : null;
+        return html`<${Tokenizer} key=${entry.name} ...${{
+          entry, withIds, most: answer.most_tokens, bytes: answer.bytes, chosen: index,
+          marked: range && entry.name !== source ? within(entry, range) : null,
+          onPoint: (index) => point(index === null ? null : { name: entry.name, index }),
+        }} />${index !== null && html`<${Chosen} key="chosen" ...${{ entry, text, run, index }} />`}`;
+      })}
     </div>`;
 }
 
@@ -82,7 +84,7 @@ function within({ starts, tokens }, [from, to]) {
   return found;
 }
 
-function Tokenizer({ entry, text, run, withIds, most, bytes, chosen, marked, onPoint }) {
+function Tokenizer({ entry, withIds, most, bytes, chosen, marked, onPoint }) {
   const title = html`<h2>${entry.label}${entry.kind && entry.name === "run" && `, ${entry.kind}`}</h2>`;
   if (!entry.available) return html`<section class="panel missing">${title}<p class="quiet">Not at hand: ${entry.how}.</p></section>`;
   if (entry.problem) return html`<section class="panel">${title}<p class="error">No tokens: ${entry.problem}.</p></section>`;
@@ -91,7 +93,6 @@ function Tokenizer({ entry, text, run, withIds, most, bytes, chosen, marked, onP
       ${" "}${entry.name === "char" ? `the ${many(entry.vocab_size, "character")} of this text` : `out of ${many(entry.vocab_size, "id")}`}</span></p>
     <${Strip} ...${{ entry, withIds, chosen, marked, onPoint }} />
     ${entry.count > most && html`<p class="quiet">The first ${most.toLocaleString("en")} tokens are shown; all are counted.</p>`}
-    ${chosen !== null && chosen < entry.tokens.length && html`<${Chosen} ...${{ entry, text, run, index: chosen }} />`}
   </section>`;
 }
 
@@ -110,9 +111,9 @@ function Chosen({ entry, text, run, index }) {
   const data = token.bytes ?? hex(bytesOf(token.text));
   const size = data ? data.split(" ").length : 0;
   const word = entry.words && entry.starts ? wordAt(text, entry.words, entry.starts[index]) : null;
-  return html`<div class="chosen" aria-live="polite">
+  return html`<section class="panel chosen" aria-label="The chosen token" aria-live="polite"><h2>${entry.label}</h2>
     <p><b class="mono">${quoted(token)}</b> has id <b>${token.id.toLocaleString("en")}</b>, and ${many(size, "byte")}: <span class="mono">${data}</span>${token.bytes && ", which are no whole character"}.</p>
-    ${word && html`<${Merges} ...${{ entry, word, run }} />`}</div>`;
+    ${word && html`<${Merges} ...${{ entry, word, run }} />`}</section>`;
 }
 
 // The word that has a byte of the text, by the bytes at which words start.

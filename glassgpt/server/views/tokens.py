@@ -10,7 +10,6 @@ from glassgpt.errors import UserError
 from glassgpt.server.shelf import Entry, Shelf
 from glassgpt.server.views.inside import tokens_of
 from glassgpt.tokenizers import Tokenizer
-from glassgpt.tokenizers.base import to_utf8
 from glassgpt.tokenizers.ranked import RankedTokenizer
 
 MOST_TOKENS = 2_000  # that are shown for each tokenizer; all are counted
@@ -38,11 +37,11 @@ class MergesQuestion:
 def split_text(shelf: Shelf, question: TokensQuestion) -> dict[str, Any]:
     """The text's tokens in each tokenizer. One that is not at hand says how to get it, one that fails says why.
 
-    Raises UserError for an empty text, and for half a character.
+    Raises UserError for an empty text.
     """
     if not question.text:
         raise UserError("the text is empty: type one letter or more")
-    size = len(to_utf8(question.text))
+    size = len(question.text.encode())
     chosen = [entry for entry in shelf.entries(question.run) if question.names is None or entry.name in question.names]
     found = [_described(shelf, entry, question.text) for entry in chosen]
     return {"bytes": size, "letters": len(question.text), "most_tokens": MOST_TOKENS, "tokenizers": found}
@@ -105,7 +104,7 @@ def build_word(shelf: Shelf, question: MergesQuestion) -> dict[str, Any]:
     tokenizer = shelf.open(entry, question.text)
     if not isinstance(tokenizer, RankedTokenizer):
         raise UserError(f"{entry.label} does not merge bytes: choose a word of a byte-pair tokenizer (BPE)")
-    size = len(to_utf8(question.text))
+    size = len(question.text.encode())
     if not 0 < size <= MOST_WORD_BYTES:
         raise UserError(f"this word has {size:,} bytes, and the merges of 1 to {MOST_WORD_BYTES} are shown")
     steps = tokenizer.merge_steps(question.text)

@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import torch
-from conftest import SETTINGS, Site
 
 import glassgpt as gg
 from glassgpt.inspection.surprise import TokenLosses, token_losses
 
 OpenPage = Callable[..., Any]
+Site = Any  # a running server, of the fixtures
 WORDS = "The cat sat on a mat."
 
 
@@ -99,8 +99,12 @@ def test_runs_with_different_tokenizers(
     runs_folder: Path, text: str, serve: Callable[[Path], Site], open_page: OpenPage
 ) -> None:
     (source := runs_folder.parent / "sentences.txt").write_text(text, encoding="utf-8")
-    bpe = {"model.n_embd": 32, "training.max_steps": 12, "tokenizer.name": "bpe", "tokenizer.vocab_size": 290}
-    gg.train(data=source, run=runs_folder / "pairs", settings=SETTINGS | bpe, listener=gg.Listener())
+    settings = {
+        "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 32, "model.block_size": 32, "machine.device": "cpu",
+        "training.max_steps": 2, "training.batch_tokens": 64, "schedule.warmup_steps": 1, "evaluation.tokens": 200,
+        "tokenizer.name": "bpe", "tokenizer.vocab_size": 290,
+    }  # fmt: skip
+    gg.train(data=source, run=runs_folder / "pairs", settings=settings, listener=gg.Listener())
     tokenizer = gg.load(runs_folder / "pairs").tokenizer
     lengths = [len(tokenizer.token_bytes(id)) for id in tokenizer.encode(WORDS)]
     starts = [sum(lengths[:index]) for index in range(len(lengths))]

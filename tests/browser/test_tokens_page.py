@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from conftest import Site
 
 from glassgpt.tokenizers.bpe import BPETokenizer
 
 OpenPage = Callable[..., Any]
+Site = Any  # a running server, of the fixtures
 WORDS = "The cat sat.\nOn mats"
 
 
@@ -101,7 +101,7 @@ def test_the_arrow_keys_move_the_choice(page: Any) -> None:
 def test_typing_changes_the_tokens_and_the_address(page: Any) -> None:
     tokens(page, "char").nth(1).click()
     page.get_by_label("Your text").fill("<img src=x onerror=alert(1)> é")
-    page.get_by_text("This text of 30 letters (31 bytes) is").wait_for()
+    page.get_by_text("This text of 30 characters (31 bytes) is").wait_for()
     assert parameters(page)["text"] == ["<img src=x onerror=alert(1)> é"]
     assert "pick" not in parameters(page)
     assert page.locator("main img").count() == 0
@@ -125,7 +125,7 @@ def test_a_text_too_long_for_an_address_stays_in_its_tab(site: Site, open_page: 
     assert parameters(page) == {"run": ["small"], "held": ["1"]}
     page.get_by_text("The first 2,000 tokens are shown; all are counted.").first.wait_for()
     page.reload()
-    page.get_by_text("This text of 7,800 letters").wait_for()
+    page.get_by_text("This text of 7,800 characters").wait_for()
     other = open_page(page.url)
     other.get_by_text("The text of this link was too long for an address").wait_for()
 
@@ -135,3 +135,9 @@ def test_a_narrow_page_does_not_scroll_sideways(site: Site, open_page: OpenPage,
     page = open_page(f"{site.address}/tokens?run=small&pick=run:3&text={quote(WORDS)}", width=400, dark=dark)
     panel(page, "The chosen token").locator("ol.merges").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_tokens_need_no_run(tmp_path: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> None:
+    page = open_page(f"{serve(tmp_path).address}/tokens?text=cat")
+    panel(page, "char").wait_for()
+    assert tokens(page, "char").all_inner_texts() == ["c", "a", "t"]

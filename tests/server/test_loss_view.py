@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Client
+from app_client import Client
 from numpy.typing import NDArray
 
 import glassgpt as gg

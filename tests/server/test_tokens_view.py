@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Client
+from app_client import Client
 
 from glassgpt.server.views.tokens import MOST_TOKENS
 from glassgpt.tokenizers import load_tokenizer

@@ -85,8 +85,8 @@ function App() {
     </header>
     <main>
       ${error && html`<p class="error" role="alert">${error}</p>`}
-      ${answer && !runs.length && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
-      ${runs.length > 0 && html`<${View} runs=${runs} run=${run} params=${params} />`}
+      ${answer && !runs.length && View !== Tokens && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
+      ${answer && (runs.length > 0 || View === Tokens) && html`<${View} runs=${runs} run=${run} params=${params} />`}
     </main>`;
 }
 

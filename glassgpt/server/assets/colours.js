@@ -4,12 +4,12 @@
 export function lossColour(loss, most = 8) {
   if (!Number.isFinite(loss)) return "transparent";
   const part = Math.max(0, Math.min(1, loss / most));
-  return `color-mix(in oklab, var(--loss-high) ${Math.round(62 * part)}%, var(--loss-low))`;
+  return `color-mix(in oklab, var(--loss-high) calc(var(--loss-most) * ${part.toFixed(3)}), var(--loss-low))`;
 }
 
 // Two hues around 0: what an edit, or one part of the model, adds or takes away. `share` is from -1 to 1.
 export function signedColour(share) {
-  const strength = Math.round(60 * Math.min(1, Math.abs(share)));
+  const strength = Math.round(56 * Math.min(1, Math.abs(share)));
   return `color-mix(in oklab, var(${share < 0 ? "--removed" : "--added"}) ${strength}%, var(--ground))`;
 }
 

@@ -105,7 +105,7 @@ function compare(one, two) {
 
 function summary(run, { losses, tokens, mean, bits_per_byte: bits, step }) {
   const worst = 1 + ranked(losses)[0];
-  return html`At step ${step.toLocaleString("en")}, ${run.id} loses ${mean === null ? "an endless number of" : html`<b>${nats(mean)}</b>`} nats per token${bits !== null &&
+  return html`At step ${step.toLocaleString("en")}, ${run.id} has a mean loss of <b>${mean === null ? "∞" : nats(mean)}</b> nats per token${bits !== null &&
     html` (${bits.toFixed(2)} bits per byte)`}. Most surprising is <b class="mono">${quoted(tokens[worst])}</b>
     ${" "}after <span class="mono">“${before(tokens, worst)}”</span>: it had a probability of ${probability(Math.exp(-losses[worst - 1]))}.`;
 }

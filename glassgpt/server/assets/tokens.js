@@ -32,7 +32,7 @@ function summary({ letters, bytes, tokenizers }) {
   const counted = shownOf(tokenizers).filter((entry) => entry.count !== undefined);
   const counts = counted.map(({ label, count }, index) => `${index ? count.toLocaleString("en") : many(count, "token")} for ${label}`);
   const list = counts.length > 1 ? `${counts.slice(0, -1).join(", ")} and ${counts.at(-1)}` : counts.join("");
-  return `This text of ${many(letters, "letter")}${bytes === letters ? "" : ` (${many(bytes, "byte")})`} is ${list}.`;
+  return `This text of ${many(letters, "character")}${bytes === letters ? "" : ` (${many(bytes, "byte")})`} is ${list}.`;
 }
 
 // A run of characters has the same tokens as the tokenizer of characters, which is then left out.

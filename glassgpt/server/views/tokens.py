@@ -40,7 +40,7 @@ def split_text(shelf: Shelf, question: TokensQuestion) -> dict[str, Any]:
     Raises UserError for an empty text.
     """
     if not question.text:
-        raise UserError("the text is empty: type one letter or more")
+        raise UserError("the text is empty: type one character or more")
     size = len(question.text.encode())
     chosen = [entry for entry in shelf.entries(question.run) if question.names is None or entry.name in question.names]
     found = [_described(shelf, entry, question.text) for entry in chosen]

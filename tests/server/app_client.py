@@ -1,0 +1,49 @@
+"""A client that asks the web app without a network: requests go straight into it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from glassgpt.server.guard import App
+from glassgpt.server.wire import unpack
+
+PORT = 4242
+
+
+@dataclass(frozen=True)
+class Client:
+    """Asks an app as its own pages do."""
+
+    app: App
+
+    def post(self, path: str, body: object) -> tuple[int, Any]:
+        """The status, and the JSON or the unpacked meta data and arrays of the answer. Bytes are sent as they are."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = [(b"host", f"localhost:{PORT}".encode()), (b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
+            "raw_path": path.encode(), "query_string": b"", "headers": headers, "server": ("localhost", PORT),
+        }  # fmt: skip
+        with ThreadPoolExecutor(1) as thread:  # Playwright may have left a running loop in this one
+            return thread.submit(lambda: asyncio.run(self._ask(scope, data))).result()
+
+    async def _ask(self, scope: dict[str, Any], data: bytes) -> tuple[int, Any]:
+        waiting = [{"type": "http.request", "body": data, "more_body": False}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            if waiting:
+                return waiting.pop()
+            return await asyncio.Event().wait()  # the page stays open
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        kind = dict(sent[0]["headers"])[b"content-type"]
+        return sent[0]["status"], json.loads(content) if kind == b"application/json" else unpack(content)

@@ -88,16 +88,26 @@ def reopen_dataset(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
             f"the tokenizer is not the one in the data manifest ({manifest.tokenizer.name}, "
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
-    if manifest.text_sha256 is None:
-        return reopen_tokenized(manifest, tokenizer)
-    for folder in folders_of(manifest):
-        with contextlib.suppress(UserError):  # a missing or damaged cache entry is built again below
-            found = open_dataset(folder)
-            if _same_ids(found.manifest, manifest):
-                return replace(found, manifest=manifest)
+    if (found := dataset_at_hand(manifest, tokenizer)) is not None:
+        return found
     corpus = replace(_reload_text(manifest), name=manifest.name)
     data = DataConfig(manifest.source, manifest.val_fraction)
     return build_dataset(data, tokenizer, corpus=corpus)
+
+
+def dataset_at_hand(manifest: Manifest, tokenizer: Tokenizer) -> Dataset | None:
+    """The dataset of a run if its ids are at hand; None if a text must be tokenised again.
+
+    Raises UserError if it was trained on shards that are missing or have changed.
+    """
+    if manifest.text_sha256 is None:
+        return reopen_tokenized(manifest, tokenizer)
+    for folder in folders_of(manifest):
+        with contextlib.suppress(UserError):  # a missing or damaged cache entry can be built again
+            found = open_dataset(folder)
+            if _same_ids(found.manifest, manifest):
+                return replace(found, manifest=manifest)
+    return None
 
 
 def folders_of(manifest: Manifest) -> list[Path]:

@@ -10,9 +10,7 @@ import numpy as np
 
 from glassgpt.config import NONE
 from glassgpt.doctor.finding import Finding, judge, skip
-from glassgpt.doctor.parts import iter_parts
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
-from glassgpt.doctor.subject import Subject
 from glassgpt.errors import counted
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
@@ -92,17 +90,6 @@ def check_unigram(record: RunRecord, entropy: float) -> Finding:
         remedy="stuck at it: the blocks pass nothing on (no residual path, dead attention); above it: the learning"
         " rate is far too high or too low, or training has just begun",
     )
-
-
-def unigram_entropy(subject: Subject) -> float:
-    """Validation loss of a unigram model fitted on the training split with add-one smoothing; nats per token."""
-    size = subject.tokenizer.vocab_size
-    train, val = (
-        sum((np.bincount(ids, minlength=size) for ids in iter_parts(split)), np.zeros(size, np.int64))
-        for split in (subject.train, subject.val)
-    )
-    probabilities = (train + 1) / (train.sum() + size)
-    return float(-(val * np.log(probabilities)).sum() / val.sum())
 
 
 def check_divergence(record: RunRecord) -> Finding:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from glassgpt.data.loader import Loader
+from glassgpt.data.parts import iter_parts, share
 from glassgpt.doctor.finding import Finding, judge
-from glassgpt.doctor.parts import iter_parts, share
 from glassgpt.doctor.subject import Subject
 
 LOADER_STEPS = (5, 0, 1, 5)  # out of order, and one of them twice

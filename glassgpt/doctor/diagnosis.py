@@ -10,7 +10,7 @@ from typing import Any
 
 from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
 from glassgpt.data.manifest import load_manifest
-from glassgpt.doctor.curve_checks import examine_curve, unigram_entropy, verdict
+from glassgpt.doctor.curve_checks import examine_curve, verdict
 from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
 from glassgpt.doctor.finding import Diagnosis, Finding
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
@@ -19,6 +19,7 @@ from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.references import load_references
 from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.errors import UserError, unknown
+from glassgpt.evaluation.counting import unigram_loss
 from glassgpt.files import dump_json, write_text
 from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_page import write_report
@@ -66,7 +67,8 @@ def diagnose(
     subject = from_run(folder, settings, note)
     findings = _collect(examine(subject), on_finding)
     countable = findings[0].status == "passed"  # every id is in the vocabulary, so ids can be counted
-    curve = examine_curve(record, load_references(), unigram_entropy(subject) if countable else None)
+    entropy = unigram_loss(subject.train, subject.val, subject.tokenizer.vocab_size) if countable else None
+    curve = examine_curve(record, load_references(), entropy)
     _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, dump_json(diagnosis.to_dict(), indent=1) + "\n")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from glassgpt.data.parts import MOST, iter_parts, share
 from glassgpt.doctor.finding import Finding, judge, skip
-from glassgpt.doctor.parts import MOST, iter_parts, share
 from glassgpt.doctor.subject import Subject
 from glassgpt.runtime.splitmix import GOLDEN, splitmix64
 

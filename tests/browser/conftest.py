@@ -42,7 +42,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def trained_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two finished runs of 60 steps, `small` and `wide`, with checkpoints on the way. Not to be changed."""
+    """A folder with two finished runs of 60 steps, `small` and `wide`, with several checkpoints. Not to be changed."""
     import glassgpt as gg
 
     root = tmp_path_factory.mktemp("browser") / "runs"

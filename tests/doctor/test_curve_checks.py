@@ -16,7 +16,6 @@ from glassgpt.doctor.curve_checks import (
     check_reference,
     check_unigram,
     examine_curve,
-    unigram_entropy,
     verdict,
 )
 from glassgpt.doctor.finding import Finding
@@ -29,7 +28,6 @@ from glassgpt.doctor.references import (
     parse_reference,
     settings_of,
 )
-from glassgpt.doctor.subject import Subject
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 
@@ -179,14 +177,6 @@ def test_one_batch_and_a_fine_tuned_model_are_asked_less(reference: Reference) -
     assert verdict(batch).startswith("Normal in its shape")
     tuned = examine_curve(run(init_from="gpt2"), [reference], ENTROPY)
     assert "reference curve" not in [finding.name for finding in tuned]
-
-
-def test_the_entropy_of_single_tokens(healthy: Subject) -> None:
-    train = healthy.train.slice(0, len(healthy.train)).tolist()
-    val = healthy.val.slice(0, len(healthy.val)).tolist()
-    size = healthy.tokenizer.vocab_size
-    expected = -sum(math.log((train.count(id) + 1) / (len(train) + size)) for id in val) / len(val)
-    assert unigram_entropy(healthy) == pytest.approx(expected)
 
 
 def test_the_references_of_the_package_are_whole() -> None:

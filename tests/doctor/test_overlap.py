@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glassgpt.data import parts
 from glassgpt.data.shards import TokenArray, write_shard
-from glassgpt.doctor import parts
 from glassgpt.doctor.overlap import find_repeated, hash_windows
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=60).map(lambda ids: np.array(ids, np.int64))

@@ -1,0 +1,77 @@
+"""The validation loss of models that only count: how often each token occurs, or each pair of tokens.
+
+They are the lines to beat. A model below the first one uses the tokens before; one below the second uses more of them
+than the last one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glassgpt.data.parts import PART, iter_parts
+from glassgpt.data.shards import TokenArray
+from glassgpt.errors import UserError
+
+MOST_PAIRS = 8 * PART  # pairs that are counted: sorting them takes about a second
+MOST_PREDICTED = 2 * PART  # validation tokens that pairs predict
+
+
+def unigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
+    """Validation loss of a unigram model fitted on the training split with add-one smoothing; nats per token.
+
+    Raises UserError for an id that is not in the vocabulary.
+    """
+    counts = _count(val, vocab_size)
+    return float(-(counts * np.log(_frequencies(train, vocab_size))).sum() / counts.sum())
+
+
+def bigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
+    """Validation loss of a bigram model fitted on the training split; nats per token.
+
+    The probability of b after a is (c(ab) + n(a) p(b)) / (c(a) + n(a)) with the counts c, the number n(a) of different
+    tokens that follow a, and the unigram probability p (Witten and Bell 1991): a pair that was never seen gets a part
+    of the unigram's. Of long splits a sample is read. Raises UserError for an id that is not in the vocabulary, and
+    for a validation split without a pair.
+    """
+    frequencies = _frequencies(train, vocab_size)
+    known, known_counts = _pairs(train, vocab_size, MOST_PAIRS)
+    firsts = known // vocab_size
+    n_followers = np.bincount(firsts, minlength=vocab_size)
+    n_followed = np.bincount(firsts, weights=known_counts, minlength=vocab_size)
+    pairs, counts = _pairs(val, vocab_size, MOST_PREDICTED)
+    if len(pairs) == 0:
+        raise UserError("the validation split has fewer than two tokens")
+    first, second = np.divmod(pairs, vocab_size)
+    at = np.minimum(np.searchsorted(known, pairs), max(len(known) - 1, 0))
+    seen = np.where(known[at] == pairs, known_counts[at], 0) if len(known) else np.zeros(len(pairs))
+    weight = np.maximum(n_followers[first], 1)  # of a token that nothing has followed yet: the unigram's probability
+    probabilities = (seen + weight * frequencies[second]) / (n_followed[first] + weight)
+    return float(-(counts * np.log(probabilities)).sum() / counts.sum())
+
+
+def _frequencies(tokens: TokenArray, vocab_size: int) -> NDArray[np.float64]:
+    counts = _count(tokens, vocab_size)
+    return (counts + 1.0) / (counts.sum() + vocab_size)
+
+
+def _count(tokens: TokenArray, vocab_size: int) -> NDArray[np.int64]:
+    counts = np.zeros(vocab_size, np.int64)
+    for ids in iter_parts(tokens):
+        _check(ids, vocab_size)
+        counts += np.bincount(ids, minlength=vocab_size)
+    return counts
+
+
+def _pairs(tokens: TokenArray, vocab_size: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each pair of neighbours (a, b) as a * vocab_size + b, sorted, and how often it occurs."""
+    found = []
+    for ids in iter_parts(tokens, most, overlap=1):
+        _check(ids, vocab_size)
+        found.append(ids[:-1].astype(np.int64) * vocab_size + ids[1:])
+    return np.unique(np.concatenate(found), return_counts=True)
+
+
+def _check(ids: NDArray[np.int64], vocab_size: int) -> None:
+    if len(ids) and int(ids.max()) >= vocab_size:
+        raise UserError(f"the data has the id {int(ids.max())}, and the vocabulary only {vocab_size:,}")

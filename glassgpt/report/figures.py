@@ -118,21 +118,22 @@ def four_decimals(value: Any, missing: str = "–") -> str:
 
 def comparability(records: Sequence[RunRecord]) -> str:
     """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text."""
-    if len({_tokens_read(record) for record in records}) == 1:
+    if len({text_read(record) for record in records}) == 1:
         return "All read the same text with the same tokenizer."
-    if len({_tokenizer(record) for record in records}) == 1:
+    if len({tokenizer_used(record) for record in records}) == 1:
         return "They read different texts: their losses are not comparable."
     return "They use different tokenizers: compare bits per byte, not the loss per token."
 
 
-def _tokenizer(record: RunRecord) -> str:
+def tokenizer_used(record: RunRecord) -> str:
     """Identifies the tokenizer: its entry in the manifest or, before there is one, its settings."""
     return json.dumps(record.data.get("tokenizer") or record.config.get("tokenizer"))
 
 
-def _tokens_read(record: RunRecord) -> str:
+def text_read(record: RunRecord) -> str:
+    """Identifies the tokens that a run was trained and validated on: losses are comparable where it is the same."""
     text = record.data.get("text_sha256") or record.config.get("data")
-    return json.dumps([text, record.data.get("val_fraction"), _tokenizer(record)])
+    return json.dumps([text, record.data.get("val_fraction"), tokenizer_used(record)])
 
 
 def count(n: float) -> str:

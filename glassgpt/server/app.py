@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
 from glassgpt.config import from_dict, parse_json_as
 from glassgpt.errors import UserError
 from glassgpt.server.guard import Access, Guard, TooLarge, refuse
-from glassgpt.server.library import Library, UnknownRun, card_fields
+from glassgpt.server.library import Library, UnknownRun, card_fields, describe
+from glassgpt.server.live import Followed, Mark, Watched, follow
 from glassgpt.server.pages import VIEWS, Pages
+from glassgpt.server.references import ReferenceBook
 from glassgpt.server.shelf import Shelf
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
 from glassgpt.server.views.loss import look_at_losses
-from glassgpt.server.views.runs import follow, pack_metrics, run_details
+from glassgpt.server.views.runs import pack_metrics, run_details
 from glassgpt.server.views.tokens import MergesQuestion, TokensQuestion, build_word, split_text
 from glassgpt.server.wire import MEDIA_TYPE
 from glassgpt.server.workbench import Bench, Busy, Gone, Workbench
@@ -94,17 +99,31 @@ def _add_runs(app: FastAPI, library: Library) -> None:
     def metrics(id: str) -> Response:
         return Response(pack_metrics(library.find(id)), media_type=MEDIA_TYPE)
 
+    references = ReferenceBook()
+
+    @app.get("/api/runs/{id}/references")
+    def references_of(id: str) -> Response:
+        folder = library.find(id)
+        return JSONResponse(asdict(references.find(describe(id, folder), folder)))
+
     @app.get("/api/live")
     async def live(request: Request) -> Response:
-        ids = request.query_params.getlist("run")[:MOST_WATCHED]
-        folders = {id: library.find(id) for id in ids}
-        positions = {id: _position(request.query_params.get(f"from.{id}", "0")) for id in ids}
-        events: AsyncIterator[bytes] = follow(folders, positions, request.is_disconnected)
+        watched = _watched(request.query_params, library)
+        events: AsyncIterator[bytes] = follow(watched, library.folders, request.is_disconnected)
         return StreamingResponse(events, media_type="text/event-stream")
 
 
-def _position(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+def _watched(query: QueryParams, library: Library) -> list[Watched]:
+    """The runs to follow, each from the marks up to which the page has its files; without them from the start."""
+    ids = query.getlist("run")[:MOST_WATCHED]
+    marks = (map(Mark.parse, chain(query.getlist(name), repeat(""))) for name in ("figures", "samples"))
+    found = []
+    for id, figures, samples in zip(ids, *marks, strict=False):
+        folder = library.find(id)
+        found.append(
+            Watched(id, Followed(folder / "metrics.jsonl", figures), Followed(folder / "samples.jsonl", samples))
+        )
+    return found
 
 
 def _add_tokens(app: FastAPI, shelf: Shelf) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES
 from glassgpt.ownership import split_runs
-from glassgpt.report.daybook import read_entry
+from glassgpt.report.daybook import describe as summarise
+from glassgpt.report.daybook import read_notes
 from glassgpt.report.run_record import RunRecord, read_record
 from glassgpt.training.checkpoint import best_checkpoint, list_checkpoints
 
@@ -59,6 +61,7 @@ class Library:
 
     def __init__(self, given: Sequence[Path], root: Path) -> None:
         self._given, self._root = list(given), root
+        self._kept: dict[tuple[str, Path], tuple[object, Card]] = {}
 
     def folders(self) -> dict[str, Path]:
         """The folder of each run by its id: the folder's name, with a number where two have the same."""
@@ -78,17 +81,44 @@ class Library:
 
     def cards(self) -> list[Card]:
         """A card of each run, the newest first. A damaged run has its problem."""
-        cards = [describe(id, folder) for id, folder in self.folders().items()]
+        cards = [self._card(id, folder) for id, folder in self.folders().items()]
         return sorted(cards, key=lambda card: card.begun, reverse=True)
+
+    def _card(self, id: str, folder: Path) -> Card:
+        """The card of a run, read again only if its files have changed: a long run has megabytes of figures."""
+        files = _changes(folder)
+        known = self._kept.get((id, folder))
+        if known is None or known[0] != files:
+            self._kept[id, folder] = known = files, describe(id, folder)
+        card = known[1]
+        return replace(card, state="stopped") if card.state == "training" and not _recent(folder) else card
+
+
+def _changes(folder: Path) -> list[tuple[int, int] | None]:
+    """Size and time of the last change of the files that a card is made of."""
+    found: list[tuple[int, int] | None] = []
+    for name in ("config.toml", "metrics.jsonl", "machine.json", "data.json", "notes.jsonl", "checkpoints"):
+        try:
+            status = (folder / name).stat()
+            found.append((status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def describe(id: str, folder: Path) -> Card:
     """The card of a run, with as much as can be read."""
-    entry, problems = read_entry(folder), []
-    record = None
+    return open_record(id, folder)[0]
+
+
+def open_record(id: str, folder: Path) -> tuple[Card, RunRecord | None]:
+    """The card of a run with as much as can be read, and its record; None if that is damaged."""
+    problems, record, entry = [], None, None
     try:
         record = read_record(folder)
-    except UserError as error:
+        begun = datetime.fromtimestamp((folder / "config.toml").stat().st_mtime).astimezone()
+        entry = summarise(folder, record, read_notes(folder), begun)
+    except (UserError, OSError) as error:
         problems.append(str(error))
     steps, best = [], None
     try:
@@ -101,25 +131,26 @@ def describe(id: str, folder: Path) -> Card:
     config = record.config if record is not None else {}
     model, final = config.get("model", {}), record.final if record is not None else None
     sizes = {name: model.get(name) for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")}
-    return Card(
+    card = Card(
         id=id,
         folder=str(folder),
         state="damaged" if record is None else state_of(folder, record),
         problem="; ".join(problems) or None,
         stage=config.get("run", {}).get("stage", "pretrain"),
         architecture=str(model.get("architecture", config.get("architecture", ""))),
-        model=entry.model,
-        data=entry.data,
+        model=entry.model if entry else "",
+        data=entry.data if entry else "",
         tokenizer=str(config.get("tokenizer", {}).get("name", "")),
-        parameters=entry.parameters,
+        parameters=entry.parameters if entry else None,
         **{name: size if isinstance(size, int) else None for name, size in sizes.items()},
-        step=entry.steps,
+        step=record.last_step if record else None,
         max_steps=config.get("training", {}).get("max_steps"),
-        val_loss=entry.val_loss,
+        val_loss=entry.val_loss if entry else None,
         best_step=final["best/step"] if final and "best/step" in final else best,
         steps=steps,
-        begun=entry.begun.isoformat(),
+        begun=entry.begun.isoformat() if entry else "",
     )
+    return card, record
 
 
 def state_of(folder: Path, record: RunRecord) -> Literal["training", "finished", "stopped", "imported"]:
@@ -128,11 +159,14 @@ def state_of(folder: Path, record: RunRecord) -> Literal["training", "finished",
         return "imported"
     if record.final is not None:
         return "finished"
+    return "training" if _recent(folder) else "stopped"
+
+
+def _recent(folder: Path) -> bool:
     try:
-        written = (folder / "metrics.jsonl").stat().st_mtime
+        return time.time() - (folder / "metrics.jsonl").stat().st_mtime < RECENT
     except OSError:
-        return "stopped"
-    return "training" if time.time() - written < RECENT else "stopped"
+        return False
 
 
 def card_fields(card: Card) -> dict[str, object]:

@@ -56,7 +56,8 @@ export function ask(path, question, signal) {
 export const askAgain = (path, question, signal) => fetchAnswer(path, question, signal);
 
 // {answer, error, loading}: while a new answer is awaited, the last one stays, so that nothing flickers.
-export function useAnswer(path, question, { again = false } = {}) {
+// `version`: a number that changes when the question is to be asked once more.
+export function useAnswer(path, question, { again = false, version = 0 } = {}) {
   const key = path === null ? null : `${path} ${JSON.stringify(question)}`;
   const [state, set] = useState({ answer: null, error: null, loading: true });
   useEffect(() => {
@@ -69,6 +70,6 @@ export function useAnswer(path, question, { again = false } = {}) {
       (error) => current && error.name !== "AbortError" && set((before) => ({ ...before, error: error.message, loading: false })),
     );
     return () => { current = false; controller.abort(); };
-  }, [key, again]);
+  }, [key, again, version]);
   return state;
 }

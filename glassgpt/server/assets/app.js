@@ -60,7 +60,13 @@ function Help() {
 
 function App() {
   const { view, params } = useAddress();
-  const { answer, error } = useAnswer("/api/runs", undefined, { again: true });
+  const [version, askAnew] = useState(0);
+  const { answer, error } = useAnswer("/api/runs", undefined, { again: true, version });
+  useEffect(() => {
+    const other = () => askAnew((count) => count + 1);
+    addEventListener("runschange", other);
+    return () => removeEventListener("runschange", other);
+  }, []);
   const runs = answer?.runs ?? [];
   const run = runs.find((card) => card.id === params.get("run")) ?? runs.find((card) => card.inspectable) ?? null;
   const [, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
@@ -81,12 +87,12 @@ function App() {
       <nav aria-label="Views">${VIEWS.map(([name, label]) => html`
         <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
       </nav>
-      <div class="row"><${RunPicker} runs=${runs} run=${run} /><${Theme} /><${Help} /></div>
+      <div class="row">${view !== "runs" && html`<${RunPicker} runs=${runs} run=${run} />`}<${Theme} /><${Help} /></div>
     </header>
     <main>
       ${error && html`<p class="error" role="alert">${error}</p>`}
-      ${answer && !runs.length && View !== Tokens && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
-      ${answer && (runs.length > 0 || View === Tokens) && html`<${View} runs=${runs} run=${run} params=${params} />`}
+      ${answer && !runs.length && View !== Tokens && View !== Runs && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
+      ${answer && (runs.length > 0 || View === Tokens || View === Runs) && html`<${View} runs=${runs} run=${run} params=${params} />`}
     </main>`;
 }
 

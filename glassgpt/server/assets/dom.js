@@ -3,5 +3,5 @@ import { h, render, Fragment } from "preact";
 import htm from "htm";
 
 export { render, Fragment };
-export { useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback } from "preact/hooks";
+export { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState, useCallback } from "preact/hooks";
 export const html = htm.bind(h);

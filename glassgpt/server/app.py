@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from glassgpt.config import from_dict, parse_json_as
 from glassgpt.errors import UserError
 from glassgpt.server.guard import Access, Guard, TooLarge, refuse
-from glassgpt.server.library import Library, UnknownRun, card_fields, describe
+from glassgpt.server.library import Library, UnknownRun, card_fields
 from glassgpt.server.live import Followed, Mark, Watched, follow
 from glassgpt.server.pages import VIEWS, Pages
 from glassgpt.server.references import ReferenceBook
@@ -93,7 +93,7 @@ def _add_runs(app: FastAPI, library: Library) -> None:
 
     @app.get("/api/runs/{id}")
     def run(id: str) -> Response:
-        return JSONResponse(run_details(id, library.find(id)))
+        return JSONResponse(run_details(library, id))
 
     @app.get("/api/runs/{id}/metrics")
     def metrics(id: str) -> Response:
@@ -103,8 +103,7 @@ def _add_runs(app: FastAPI, library: Library) -> None:
 
     @app.get("/api/runs/{id}/references")
     def references_of(id: str) -> Response:
-        folder = library.find(id)
-        return JSONResponse(asdict(references.find(describe(id, folder), folder)))
+        return JSONResponse(asdict(references.find(library.open(id)[0], library.find(id))))
 
     @app.get("/api/live")
     async def live(request: Request) -> Response:

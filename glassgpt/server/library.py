@@ -61,7 +61,7 @@ class Library:
 
     def __init__(self, given: Sequence[Path], root: Path) -> None:
         self._given, self._root = list(given), root
-        self._kept: dict[tuple[str, Path], tuple[object, Card]] = {}
+        self._kept: dict[tuple[str, Path], tuple[object, Card, RunRecord | None]] = {}
 
     def folders(self) -> dict[str, Path]:
         """The folder of each run by its id: the folder's name, with a number where two have the same."""
@@ -81,17 +81,24 @@ class Library:
 
     def cards(self) -> list[Card]:
         """A card of each run, the newest first. A damaged run has its problem."""
-        cards = [self._card(id, folder) for id, folder in self.folders().items()]
+        cards = [self._open(id, folder)[0] for id, folder in self.folders().items()]
         return sorted(cards, key=lambda card: card.begun, reverse=True)
 
-    def _card(self, id: str, folder: Path) -> Card:
-        """The card of a run, read again only if its files have changed: a long run has megabytes of figures."""
+    def open(self, id: str) -> tuple[Card, RunRecord | None]:
+        """The card of a run, and its record without the lines; None if that is damaged. Raises UnknownRun."""
+        return self._open(id, self.find(id))
+
+    def _open(self, id: str, folder: Path) -> tuple[Card, RunRecord | None]:
+        """They are read again only if the run's files have changed: a long run has megabytes of figures."""
         files = _changes(folder)
         known = self._kept.get((id, folder))
         if known is None or known[0] != files:
-            self._kept[id, folder] = known = files, describe(id, folder)
-        card = known[1]
-        return replace(card, state="stopped") if card.state == "training" and not _recent(folder) else card
+            card, record = read_run(id, folder)
+            small = record and replace(record, train=[], validations=[], skipped=[], samples=[], lines=[])
+            self._kept[id, folder] = known = files, card, small
+        _, card, record = known
+        stopped = card.state == "training" and not _recent(folder)
+        return (replace(card, state="stopped") if stopped else card), record
 
 
 def _changes(folder: Path) -> list[tuple[int, int] | None]:
@@ -106,12 +113,7 @@ def _changes(folder: Path) -> list[tuple[int, int] | None]:
     return found
 
 
-def describe(id: str, folder: Path) -> Card:
-    """The card of a run, with as much as can be read."""
-    return open_record(id, folder)[0]
-
-
-def open_record(id: str, folder: Path) -> tuple[Card, RunRecord | None]:
+def read_run(id: str, folder: Path) -> tuple[Card, RunRecord | None]:
     """The card of a run with as much as can be read, and its record; None if that is damaged."""
     problems, record, entry = [], None, None
     try:

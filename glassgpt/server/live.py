@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ POLL_SECONDS = 1.0  # between two looks at the files of a run that is watched
 RUNS_EVERY = 5  # looks; how often the folder of the runs is read, for those that are new
 MOST_BYTES = 1 << 20  # of a file that one look reads; the rest waits for the next
 TAIL = 256  # bytes before a mark that must still be the same
+MOST = 1e300  # a larger number, such as an integer of a thousand digits, cannot be drawn
 NO_FIGURES = {"final", "at_end", "skipped", "prompt", "text"}
 
 
@@ -108,7 +108,7 @@ def _parsed(line: bytes) -> Any:
 
 def is_figure(name: str, value: object) -> bool:
     """Whether a field of a line is a number that can be drawn."""
-    return name not in NO_FIGURES and type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return name not in NO_FIGURES and isinstance(value, int | float) and type(value) is not bool and abs(value) < MOST
 
 
 def figures_of(line: Line) -> dict[str, float]:

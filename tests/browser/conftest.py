@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from serving import Site, served
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SETTINGS = {
@@ -30,14 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("browser")
-
-
-@dataclass(frozen=True)
-class Site:
-    """A running server: its address, and the folder of the runs that it shows."""
-
-    address: str
-    runs: Path
 
 
 @pytest.fixture(scope="session")
@@ -57,29 +47,6 @@ def trained_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs_folder(trained_runs: Path, tmp_path: Path) -> Path:
     """A copy of the trained runs, to change."""
     return Path(shutil.copytree(trained_runs, tmp_path / "runs"))
-
-
-@contextmanager
-def served(root: Path) -> Iterator[Site]:
-    """A server over the runs in `root`, on a free port of this machine, in a thread."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs the packages of [serve]")
-    pytest.importorskip("fastapi", reason="needs the packages of [serve]")
-    from glassgpt.server.app import build_app
-    from glassgpt.server.guard import Access
-    from glassgpt.server.library import Library
-    from glassgpt.server.workbench import Workbench
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()  # the socket listens already: a request waits until the server is up
-        try:
-            yield Site(f"http://127.0.0.1:{port}", root)
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conftest import Site
+from serving import Site
 
 
 def test_navigation(site: Site, open_page: Callable[..., Any]) -> None:

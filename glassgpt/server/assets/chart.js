@@ -47,7 +47,7 @@ function drawLines(plot, lines) {
     ctx.stroke();
     const above = y - top > 20 * ratio;
     ctx.textBaseline = above ? "bottom" : "top";
-    ctx.fillText(label, left + width - 6 * ratio, y + (above ? -3 : 4) * ratio);
+    ctx.fillText(fitted(ctx, label, width - 12 * ratio), left + width - 6 * ratio, y + (above ? -3 : 4) * ratio);
   }
   ctx.restore();
 }
@@ -58,8 +58,9 @@ function drawEnds(plot, curves, room) {
   const ends = [];
   curves.forEach((curve, i) => {
     if (!curve.end) return;
-    const value = plot.data[i + 1].findLast((found) => found != null);
-    if (value !== undefined) ends.push({ curve, y: plot.valToPos(value, "y", true) });
+    const last = plot.data[i + 1]?.findLastIndex((found) => found != null) ?? -1;
+    if (last < 0) return;
+    ends.push({ curve, x: plot.valToPos(plot.data[0][last], "x", true), y: plot.valToPos(plot.data[i + 1][last], "y", true) });
   });
   ends.sort((a, b) => a.y - b.y);
   const gap = LABEL_GAP * ratio, lowest = top + height;
@@ -69,9 +70,9 @@ function drawEnds(plot, curves, room) {
   ctx.font = `${12 * ratio}px ${css("--sans")}`;
   ctx.textBaseline = "middle";
   ctx.textAlign = "left";
-  for (const { curve, at } of ends) {
+  for (const { curve, x, at } of ends) {
     ctx.fillStyle = curve.color;
-    ctx.fillText(fitted(ctx, curve.end, (room - 8) * ratio), left + width + 6 * ratio, at);
+    ctx.fillText(fitted(ctx, curve.end, (room - 8) * ratio), x + 6 * ratio, at);
   }
   ctx.restore();
 }
@@ -121,11 +122,11 @@ function options(latest, width, height, show) {
     },
     axes: [
       { ...common, size: 28, space: 80, label: x.label, labelFont: font(), labelSize: 18, labelGap: 0, values: (_, found) => x.format(found),
-        ...(x.whole && { incrs: WHOLE }), ...ticks(logX, 6) },
+        incrs: x.steps ?? WHOLE, ...ticks(logX, 6) },
       { ...common, size: 52, values: (_, found) => compact(found), ...ticks(logY, 7) },
     ],
     series: [{}, ...curves.map((curve) => ({
-      label: curve.label, stroke: curve.color, width: curve.faint ? 1 : 2, alpha: curve.faint ? 0.3 : 1,
+      label: curve.label, stroke: curve.color, width: curve.faint ? 1 : 2, alpha: curve.faint ?? 1,
       points: { show: curve.points ?? false, size: 5, fill: curve.color }, dash: curve.dash,
     }))],
     cursor: {
@@ -167,8 +168,8 @@ function Table({ title, x, curves }) {
   </table></div>`;
 }
 
-// curves: [{label, color, end?, faint?, points?, dash?, data: [x values, y values]}]; lines: [{value, label}];
-// crosses: x values; x: {label, whole, format(ticks), exact(value)};
+// curves: [{label, color, end?, faint? (its opacity), points?, dash?, data: [x values, y values]}]; lines: [{value, label}];
+// crosses: x values; x: {label, steps?, format(ticks), exact(value)};
 // onZoom(from, to); version: changes with the data.
 export function Chart(props) {
   const { title, curves, lines = [], x, logX, logY, height = 180, describe, theme, version } = props;

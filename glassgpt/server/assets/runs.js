@@ -1,5 +1,5 @@
 // How does it learn? The curves, samples and settings of runs, also while they train.
-import { html, useEffect, useMemo, useState } from "glass/dom.js";
+import { html, useEffect, useMemo, useRef } from "glass/dom.js";
 import { address, change, go, number, read } from "glass/state.js";
 import { Chart, css, useTheme } from "glass/chart.js";
 import { smooth, thin } from "glass/columns.js";
@@ -10,9 +10,9 @@ const SERIES = 7;  // colours
 const DASHES = [undefined, [8, 4], [2, 4], [8, 4, 2, 4]];  // of the first seven runs, the next seven …
 const MOST_SHOWN = 50;
 const AXES = {
-  step: { label: "step", name: "steps", whole: true, format: compact, exact: count },
-  tokens: { label: "tokens", name: "tokens seen", whole: true, format: compact, exact: short },
-  time: { label: "time", name: "time", format: (ticks) => ticks.map((value) => (value === 0 ? "0" : duration(value))), exact: duration },
+  step: { label: "step", name: "steps", format: compact, exact: count },
+  tokens: { label: "tokens", name: "tokens seen", format: compact, exact: short },
+  time: { label: "time", name: "time", steps: [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 864000], format: (ticks) => ticks.map((value) => (value === 0 ? "0" : duration(value))), exact: duration },
 };
 const STATES = { training: "training now", finished: "finished", stopped: "not finished", imported: "imported", damaged: "damaged" };
 // Figures with a chart of their own below the loss; those that a stage adds come after them.
@@ -47,7 +47,7 @@ function comparedWithCounting(value, references) {
   if (unigram !== null && value < unigram) {
     return `, below what counting single tokens gives (${loss(unigram)})${bigram === null ? "" : `, but not below counting pairs (${loss(bigram)})`}`;
   }
-  if (unigram !== null) return `, not yet below what counting single tokens gives (${loss(unigram)})`;
+  if (unigram !== null) return `, not below what counting single tokens gives (${loss(unigram)})`;
   return uniform !== null && value < uniform ? `, below guessing (${loss(uniform)})` : "";
 }
 
@@ -118,8 +118,8 @@ function lossCurves(runs, view) {
     const raw = alone && view.reach > 0 && drawnCurve(run.figures, "train", "train/loss", view);
     const training = drawnCurve(run.figures, "train", "train/loss", view, view.reach);
     const validation = drawnCurve(run.figures, "val", "val/loss", view);
-    if (raw) curves.push({ label: "training, each step", color: ink, faint: true, data: raw });
-    if (training) curves.push({ label: `${name}training`, color: ink, dash, end: alone ? "training" : validation ? "" : run.id, faint: !alone && Boolean(validation), data: training });
+    if (raw) curves.push({ label: "training, each step", color: ink, faint: 0.3, data: raw });
+    if (training) curves.push({ label: `${name}training`, color: ink, dash, end: alone ? "training" : validation ? "" : run.id, faint: !alone && validation ? 0.5 : undefined, data: training });
     if (validation) curves.push({ label: `${name}validation`, color: alone ? color(1) : ink, dash, points: validation[0].length < 80, end: alone ? "validation" : run.id, data: validation });
   });
   return curves;
@@ -155,7 +155,7 @@ function referenceLines(runs) {
   const whose = differs ? ` (${run.id})` : "";
   const size = run.details.vocab_size;
   return [
-    { value: references.uniform, label: `all ${size && count(size)} tokens equally likely: ln ${size && count(size)}` },
+    { value: references.uniform, label: `all tokens equally likely: ln ${count(size ?? 0)}` },
     { value: references.unigram, label: "counting single tokens" },
     { value: references.bigram, label: "counting pairs" },
   ].filter((line) => line.value !== null).map(({ value, label }) => ({ value, label: `${label} = ${loss(value)}${whose}` }));
@@ -200,8 +200,13 @@ function RunList({ cards, shown, primary, live }) {
       if (also.length) choose(also[0], also.slice(1));
     } else choose(primary, is ? [...also, id] : also.filter((other) => other !== id));
   };
+  const list = useRef(null);
+  useEffect(() => {  // the chosen run is in sight, without moving the page
+    const chosen = list.current.querySelector("[aria-current]");
+    if (chosen) list.current.scrollTop = chosen.offsetTop - list.current.offsetTop - list.current.clientHeight / 2;
+  }, [primary]);
   return html`<section class="panel runs" aria-label="Runs"><h2>${cards.length === 1 ? "One run" : `${cards.length} runs`}</h2>
-    <ul>${cards.map((card) => {
+    <ul ref=${list}>${cards.map((card) => {
       const index = shown.indexOf(card.id), state = live.get(card.id)?.state ?? card.state;
       return html`<li key=${card.id} aria-current=${card.id === primary || undefined}>
         <input type="checkbox" id="show ${card.id}" aria-label="draw ${card.id}" checked=${index >= 0}

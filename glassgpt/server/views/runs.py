@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glassgpt.errors import UserError
 from glassgpt.report.daybook import read_notes
 from glassgpt.report.diagnosis import read_diagnosis
 from glassgpt.report.figures import text_read, tokenizer_used
 from glassgpt.report.page import flattened
-from glassgpt.server.library import card_fields, open_record
-from glassgpt.server.live import Followed, figures_of, is_figure, sample_of
+from glassgpt.server.library import Library, card_fields
+from glassgpt.server.live import NO_FIGURES, Followed, figures_of, is_figure, sample_of
 from glassgpt.server.wire import pack
 from glassgpt.training.metrics import Line
 
@@ -23,9 +26,10 @@ MOST_SAMPLES = 200  # of a run in one answer: the first half and the last half o
 AXES = ("step", "tokens_seen", "seconds")  # more digits than float32 has
 
 
-def run_details(id: str, folder: Path) -> dict[str, Any]:
+def run_details(library: Library, id: str) -> dict[str, Any]:
     """A run with its settings, samples, notes and what the doctor found. `problem` says what is damaged."""
-    card, record = open_record(id, folder)
+    folder = library.find(id)
+    card, record = library.open(id)
     samples = Followed(folder / "samples.jsonl")
     lines = samples.look() or []
     details: dict[str, Any] = {
@@ -85,9 +89,21 @@ def pack_metrics(folder: Path) -> bytes:
             kinds["train"].append(line)
     arrays = {}
     for kind, chosen in kinds.items():
-        names = dict.fromkeys(name for line in chosen for name, value in line.items() if is_figure(name, value))
-        for name in names:
-            values = [value if is_figure(name, value := line.get(name)) else math.nan for line in chosen]
-            arrays[f"{kind}:{name}"] = np.array(values, np.float64 if name in AXES else np.float32)
+        for name in dict.fromkeys(chain.from_iterable(chosen)):
+            if (values := column(chosen, name)) is not None:
+                arrays[f"{kind}:{name}"] = values
     skipped = [line["step"] for line in lines if "skipped" in line]
     return pack({"mark": str(file.mark), "skipped": skipped, "finished": final is not None}, arrays)
+
+
+def column(lines: Sequence[Line], name: str) -> NDArray[Any] | None:
+    """A figure of every line; NaN where a line lacks it or it is not finite. None if it is no figure at all."""
+    found = [line.get(name) for line in lines]
+    if name in NO_FIGURES or not set(map(type, found)) <= {float, NoneType}:
+        found = [value if is_figure(name, value) else None for value in found]
+    values = np.array(found, np.float64)  # None becomes NaN
+    if name not in AXES:
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    values[np.isinf(values)] = np.nan
+    return None if np.isnan(values).all() else values

@@ -1,0 +1,43 @@
+"""The app of `glassgpt look` on a free port of this machine, for tests that ask it as a page does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running server: its address, and the folder of the runs that it shows."""
+
+    address: str
+    runs: Path
+
+
+@contextmanager
+def served(root: Path) -> Iterator[Site]:
+    """A server over the runs in `root`, on a free port of this machine, in a thread."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the packages of [serve]")
+    pytest.importorskip("fastapi", reason="needs the packages of [serve]")
+    from glassgpt.server.app import build_app
+    from glassgpt.server.guard import Access
+    from glassgpt.server.library import Library
+    from glassgpt.server.workbench import Workbench
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()  # the socket listens already: a request waits until the server is up
+        try:
+            yield Site(f"http://127.0.0.1:{port}", root)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)

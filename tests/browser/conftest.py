@@ -82,23 +82,28 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(url, width=1280, dark=False)` is a page of its own window.
+    """`open_page(url, width=1280, dark=False, expected="…")` is a page of its own window.
 
-    At its end the test fails if a page has logged an error, or has asked another host for anything.
+    At its end the test fails if a page has logged an error without the words `expected`, or has asked another host for anything.
     """
     contexts, problems = [], []
 
-    def open_one(url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Any:
+    def open_one(url: str, *, width: int = 1280, dark: bool = False, expected: str = "\0") -> Any:
         context = browser.new_context(
-            viewport={"width": width, "height": height},
+            viewport={"width": width, "height": 900},
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
         )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+        page.on("console", lambda message: note(message.type, message.text))
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+
+        def note(kind: str, text: str) -> None:
+            if kind == "error" and expected not in text:
+                problems.append(f"console: {text}")
+
         origin = "/".join(url.split("/")[:3])
 
         def check(request: Any) -> None:

@@ -56,13 +56,14 @@ function sentence(run) {
   const { id, state, details, figures, references } = run, { max_steps: planned } = details;
   if (state === "imported") return `${id} was imported and not trained here, so it has no curves: look at what it does under Inside.`;
   const measured = bestKnownLoss(run), step = run.step;
-  if (state === "damaged" && measured.value === undefined) return `${id} cannot be read: ${details.problem}`;
+  if (state === "damaged" && measured.value === undefined) return `${id} cannot be read.`;
   if (step < 0) return state === "training" ? `${id} has just begun: its first figures appear here.` : `${id} has measured nothing yet.`;
   const steps = `${count(step)} ${step === 1 ? "step" : "steps"}`, of = planned ? `${count(step)} of ${count(planned)} steps` : steps;
   if (measured.value === undefined) return `${id} is at ${of}; it has no loss that can be drawn.`;
   const where = `${measured.of ? "a training loss of " : ""}${loss(measured.value)} nats per token`;
   const than = measured.of ? "" : comparedWithCounting(measured.value, references);
   if (state === "finished") return `${id} ended at ${where} after ${steps}${than}.`;
+  if (state === "damaged") return `${id} is damaged; its figures reach ${where} after ${steps}${than}.`;
   if (state !== "training") return `${id} stopped at ${where} after ${of}${than}. Continue it with: glassgpt train --run ${id} --resume`;
   const left = planned ? figures.secondsLeft(planned) : null;
   return `${id} is at ${where} after ${of}${than}${left === null || left <= 0 ? "" : `; about ${duration(left)} left`}.`;
@@ -336,7 +337,7 @@ export function Runs({ runs: cards, params }) {
         ${cards.length > 0 && asked !== null && !ids.has(asked) && html`<p>There is no run ${asked} here; this is ${primary}.</p>`}
         ${main && html`<p class="answer">${sentence(main)} ${known.length > 1 && comparison(known)}</p>`}
         ${primary && !main && !failed.length && html`<p class="quiet">reading ${primary} …</p>`}
-        ${known.filter((run) => run.details.problem && !(run === main && run.state === "damaged")).map((run) => html`<p class="error">Not all of ${run.id} can be read: ${run.details.problem}</p>`)}
+        ${known.filter((run) => run.details.problem).map((run) => html`<p class="error">Not all of ${run.id} can be read: ${run.details.problem}</p>`)}
         ${failed.map((run) => html`<p class="error">${run.id}: ${run.error}</p>`)}
         ${!live.connected && html`<p class="error">The connection to glassgpt look is lost; trying again.</p>`}
       </div>

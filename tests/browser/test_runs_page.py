@@ -1,0 +1,212 @@
+"""The view of runs in a browser: curves, choices, runs that grow and runs that are damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Site
+
+from glassgpt.server import live
+from glassgpt.training.metrics import cut_back
+
+Open = Callable[..., Any]
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def append(run: Path, *lines: dict[str, Any], file: str = "metrics.jsonl") -> None:
+    with (run / file).open("a") as out:
+        out.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def step_line(step: int, loss: float) -> dict[str, Any]:
+    return {"step": step, "tokens_seen": step * 256, "train/loss": loss, "lr": 1e-3, "grad_norm": 1.0,
+            "tokens_per_second": 9000.0, "seconds": step * 0.5}  # fmt: skip
+
+
+def ink(page: Any) -> int:
+    """The number of pixels of the loss chart that have the colour of the first curve."""
+    return int(
+        page.evaluate(
+            """() => {
+              const canvas = document.querySelector("[aria-label=Loss] canvas");
+              const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              let count = 0;
+              for (let i = 0; i < data.length; i += 4) {
+                if (data[i] < 20 && data[i + 1] > 90 && data[i + 2] > 150) count += 1;
+              }
+              return count;
+            }"""
+        )
+    )
+
+
+@pytest.fixture
+def training(runs_folder: Path) -> Path:
+    """A run that is being trained: 20 of its 60 steps are done."""
+    shutil.rmtree(runs_folder / "wide")
+    run = runs_folder / "small"
+    cut_back(run / "metrics.jsonl", lambda line: line["step"] <= 20 and not line.get("final"))
+    cut_back(run / "samples.jsonl", lambda line: line["step"] <= 20)
+    return run
+
+
+def test_a_finished_run(site: Site, open_page: Open) -> None:
+    page = open_page(f"{site.address}/runs?run=small")
+    page.locator(".answer", has_text="small ended at").wait_for()
+    page.locator(".answer", has_text="what counting").wait_for()
+    assert page.get_by_role("heading", level=1).inner_text() == "How does it learn?"
+    titles = page.locator("figure.chart h2").all_inner_texts()
+    assert titles == ["Loss, nats per token", "Gradient norm", "Learning rate", "Throughput, tokens per second",
+                      "Validation bits per byte"]  # fmt: skip
+    assert ink(page) > 100
+    picture = page.get_by_role("img").first.get_attribute("aria-label")
+    assert "training: from" in picture
+    assert "validation: from" in picture
+    page.get_by_text("as a table").first.click()
+    rows = page.locator("[aria-label=Loss] tbody tr")
+    assert rows.count() == 12
+    assert rows.last.inner_text().startswith("60")
+
+
+def test_choices_are_in_the_address(site: Site, open_page: Open) -> None:
+    page = open_page(f"{site.address}/runs?run=small")
+    page.get_by_role("checkbox", name="draw wide").check()
+    page.get_by_role("combobox").select_option("tokens")
+    page.get_by_label("log loss").check()
+    page.get_by_label("smooth").fill("7")
+    page.get_by_text("All read the same tokens").wait_for()
+    for choice in ("also=wide", "x=tokens", "logy=1", "smooth=7"):
+        assert choice in page.url
+    differs = page.get_by_role("region", name="Settings")
+    assert differs.get_by_role("rowheader").all_inner_texts() == ["model.n_embd"]
+    again = open_page(page.url)
+    again.get_by_text("All read the same tokens").wait_for()
+    assert again.get_by_role("checkbox", name="draw wide").is_checked()
+    assert again.get_by_label("smooth").input_value() == "7"
+
+
+def test_zoom_by_dragging_and_back(site: Site, open_page: Open) -> None:
+    page = open_page(f"{site.address}/runs?run=small")
+    box = page.locator(".u-over").first.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.5, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, middle, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="whole run").wait_for()
+    assert "from=" in page.url
+    page.get_by_text("as a table").first.click()
+    assert 25 <= int(page.locator("[aria-label=Loss] tbody th").first.inner_text()) <= 35
+    page.get_by_role("button", name="whole run").click()
+    page.get_by_role("button", name="whole run").wait_for(state="detached")
+    assert "from=" not in page.url
+
+
+def test_the_pointer_reads_values(site: Site, open_page: Open) -> None:
+    page = open_page(f"{site.address}/runs?run=small")
+    readout = page.locator(".readout").first
+    page.locator(".readout", has_text="last").first.wait_for()
+    page.locator(".u-over").first.hover()
+    page.locator(".readout", has_text="step 3").first.wait_for()
+    assert "training" in readout.inner_text()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_all_of_it(site: Site, open_page: Open, dark: bool) -> None:
+    page = open_page(f"{site.address}/runs?run=small&also=wide", width=400, dark=dark)
+    page.locator(".u-over").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_keys_reach_the_controls(site: Site, open_page: Open) -> None:
+    page = open_page(f"{site.address}/runs?run=small")
+    page.get_by_label("smooth").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.wait_for_url("**smooth=3**logy=1")
+
+
+def test_a_live_run_grows(
+    training: Path, serve: Callable[[Path], Site], open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    page = open_page(f"{serve(training.parent).address}/runs?smooth=0")
+    page.locator(".answer", has_text="20 of 60 steps").wait_for()
+    before = ink(page)
+    append(training, *(step_line(step, 3.0) for step in range(21, 41)))
+    page.locator(".answer", has_text="40 of 60 steps").wait_for()
+    page.locator("dl", has_text="time left").wait_for()
+    assert page.locator("dd", has_text="10 s").count() == 1
+    append(training, {"step": 40, "prompt": "", "text": "<img src=x onerror=alert(1)>"}, file="samples.jsonl")
+    page.locator("pre", has_text="<img src=x onerror=alert(1)>").wait_for()
+    page.wait_for_function("before => document.querySelector('[aria-label=Loss] canvas') && before", arg=before)
+    assert ink(page) != before
+    cut_back(training / "metrics.jsonl", lambda line: line["step"] <= 30)
+    page.locator(".answer", has_text="30 of 60 steps").wait_for()
+    append(training, step_line(31, 2.5), {"step": 31, "final": True, "train/loss": 2.5, "val/loss": 1.5})
+    page.locator(".answer", has_text="small ended at 1.50 nats per token after 31 steps").wait_for()
+
+
+def test_a_page_finds_the_server_again(training: Path, serve: Callable[[Path], Site], open_page: Open) -> None:
+    page = open_page(f"{serve(training.parent).address}/runs", expected="ERR_INTERNET_DISCONNECTED")
+    page.locator(".answer", has_text="20 of 60 steps").wait_for()
+    page.context.set_offline(True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    append(training, step_line(21, 3.0))
+    page.get_by_text("The connection to glassgpt look is lost").wait_for()
+    page.context.set_offline(False)
+    page.locator(".answer", has_text="21 of 60 steps").wait_for()
+    page.get_by_text("The connection to glassgpt look is lost").wait_for(state="detached")
+
+
+def test_an_empty_folder_waits_for_a_run(
+    trained_runs: Path, tmp_path: Path, serve: Callable[[Path], Site], open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    (tmp_path / "runs").mkdir()
+    page = open_page(f"{serve(tmp_path / 'runs').address}/")
+    page.get_by_text("There is no run yet").wait_for()
+    shutil.copytree(trained_runs / "small", tmp_path / "runs" / "small")
+    page.locator(".answer", has_text="small ended at").wait_for()
+
+
+@pytest.mark.parametrize("damage", ["metrics.jsonl", "config.toml", "doctor.json"])
+def test_a_damaged_run_shows_what_it_can(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: Open, damage: str
+) -> None:
+    path = runs_folder / "small" / damage
+    path.write_bytes(b"{damaged\n" + (path.read_bytes() if path.exists() else b""))
+    page = open_page(f"{serve(runs_folder).address}/runs?run=small")
+    page.get_by_text("Not all of small can be read: ").wait_for()
+    page.locator(".u-over").first.wait_for()
+    assert ink(page) > 100
+
+
+def test_an_imported_run_has_no_curves(runs_folder: Path, serve: Callable[[Path], Site], open_page: Open) -> None:
+    run = runs_folder / "small"
+    for name in ("metrics.jsonl", "samples.jsonl", "data.json"):
+        (run / name).unlink()
+    config = (run / "config.toml").read_text()
+    assert "stage =" in config
+    (run / "config.toml").write_text(config.replace('stage = "pretrain"', 'stage = "none"'))
+    page = open_page(f"{serve(runs_folder).address}/runs?run=small")
+    page.get_by_text("small was imported and not trained here").wait_for()
+    assert page.locator(".u-over").count() == 0
+
+
+def test_a_name_is_shown_and_not_executed(runs_folder: Path, serve: Callable[[Path], Site], open_page: Open) -> None:
+    name = "<b onclick=alert(1)>&amp; 100% #?+"
+    (runs_folder / "small").rename(runs_folder / name)
+    site = serve(runs_folder)
+    page = open_page(f"{site.address}/runs")
+    page.get_by_role("button", name=name).click()
+    page.locator(".answer", has_text=f"{name} ended at").wait_for()

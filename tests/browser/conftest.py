@@ -84,7 +84,7 @@ def browser() -> Iterator[Any]:
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(url, width=1280, dark=False, expected="…")` is a page of its own window.
 
-    At its end the test fails if a page has logged an error without the words `expected`, or has asked another host for anything.
+    At its end the test fails if a page has logged an error without the words `expected`, or has asked another host.
     """
     contexts, problems = [], []
 

@@ -95,6 +95,7 @@ def test_choices_are_in_the_address(site: Site, open_page: Open) -> None:
 
 def test_zoom_by_dragging_and_back(site: Site, open_page: Open) -> None:
     page = open_page(f"{site.address}/runs?run=small")
+    page.locator(".u-over").first.wait_for()
     box = page.locator(".u-over").first.bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.5, middle)

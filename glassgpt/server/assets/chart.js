@@ -175,7 +175,7 @@ export function Chart(props) {
   const { title, curves, lines = [], x, logX, logY, height = 180, describe, theme, version } = props;
   const box = useRef(null), readout = useRef(null), plot = useRef(null), latest = useRef(props), [table, openTable] = useState(false);
   latest.current = props;
-  const shape = JSON.stringify([theme, logX, logY, x.label, height, curves.map(({ label, color, end, faint, points }) => [label, color, end, faint, points]), lines]);
+  const shape = JSON.stringify([theme, logX, logY, x.label, height, curves.map(({ label, color, end, faint, points }) => [label, color, end, faint, points])]);
 
   const show = (chart) => {
     const { curves: drawn, x: axis } = latest.current, { idx, idxs } = chart.cursor;
@@ -206,7 +206,7 @@ export function Chart(props) {
     if (!made.current) plot.current.setData(uPlot.join(curves.map((curve) => curve.data)));
     made.current = false;
     show(plot.current);
-  }, [shape, version]);
+  }, [shape, version, JSON.stringify(lines)]);
 
   return html`<figure class="chart">
     <figcaption class="row spread"><h2>${title}</h2><span ref=${readout} class="quiet readout" aria-hidden="true"></span></figcaption>

@@ -79,7 +79,7 @@ function Lens({ answer }) {
   const { lens_ids, lens_probabilities } = answer.arrays;
   const [layers, top] = lens_ids.shape;
   const label = (layer) => (layer === 0 && layers > 1 ? "embedding" : layer === layers - 1 ? "output" : `block ${layer - 1}`);
-  return html`<div class="scroll"><table class="lens"><tbody>
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Predictions"><table class="lens"><tbody>
     ${Array.from({ length: layers }, (_, layer) => html`<tr key=${layer}><th scope="row">${label(layer)}</th>
       ${Array.from({ length: top }, (_, rank) => {
         const id = lens_ids.data[layer * top + rank];

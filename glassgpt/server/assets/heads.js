@@ -55,7 +55,7 @@ function Table({ heads, params, run, effects }) {
     return address("inside", kept);
   };
   const most = Math.max(...heads.map((head) => Math.abs(head.effect ?? 0)), 1e-9);
-  return html`<div class="scroll"><table class="all-heads">
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Scores"><table class="all-heads">
     <thead><tr>${columns.map(([name, label, title]) => html`<th key=${name} scope="col" title=${title}
       class=${name === "head" ? "" : "number"} aria-sort=${name === sort ? (down ? "descending" : "ascending") : undefined}>
       <button onClick=${() => choose(name)}>${label}${name === sort ? (down ? " ↓" : " ↑") : ""}</button></th>`)}<th scope="col">kind</th></tr></thead>

@@ -43,7 +43,7 @@ export function HeadMap({ weights, tokens, query, keyToken, onChoose, label }) {
   const labels = size <= 64;  // beyond, a label would be taller than its row
   const told = under ?? { row: query, column: keyToken };
   return html`<div class="headmap">
-    <div class="scroll"><div class="grid" style=${`--size: ${size}`}>
+    <div class="scroll" tabindex="0" role="group" aria-label="Map"><div class="grid" style=${`--size: ${size}`}>
       ${labels && html`<div class="keys mono" aria-hidden="true">${tokens.map((token, index) => html`
         <span key=${index} class=${index === keyToken ? "chosen" : ""}>${visible(token)}</span>`)}</div>
         <div class="queries mono" aria-hidden="true">${tokens.map((token, index) => html`

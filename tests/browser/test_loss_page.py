@@ -95,6 +95,18 @@ def test_two_checkpoints_side_by_side(site: Site, open_page: OpenPage) -> None:
     assert parse_qs(urlsplit(page.url).query)["run2"] == ["small"]
 
 
+def test_a_question_that_one_side_gives_up_is_still_answered_for_the_other(site: Site, open_page: OpenPage) -> None:
+    """Both sides begin with the same checkpoint, so they share a request; the first one moves on while it waits."""
+    page = open_page(f"{site.address}/tokens?run=small&text=cat")
+    waiting: list[Any] = []
+    page.route("**/api/losses", lambda route: route.continue_() if waiting else waiting.append(route))
+    with page.expect_request("**/api/losses"):
+        page.goto(f"{site.address}/loss?run=small&run2=small&step=0&step2=0&text={quote(WORDS)}")
+    page.get_by_label("checkpoint", exact=True).nth(0).press("End")
+    tokens(page).nth(3).wait_for()
+    tokens(page, "The model compared with").nth(3).wait_for()
+
+
 def test_runs_with_different_tokenizers(
     runs_folder: Path, text: str, serve: Callable[[Path], Site], open_page: OpenPage
 ) -> None:

@@ -65,10 +65,15 @@ export function useAnswer(path, question, { again = false, version = 0 } = {}) {
     const controller = new AbortController();
     let current = true;
     set((before) => ({ ...before, loading: true }));
-    (again ? askAgain : ask)(path, question, controller.signal).then(
+    const attempt = () => (again ? askAgain : ask)(path, question, controller.signal).then(
       (answer) => current && set({ answer, error: null, loading: false }),
-      (error) => current && error.name !== "AbortError" && set((before) => ({ ...before, error: error.message, loading: false })),
+      (error) => {
+        if (!current) return;
+        if (error.name === "AbortError") attempt();  // another part of the page gave up the question that both had
+        else set((before) => ({ ...before, error: error.message, loading: false }));
+      },
     );
+    attempt();
     return () => { current = false; controller.abort(); };
   }, [key, again, version]);
   return state;

@@ -30,7 +30,7 @@ function Look({ runs, run, params }) {
   const one = useLosses(run, step, text);
   const two = useLosses(other, otherStep, text);
   const chosen = useChoice(one.found, text, params);
-  const comparison = one.found && two.found && compare(one.found, two.found);
+  const comparison = useMemo(() => one.found && two.found && compare(one.found, two.found), [one.found, two.found]);
   const toOther = one.found && two.found ? (index) => across(one.found, two.found, index) : (index) => index;
   const fromOther = one.found && two.found ? (index) => across(two.found, one.found, index) : (index) => index;
   const choose = (index) => change({ token: index });

@@ -30,6 +30,18 @@ function fitted(context, text, most) {
   return `${short}…`;
 }
 
+// Text with a rim of the ground's colour, so that it can be read where it crosses a curve.
+function write(context, text, x, y) {
+  context.save();
+  context.setLineDash([]);
+  context.lineJoin = "round";
+  context.lineWidth = 3 * devicePixelRatio;
+  context.strokeStyle = css("--ground");
+  context.strokeText(text, x, y);
+  context.restore();
+  context.fillText(text, x, y);
+}
+
 function drawLines(plot, lines) {
   const { ctx } = plot, { left, top, width, height } = plot.bbox, ratio = devicePixelRatio;
   ctx.save();
@@ -47,7 +59,7 @@ function drawLines(plot, lines) {
     ctx.stroke();
     const above = y - top > 20 * ratio;
     ctx.textBaseline = above ? "bottom" : "top";
-    ctx.fillText(fitted(ctx, label, width - 12 * ratio), left + width - 6 * ratio, y + (above ? -3 : 4) * ratio);
+    write(ctx, fitted(ctx, label, width - 12 * ratio), left + width - 6 * ratio, y + (above ? -3 : 4) * ratio);
   }
   ctx.restore();
 }
@@ -70,9 +82,17 @@ function drawEnds(plot, curves, room) {
   ctx.font = `${12 * ratio}px ${css("--sans")}`;
   ctx.textBaseline = "middle";
   ctx.textAlign = "left";
-  for (const { curve, x, at } of ends) {
-    ctx.fillStyle = curve.color;
-    ctx.fillText(fitted(ctx, curve.end, (room - 8) * ratio), x + 6 * ratio, at);
+  const right = left + width;
+  for (const { curve, x, y, at } of ends) {
+    ctx.fillStyle = ctx.strokeStyle = curve.color;
+    if (right - x > 12 * ratio) {  // a thin line leads from a curve that ends early to its name
+      ctx.lineWidth = ratio / 2;
+      ctx.beginPath();
+      ctx.moveTo(x, y);
+      ctx.lineTo(right, at);
+      ctx.stroke();
+    }
+    write(ctx, fitted(ctx, curve.end, (room - 8) * ratio), right + 6 * ratio, at);
   }
   ctx.restore();
 }
@@ -136,8 +156,7 @@ function options(latest, width, height, show) {
       bind: { dblclick: () => () => { latest.current.onZoom(null, null); } },
     },
     hooks: {
-      drawAxes: [(plot) => drawLines(plot, latest.current.lines ?? [])],
-      draw: [(plot) => { drawEnds(plot, curves, room); drawCrosses(plot, latest.current.crosses ?? []); }],
+      draw: [(plot) => { drawLines(plot, latest.current.lines ?? []); drawEnds(plot, curves, room); drawCrosses(plot, latest.current.crosses ?? []); }],
       setCursor: [show],
       setSelect: [(plot) => {
         const { left, width: chosen } = plot.select;

@@ -208,13 +208,14 @@ function RunList({ cards, shown, primary, live }) {
   }, [primary]);
   return html`<section class="panel runs" aria-label="Runs"><h2>${cards.length === 1 ? "One run" : `${cards.length} runs`}</h2>
     <ul ref=${list}>${cards.map((card) => {
-      const index = shown.indexOf(card.id), state = live.get(card.id)?.state ?? card.state;
+      const index = shown.indexOf(card.id), run = live.get(card.id), state = run?.state ?? card.state;
+      const reached = (run && lastOf(run, "val", "val/loss")) ?? card.val_loss;
       return html`<li key=${card.id} aria-current=${card.id === primary || undefined}>
         <input type="checkbox" id="show ${card.id}" aria-label="draw ${card.id}" checked=${index >= 0}
           disabled=${index < 0 && shown.length >= MOST_SHOWN} onChange=${(event) => show(card.id, event.target.checked)} />
         <span class="swatch" style="background: ${index >= 0 ? `var(--series-${index % SERIES})` : "transparent"}"></span>
         <button class="plain" onClick=${() => choose(card.id, [])} title="show this run alone">${card.id}</button>
-        <span class="number">${card.val_loss === null ? "" : loss(card.val_loss)}</span>
+        <span class="number">${reached === null ? "" : loss(reached)}</span>
         <small class="quiet ${state}">${STATES[state]}${card.model ? ` · ${card.model.replace(" x ", " × ")}` : ""}</small>
       </li>`;
     })}</ul></section>`;

@@ -113,15 +113,17 @@ def _add_runs(app: FastAPI, library: Library) -> None:
 
 
 def _watched(query: QueryParams, library: Library) -> list[Watched]:
-    """The runs to follow, each from the marks up to which the page has its files; without them from the start."""
+    """The runs to follow, each from the marks up to which the page has its files; without them from the start.
+
+    A run that is not there any more is left out: the stream says which runs there are.
+    """
     ids = query.getlist("run")[:MOST_WATCHED]
     marks = (map(Mark.parse, chain(query.getlist(name), repeat(""))) for name in ("figures", "samples"))
-    found = []
+    folders, found = library.folders(), []
     for id, figures, samples in zip(ids, *marks, strict=False):
-        folder = library.find(id)
-        found.append(
-            Watched(id, Followed(folder / "metrics.jsonl", figures), Followed(folder / "samples.jsonl", samples))
-        )
+        if (folder := folders.get(id)) is not None:
+            files = Followed(folder / "metrics.jsonl", figures), Followed(folder / "samples.jsonl", samples)
+            found.append(Watched(id, *files))
     return found
 
 

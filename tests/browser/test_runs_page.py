@@ -157,6 +157,21 @@ def test_a_live_run_grows(
     page.locator(".answer", has_text="small ended at 1.50 nats per token after 31 steps").wait_for()
 
 
+def test_a_run_that_is_replaced_is_read_again(
+    training: Path, serve: Callable[[Path], Site], open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    page = open_page(f"{serve(training.parent).address}/runs?run=small", expected="404")
+    page.locator(".answer", has_text="20 of 60 steps").wait_for()
+    shutil.move(training, training.parent.parent / "aside")
+    page.get_by_text("There is no run yet").wait_for()
+    (training.parent.parent / "aside" / "metrics.jsonl").write_text("")
+    append(training.parent.parent / "aside", *(step_line(step, 4.0) for step in range(1, 6)))
+    shutil.move(training.parent.parent / "aside", training)
+    page.locator(".answer", has_text="small is at a training loss of 4.00").wait_for()
+    assert page.locator("dd", has_text="5 of 60").count() == 1
+
+
 def test_a_page_finds_the_server_again(training: Path, serve: Callable[[Path], Site], open_page: Open) -> None:
     page = open_page(f"{serve(training.parent).address}/runs", expected="ERR_INTERNET_DISCONNECTED")
     page.locator(".answer", has_text="20 of 60 steps").wait_for()

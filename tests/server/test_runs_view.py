@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -300,6 +301,13 @@ def test_a_new_run_is_announced(site: Site) -> None:
         assert next(events)[1] == {"ids": ["first"]}
         shutil.copytree(site.runs / "first", site.runs / "second")
         assert next(events)[1] == {"ids": ["first", "second"]}
+
+
+def test_a_run_that_is_gone_does_not_end_the_stream(site: Site) -> None:
+    with urllib.request.urlopen(f"{site.address}/api/live?run=gone&run=first", timeout=10) as answer:
+        events = events_of(answer, "runs", "figures")
+        assert next(events) == ("runs", {"ids": ["first"]})
+        assert next(events) == ("figures", {"run": "first", "mark": ANY, "lines": ANY})
 
 
 def test_following_ends_when_the_page_is_gone(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

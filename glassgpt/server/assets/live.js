@@ -4,6 +4,7 @@ import { askAgain } from "glass/api.js";
 import { Figures } from "glass/columns.js";
 
 const QUIET_SECONDS = 60;  // without a figure: the run counts as stopped
+const RETRY_MILLISECONDS = 2000;  // until a run that could not be read is asked for again
 const LONGEST_WAIT = 10_000;  // milliseconds between two attempts to connect
 
 const place = (id) => `/api/runs/${encodeURIComponent(id)}`;
@@ -54,7 +55,7 @@ export function useLive(ids, onRuns) {
     askAgain(`${place(id)}/references`).then((references) => { run.references = references; redraw(); }, () => {});
   }
 
-  useEffect(() => { for (const id of ids) if (!kept.current.has(id)) load(id); }, [key]);
+  useEffect(() => { for (const id of ids) if (!kept.current.has(id)) load(id); });
 
   // Marks alone grow old: a run that is quiet for long counts as stopped.
   useEffect(() => {
@@ -100,8 +101,17 @@ export function useLive(ids, onRuns) {
       on("sample", ({ step, prompt, text, mark }, run) => {
         run.details = { ...run.details, samples: [...run.details.samples, { step, prompt, text }], samples_mark: mark };
       });
-      on("again", (_, run) => load(run.id));
-      on("runs", ({ ids: names }) => tell.current(names));
+      on("again", (_, run) => {
+        source.close();  // what comes now belongs to the new file; the stream goes on once that is read
+        load(run.id);
+      });
+      on("runs", ({ ids: names }) => {
+        for (const [id, run] of kept.current) {
+          if (!names.includes(id)) kept.current.delete(id);  // read anew if it comes back
+          else if (run.error) timer = setTimeout(() => load(id), RETRY_MILLISECONDS);
+        }
+        tell.current(names);
+      });
     }
     // A page that nobody sees costs nothing, and goes on where it stopped.
     const look = () => {

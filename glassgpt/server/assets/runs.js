@@ -267,7 +267,7 @@ function Samples({ run, chosen }) {
   return html`<section class="panel" aria-label="Samples"><h2>What it writes: ${run.id}, step ${count(sample.step)}</h2>
     ${samples.length > 1 && html`<input type="range" class="wide" min="0" max=${samples.length - 1} value=${at} aria-label="sample"
       aria-valuetext="step ${count(sample.step)}" onInput=${(event) => move(Number(event.target.value))} />`}
-    <pre class="sample" aria-live=${chosen === null ? "off" : "polite"}><span class="quiet">${sample.prompt}</span>${sample.text}</pre></section>`;
+    <pre class="sample" tabindex="0" aria-live=${chosen === null ? "off" : "polite"}><span class="quiet">${sample.prompt}</span>${sample.text}</pre></section>`;
 }
 
 function Verdict({ run }) {
@@ -279,7 +279,7 @@ function Verdict({ run }) {
     ${!diagnosis && html`<p>The doctor has not examined ${id}: <code>glassgpt doctor ${id}</code></p>`}
     ${diagnosis && html`<p>${diagnosis.normal} <span class="quiet">Examined at step ${count(diagnosis.step ?? 0)}.</span></p>
       ${failed.map((finding) => html`<p><strong class="error">${finding.name}:</strong> ${finding.figure}; expected: ${finding.expected}. ${finding.remedy && `To do: ${finding.remedy}.`}</p>`)}
-      <details><summary>${count(findings.length)} checks</summary><div class="scroll"><table>
+      <details><summary>${count(findings.length)} checks</summary><div class="scroll" tabindex="0" role="region" aria-label="Checks"><table>
         <thead><tr><th scope="col">check</th><th scope="col">result</th><th scope="col">found</th><th scope="col">expected</th></tr></thead>
         <tbody>${findings.map((finding) => html`<tr><th scope="row">${finding.name}</th><td class=${finding.status === "failed" ? "error" : ""}>${finding.status}</td>
           <td>${finding.figure}</td><td>${finding.expected}</td></tr>`)}</tbody></table></div></details>`}
@@ -292,7 +292,7 @@ function Settings({ runs }) {
   const text = (found) => (typeof found === "string" ? found : JSON.stringify(found));
   const rows = runs.length === 1 ? names : names.filter((name) => new Set(runs.map((run) => text(value(run, name)))).size > 1);
   if (!names.length) return null;
-  const table = html`<div class="scroll"><table>
+  const table = html`<div class="scroll" tabindex="0" role="region" aria-label="Table of settings"><table>
     <thead><tr><th scope="col">setting</th>${runs.map((run) => html`<th scope="col">${run.id}</th>`)}</tr></thead>
     <tbody>${rows.map((name) => html`<tr key=${name}><th scope="row"><code>${name}</code></th>${runs.map((run) => html`<td><code>${text(value(run, name))}</code></td>`)}</tr>`)}</tbody></table></div>`;
   return html`<section class="panel" aria-label="Settings">${runs.length === 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from glassgpt.inspection.surprise import losses_of
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
-from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.pieces import tokens_of
 
 MOST_TOKENS = 512  # of a text that is looked into: its maps take L·H·T² bytes
 LENS_TOP = 5  # predictions after each layer
@@ -60,22 +58,6 @@ def encode(bench: Bench, text: str) -> list[int]:
     if len(ids) > most:
         raise TooLong(f"this text has {len(ids):,} tokens, and {most:,} can be looked into: shorten it")
     return ids
-
-
-def tokens_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Each token with its id, its text, and its bytes where they are no whole characters."""
-    found: list[dict[str, Any]] = []
-    names = {id: name for name, id in tokenizer.special_tokens.items()}
-    for id in ids:
-        if id in names:
-            found.append({"id": id, "text": names[id], "special": True})
-            continue
-        data = tokenizer.token_bytes(id) if id < tokenizer.vocab_size else b""
-        try:
-            found.append({"id": id, "text": data.decode()})
-        except UnicodeDecodeError:
-            found.append({"id": id, "text": data.decode(errors="replace"), "bytes": data.hex(" ")})
-    return found
 
 
 def look_inside(bench: Bench, question: Question) -> bytes:

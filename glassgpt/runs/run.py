@@ -36,6 +36,7 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
+from glassgpt.report.look import Look
 from glassgpt.report.run_picture import card, draw_run
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import RunConfig, config_sections, document_eot_id, load_config
@@ -47,6 +48,8 @@ from glassgpt.runtime.parallel import move, weights_later
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
+
+BEGINNING = 32  # tokens of a sample that `look` shows: their attention fits a terminal
 
 
 @dataclass(repr=False)
@@ -191,6 +194,24 @@ class Run:
             generator.manual_seed(seed)
         ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
         return write(self.model, self.tokenizer, ids, config, max_new_tokens, generator)
+
+    @strict_arguments
+    def look(self, text: str | None = None) -> Look:
+        """A text in the model: `run.look("O Romeo").attention()` shows itself in a terminal and in a notebook.
+
+        Without a text it is the beginning of the last sample that was generated during training. Raises UserError for
+        an empty text, for one that the tokenizer cannot encode, and if there is no sample.
+        """
+        self.check_language_model()
+        ids = self._sample_ids() if text is None else self.tokenizer.encode(text)
+        return Look(self.model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
+
+    def _sample_ids(self) -> list[int]:
+        samples = read_record(self.folder).samples
+        if not samples:
+            raise UserError(f"{self.folder} has no sample to look at: give {option(text='…')}")
+        written = str(samples[-1].get("prompt") or "") + str(samples[-1].get("text") or "")
+        return self.tokenizer.encode(written)[: min(BEGINNING, self.config.model.block_size)]
 
     @strict_arguments
     def evaluate(

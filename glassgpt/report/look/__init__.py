@@ -1,0 +1,131 @@
+"""A text in a model, in pictures for a terminal and for a notebook.
+
+look = run.look("O Romeo")
+look.attention(2, 1)
+look.lens()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from glassgpt.errors import UserError, counted
+from glassgpt.inspection.attention import HeadScores, head_kind, head_scores
+from glassgpt.inspection.lens import logit_lens
+from glassgpt.inspection.surprise import token_losses
+from glassgpt.inspection.taps import parts
+from glassgpt.inspection.trace import attention_blocks, check_position, trace
+from glassgpt.models import Model
+from glassgpt.report.look.attention import AttentionView
+from glassgpt.report.look.lens import LensView
+from glassgpt.report.look.loss import LossView
+from glassgpt.report.look.tokens import TokensView
+from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.pieces import tokens_of
+
+TOP = 5  # predictions that the views name
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Look:
+    """A text of T tokens in a model. Each method is one question, and its answer shows itself.
+
+    A text may be longer than `block_size` for `tokens` and `losses`. `source` names the model in sentences.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    ids: Sequence[int]
+    source: str
+
+    def __post_init__(self) -> None:
+        if not len(self.ids):
+            raise UserError("the text is empty: it must have at least one token")
+
+    @property
+    def text(self) -> str:
+        """The text of the ids."""
+        return self.tokenizer.decode(self.ids)
+
+    def __repr__(self) -> str:
+        return f"{self.tokens()!r}\n\nMore: .attention(layer, head)  .lens(position)  .losses()  .tokens()"
+
+    def _repr_html_(self) -> str:
+        return self.tokens()._repr_html_()
+
+    @cached_property
+    def _tokens(self) -> list[dict[str, Any]]:
+        return tokens_of(self.tokenizer, self.ids)
+
+    def tokens(self) -> TokensView:
+        """The pieces of the text and their ids."""
+        return TokensView(self.source, self._tokens, len(self.text.encode()))
+
+    def attention(self, layer: int | None = None, head: int | None = None) -> AttentionView:
+        """Whom each token hears in one head: the given one, or else the one that is most clearly of a kind.
+
+        Raises UserError for a head that does not exist, for a model without attention, and for a text longer than
+        `block_size`.
+        """
+        blocks = attention_blocks(self.model)
+        if not blocks:
+            raise UserError(f"{self.source} has no attention: look at its lens, its losses or its tokens")
+        if layer is not None and layer not in blocks:
+            raise UserError(f"no block {layer} has attention; blocks that have it: {', '.join(map(str, blocks))}")
+        seen = trace(self.model, self.ids, [f"blocks.{block}.attn.pattern" for block in blocks])
+        patterns = {block: seen[f"blocks.{block}.attn.pattern"][0].float().cpu() for block in blocks}
+        scores = {block: head_scores(pattern, seen.ids) for block, pattern in patterns.items()}
+        n_heads = len(patterns[blocks[0]])
+        if head is not None and not 0 <= head < n_heads:
+            raise UserError(f"there is no head {head}: a block has {counted(n_heads, 'head')}, counted from 0")
+        heads = [
+            (block, number)
+            for block in blocks
+            for number in range(n_heads)
+            if layer in (None, block) and head in (None, number)
+        ]
+        layer, head = max(heads, key=lambda at: _clearness(scores[at[0]][at[1]]))
+        kinds = [[head_kind(scores[block][number]) for number in range(n_heads)] for block in blocks]
+        return AttentionView(self.source, self._tokens, layer, head, patterns[layer][head], blocks, kinds)
+
+    def lens(self, position: int | None = None, top: int = TOP) -> LensView:
+        """What each layer would say comes after the token at `position`, the last one if left out.
+
+        Raises UserError for a position that the text lacks, and for a text longer than `block_size`.
+        """
+        blocks = len(parts(self.model))
+        names = ["embed", "final", *(f"blocks.{block}.resid" for block in range(blocks))] if blocks else ["final"]
+        seen = trace(self.model, self.ids, names)
+        at = check_position(seen, seen.n_tokens - 1 if position is None else position)
+        lens = logit_lens(seen, [at], top)
+        following = self._tokens[at + 1] if at + 1 < seen.n_tokens else None
+        return LensView(
+            self.source,
+            self._tokens,
+            at,
+            ["embedding", *(f"block {block}" for block in range(blocks))] if blocks else ["output"],
+            [tokens_of(self.tokenizer, ids) for ids in lens.ids[:, 0].tolist()],
+            lens.probabilities[:, 0],
+            following,
+            None if following is None else lens.target_probabilities[:, 0],
+        )
+
+    def losses(self, top: int = TOP) -> LossView:
+        """How much each token surprises the model.
+
+        In a text longer than `block_size`, each token has at least half of `block_size` before it.
+        """
+        stride = self.model.config.block_size // 2 or None
+        found = token_losses(self.model, self.ids, top, stride=stride)
+        expected = [tokens_of(self.tokenizer, ids) for ids in found.expected_ids.tolist()]
+        return LossView(self.source, self._tokens, found.losses, expected, found.expected_probabilities)
+
+
+def _clearness(scores: HeadScores) -> tuple[int, float]:
+    """Orders heads by how clearly they are of a kind. Resting on the first token counts less than any other kind."""
+    if (kind := head_kind(scores)) is not None:
+        return (1 if kind[0] == "first" else 2), kind[1]
+    return 0, max(float(scores.previous), float(scores.induction), float(scores.duplicate))

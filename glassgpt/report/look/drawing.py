@@ -1,0 +1,147 @@
+"""What the views of a look share: lines of a terminal, the HTML of a notebook, and tokens that can be seen.
+
+A drawing for a terminal is a list of lines, and a line is a list of spans. A span names its colours, so that whoever
+prints the drawing decides whether to use them. Every drawing can be read without colours.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from glassgpt.errors import printable
+from glassgpt.report import page
+from glassgpt.report.surprise import visible
+
+USUAL_WIDTH = 80  # columns of a drawing whose place is not known
+ATTENTION = "#8f6fe0"  # the hue of attention, in a shade that can be read on a light and on a dark terminal
+
+
+class Span(NamedTuple):
+    """A part of a line with its colours (#rrggbb). Empty: those of the terminal."""
+
+    text: str
+    ink: str = ""
+    paper: str = ""
+
+
+Line = list[Span]
+
+
+class View(ABC):
+    """One picture of a text in a model: shows itself in a terminal, in a notebook and as JSON."""
+
+    @abstractmethod
+    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+        """The drawing for a terminal of `width` columns."""
+
+    @abstractmethod
+    def html(self) -> str:
+        """The body of the drawing for a notebook."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, ready for JSON."""
+
+    def __repr__(self) -> str:
+        return "\n".join("".join(span.text for span in line).rstrip() for line in self.lines())
+
+    def _repr_html_(self) -> str:
+        style = page.asset("look.css")
+        return f'<div class="glassgpt-look">\n<style>\n{style}</style>\n{self.html()}\n</div>'
+
+
+def labels_of(tokens: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Each token (see `tokens_of`) as one line of printable characters, which no terminal obeys.
+
+    Spaces and line ends become signs, other control characters and incomplete bytes are escaped as in Python. A mark
+    that belongs on the letter before it is put on a dotted circle.
+    """
+    labels = []
+    for token in tokens:
+        if "bytes" in token:
+            labels.append("".join(rf"\x{byte}" for byte in token["bytes"].split()))
+            continue
+        text = printable(visible(token["text"]))
+        if text and unicodedata.category(text[0]).startswith("M"):
+            text = "◌" + text
+        labels.append(text or f"id {token['id']}")
+    return labels
+
+
+def columns(text: str) -> int:
+    """The width of a printable text in a terminal: a Chinese character takes two columns, a mark on a letter none."""
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """The text in exactly `width` columns: padded, or cut so that it ends with an ellipsis."""
+    if columns(text) > width:
+        kept = text
+        while columns(kept) > width - 1:
+            kept = kept[:-1]
+        text = kept + "…"
+    blanks = " " * (width - columns(text))
+    return blanks + text if right else text + blanks
+
+
+def widest(labels: Iterable[str], most: int) -> int:
+    """The columns that the widest of the labels takes, but not more than `most`."""
+    return min(max(map(columns, labels), default=0), most)
+
+
+def interlinear(cells: Sequence[tuple[Span, str]], width: int) -> list[Line]:
+    """Tokens side by side, each with a note below it. Longer texts go on in further pairs of lines."""
+    lines: list[Line] = []
+    upper: Line = []
+    lower: Line = []
+    taken = 0
+    for span, note in cells:
+        text = fit(span.text, min(columns(span.text), width - 1))
+        room = max(columns(text), columns(note))
+        if upper and taken + room + 1 > width:
+            lines += [upper, lower, []]
+            upper, lower, taken = [], [], 0
+        upper += [span._replace(text=text), Span(" " * (room - columns(text) + 1))]
+        lower.append(Span(fit(note, room + 1)))
+        taken += room + 1
+    return [*lines, upper, lower]
+
+
+def share(value: float) -> str:
+    """A probability or a weight of attention in words: "66%", and "<1%" for what rounds to nothing."""
+    return "<1%" if 0 < value < 0.005 else f"{value:.0%}"
+
+
+def plain(text: str) -> Line:
+    """A line of one span without colours."""
+    return [Span(text)]
+
+
+def quoted(label: str) -> str:
+    """A token within a sentence."""
+    return f"“{label}”"
+
+
+def heading(question: str, answer: str) -> str:
+    """HTML for the question of a view, and its answer in a sentence."""
+    return f'<p class="question">{escape(question)}</p>\n<p>{escape(answer)}</p>'
+
+
+def bar(text: str, part: float) -> str:
+    """HTML for a text with a bar below it, as long as the part (0 to 1) that it stands for."""
+    return f'<span class="bar" style="--part:{part:.0%}">{escape(text)}</span>'
+
+
+def details(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+    """HTML for a table that says the same as a picture, closed at first. The cells are already HTML."""
+    return f"<details><summary>The same as a table</summary>\n{page.table(rows, header)}</details>"

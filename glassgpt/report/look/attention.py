@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from glassgpt.inspection.attention import KINDS
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
     ATTENTION,
-    USUAL_WIDTH,
     Line,
     Span,
     View,
@@ -21,17 +20,16 @@ from glassgpt.report.look.drawing import (
     columns,
     details,
     fit,
-    heading,
     labels_of,
     plain,
     quoted,
+    sentences,
     share,
     widest,
 )
 
 Kind = tuple[str, float] | None  # of a head, see `head_kind`
 SHADES = ((0.75, "█"), (0.5, "▓"), (0.25, "▒"), (0.05, "░"), (0.0, "."))  # the least weight of each
-QUESTION = "Whom does each token hear?"
 LABEL = 12  # columns of a label beside its row
 LETTERS = 6  # of a label above its column, one below the other
 MOST_DRAWN = 64  # tokens in the picture of a notebook
@@ -48,6 +46,8 @@ class AttentionView(View):
     `pattern` (T, T) holds the weights that query t gives to the keys; each row sums to 1. `blocks` are the numbers of
     the L blocks that have attention. `layer` is one of them.
     """
+
+    question: ClassVar[str] = "Whom does each token hear?"
 
     source: str
     tokens: list[dict[str, Any]]
@@ -77,11 +77,13 @@ class AttentionView(View):
             ],
         }
 
-    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+    def drawing(self, width: int) -> list[Line]:
         """The pattern in shaded blocks with the strongest key of each token at the right; then the heads."""
-        return [*map(plain, (QUESTION, self._answer(), "")), *self._map(width), [], *self._heads(width)]
+        return [*self._map(width), [], *self._heads(width)]
 
-    def _answer(self) -> str:
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
         name = f"head {self.layer}.{self.head} of {self.source}"
         if self.kind is None:
             return f"This is {name}. It is of no known kind on this text: none takes half of its attention."
@@ -97,7 +99,7 @@ class AttentionView(View):
         first = T - drawn
         lines: list[Line] = []
         if first:
-            lines += [plain(f"the last {drawn} of {T} tokens; the column at the right is about all of them"), []]
+            lines += [*sentences(f"The last {drawn} of {T} tokens; the column at the right is about all.", width), []]
         blank = " " * (digits + 1 + beside + 1)
         lines += [plain(blank + row) for row in _above(labels[first:], cell)]
         for query in range(first, T):
@@ -109,10 +111,8 @@ class AttentionView(View):
                 Span(blocks, ink=ATTENTION),
                 Span(f"{' ' * ((T - 1 - query) * cell + 1)}{fit(labels[key], beside)} {share(weights[key]):>4}"),
             ])  # fmt: skip
-        steps = f"{SHADES[-1][1]} less  " + "  ".join(
-            f"{sign} from {least:.0%}" for least, sign in reversed(SHADES[:-1])
-        )
-        return [*lines, [], plain(steps)]
+        steps = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
+        return [*lines, [], plain("  ".join(steps))]
 
     def _heads(self, width: int) -> list[Line]:
         """A row for each block and a short name for each head; many heads of a block take several rows."""
@@ -120,7 +120,7 @@ class AttentionView(View):
         side = len("block ") + len(str(self.blocks[-1])) + 1
         room = max((width - side) // 5, 1)
         n_heads = len(cells[0])
-        lines = [plain("All heads: the kind of each, and its share of the attention in percent")]
+        lines = sentences("All heads: the kind of each, and its share of the attention in percent", width)
         for start in range(0, n_heads, room):
             heads = range(start, min(start + room, n_heads))
             lines.append(plain(" " * side + "".join(f"{head:>5}" for head in heads)))
@@ -132,7 +132,7 @@ class AttentionView(View):
                 lines.append(line)
         found = {kind[0] for row in self.kinds for kind in row if kind is not None}
         words = [f"{_initial(kind)} {name}" for kind, name in KINDS.items() if kind in found]
-        return [*lines, plain("  ".join([*words, "- no known kind"]))]
+        return [*lines, *sentences(", ".join([*words, "- no known kind"]), width)]
 
     def html(self) -> str:
         """The pattern as a picture, the table that says the same, and the table of all heads."""
@@ -149,7 +149,6 @@ class AttentionView(View):
             for block, row in zip(self.blocks, self.kinds, strict=True)
         ]  # fmt: skip
         return "\n".join([
-            heading(QUESTION, self._answer()),
             self._svg(labels),
             details(rows, ("Token", "hears most")),
             '<p class="quiet">All heads, and the share of their attention that gives them their name</p>',
@@ -181,7 +180,7 @@ class AttentionView(View):
         note = f'<p class="quiet">The last {MOST_DRAWN} of {len(labels)} tokens</p>\n' if first else ""
         return (
             f'{note}<svg xmlns="http://www.w3.org/2000/svg" width="{left + side + 2:.0f}" height="{top + side + 2:.0f}"'
-            f' role="img" aria-label="{escape(self._answer())}">\n{"".join(parts)}\n'
+            f' role="img" aria-label="{escape(self.answer)}">\n{"".join(parts)}\n'
             f'<g class="cells">{"".join(cells)}</g>\n</svg>'
         )
 

@@ -10,7 +10,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from glassgpt.errors import printable
 from glassgpt.report import page
@@ -34,24 +34,37 @@ Line = list[Span]
 class View(ABC):
     """One picture of a text in a model: shows itself in a terminal, in a notebook and as JSON."""
 
+    question: ClassVar[str]
+
+    @property
     @abstractmethod
-    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
-        """The drawing for a terminal of `width` columns."""
+    def answer(self) -> str:
+        """What the view says about its question, in sentences."""
+
+    @abstractmethod
+    def drawing(self, width: int) -> list[Line]:
+        """The picture for a terminal of `width` columns."""
 
     @abstractmethod
     def html(self) -> str:
-        """The body of the drawing for a notebook."""
+        """The picture for a notebook."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON."""
 
+    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+        """Question, answer and picture for a terminal of `width` columns, at least 40."""
+        return [*sentences(self.question, width), *sentences(self.answer, width), [], *self.drawing(width)]
+
     def __repr__(self) -> str:
         return "\n".join("".join(span.text for span in line).rstrip() for line in self.lines())
 
     def _repr_html_(self) -> str:
-        style = page.asset("look.css")
-        return f'<div class="glassgpt-look">\n<style>\n{style}</style>\n{self.html()}\n</div>'
+        return (
+            f'<div class="glassgpt-look">\n<style>\n{page.asset("look.css")}</style>\n'
+            f'<p class="question">{escape(self.question)}</p>\n<p>{escape(self.answer)}</p>\n{self.html()}\n</div>'
+        )
 
 
 def labels_of(tokens: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -127,14 +140,20 @@ def plain(text: str) -> Line:
     return [Span(text)]
 
 
+def sentences(text: str, width: int) -> list[Line]:
+    """Sentences as lines without colours, broken at blanks. A word that is wider than a line is cut."""
+    rows: list[str] = []
+    for word in text.split(" "):
+        if rows and columns(f"{rows[-1]} {word}") <= width:
+            rows[-1] += f" {word}"
+        else:
+            rows.append(fit(word, min(columns(word), width)))
+    return [plain(row) for row in rows]
+
+
 def quoted(label: str) -> str:
     """A token within a sentence."""
     return f"“{label}”"
-
-
-def heading(question: str, answer: str) -> str:
-    """HTML for the question of a view, and its answer in a sentence."""
-    return f'<p class="question">{escape(question)}</p>\n<p>{escape(answer)}</p>'
 
 
 def bar(text: str, part: float) -> str:

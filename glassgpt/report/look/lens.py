@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
     ATTENTION,
-    USUAL_WIDTH,
     Line,
     Span,
     View,
     bar,
     fit,
-    heading,
     labels_of,
     plain,
     quoted,
@@ -25,7 +23,6 @@ from glassgpt.report.look.drawing import (
     widest,
 )
 
-QUESTION = "When does the model know what comes next?"
 LABEL = 12  # columns of a predicted token
 GAP = 2  # columns between two predictions
 
@@ -37,6 +34,8 @@ class LensView(View):
     `predictions` are the tokens (L + 1, k), `probabilities` (L + 1, k) theirs. `following` is the token that the text
     has next and `following_probabilities` (L + 1,) what each layer gives it; None after the last token.
     """
+
+    question: ClassVar[str] = "When does the model know what comes next?"
 
     source: str
     tokens: list[dict[str, Any]]
@@ -71,7 +70,9 @@ class LensView(View):
             return [None] * len(self.layers)
         return list(self.following_probabilities.tolist())
 
-    def _answer(self) -> str:
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
         here = quoted(labels_of([self.tokens[self.position]])[0])
         said = f"After token {self.position}, {here}, in {self.source}."
         if self.following is not None:
@@ -82,8 +83,8 @@ class LensView(View):
         """A title for each column, and its (token, probability) at each layer."""
         found = []
         if self.following is not None:
-            name = quoted(labels_of([self.following])[0])
-            found.append(("the next token", [(name, p or 0.0) for p in self._of_following()]))
+            (name,) = labels_of([self.following])
+            found.append(("what comes", [(name, p or 0.0) for p in self._of_following()]))
         rows = [
             list(zip(labels_of(tokens), shares, strict=True))
             for tokens, shares in zip(self.predictions, self.probabilities.tolist(), strict=True)
@@ -94,7 +95,7 @@ class LensView(View):
         ]
         return [*found, *ranks]
 
-    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+    def drawing(self, width: int) -> list[Line]:
         """A row for each layer with as many guesses as fit; the probability follows each guess."""
         side = widest(self.layers, LABEL)
         rows: list[Line] = [plain(" " * side), *([Span(fit(layer, side))] for layer in self.layers)]
@@ -109,7 +110,7 @@ class LensView(View):
             for row, (label, p) in zip(rows[1:], cells, strict=True):
                 row.append(Span(f"{' ' * GAP}{fit(label, room)} "))
                 row.append(Span(fit(f"{share(p):>4}", whole - room - 1), ink=ATTENTION if p >= 0.5 else ""))
-        return [*map(plain, (QUESTION, self._answer(), "")), *rows]
+        return rows
 
     def html(self) -> str:
         """A table of layers and guesses. The bar below a guess is as long as its probability."""
@@ -121,4 +122,4 @@ class LensView(View):
             )
             for number, layer in enumerate(self.layers)
         ]
-        return f"{heading(QUESTION, self._answer())}\n{page.table(rows, ('', *(title for title, _ in table)))}"
+        return page.table(rows, ("", *(title for title, _ in table)))

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
-    USUAL_WIDTH,
     Line,
     Span,
     View,
     fit,
-    heading,
     interlinear,
     labels_of,
     plain,
     quoted,
+    sentences,
     share,
     widest,
 )
 from glassgpt.report.surprise import level
 
-QUESTION = "Which tokens surprise the model?"
 WORST = 5  # tokens that are listed
 LABEL = 16  # columns of a token in that list
 # Paper and ink of the levels of a loss; an expected token has the colours of the terminal.
@@ -42,6 +40,8 @@ class LossView(View):
     Entry t of `losses` (T - 1,), `expected` (T - 1, k) and `expected_probabilities` (T - 1, k) is about token t + 1:
     nothing predicts the first token. The most likely token comes first.
     """
+
+    question: ClassVar[str] = "Which tokens surprise the model?"
 
     source: str
     tokens: list[dict[str, Any]]
@@ -70,7 +70,9 @@ class LossView(View):
             "tokens": [token | more for token, more in zip(self.tokens, [first, *fields], strict=True)],
         }
 
-    def _answer(self) -> str:
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
         if not len(self.losses):
             return f"The text has one token, and nothing predicts the first token, in {self.source}."
         return f"The mean loss is {self.mean:.2f} nats per token in {self.source}. Nothing predicts the first token."
@@ -87,19 +89,19 @@ class LossView(View):
             for at in order
         ]
 
-    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+    def drawing(self, width: int) -> list[Line]:
         """The tokens with their losses below them, then the worst ones with what was expected."""
         labels = labels_of(self.tokens)
         cells = [(Span(labels[0]), "")]
         for label, loss in zip(labels[1:], self.losses.tolist(), strict=True):
             paper, ink = COLOURS[level(loss)]
             cells.append((Span(label, ink=ink, paper=paper), f"{loss:.1f}"))
-        lines = [*map(plain, (QUESTION, self._answer(), "")), *interlinear(cells, width)]
+        lines = interlinear(cells, width)
         worst = self._worst()
         if not worst:
             return lines
         digits, side = len(str(len(labels))), widest((labels[at] for at, _, _ in worst), LABEL)
-        lines += [[], plain("The greatest losses, and what was expected")]
+        lines += [[], *sentences("The greatest losses, and what was expected", width)]
         for at, loss, expected in worst:
             row = f"{at:>{digits}} {fit(labels[at], side)} {loss:6.2f}"
             for label, p in expected:
@@ -130,4 +132,4 @@ class LossView(View):
             for at, loss, expected in self._worst()
         ]
         table = page.table(rows, ("The greatest losses", "nats", "expected")) if rows else ""
-        return f'{heading(QUESTION, self._answer())}\n<div class="tokens">{"".join(broken)}</div>\n{table}'
+        return f'<div class="tokens">{"".join(broken)}</div>\n{table}'

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 from glassgpt.errors import counted
-from glassgpt.report.look.drawing import USUAL_WIDTH, Line, Span, View, heading, interlinear, labels_of, plain
-
-QUESTION = "Which tokens does the model read?"
+from glassgpt.report.look.drawing import Line, Span, View, interlinear, labels_of
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TokensView(View):
     """The T tokens of a text (see `tokens_of`), and the number of its bytes in UTF-8."""
+
+    question: ClassVar[str] = "Which tokens does the model read?"
 
     source: str
     tokens: list[dict[str, Any]]
@@ -29,19 +29,21 @@ class TokensView(View):
         """The tokens and their number of bytes."""
         return {"tokens": self.tokens, "bytes": self.n_bytes}
 
-    def _answer(self) -> str:
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
         n = len(self.tokens)
         return (
             f"{counted(n, 'token')} for {counted(self.n_bytes, 'byte')} in {self.source}:"
             f" {self.n_bytes / n:.2f} bytes per token."
         )
 
-    def lines(self, width: int = USUAL_WIDTH) -> list[Line]:
+    def drawing(self, width: int) -> list[Line]:
         """The tokens with their ids below them."""
         cells = [
             (Span(label), str(token["id"])) for label, token in zip(labels_of(self.tokens), self.tokens, strict=True)
         ]
-        return [*map(plain, (QUESTION, self._answer(), "")), *interlinear(cells, width)]
+        return interlinear(cells, width)
 
     def html(self) -> str:
         """The tokens on alternating backgrounds with their ids below them."""
@@ -49,4 +51,4 @@ class TokensView(View):
             f'<span class="{"even" if number % 2 else "odd"}">{escape(label)}<small>{token["id"]}</small></span>'
             for number, (label, token) in enumerate(zip(labels_of(self.tokens), self.tokens, strict=True))
         ]
-        return f'{heading(QUESTION, self._answer())}\n<div class="tokens pairs">{"".join(spans)}</div>'
+        return f'<div class="tokens pairs">{"".join(spans)}</div>'

@@ -25,6 +25,13 @@ NAMES = ["a", "an-experiment-with-learning-rate-3e-4-and-seed-7", "红楼梦-第
 
 def on_terminal(*arguments: object) -> tuple[int, list[str]]:
     """Exit code and lines of the command on a terminal of 80 columns, without colours."""
+    code, written = raw_terminal(*arguments)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode().replace("\r\n", "\n"))
+    return code, text.rstrip("\n").split("\n")
+
+
+def raw_terminal(*arguments: object) -> tuple[int, bytes]:
+    """Exit code and output of the command on a terminal of 80 columns."""
     import fcntl
     import pty
     import struct
@@ -43,8 +50,7 @@ def on_terminal(*arguments: object) -> tuple[int, list[str]]:
     except OSError:  # Linux: the last writer has closed it
         pass
     os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode().replace("\r\n", "\n"))
-    return process.wait(), text.rstrip("\n").split("\n")
+    return process.wait(), written
 
 
 def with_runs(trained: Path, names: Sequence[str]) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.surprise import token_losses
-from glassgpt.server.views.inside import Question, tokens_of
+from glassgpt.server.views.inside import Question
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
 from glassgpt.tokenizers.base import begin_with_bos
+from glassgpt.tokenizers.pieces import tokens_of
 
 MOST_TOKENS = 4_096  # of a text: each is a button of the page
 TOP = 5  # expected tokens

@@ -8,8 +8,8 @@ from typing import Any
 
 from glassgpt.errors import UserError
 from glassgpt.server.shelf import Entry, Shelf
-from glassgpt.server.views.inside import tokens_of
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.pieces import tokens_of
 from glassgpt.tokenizers.ranked import RankedTokenizer
 
 MOST_TOKENS = 2_000  # that are shown for each tokenizer; all are counted

@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser fuzz check bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in
 
 test-browser: $(EXTRAS)/.ready  ## only the tests of pages in Chromium or Chrome, in .venv-extras
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser
+
+screenshots: $(EXTRAS)/.ready  ## the picture in the README, from the run of make demo
+	@$(EXTRAS)/bin/python tools/screenshots.py demo docs/look.png --height 1200 \
+	  --query "text=First%20Citizen%3A%0ABefore%20we%20proceed&head=1.3"
 
 fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N
 	@FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/python -m pytest -n 0 tests/fuzz

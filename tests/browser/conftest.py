@@ -63,9 +63,13 @@ def serve() -> Iterator[Callable[[Path], Site]]:
         yield lambda root: stack.enter_context(served(root))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium or Chrome of this machine; skips the test where there is none."""
+    """A headless Chromium or Chrome of this machine; skips the test where there is none.
+
+    While it is open, an event loop runs in this thread, and `asyncio.run` refuses to start another one. So it is closed
+    before the tests of other modules.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     named = os.environ.get("CHROME", "")
     found = next((path for name in (named, *BROWSERS) if name and (path := shutil.which(name))), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +27,7 @@ class Client:
             "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
             "raw_path": path.encode(), "query_string": b"", "headers": headers, "server": ("localhost", PORT),
         }  # fmt: skip
-        with ThreadPoolExecutor(1) as thread:  # Playwright may have left a running loop in this one
-            return thread.submit(lambda: asyncio.run(self._ask(scope, data))).result()
+        return asyncio.run(self._ask(scope, data))
 
     async def _ask(self, scope: dict[str, Any], data: bytes) -> tuple[int, Any]:
         waiting = [{"type": "http.request", "body": data, "more_body": False}]

@@ -141,7 +141,7 @@ function options(latest, width, height, show) {
       y: { distr: logY ? 3 : 1, range: rangeOf(fromZero, logY) },
     },
     axes: [
-      { ...common, size: 28, space: 80, label: x.label, labelFont: font(), labelSize: 18, labelGap: 0, values: (_, found) => x.format(found),
+      { ...common, size: 28, space: 56, label: x.label, labelFont: font(), labelSize: 18, labelGap: 0, values: (_, found) => x.format(found),
         incrs: x.steps ?? WHOLE, ...ticks(logX, 6) },
       { ...common, size: 52, values: (_, found) => compact(found), ...ticks(logY, 7) },
     ],

@@ -31,7 +31,7 @@ export function compact(ticks) {
 
 // A duration in its two largest units.
 export function duration(seconds) {
-  if (seconds < 1) return `${Number(seconds.toPrecision(2))} s`;
+  if (seconds < 9.95) return `${Number(seconds.toPrecision(2))} s`;
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];

@@ -12,7 +12,7 @@ const MOST_SHOWN = 50;
 const AXES = {
   step: { label: "step", name: "steps", format: compact, exact: count },
   tokens: { label: "tokens", name: "tokens seen", format: compact, exact: short },
-  time: { label: "time", name: "time", steps: [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 864000], format: (ticks) => ticks.map((value) => (value === 0 ? "0" : duration(value))), exact: duration },
+  time: { label: "time", name: "time", steps: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 864000], format: (ticks) => ticks.map((value) => (value === 0 ? "0" : duration(value))), exact: duration },
 };
 const STATES = { training: "training now", finished: "finished", stopped: "not finished", imported: "imported", damaged: "damaged" };
 // Figures with a chart of their own below the loss; those that a stage adds come after them.
@@ -156,7 +156,7 @@ function referenceLines(runs) {
   const whose = differs ? ` (${run.id})` : "";
   const size = run.details.vocab_size;
   return [
-    { value: references.uniform, label: `all tokens equally likely: ln ${count(size ?? 0)}` },
+    { value: references.uniform, label: `guessing: ln ${count(size ?? 0)}` },
     { value: references.unigram, label: "counting single tokens" },
     { value: references.bigram, label: "counting pairs" },
   ].filter((line) => line.value !== null).map(({ value, label }) => ({ value, label: `${label} = ${loss(value)}${whose}` }));

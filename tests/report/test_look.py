@@ -159,6 +159,19 @@ def test_a_long_text_keeps_the_last_tokens_and_the_strongest_of_all() -> None:
     assert len(rows) == drawn < 32 and rows[-1].startswith("31 ")
 
 
+def test_many_heads_of_a_block_take_several_rows() -> None:
+    config = GPT2Config(vocab_size=TOKENIZER.vocab_size, block_size=8, n_layer=1, n_head=25, n_embd=50)
+    lines = repr(look("ab<>", GPT2(config).eval()).attention()).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    numbers = [line.split() for line in lines if re.fullmatch(r"[ \d]+", line)]
+    assert [int(number) for row in numbers for number in row] == list(range(25))
+
+
+def test_a_model_in_16_bits_is_shown() -> None:
+    for view in views(look("ab<>", model().to(torch.bfloat16))):
+        assert repr(view) and view._repr_html_()
+
+
 def test_the_lens_gives_the_guesses_of_each_layer() -> None:
     seen = look("ab<>")
     view, lens = seen.lens(1), logit_lens(gg.trace(MODEL, seen.ids), [1], 5)

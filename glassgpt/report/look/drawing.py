@@ -157,8 +157,8 @@ def quoted(label: str) -> str:
 
 
 def bar(text: str, part: float) -> str:
-    """HTML for a text with a bar below it, as long as the part (0 to 1) that it stands for."""
-    return f'<span class="bar" style="--part:{part:.0%}">{escape(text)}</span>'
+    """HTML for a text with a bar below it. All bars have the same scale, whose end is the part 1."""
+    return f'<span class="bar" style="--part:{part:.2f}">{escape(text)}</span>'
 
 
 def details(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:

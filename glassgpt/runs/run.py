@@ -211,7 +211,8 @@ class Run:
         if not samples:
             raise UserError(f"{self.folder} has no sample to look at: give {option(text='…')}")
         written = str(samples[-1].get("prompt") or "") + str(samples[-1].get("text") or "")
-        return self.tokenizer.encode(written)[: min(BEGINNING, self.config.model.block_size)]
+        ids = self.tokenizer.encode(written, allowed_special="all")  # a sample has them by name, mostly at its start
+        return ids[: min(BEGINNING, self.config.model.block_size)]
 
     @strict_arguments
     def evaluate(

@@ -153,8 +153,8 @@ def test_a_part_of_the_head_narrows_the_choice() -> None:
 def test_a_long_text_keeps_the_last_tokens_and_the_strongest_of_all() -> None:
     view = look("ab" * 16).attention(0, 0)
     lines = ["".join(span.text for span in line) for line in view.lines(40)]
-    (note,) = [line for line in lines if line.startswith("The last")]
-    drawn = int(note.split()[2])
+    (note,) = [line for line in lines if line.startswith("These are the last")]
+    drawn = int(note.split()[4])
     rows = [line for line in lines if re.match(r" ?\d+ [ab] ", line)]
     assert len(rows) == drawn < 32 and rows[-1].startswith("31 ")
 

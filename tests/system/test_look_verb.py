@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Result, glassgpt
+from command_line import Result, glassgpt, settings
 from rich.cells import cell_len
 from test_80_columns import on_terminal, raw_terminal
 
@@ -80,6 +80,16 @@ def test_without_a_text_the_last_sample_is_shown(trained: Path) -> None:
     written = sample["prompt"] + sample["text"]
     found = json.loads(glassgpt("look", trained, "--show", "tokens", "--json").out)
     assert found["text"] and written.startswith(found["text"])
+
+
+def test_the_sample_begins_with_the_special_token_and_not_with_its_letters(text_file: Path, tmp_path: Path) -> None:
+    bpe = {"tokenizer.name": "bpe", "tokenizer.vocab_size": 300, "tokenizer.special_tokens": "['<|endoftext|>']"}
+    options = [part for name, value in bpe.items() for part in ("--set", f"{name}={value}")]
+    small = settings(training__max_steps=2, evaluation__sample_every=1)
+    trained = glassgpt("train", "--data", text_file, "--run", tmp_path / "bpe", *small, *options)
+    assert trained.code == 0, trained.err
+    first = gg.load(tmp_path / "bpe").look().tokens().tokens[0]
+    assert (first["text"], first["special"]) == ("<|endoftext|>", True)
 
 
 def test_a_text_alone_draws_attention(trained: Path) -> None:

@@ -99,7 +99,7 @@ class AttentionView(View):
         first = T - drawn
         lines: list[Line] = []
         if first:
-            lines += [*sentences(f"The last {drawn} of {T} tokens; the column at the right is about all.", width), []]
+            lines += [*sentences(f"These are the last {drawn} of {T} tokens.", width), []]
         blank = " " * (digits + 1 + beside + 1)
         lines += [plain(blank + row) for row in _above(labels[first:], cell)]
         for query in range(first, T):
@@ -112,7 +112,8 @@ class AttentionView(View):
                 Span(f"{' ' * ((T - 1 - query) * cell + 1)}{fit(labels[key], beside)} {share(weights[key]):>4}"),
             ])  # fmt: skip
         steps = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
-        return [*lines, [], plain("  ".join(steps))]
+        legend = sentences("Each row ends with the token that it hears most, of all tokens.", width)
+        return [*lines, [], plain("  ".join(steps)), *legend]
 
     def _heads(self, width: int) -> list[Line]:
         """A row for each block and a short name for each head; many heads of a block take several rows."""

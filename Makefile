@@ -41,8 +41,8 @@ $(EXTRAS)/.ready: pyproject.toml constraints.txt
 demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
 	@$(BIN)/glassgpt train char-tiny --run demo --resume
 
-test: $(READY)  ## the test suite, but for a few of the longest tests
-	@$(BIN)/python -m pytest -n $(WORKERS) -m "not heavy"
+test: $(READY)  ## the test suite, but for the longest tests and those of pages in a browser
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not heavy and not browser"
 
 test-heavy: $(READY)  ## the longest tests: many ranks, GPT-2 124M
 	@$(BIN)/python -m pytest -n $(WORKERS) -m heavy

@@ -80,6 +80,7 @@ USES: dict[str, tuple[str, ...]] = {
     "sample": ("sample", "tiny", "--max-new-tokens", "3"),
     "eval": ("eval", "tiny"),
     "report": ("report", "tiny"),
+    "look": ("look", "tiny", "--text", "The cat", "--show", "loss"),
     "runs": ("runs",),
     "note": ("note", "tiny", "text"),
     "import": ("import", "hf", "--run", "new"),

@@ -67,6 +67,13 @@ def test_arrow_keys_move_through_the_text(page: Any) -> None:
     page.wait_for_function("() => !location.search.includes('token=')")
 
 
+def test_keys_lead_to_the_heads_and_to_the_lens(page: Any) -> None:
+    page.keyboard.press("h")
+    page.wait_for_function("() => document.activeElement.closest('#heads') !== null")
+    page.keyboard.press("l")
+    page.wait_for_function("() => document.activeElement.closest('#lens') !== null")
+
+
 def test_the_slider_and_the_film_go_through_the_checkpoints(page: Any, site: Site) -> None:
     cards = page.evaluate("() => fetch('/api/runs').then(answer => answer.json())")["runs"]
     (steps,) = (card["steps"] for card in cards if card["id"] == "small")

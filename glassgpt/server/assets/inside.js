@@ -27,12 +27,20 @@ function Look({ run, params }) {
   const tokens = answer?.meta.tokens ?? [];
   const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
   const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null });
-  useKeys({ ArrowLeft: () => look(Math.max(0, position - 1)), ArrowRight: () => look(Math.min(tokens.length - 1, position + 1)) });
+  useKeys({ ArrowLeft: () => look(Math.max(0, position - 1)), ArrowRight: () => look(Math.min(tokens.length - 1, position + 1)),
+    h: () => goTo("#heads button[aria-pressed=true]"), l: () => goTo("#lens .scroll") });
 
   return html`
     <${Words} text=${text ?? ""} />
     ${error && html`<p class="error" role="alert">${error}</p>`}
     ${answer && html`<${View} ...${{ run, question, answer, position, params, look }} />`}`;
+}
+
+function goTo(selector) {
+  const found = document.querySelector(selector);
+  if (found === null) return;
+  found.scrollIntoView({ block: "center" });
+  found.focus();
 }
 
 // The first words of what the model wrote last: a text that its tokenizer knows.

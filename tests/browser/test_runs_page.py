@@ -195,12 +195,14 @@ def test_a_run_that_is_replaced_is_read_again(
 def test_a_page_finds_the_server_again(training: Path, serve: Callable[[Path], Site], open_page: Open) -> None:
     page = open_page(f"{serve(training.parent).address}/runs", expected="ERR_INTERNET_DISCONNECTED")
     page.locator(".answer", has_text="20 of 60 steps").wait_for()
+    append(training, step_line(21, 3.0))
+    page.locator(".answer", has_text="21 of 60 steps").wait_for()  # the page follows the run now
     page.context.set_offline(True)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    append(training, step_line(21, 3.0))
+    append(training, step_line(22, 3.0))
     page.get_by_text("The connection to glassgpt look is lost").wait_for()
     page.context.set_offline(False)
-    page.locator(".answer", has_text="21 of 60 steps").wait_for()
+    page.locator(".answer", has_text="22 of 60 steps").wait_for()
     page.get_by_text("The connection to glassgpt look is lost").wait_for(state="detached")
 
 

@@ -56,5 +56,5 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((name, port), family=family)
     except (OSError, UnicodeError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = str(error.strerror if isinstance(error, OSError) else error).partition(" (while")[0]  # Python adds it
         raise UserError(f"cannot listen on {host}, port {port} ({reason}): choose another --port") from None

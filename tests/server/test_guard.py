@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -124,3 +125,11 @@ def test_another_address_demands_its_token() -> None:
 def test_no_other_address_without_a_token(host: str) -> None:
     with pytest.raises(UserError, match="give a --token"):
         serve([], None, access=Access(host, 0), device="cpu", browser=False, started=print)  # type: ignore[arg-type]
+
+
+def test_a_port_that_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = rf"^cannot listen on 127.0.0.1, port {port} \(Address already in use\): choose another --port$"
+        with pytest.raises(UserError, match=told):
+            serve([], None, access=Access("127.0.0.1", port), device="cpu", browser=False, started=print)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -61,7 +62,7 @@ def measure(name: str, n_tokens: int, rounds: int) -> None:
             run.model(tokens)
 
     works: dict[str, Callable[[], object]] = {"plain forward pass": plain}
-    works |= {view: lambda work=work: work(bench, question) for view, work in VIEWS.items()}  # type: ignore[misc]
+    works |= {view: partial(work, bench, question) for view, work in VIEWS.items()}
     times: dict[str, list[float]] = {view: [] for view in works}
     for _ in range(rounds + 1):  # the first round is a warm-up
         for view, work in works.items():

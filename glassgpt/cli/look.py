@@ -54,7 +54,9 @@ def look(
         str,
         typer.Option(help="Address to listen on; any but this machine's own needs --token.", rich_help_panel=APP),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", rich_help_panel=APP)] = 4242,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: any that is free.", rich_help_panel=APP)
+    ] = 4242,  # fixed, so that a page of the course can link to a view
     token: Annotated[str | None, typer.Option(help="A secret that a page must know.", rich_help_panel=APP)] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the browser.", rich_help_panel=APP)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
 from glassgpt.config import from_dict, parse_json_as
 from glassgpt.errors import UserError
-from glassgpt.server.guard import Access, Guard, TooLarge, refuse
+from glassgpt.server.guard import Access, Guard, Json, TooLarge, refuse
 from glassgpt.server.library import Library, UnknownRun, card_fields
 from glassgpt.server.live import Followed, Mark, Watched, follow
 from glassgpt.server.pages import VIEWS, Pages
@@ -89,11 +89,11 @@ def _add_pages(app: FastAPI, pages: Pages) -> None:
 def _add_runs(app: FastAPI, library: Library) -> None:
     @app.get("/api/runs")
     def runs() -> Response:
-        return JSONResponse({"runs": [card_fields(card) for card in library.cards()]})
+        return Json({"runs": [card_fields(card) for card in library.cards()]})
 
     @app.get("/api/runs/{id}")
     def run(id: str) -> Response:
-        return JSONResponse(run_details(library, id))
+        return Json(run_details(library, id))
 
     @app.get("/api/runs/{id}/metrics")
     def metrics(id: str) -> Response:
@@ -103,7 +103,7 @@ def _add_runs(app: FastAPI, library: Library) -> None:
 
     @app.get("/api/runs/{id}/references")
     def references_of(id: str) -> Response:
-        return JSONResponse(asdict(references.find(library.open(id)[0], library.find(id))))
+        return Json(asdict(references.find(library.open(id)[0], library.find(id))))
 
     @app.get("/api/live")
     async def live(request: Request) -> Response:
@@ -131,12 +131,12 @@ def _add_tokens(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/api/tokens")
     async def tokens(request: Request) -> Response:
         question = await read_question(request, TokensQuestion)
-        return JSONResponse(await asyncio.to_thread(split_text, shelf, question))
+        return Json(await asyncio.to_thread(split_text, shelf, question))
 
     @app.post("/api/merges")
     async def merges(request: Request) -> Response:
         question = await read_question(request, MergesQuestion)
-        return JSONResponse(await asyncio.to_thread(build_word, shelf, question))
+        return Json(await asyncio.to_thread(build_word, shelf, question))
 
 
 def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from glassgpt.files import dump_json
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MAX_BODY = 1 << 20  # bytes of a request
@@ -92,9 +94,11 @@ class Guard:
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._access.token is None:
             return None
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        query = parse_qsl(scope["query_string"].decode("latin-1"))
+        given = dict(query).get("token", "")
         if given and self._access.allows_token(given):  # from the printed link: a cookie takes it out of the address
-            answer = RedirectResponse(scope["path"], 303)
+            others = urlencode([(name, value) for name, value in query if name != "token"])
+            answer = RedirectResponse(f"{scope['path']}?{others}" if others else scope["path"], 303)
             answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
             return answer
         try:
@@ -135,6 +139,14 @@ def _bounded(receive: Receive) -> Receive:
     return receive_bounded
 
 
+class Json(JSONResponse):
+    """JSON for any text and number: a sample may hold half a character, which UTF-8 cannot encode, or a figure NaN."""
+
+    def render(self, content: Any) -> bytes:
+        """The body of the answer."""
+        return dump_json(content).encode()
+
+
 def refuse(status: int, sentence: str) -> Response:
     """An answer that says in one sentence why there is no other."""
-    return JSONResponse({"error": sentence}, status)
+    return Json({"error": sentence}, status)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, printable
 from glassgpt.models import ARCHITECTURES
 from glassgpt.ownership import split_runs
 from glassgpt.report.daybook import describe as summarise
@@ -67,7 +67,7 @@ class Library:
         """The folder of each run by its id: the folder's name, with a number where two have the same."""
         found: dict[str, Path] = {}
         for folder in self._given or split_runs(self._root)[0]:
-            name = folder.resolve().name
+            name = printable(folder.resolve().name)  # an address holds text, and a name may be any bytes
             names = [name, *(f"{name}-{number}" for number in range(2, len(found) + 2))]
             found[next(name for name in names if name not in found)] = folder
         return found
@@ -135,7 +135,7 @@ def read_run(id: str, folder: Path) -> tuple[Card, RunRecord | None]:
     sizes = {name: model.get(name) for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")}
     card = Card(
         id=id,
-        folder=str(folder),
+        folder=printable(str(folder)),
         state="damaged" if record is None else state_of(folder, record),
         problem="; ".join(problems) or None,
         stage=config.get("run", {}).get("stage", "pretrain"),

@@ -7,16 +7,16 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import uvicorn
 
 from glassgpt.errors import UserError
+from glassgpt.runtime.device import build_runtime
 from glassgpt.server.app import build_app
 from glassgpt.server.guard import LOOPBACK, Access
 from glassgpt.server.library import Library
 from glassgpt.server.workbench import Workbench
-
-PORT = 4242  # fixed, so that a page of the course can link to a view
 
 
 def serve(
@@ -30,8 +30,12 @@ def serve(
 ) -> None:
     """Serves the app until it is interrupted. `started` is told the address, once it answers.
 
-    Raises UserError if the port is in use, or if another address than loopback is given without a token.
+    Raises UserError if the port is in use, if the device is not there, for an empty token, and if another address than
+    loopback is given without a token.
     """
+    build_runtime(device)
+    if access.token == "":
+        raise UserError("the token is empty: give one that is hard to guess, or leave --token out")
     if access.token is None and access.host not in (*LOOPBACK, "::1"):
         raise UserError(f"{access.host} can be reached from other machines: give a --token that they have to know")
     listening = _listen(access.host, access.port)
@@ -42,7 +46,9 @@ def serve(
     )
     shown = access.host if access.host not in ("", "0.0.0.0", "::") else socket.gethostname()
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{access.port}/"
-    started(address + (f"?token={access.token}" if access.token else ""))
+    if access.token is not None:
+        address += f"?{urlencode({'token': access.token})}"
+    started(address)
     if browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     with listening:

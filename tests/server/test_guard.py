@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,9 @@ def test_another_address_demands_its_token() -> None:
     assert ask(SECRET, elsewhere | {"authorization": "Bearer a secret"})[0] == 200
     status, headers, _ = ask(SECRET, elsewhere, path="/inside", query="token=a%20secret")
     assert status == 303 and headers["location"] == "/inside"
+    assert ask(SECRET, elsewhere, path="/inside", query="run=a%26b&token=a+secret&step=3")[1]["location"] == (
+        "/inside?run=a%26b&step=3"
+    )
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
     assert ask(SECRET, elsewhere | {"cookie": cookie.split(";")[0]})[0] == 200
@@ -124,7 +128,7 @@ def test_another_address_demands_its_token() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gpu-server"])
 def test_no_other_address_without_a_token(host: str) -> None:
     with pytest.raises(UserError, match="give a --token"):
-        serve([], None, access=Access(host, 0), device="cpu", browser=False, started=print)  # type: ignore[arg-type]
+        serve([], Path(), access=Access(host, 0), device="cpu", browser=False, started=print)
 
 
 def test_a_port_that_is_in_use() -> None:
@@ -132,4 +136,15 @@ def test_a_port_that_is_in_use() -> None:
         port = other.getsockname()[1]
         told = rf"^cannot listen on 127.0.0.1, port {port} \(Address already in use\): choose another --port$"
         with pytest.raises(UserError, match=told):
-            serve([], None, access=Access("127.0.0.1", port), device="cpu", browser=False, started=print)  # type: ignore[arg-type]
+            serve([], Path(), access=Access("127.0.0.1", port), device="cpu", browser=False, started=print)
+
+
+def test_an_empty_token_would_let_everybody_in() -> None:
+    for host in ("0.0.0.0", "127.0.0.1"):
+        with pytest.raises(UserError, match="the token is empty"):
+            serve([], Path(), access=Access(host, 0, ""), device="cpu", browser=False, started=print)
+
+
+def test_a_device_that_is_not_there_is_refused_at_the_start() -> None:
+    with pytest.raises(UserError, match="unknown device 'gpu'"):
+        serve([], Path(), access=Access("127.0.0.1", 0), device="gpu", browser=False, started=print)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -331,3 +332,15 @@ def test_a_quiet_run_counts_as_stopped(runs: Path) -> None:
     assert library.cards()[0].state == "training"
     os.utime(path, times=(time.time() - 3600,) * 2)
     assert library.cards()[0].state == "stopped"
+
+
+def test_a_run_whose_name_and_sample_are_no_utf8(trained: Path, tmp_path: Path) -> None:
+    """One of them made every answer about runs fail."""
+    folder = Path(shutil.copytree(trained, tmp_path / "runs" / os.fsdecode(b"odd\xff")))
+    with (folder / "samples.jsonl").open("a") as file:
+        file.write('{"step": 6, "prompt": "", "text": "half \\ud800 of it"}\n')
+    with served(folder.parent) as site:
+        (card,) = json.load(urllib.request.urlopen(f"{site.address}/api/runs"))["runs"]
+        assert card["id"] == "odd\\udcff"
+        details = json.load(urllib.request.urlopen(f"{site.address}/api/runs/{quote(card['id'])}"))
+    assert details["samples"][-1]["text"] == "half \ud800 of it"

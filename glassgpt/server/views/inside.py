@@ -23,6 +23,7 @@ from glassgpt.server.workbench import Bench
 from glassgpt.tokenizers.pieces import tokens_of
 
 MOST_TOKENS = 512  # of a text that is looked into: its maps take L·H·T² bytes
+MOST_EDITS = 256  # parts that a request may switch off: each is a hook in the forward pass
 LENS_TOP = 5  # predictions after each layer
 STEPS = ("pattern", "scores", "q", "k", "v")  # of one head
 
@@ -43,6 +44,10 @@ class Question:
     layer: int | None = None
     head: int | None = None
     effects: bool = False  # also measure what is lost without each head
+
+    def __post_init__(self) -> None:
+        if len(self.edits) > MOST_EDITS:
+            raise UserError(f"{len(self.edits):,} parts are switched off at once, and at most {MOST_EDITS} can be")
 
     @property
     def checkpoint(self) -> str | int:

@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ class SectionRow:
     """A section's row of the table. `seconds` is the total of all its seeds, including validation."""
 
     section: Section
+    sizes: LadderConfig
     n_params: int
     climbs: list[Climb]
     seconds: float
@@ -178,6 +179,7 @@ class SectionRow:
             "section": self.section.number,
             "name": self.section.name,
             "idea": self.section.idea,
+            "sizes": asdict(self.sizes),
             "n_params": self.n_params,
             "val_loss": self.val_loss,
             "spread": self.spread,
@@ -237,6 +239,7 @@ def climb_ladder(
         first_model = climbed[0][0]
         row = SectionRow(
             section,
+            training.sizes(section, dataset.tokenizer.vocab_size),
             count_parameters(first_model),
             [result for _, result in climbed],
             time.perf_counter() - started,

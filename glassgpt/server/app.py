@@ -24,6 +24,7 @@ from glassgpt.server.references import ReferenceBook
 from glassgpt.server.shelf import Shelf
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
+from glassgpt.server.views.ladder import describe_ladder
 from glassgpt.server.views.loss import look_at_losses
 from glassgpt.server.views.runs import pack_metrics, run_details
 from glassgpt.server.views.tokens import MergesQuestion, TokensQuestion, build_word, split_text
@@ -91,19 +92,24 @@ def _add_runs(app: FastAPI, library: Library) -> None:
     def runs() -> Response:
         return Json({"runs": [card_fields(card) for card in library.cards()]})
 
-    @app.get("/api/runs/{id}")
-    def run(id: str) -> Response:
-        return Json(run_details(library, id))
-
-    @app.get("/api/runs/{id}/metrics")
+    # The id of a run that belongs to a climb has a slash. Routes are tried in order, so the shortest one comes last.
+    @app.get("/api/runs/{id:path}/metrics")
     def metrics(id: str) -> Response:
         return Response(pack_metrics(library.find(id)), media_type=MEDIA_TYPE)
 
     references = ReferenceBook()
 
-    @app.get("/api/runs/{id}/references")
+    @app.get("/api/runs/{id:path}/references")
     def references_of(id: str) -> Response:
         return Json(asdict(references.find(library.open(id)[0], library.find(id))))
+
+    @app.get("/api/runs/{id:path}")
+    def run(id: str) -> Response:
+        return Json(run_details(library, id))
+
+    @app.get("/api/ladder")
+    def ladder() -> Response:
+        return Json(describe_ladder(library))
 
     @app.get("/api/live")
     async def live(request: Request) -> Response:

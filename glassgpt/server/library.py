@@ -9,9 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from glassgpt.course.climb import RESULTS, run_name
 from glassgpt.errors import UserError, printable
 from glassgpt.models import ARCHITECTURES
-from glassgpt.ownership import split_runs
+from glassgpt.models.ladder import SECTIONS
+from glassgpt.ownership import is_run_folder, split_runs
 from glassgpt.report.daybook import describe as summarise
 from glassgpt.report.daybook import read_notes
 from glassgpt.report.run_record import RunRecord, read_record
@@ -66,11 +68,29 @@ class Library:
     def folders(self) -> dict[str, Path]:
         """The folder of each run by its id: the folder's name, with a number where two have the same."""
         found: dict[str, Path] = {}
-        for folder in self._given or split_runs(self._root)[0]:
-            name = printable(folder.resolve().name)  # an address holds text, and a name may be any bytes
+        for folder, name in self._named():
+            name = printable(name)  # an address holds text, and a name may be any bytes
             names = [name, *(f"{name}-{number}" for number in range(2, len(found) + 2))]
             found[next(name for name in names if name not in found)] = folder
         return found
+
+    def _named(self) -> list[tuple[Path, str]]:
+        """The runs with their names. The name of a run of a climb is what the verbs take: ladder/s04-head."""
+        direct = [(folder, folder.resolve().name) for folder in self._given or split_runs(self._root)[0]]
+        climbed = [
+            (folder / run_name(section, 0), f"{folder.name}/{run_name(section, 0)}")
+            for folder in self.climbs()
+            if folder != self._root
+            for section in SECTIONS
+        ]
+        return direct + [(folder, name) for folder, name in climbed if is_run_folder(folder)]
+
+    def climbs(self) -> list[Path]:
+        """The folders with results of `glassgpt ladder`, the newest first: the root, and those in it."""
+        if self._given:
+            return []
+        files = [*self._root.glob(RESULTS), *self._root.glob(f"*/{RESULTS}")]
+        return [file.parent for file in sorted(files, key=_time_of, reverse=True)]
 
     def find(self, id: str) -> Path:
         """The folder of a run. Raises UnknownRun."""
@@ -162,6 +182,13 @@ def state_of(folder: Path, record: RunRecord) -> Literal["training", "finished",
     if record.final is not None:
         return "finished"
     return "training" if _recent(folder) else "stopped"
+
+
+def _time_of(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # removed a moment ago
+        return 0.0
 
 
 def _recent(folder: Path) -> bool:

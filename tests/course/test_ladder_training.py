@@ -29,7 +29,7 @@ from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.models.ladder import SECTIONS, Section
+from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.fit import StepResult, TrainState, fit
@@ -169,7 +169,12 @@ def test_the_learning_rate_warms_up_falls_to_a_tenth_and_is_halved_at_twice_the_
 
 def test_mean_and_spread_are_over_the_seeds() -> None:
     row = SectionRow(
-        SECTIONS[0], 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0]), Climb(1, 2.5, [0, 1], [4.0, 2.0])], 1.0, "to be"
+        SECTIONS[0],
+        LadderConfig(),
+        9,
+        [Climb(0, 2.0, [0, 1], [4.0, 3.0]), Climb(1, 2.5, [0, 1], [4.0, 2.0])],
+        1.0,
+        "to be",
     )
     assert (row.val_loss, row.spread) == (2.25, 0.25)
     assert list(row.curve.losses) == [4.0, 2.5]
@@ -177,7 +182,7 @@ def test_mean_and_spread_are_over_the_seeds() -> None:
 
 
 def test_results_are_kept_and_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = SectionRow(SECTIONS[0], 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0])], 1.0, "to be")
+    row = SectionRow(SECTIONS[0], LadderConfig(), 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0])], 1.0, "to be")
     monkeypatch.chdir(tmp_path)
     folder = new_results_folder(None)
     save_results(folder, [row])

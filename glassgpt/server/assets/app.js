@@ -4,6 +4,7 @@ import { useAnswer } from "glass/api.js";
 import { address, change, go, useAddress } from "glass/state.js";
 import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
+import { Ladder } from "glass/ladder.js";
 import { Loss } from "glass/loss.js";
 import { Runs } from "glass/runs.js";
 import { Tokens } from "glass/tokens.js";
@@ -14,10 +15,12 @@ const VIEWS = [
   ["inside", "Inside", Inside],
   ["loss", "Loss", Loss],
   ["heads", "Heads", Heads],
+  ["ladder", "Ladder", Ladder],
 ];
+const NEEDS_NO_RUN = new Set([Runs, Tokens, Ladder]);
 const SHARED = ["run", "step", "text", "held", "token"];  // what a view hands on to the next one
 const KEYS = [
-  ["← →", "the token before or after"], ["[ ]", "the checkpoint before or after"], ["space", "play the film of the checkpoints"],
+  ["← →", "the token before or after; in Ladder, the section"], ["[ ]", "the checkpoint before or after"], ["space", "play the film of the checkpoints"],
   ["h", "the heads"], ["l", "the prediction layer by layer"], ["?", "this help"],
 ];
 
@@ -87,12 +90,12 @@ function App() {
       <nav aria-label="Views">${VIEWS.map(([name, label]) => html`
         <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
       </nav>
-      <div class="row">${view !== "runs" && html`<${RunPicker} runs=${runs} run=${run} />`}<${Theme} /><${Help} /></div>
+      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}<${Theme} /><${Help} /></div>
     </header>
     <main>
       ${error && html`<p class="error" role="alert">${error}</p>`}
-      ${answer && !runs.length && View !== Tokens && View !== Runs && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
-      ${answer && (runs.length > 0 || View === Tokens || View === Runs) && html`<${View} runs=${runs} run=${run} params=${params} />`}
+      ${answer && !runs.length && !NEEDS_NO_RUN.has(View) && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
+      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && html`<${View} runs=${runs} run=${run} params=${params} />`}
     </main>`;
 }
 

@@ -40,13 +40,17 @@ def code_changes(section: Section) -> list[CodeLine]:
     after = source(section)
     before = source(SECTIONS[section.number - 2]) if section.number > 1 else after
     old, new = asides(before), asides(after)
-    lines: list[CodeLine] = []
-    for line in compare(before.splitlines(), after.splitlines()):
-        aside = line.new in new if line.new is not None else line.old in old
-        if aside and line.kind != "same" and lines and (lines[-1].kind, lines[-1].aside) == (line.kind, False):
-            aside = False  # the docstring of a function that is added or removed as a whole
-        lines.append(replace(line, aside=aside))
-    return lines
+    lines = compare(before.splitlines(), after.splitlines())
+    changed = {(line.kind, line.new or line.old) for line in lines if line.kind != "same"}
+
+    def is_aside(line: CodeLine) -> bool:
+        known, place = (old, line.old) if line.kind == "removed" else (new, line.new)
+        if place not in known:
+            return False
+        owner = known[place]  # the docstring of a function that is added or removed as a whole belongs to the change
+        return owner is None or owner in known or (line.kind, owner) not in changed
+
+    return [replace(line, aside=is_aside(line)) for line in lines]
 
 
 @cache
@@ -136,22 +140,21 @@ def _spans(words: Sequence[str], ranges: Sequence[Span]) -> Iterator[Span]:
             yield ends[first], ends[last]
 
 
-def asides(text: str) -> set[int]:
+def asides(text: str) -> dict[int, int | None]:
     """The numbers of the lines that say nothing about what the code does.
 
-    These are the docstrings, the imports with the blank lines between them, and the name of the model's class, which
-    is another in each section.
+    These are the docstrings, with the line of the function or class that they describe. With None, they are the
+    docstring of the file, the imports with the blank lines between them, and the name of the model's class, which
+    every section changes.
     """
-    found: set[int] = set()
+    found: dict[int, int | None] = {}
     tree = ast.parse(text)
-    imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    found.update(range(1, max(imports, default=0) + 1))
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            continue
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            found.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            first = node.body[0]
+            if ast.get_docstring(node) is not None:
+                found |= dict.fromkeys(range(first.lineno, (first.end_lineno or first.lineno) + 1), node.lineno)
         if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == ["Model"]:
-            found.add(node.lineno)
-    return found
+            found[node.lineno] = None
+    imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return found | dict.fromkeys(range(1, max(imports, default=0) + 1))

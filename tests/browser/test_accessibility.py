@@ -17,6 +17,8 @@ VIEWS = {
     "inside": (f"/inside?run=small&text={WORDS}&edits=blocks.0.head.1", ".bars tr"),
     "loss": (f"/loss?run=small&text={WORDS}", ".tokens"),
     "heads": ("/heads?run=small", ".all-heads tbody tr"),
+    "ladder": ("/ladder", ".rung"),
+    "a section of the ladder": ("/ladder?section=4", ".code .line"),
 }
 
 

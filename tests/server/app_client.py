@@ -19,12 +19,18 @@ class Client:
 
     app: App
 
+    def get(self, path: str) -> tuple[int, Any]:
+        """The status and the answer, as `post` gives them."""
+        return self._send("GET", path, b"")
+
     def post(self, path: str, body: object) -> tuple[int, Any]:
         """The status, and the JSON or the unpacked meta data and arrays of the answer. Bytes are sent as they are."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._send("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+    def _send(self, method: str, path: str, data: bytes) -> tuple[int, Any]:
         headers = [(b"host", f"localhost:{PORT}".encode()), (b"content-type", b"application/json")]
         scope = {
-            "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
+            "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path,
             "raw_path": path.encode(), "query_string": b"", "headers": headers, "server": ("localhost", PORT),
         }  # fmt: skip
         return asyncio.run(self._ask(scope, data))

@@ -21,6 +21,7 @@ COLOURS = {  # of a light and of a dark page: the same as in glass.css
     "query": ("#2f6fdb", "#7fb0ff"), "key": ("#c2600a", "#ffb066"), "value": ("#0f8a6d", "#56d6b4"),
     "attention": ("#5b3fa8", "#b9a4ff"), "stream": ("#6b7280", "#9aa3af"),
     "added": ("#1565c0", "#82b1ff"), "removed": ("#b3261e", "#ff8a80"),
+    "loss-high": ("#a33b00", "#ffb27a"),
 }  # fmt: skip
 SANS = "var(--sans, system-ui, sans-serif)"
 MONO = "var(--mono, ui-monospace, monospace)"

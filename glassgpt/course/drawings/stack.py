@@ -101,7 +101,7 @@ def blocks() -> Drawing:
             _block(middle, y + 52, 164),
             arrow((middle, y + 73), (middle, y + 91)),
             label(8, y + 52, f"block {i}", anchor="start", bold=True),
-            arrow((268, y + step - 12), (268, y + 12), colour="removed", thick=thick),
+            arrow((268, y + step - 12), (268, y + 12), colour="loss-high", thick=thick),
         ]
     parts += [
         label(288, 152, "The gradient", anchor="start"),
@@ -140,7 +140,7 @@ def residual() -> Drawing:
         label(300, 228, "block 1", anchor="start", bold=True),
         label(168, 40, "read", colour="quiet"),
         label(168, 91, "add", colour="quiet"),
-        arrow((40, 330), (40, 50), colour="removed", thick=5),
+        arrow((40, 330), (40, 50), colour="loss-high", thick=5),
         label(22, 190, "gradient", colour="text"),
         cells(x - 78, 352, [value + 0.6 * math.sin(5 * i) for i, value in enumerate(VECTOR)]),
         label(206, 344, "the same stream,", anchor="start"),

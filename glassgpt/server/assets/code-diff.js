@@ -11,9 +11,9 @@ const counts = (line) => line.kind !== "same" && !line.aside && line.text.trim()
 function folded(lines) {
   const shown = lines.filter((line) => !(line.aside && line.kind === "removed"));
   const visible = new Uint8Array(shown.length), changes = shown.some(counts);
+  if (!changes) visible.fill(1, shown.findIndex((line) => /^(class|def) /.test(line.text)));
   shown.forEach((line, i) => {
-    if (!changes) visible[i] = line.aside && i < shown.findIndex((other) => !other.aside && other.text.trim()) ? 0 : 1;
-    else if (counts(line)) visible.fill(1, Math.max(0, i - AROUND), i + AROUND + 1);
+    if (counts(line)) visible.fill(1, Math.max(0, i - AROUND), i + AROUND + 1);
   });
   const bare = (i) => visible[i] && shown[i].kind === "same" && shown[i].text.trim() === "";
   for (let i = 0; changes && i < shown.length; i += 1) if (bare(i) && !visible[i - 1]) visible[i] = 0;  // no blank line begins

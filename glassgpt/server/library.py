@@ -59,7 +59,7 @@ class Card:
 
 
 class Library:
-    """The given runs, or all under `root`, which may grow while the app is open."""
+    """The given runs, or all under `root` with those of its climbs. More may come while the app is open."""
 
     def __init__(self, given: Sequence[Path], root: Path) -> None:
         self._given, self._root = list(given), root

@@ -93,7 +93,7 @@ def test_a_climb_of_ones_own_and_a_damaged_one(
     for name, text in (("ladder", json.dumps(rows)), ("ladder-2", "[{")):
         (runs_folder / name).mkdir()
         (runs_folder / name / "ladder.json").write_text(text)
-    page = open_page(f"{serve(runs_folder).address}/ladder")
+    page = open_page(f"{serve(runs_folder).address}/ladder?climb=ladder-2")
     page.get_by_text("Measured by your own climb, ladder").wait_for()
     assert "from 3.03 to 2.26" in page.locator(".answer").inner_text()
     assert "ladder-2 cannot be shown" in page.get_by_role("alert").inner_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from glassgpt.course.results import read_results, shipped_results
 from glassgpt.errors import UserError
 from glassgpt.models.ladder import SECTIONS
 
-TABLE = Path(__file__).parents[2] / "docs" / "course" / "README.md"
+ROOT = Path(__file__).parents[2]
+TABLE, TOOL = ROOT / "docs" / "course" / "README.md", ROOT / "tools" / "ladder_figures.py"
 
 
 def test_the_figures_of_the_package_are_those_of_the_course() -> None:
@@ -27,6 +29,18 @@ def test_the_figures_of_the_package_are_those_of_the_course() -> None:
         assert (int(number), name, n_params) == (row["section"], row["name"], f"{row['n_params']:,}")
         assert (loss, spread) == (f"{row['val_loss']:.4f}", f"{row['spread']:.4f}")
         assert int(seconds) == round(row["seconds"])
+
+
+def test_the_tool_stores_a_climb_as_the_package_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = shipped_results()
+    machine = {"python": "3.11", "torch": "2.13.0+cpu", "processor": "AMD EPYC", "cores": 2}
+    climb = results(tmp_path, [{**row, "idea": "…"} for row in shipped["rows"]])
+    (climb / "s01-bigram").mkdir()
+    (climb / "s01-bigram" / "machine.json").write_text(json.dumps(machine))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ladder_figures.py", str(climb)])
+    runpy.run_path(str(TOOL), run_name="__main__")
+    assert json.loads((tmp_path / "glassgpt" / "course" / "figures.json").read_text()) == shipped
 
 
 def results(tmp_path: Path, rows: Any) -> Path:

@@ -36,12 +36,12 @@ def feedforward() -> Drawing:
     parts += [
         label(56, 62, "up", bold=True),
         cells(left, 102, wide, width=cell),
-        label(330, 128, "4C channels", colour="quiet"),
+        label(324, 128, "4C channels", colour="quiet"),
         label(96, 156, "nonlinearity", bold=True),
         label(96, 174, "GELU: keeps what is", colour="quiet"),
         label(96, 190, "above 0, drops the rest", colour="quiet"),
         arrow((200, 120), (200, 208)),
-        *_gelu_curve(304, 164),
+        *_gelu_curve(304, 174),
         cells(left, 226, kept, width=cell),
     ]
     parts += _fan(left, cell, 16, 238, narrow, big, 4, 296)

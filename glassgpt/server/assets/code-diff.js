@@ -27,6 +27,11 @@ function folded(lines) {
   return groups;
 }
 
+function hidden(lines) {
+  if (lines.every((line) => line.aside || line.text.trim() === "")) return "of docstring and imports";
+  return lines.every((line) => line.kind === "same") ? "as before" : "without a change of the code";
+}
+
 // The text with the words that changed marked.
 function words({ text, changed }) {
   const parts = [];
@@ -56,7 +61,7 @@ export function CodeDiff({ section, before }) {
         <button aria-pressed=${whole} onClick=${() => showWhole(!whole)}>the whole file</button></span></div>
     <div class="code scroll" tabindex="0" role="region" aria-label="Code of ${section.file}"><div>
       ${groups.map((group, i) => (group.folded && !open.has(i)
-        ? html`<button key=${`fold ${i}`} class="fold" onClick=${() => set(new Set([...open, i]))}>⋯ ${count(group.lines.length)} lines ${group.lines.every((line) => line.aside || !line.text.trim()) ? "of docstring and imports" : "as before"}</button>`
+        ? html`<button key=${`fold ${i}`} class="fold" onClick=${() => set(new Set([...open, i]))}>⋯ ${count(group.lines.length)} lines ${hidden(group.lines)}</button>`
         : group.lines.map((line) => html`<${Line} key=${`${line.old} ${line.new}`} line=${line} whole=${whole} />`)))}
     </div></div>
     <p class="quiet hint"><code>${section.file}</code>, ${count(section.n_lines)} lines${!whole && before !== null ? ". Docstrings, imports and the model's name change too; “the whole file” shows them." : ""}</p>

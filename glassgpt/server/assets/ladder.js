@@ -9,19 +9,19 @@ import { address, change, go, number } from "glass/state.js";
 const SERIES = 7, DASHES = [undefined, [8, 4]];  // of the first seven sections, and of the others
 const STEPS = { label: "step", format: compact, exact: count };
 const NARROW = "(max-width: 720px)";
-const WORDS = { better: "better", worse: "worse", "about the same": "about the same" };
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const reached = (figures) => (figures?.val_loss == null ? "–" : loss(figures.val_loss));
 
-// The climb that is shown: the chosen one, else the newest whole one, else that of the package.
+// The climb that is shown: the chosen one, else the newest whole one. The last one is that of the package, which is whole.
 function chosenClimb(climbs, id, sections) {
-  return climbs.find((climb) => climb.id === id)
-    ?? climbs.find((climb) => climb.rows.length === sections.length) ?? climbs.at(-1);
+  const usable = climbs.filter((climb) => !climb.problem);
+  return usable.find((climb) => climb.id === id) ?? usable.find((climb) => climb.rows.length === sections.length);
 }
 
-function useLink(params) {
+// The address of a section, or of all with null, and what a click on it does.
+function links(params) {
   const to = (section) => {
     const next = new URLSearchParams(params);
     if (section === null) next.delete("section");
@@ -32,6 +32,7 @@ function useLink(params) {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     go(event.currentTarget.getAttribute("href"));
+    scrollTo(0, 0);
   };
   return { to, follow };
 }
@@ -68,7 +69,7 @@ function Move({ before, figures, low, high }) {
 
 function Change({ figures }) {
   if (figures?.change == null) return html`<span class="change"></span>`;
-  return html`<span class="change ${figures.verdict.replaceAll(" ", "-")}">${signed(figures.change)} <small>${WORDS[figures.verdict]}</small></span>`;
+  return html`<span class="change ${figures.verdict.replaceAll(" ", "-")}">${signed(figures.change)} <small>${figures.verdict}</small></span>`;
 }
 
 function Rungs({ sections, known, link }) {
@@ -154,7 +155,7 @@ function useArrows(chosen, last) {
 
 export function Ladder({ params }) {
   const { answer, error } = useAnswer("/api/ladder", undefined, { again: true });
-  const link = useLink(params), sections = answer?.sections ?? [];
+  const link = links(params), sections = answer?.sections ?? [];
   const asked = number(params, "section"), section = sections.find((found) => found.number === asked) ?? null;
   const chosen = section?.number ?? null;
   useArrows(chosen, sections.length);

@@ -27,7 +27,6 @@ def report(
     """Write report.html into a run's folder, or a page on several runs or on a period. Prints its path."""
     from glassgpt.errors import UserError
     from glassgpt.ownership import check_output
-    from glassgpt.report.run_page import write_comparison, write_report
     from glassgpt.runs.folder import check_trained, find_run
 
     if since is not None or until is not None:
@@ -47,8 +46,12 @@ def report(
     if len(folders) == 1 and out is not None:
         raise UserError("--out is for a comparison: the report of one run stays in its folder")
     if len(folders) == 1:
-        page = write_report(folders[0])
+        from glassgpt.runs.reporting import report_run
+
+        page = report_run(folders[0])
     else:
+        from glassgpt.report.run_page import write_comparison
+
         out = out or Path("comparison.html")
         check_output(out, overwrite)
         page = write_comparison(folders, out)

@@ -22,12 +22,12 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.evaluation.counting import unigram_loss
 from glassgpt.files import dump_json, write_text
 from glassgpt.report.diagnosis import DIAGNOSIS
-from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import list_recipes, load_config, load_recipe
 from glassgpt.runs.decision import Changes, once
 from glassgpt.runs.folder import RUNS, check_trained, find_run, list_runs
 from glassgpt.runs.micro_batch import out_of_memory_advice
+from glassgpt.runs.reporting import report_run
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
 from glassgpt.training.config_formats import current_settings
@@ -72,7 +72,7 @@ def diagnose(
     _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, dump_json(diagnosis.to_dict(), indent=1) + "\n")
-    write_report(folder)
+    report_run(folder)
     return diagnosis
 
 

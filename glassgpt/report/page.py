@@ -27,7 +27,7 @@ def render(*, title: str, body: str, data: Any) -> str:
         generator=HTML_MARK,
         policy=content_policy([library, script]),
         title=escape(title),
-        style=asset("uplot/uPlot.min.css") + "\n" + asset("report.css"),
+        style=asset("uplot/uPlot.min.css") + "\n" + asset("look.css") + asset("report.css"),
         body=body,
         data=embedded_json(data),
         licence=asset("uplot/LICENSE").strip(),

@@ -25,11 +25,11 @@ from glassgpt.tokenizers.build import settings_in_use
 from glassgpt.training.metrics import Line
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, inside: str = "") -> Path:
     """Writes `report.html` into the run folder and returns its path.
 
-    Works during training, and shows what is missing. Raises UserError if the folder is not a run, contains a damaged
-    file, or is not writable.
+    `inside` is HTML about the model, which `runs.reporting` makes. Works during training, and shows what is missing.
+    Raises UserError if the folder is not a run, contains a damaged file, or is not writable.
     """
     record = read_record(run_folder)
     charts = drawings([record])
@@ -41,6 +41,7 @@ def write_report(run_folder: Path) -> Path:
         diagnosis_html(run_folder),
         samples_html(record),
         surprise_html(record),
+        inside,
         settings_html(record),
     ]
     return write_page(run_folder / "report.html", record.name, sections, charts, [record])

@@ -203,16 +203,19 @@ class Run:
         an empty text, for one that the tokenizer cannot encode, and if there is no sample.
         """
         self.check_language_model()
-        ids = self._sample_ids() if text is None else self.tokenizer.encode(text)
+        if text is not None:
+            ids = self.tokenizer.encode(text)
+        else:
+            ids = self.sample_ids()[: min(BEGINNING, self.config.model.block_size)]
         return Look(self.model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
 
-    def _sample_ids(self) -> list[int]:
+    def sample_ids(self) -> list[int]:
+        """The last sample that was generated during training, with its prompt. Raises UserError if there is none."""
         samples = read_record(self.folder).samples
         if not samples:
             raise UserError(f"{self.folder} has no sample to look at: give {option(text='…')}")
         written = str(samples[-1].get("prompt") or "") + str(samples[-1].get("text") or "")
-        ids = self.tokenizer.encode(written, allowed_special="all")  # a sample has them by name, mostly at its start
-        return ids[: min(BEGINNING, self.config.model.block_size)]
+        return self.tokenizer.encode(written, allowed_special="all")  # it has them by name, mostly at its start
 
     @strict_arguments
     def evaluate(

@@ -18,7 +18,6 @@ from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
 from glassgpt.models import Model
 from glassgpt.ownership import is_run_folder
-from glassgpt.report.run_page import write_report
 from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
 from glassgpt.runs.folder import (
@@ -38,6 +37,7 @@ from glassgpt.runs.micro_batch import check_fits
 from glassgpt.runs.notebook import build_listener
 from glassgpt.runs.origin import ORIGIN, Origin
 from glassgpt.runs.publisher import Publisher
+from glassgpt.runs.reporting import report_run
 from glassgpt.runs.run import Run, load, open_run
 from glassgpt.runs.session import Interrupted, Session
 from glassgpt.runs.stages import StageKind, find_stage
@@ -159,7 +159,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener, held: conte
             f" a larger {option(max_steps=None)} continues it"
         )
         if ranks.first and not (folder / "report.html").exists():
-            write_report(folder)
+            report_run(folder)
         return "auto"
     session = build_session(decision, ranks, listener)
     if decision.checkpoint is not None:
@@ -184,7 +184,7 @@ def _carry_out(decision: Decision, ranks: Ranks, listener: Listener, held: conte
         raise
     if ranks.first:
         try:
-            write_report(folder)
+            report_run(folder)
         except UserError as error:
             raise UserError(
                 f"training is complete and saved; only report.html could not be written ({error}): mend that, then"
@@ -203,7 +203,7 @@ def _describe_stop(folder: Path) -> str:
 def _report_if_possible(folder: Path, listener: Listener) -> None:
     """Writes the report of a run that was stopped; if it cannot, says so, since why the run stopped matters more."""
     try:
-        write_report(folder)
+        report_run(folder)
     except UserError as error:
         listener.note(f"no report: {error}")
 

@@ -16,6 +16,7 @@ from command_line import figures, glassgpt, settings, weights
 
 import glassgpt as gg
 from glassgpt.runs import publisher
+from glassgpt.runs.reporting import report_run
 from glassgpt.training import trackers
 
 PROGRAM = Path(toy_stages.__file__)
@@ -75,6 +76,8 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     for figure in ("train/accuracy", "val/accuracy", "val/reward loss"):
         assert f"<h3>{figure}</h3>" in page
     assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
+    (run / "samples.jsonl").write_text('{"step": 20, "prompt": "", "text": "the cat"}\n')
+    assert "The model is not shown: " in report_run(run).read_text(encoding="utf-8")
     assert "doctor examines pretraining runs only" in glassgpt("doctor", run).error
     for verb in (["sample", run], ["eval", run], ["export", run, "--out", tmp_path / "hf"]):
         assert "holds a RewardModel, trained by the stage 'toy-reward'" in glassgpt(*verb).error

@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from glassgpt.errors import UserError, counted
-from glassgpt.inspection.attention import HeadScores, head_kind, head_scores
+from glassgpt.inspection.attention import head_scores, heads_of
 from glassgpt.inspection.lens import logit_lens
 from glassgpt.inspection.surprise import token_losses
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import attention_blocks, check_position, trace
 from glassgpt.models import Model
 from glassgpt.report.look.attention import AttentionView
+from glassgpt.report.look.heads import Heads
 from glassgpt.report.look.lens import LensView
 from glassgpt.report.look.loss import LossView
 from glassgpt.report.look.tokens import TokensView
@@ -71,25 +72,25 @@ class Look:
         `block_size`.
         """
         blocks = attention_blocks(self.model)
-        if not blocks:
-            raise UserError(f"{self.source} has no attention: look at its lens, its losses or its tokens")
-        if layer is not None and layer not in blocks:
+        if layer is not None and blocks and layer not in blocks:
             raise UserError(f"no block {layer} has attention; blocks that have it: {', '.join(map(str, blocks))}")
-        seen = trace(self.model, self.ids, [f"blocks.{block}.attn.pattern" for block in blocks])
-        patterns = {block: seen[f"blocks.{block}.attn.pattern"][0].float().cpu() for block in blocks}
-        scores = {block: head_scores(pattern, seen.ids) for block, pattern in patterns.items()}
-        n_heads = len(patterns[blocks[0]])
+        heads = self.heads()
+        n_heads = heads.n_head
         if head is not None and not 0 <= head < n_heads:
             raise UserError(f"there is no head {head}: a block has {counted(n_heads, 'head')}, counted from 0")
-        heads = [
-            (block, number)
-            for block in blocks
-            for number in range(n_heads)
-            if layer in (None, block) and head in (None, number)
-        ]
-        layer, head = max(heads, key=lambda at: _clearness(scores[at[0]][at[1]]))
-        kinds = [[head_kind(scores[block][number]) for number in range(n_heads)] for block in blocks]
-        return AttentionView(self.source, self._tokens, layer, head, patterns[layer][head], blocks, kinds)
+        return heads.view(*next(at for at in heads.clearest if layer in (None, at[0]) and head in (None, at[1])))
+
+    def heads(self) -> Heads:
+        """The patterns of all heads. They take L·H·T² numbers.
+
+        Raises UserError for a model without attention, and for a text longer than `block_size`.
+        """
+        blocks = attention_blocks(self.model)
+        if not blocks:
+            raise UserError(f"{self.source} has no attention: look at its lens, its losses or its tokens")
+        seen = trace(self.model, self.ids, [f"blocks.{block}.attn.pattern" for block in blocks])
+        patterns = heads_of(seen)
+        return Heads(self.source, self._tokens, blocks, patterns, head_scores(patterns, seen.ids))
 
     def lens(self, position: int | None = None, top: int = TOP) -> LensView:
         """What each layer would say comes after the token at `position`, the last one if left out.
@@ -122,10 +123,3 @@ class Look:
         found = token_losses(self.model, self.ids, top, stride=stride)
         expected = [tokens_of(self.tokenizer, ids) for ids in found.expected_ids.tolist()]
         return LossView(self.source, self._tokens, found.losses, expected, found.expected_probabilities)
-
-
-def _clearness(scores: HeadScores) -> tuple[int, float]:
-    """Orders heads by how clearly they are of a kind. Resting on the first token counts less than any other kind."""
-    if (kind := head_kind(scores)) is not None:
-        return (1 if kind[0] == "first" else 2), kind[1]
-    return 0, max(float(scores.previous), float(scores.induction), float(scores.duplicate))

@@ -137,24 +137,28 @@ class AttentionView(View):
 
     def html(self) -> str:
         """The pattern as a picture, the table that says the same, and the table of all heads."""
+        caption = '<p class="quiet">All heads, and the share of their attention that gives them their name</p>'
+        return f"{self.picture_html()}\n{caption}\n{self.heads_html()}"
+
+    def picture_html(self) -> str:
+        """The pattern as a picture, and the table that says the same."""
         labels = labels_of(self.tokens)
         rows = []
         for query, weights in enumerate(self.pattern.tolist()):
             keys = sorted(range(query + 1), key=weights.__getitem__, reverse=True)[:STRONGEST]
             heard = ", ".join(f"{quoted(labels[key])} {share(weights[key])}" for key in keys)
             rows.append((f"{query} {escape(quoted(labels[query]))}", escape(heard)))
+        return f"{self._svg(labels)}\n{details(rows, ('Token', 'hears most'))}"
+
+    def heads_html(self) -> str:
+        """The table of all heads with their kinds."""
         header = ["", *(f"head {head}" for head in range(len(self.kinds[0])))]
         heads = [
             (f"block {block}", *(_html_kind(kind, (block, head) == (self.layer, self.head))
                                  for head, kind in enumerate(row)))
             for block, row in zip(self.blocks, self.kinds, strict=True)
         ]  # fmt: skip
-        return "\n".join([
-            self._svg(labels),
-            details(rows, ("Token", "hears most")),
-            '<p class="quiet">All heads, and the share of their attention that gives them their name</p>',
-            page.table(heads, header),
-        ])  # fmt: skip
+        return page.table(heads, header)
 
     def _svg(self, labels: Sequence[str]) -> str:
         first = max(0, len(labels) - MOST_DRAWN)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from glassgpt.report.svg import INK, PAPER, document, rectangle, text
+from glassgpt.report.palette import ADDED, LINE, QUIET, REMOVED, Colour
+from glassgpt.report.svg import document, rectangle, text
 
 ROW, TOP, BOTTOM = 30, 76, 34
 NAME_RIGHT, WIDTH = 170, 900
 PANELS = ((190, 520), (560, 890))  # left and right edges of the two groups of bars
-DARK = {PAPER: "#14171c", INK: "#e7eaef", "#dfe2e7": "#323843", "#eceff3": "#22272f", "#5d6675": "#9aa4b3"}
-BETTER, WORSE, EVEN = "#1b7f5c", "#b3432b", "#9aa4b3"
+BETTER, WORSE = ADDED, REMOVED
+EVEN, NOISE = Colour("#9aa4b3", "#9aa4b3"), Colour("#eceff3", "#22272f")
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,18 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
         x = _axis(left, right, reach)
         if label.startswith("speed"):
             start, end = x(1 - noise), x(1 + noise)
-            parts.append(rectangle(start, TOP - 8, end - start, ROW * len(bars) + 8, "#eceff3"))
+            parts.append(rectangle(start, TOP - 8, end - start, ROW * len(bars) + 8, NOISE))
         for tick in _ticks(reach):
             parts.append(
-                f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP - 8}" y2="{height - BOTTOM}" stroke="#dfe2e7"/>'
+                f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP - 8}" y2="{height - BOTTOM}"'
+                f' stroke="{LINE.light}"/>'
             )
             parts.append(text(x(tick), height - BOTTOM + 18, f"{tick:g}", anchor="middle", size=12))
     for number, bar in enumerate(bars):
         y = TOP + ROW * number
         parts.append(text(NAME_RIGHT, y + 15, bar.name, anchor="end"))
         if bar.missing is not None:
-            parts.append(text(PANELS[0][0], y + 15, "not measured", colour="#5d6675"))
+            parts.append(text(PANELS[0][0], y + 15, "not measured", colour=QUIET))
             continue
         speed = _colour(bar.speed, 1.0, noise) if bar.certain else EVEN
         colours = (speed, _colour(1 / bar.memory, 1.0, noise))
@@ -60,7 +62,7 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
             parts.append(rectangle(start, y + 3, max(end - start, 1.5), 15, colour))
             label_x, anchor = (end + 5, "start") if ratio >= 1 else (start - 5, "end")
             parts.append(text(label_x, y + 15, f"{ratio:.2f}", anchor=anchor, size=12))
-    return document(WIDTH, height, parts, DARK)
+    return document(WIDTH, height, parts, [BETTER, WORSE, EVEN, NOISE, LINE, QUIET])
 
 
 def _reach(ratios: Sequence[float]) -> float:
@@ -81,7 +83,7 @@ def _ticks(reach: float) -> list[float]:
     return [2.0**power for power in range(-top // step * step, top + 1, step) if 1 / reach <= 2.0**power <= reach]
 
 
-def _colour(ratio: float, even: float, noise: float) -> str:
+def _colour(ratio: float, even: float, noise: float) -> Colour:
     if abs(ratio - even) <= noise:
         return EVEN
     return BETTER if ratio > even else WORSE

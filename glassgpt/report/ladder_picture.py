@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from glassgpt.report.svg import INK, PAPER, document, text
+from glassgpt.report.palette import LINE, SERIES
+from glassgpt.report.svg import document, text
 
 WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 50, 470  # the frame; labels are to the right of it
 LINE_HEIGHT = 17.0  # minimum distance of two labels
-# From the first section to the last. Brightness varies, so that neighbours differ even in greyscale.
-COLOURS = ("#444444", "#999999", "#6b4c9a", "#3969b1", "#2f9fd0", "#1b998b", "#cc2529", "#da7c30", "#c9a400", "#2e7d32")
-
-DARK = {
-    PAPER: "#14171c", INK: "#e7eaef", "#e4e4e4": "#323843", "#444444": "#c4ccd8", "#6b4c9a": "#a98bd6",
-    "#3969b1": "#7aa5e6", "#2e7d32": "#66bb6a",
-}  # fmt: skip
+DASHES = ("", ' stroke-dasharray="7 4"', ' stroke-dasharray="2 4"')  # when all colours have been used, once and twice
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
 
     parts = [text(LEFT, 22, title, size=16)]
     for tick in ticks:
-        parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e4e4e4"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="{LINE.light}"/>')
         parts.append(text(LEFT - 8, y(tick) + 4, f"{tick:.1f}", anchor="end"))
     for step in (0, last_step // 2, last_step):
         parts.append(text(x(step), BOTTOM + 20, f"{step:,}", anchor="middle"))
@@ -62,18 +57,18 @@ def draw_ladder(curves: Sequence[LadderCurve], title: str) -> str:
 
     ends = [y(points[-1][1]) if points else BOTTOM for points in finite]
     for curve, points, end, name_at in zip(curves, finite, ends, spread(ends, LINE_HEIGHT), strict=True):
-        colour = COLOURS[(curve.number - 1) % len(COLOURS)]
+        turn, place = divmod(curve.number - 1, len(SERIES))
+        stroke = f'stroke="{SERIES[place].light}"{DASHES[turn % len(DASHES)]} stroke-width="2" fill="none"'
         path = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
         reached = f"{curve.reached:.3f}" if math.isfinite(curve.reached) else "–"
         label = f"{curve.number} {curve.name}  {reached}"
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round">'
-            f"<title>{escape(label)}</title></polyline>"
+            f'<polyline points="{path}" {stroke} stroke-linejoin="round"><title>{escape(label)}</title></polyline>'
         )
         leader = f"M{RIGHT} {end:.1f} L{RIGHT + 16} {name_at:.1f}"
-        parts.append(f'<path d="{leader}" stroke="{colour}" fill="none"/>')
-        parts.append(text(RIGHT + 20, name_at + 4, label, colour=colour))
-    return document(WIDTH, HEIGHT, parts, DARK)
+        parts.append(f'<path d="{leader}" {stroke}/>')
+        parts.append(text(RIGHT + 20, name_at + 4, label))
+    return document(WIDTH, HEIGHT, parts, [LINE, *SERIES])
 
 
 def loss_ticks(lowest: float, highest: float) -> list[float]:

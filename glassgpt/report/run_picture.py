@@ -12,18 +12,15 @@ import numpy as np
 from glassgpt.report.curves import Floats, column, smooth, thin
 from glassgpt.report.figures import count, parameters
 from glassgpt.report.ladder_picture import loss_ticks
+from glassgpt.report.palette import LINE, QUIET, TRAINING, VALIDATION, Colour
 from glassgpt.report.run_record import RunRecord
-from glassgpt.report.svg import INK, PAPER, document, text
+from glassgpt.report.svg import document, text
 from glassgpt.training.metrics import Line
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 900, 48, 876, 66, 268  # the frame of the curves
 SAMPLES_TOP, GAP, COLUMNS = 330, 18, 4
 LINE_HEIGHT, LINES, LETTERS = 15, 7, 29  # of a sample; letters of a line
 MONO = "ui-monospace, Menlo, Consolas, monospace"
-GRID, QUIET, TRAINING, VALIDATION = "#dfe2e7", "#5d6675", "#0072b2", "#c2600a"
-DARK = {
-    PAPER: "#14171c", INK: "#e7eaef", GRID: "#323843", QUIET: "#9aa4b3", TRAINING: "#56b4e9", VALIDATION: "#ffb066",
-}  # fmt: skip
 
 
 def draw_run(record: RunRecord) -> str:
@@ -45,32 +42,34 @@ def draw_run(record: RunRecord) -> str:
     title = record.name + (f": {count(size)} parameters" if size else "") + (f", trained on {data}" if data else "")
     parts = [
         text(16, 26, _printable(title), size=16),
-        text(LEFT, 52, "training loss, nats per token", colour=TRAINING),
-        text(LEFT + 210, 52, "validation loss", colour=VALIDATION),
+        _line([(LEFT, 48), (LEFT + 20, 48)], TRAINING),
+        text(LEFT + 26, 52, "training loss, nats per token"),
+        _line([(LEFT + 236, 48), (LEFT + 256, 48)], VALIDATION),
+        text(LEFT + 262, 52, "validation loss"),
     ]
     for tick in ticks:
-        parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{RIGHT}" stroke="{GRID}"/>')
+        parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{RIGHT}" stroke="{LINE.light}"/>')
         parts.append(text(LEFT - 8, y(tick) + 4, f"{tick:.1f}", anchor="end", size=12, colour=QUIET))
     kept = thin(loss, 400)
     parts.append(_line([(x(step[i]), y(loss[i])) for i in kept], TRAINING))
     dots = [(x(a), y(b)) for a, b in zip(at, validated, strict=True)]
     parts.append(_line(dots, VALIDATION))
     if dots:
-        parts.append(text(dots[-1][0], dots[-1][1] - 9, f"{validated[-1]:.3f}", anchor="end", colour=VALIDATION))
-    parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{VALIDATION}"/>' for a, b in dots]
+        parts.append(text(dots[-1][0], dots[-1][1] - 9, f"{validated[-1]:.3f}", anchor="end"))
+    parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{VALIDATION.light}"/>' for a, b in dots]
 
     width = (RIGHT - 16 + GAP) / COLUMNS
     for number, sample in enumerate(_chosen(record.samples)):
         left = 16 + number * width
         parts.append(
             f'<path d="M{x(sample["step"]):.1f} {BOTTOM + 4}V{BOTTOM + 12}L{left + 4:.1f} {SAMPLES_TOP - 32}v12"'
-            f' fill="none" stroke="{QUIET}" stroke-dasharray="2 3"/>'
+            f' fill="none" stroke="{QUIET.light}" stroke-dasharray="2 3"/>'
         )
         parts.append(text(left, SAMPLES_TOP, f"step {count(sample['step'])}", size=14))
         for row, line in enumerate(_wrapped(sample)):
             parts.append(text(left, SAMPLES_TOP + 22 + row * LINE_HEIGHT, line, size=11, family=MONO))
     height = SAMPLES_TOP + 22 + LINES * LINE_HEIGHT if record.samples else BOTTOM + 24
-    return document(WIDTH, height, parts, DARK)
+    return document(WIDTH, height, parts, [LINE, QUIET, TRAINING, VALIDATION])
 
 
 def card(name: str, facts: Sequence[str], picture: str) -> str:
@@ -88,9 +87,9 @@ def _finite(lines: Sequence[Line], name: str) -> tuple[Floats, Floats]:
     return step[finite], values[finite]
 
 
-def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
+def _line(points: Sequence[tuple[float, float]], colour: Colour) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>'
+    return f'<polyline points="{path}" fill="none" stroke="{colour.light}" stroke-width="2" stroke-linejoin="round"/>'
 
 
 def _chosen(samples: Sequence[Line]) -> list[Line]:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import glassgpt
 from glassgpt.data.corpora import load_text
 from glassgpt.doctor.diagnosis import diagnose
+from glassgpt.report.palette import INK, LINE, SERIES
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.listener import Listener
 
@@ -35,14 +36,14 @@ def draw(curves: dict[str, tuple[list[int], list[float]]], out: Path) -> None:
     """The curves (steps, losses), each with its name and its last loss at its end, as the format that `out` names."""
     plt.rcParams["svg.hashsalt"] = "curves"  # the same data are the same file
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for name, (steps, losses) in curves.items():
-        (line,) = axes.plot(steps, losses, linewidth=2)
+    for (name, (steps, losses)), colour in zip(curves.items(), SERIES, strict=False):
+        axes.plot(steps, losses, linewidth=2, color=colour.light)
         axes.annotate(
             f"{name}  {losses[-1]:.3f}", (steps[-1], losses[-1]), (8, 0), textcoords="offset points",
-            verticalalignment="center", color=line.get_color(),
+            verticalalignment="center", color=INK.light,
         )  # fmt: skip
     axes.set(title="Five curves of one small model", xlabel="optimizer steps", ylabel="validation loss, nats per token")
-    axes.grid(axis="y", color="#e4e4e4")
+    axes.grid(axis="y", color=LINE.light)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
 

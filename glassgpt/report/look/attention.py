@@ -12,7 +12,6 @@ from torch import Tensor
 from glassgpt.inspection.attention import KINDS
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
-    ATTENTION,
     Line,
     Span,
     View,
@@ -27,6 +26,7 @@ from glassgpt.report.look.drawing import (
     share,
     widest,
 )
+from glassgpt.report.palette import TERMINAL_ATTENTION
 
 Kind = tuple[str, float] | None  # of a head, see `head_kind`
 SHADES = ((0.75, "█"), (0.5, "▓"), (0.25, "▒"), (0.05, "░"), (0.0, "."))  # the least weight of each
@@ -108,7 +108,7 @@ class AttentionView(View):
             blocks = "".join(_shade(weights[at]) * cell for at in range(first, query + 1))
             lines.append([
                 Span(f"{query:>{digits}} {fit(labels[query], beside)} "),
-                Span(blocks, ink=ATTENTION),
+                Span(blocks, ink=TERMINAL_ATTENTION),
                 Span(f"{' ' * ((T - 1 - query) * cell + 1)}{fit(labels[key], beside)} {share(weights[key]):>4}"),
             ])  # fmt: skip
         steps = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
@@ -129,7 +129,7 @@ class AttentionView(View):
                 line = [Span(fit(f"block {block}", side))]
                 for head in heads:
                     chosen = (block, head) == (self.layer, self.head)
-                    line.append(Span(f"{row[head]:>5}", ink=ATTENTION if chosen else ""))
+                    line.append(Span(f"{row[head]:>5}", ink=TERMINAL_ATTENTION if chosen else ""))
                 lines.append(line)
         found = {kind[0] for row in self.kinds for kind in row if kind is not None}
         words = [f"{_initial(kind)} {name}" for kind, name in KINDS.items() if kind in found]

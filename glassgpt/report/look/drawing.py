@@ -17,7 +17,6 @@ from glassgpt.report import page
 from glassgpt.report.surprise import visible
 
 USUAL_WIDTH = 80  # columns of a drawing whose place is not known
-ATTENTION = "#8f6fe0"  # the hue of attention, in a shade that can be read on a light and on a dark terminal
 
 
 class Span(NamedTuple):

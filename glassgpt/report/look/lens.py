@@ -10,7 +10,6 @@ from torch import Tensor
 
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
-    ATTENTION,
     Line,
     Span,
     View,
@@ -22,6 +21,7 @@ from glassgpt.report.look.drawing import (
     share,
     widest,
 )
+from glassgpt.report.palette import TERMINAL_ATTENTION
 
 LABEL = 12  # columns of a predicted token
 GAP = 2  # columns between two predictions
@@ -109,7 +109,7 @@ class LensView(View):
             rows[0].append(Span(" " * GAP + fit(title, whole)))
             for row, (label, p) in zip(rows[1:], cells, strict=True):
                 row.append(Span(f"{' ' * GAP}{fit(label, room)} "))
-                row.append(Span(fit(f"{share(p):>4}", whole - room - 1), ink=ATTENTION if p >= 0.5 else ""))
+                row.append(Span(fit(f"{share(p):>4}", whole - room - 1), ink=TERMINAL_ATTENTION if p >= 0.5 else ""))
         return rows
 
     def html(self) -> str:

@@ -22,15 +22,17 @@ from glassgpt.report.look.drawing import (
     share,
     widest,
 )
+from glassgpt.report.palette import INK, LOSS, PAPER
 from glassgpt.report.surprise import level
 
 WORST = 5  # tokens that are listed
 LABEL = 16  # columns of a token in that list
 # Paper and ink of the levels of a loss; an expected token has the colours of the terminal.
 COLOURS = (
-    ("", ""), ("#f1d8be", "#1b1f26"), ("#e3bc9d", "#1b1f26"), ("#d6a17b", "#1b1f26"), ("#b5602d", "#ffffff"),
-    ("#a33b00", "#ffffff"),
-)  # fmt: skip
+    ("", ""),
+    *((colour.light, INK.light) for colour in LOSS[1:4]),
+    *((colour.light, PAPER.light) for colour in LOSS[4:]),
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

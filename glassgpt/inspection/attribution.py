@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.lens import final_norm, streams
+from glassgpt.inspection.neurons import check_neuron
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, check_position
 
@@ -51,15 +52,38 @@ def attribute(trace: Trace, position: int, token: int, against: int | None = Non
             raise UserError(f"there is no token {id}: the model's vocabulary has {vocab_size:,} ids")
     logits = _exact(trace.logits[0, position])
     total = float(logits[token] - (0.0 if against is None else logits[against]))
-    stream = streams(trace)[-1][0, position]
     vectors = [(name, _exact(vector)) for name, vector in _vectors(trace, position)]
-    _check_sum([vector for _, vector in vectors], stream)
+    stream = _sum_of([vector for _, vector in vectors], trace, position)
     direction, head_bias = _read_out(trace, token, against)
-    scaled, norm_bias = _through_norm(final_norm(trace.model), _exact(stream), direction)
+    scaled, norm_bias = _through_norm(final_norm(trace.model), stream, direction)
     found = [(name, float(vector @ scaled)) for name, vector in vectors]
     found += [] if norm_bias is None else [("norm.bias", norm_bias)]
     found += [] if head_bias is None else [("head.bias", head_bias)]
     return Attribution(found, total)
+
+
+@torch.no_grad()
+def attribute_neuron(trace: Trace, layer: int, neuron: int, position: int) -> Tensor:
+    """What a neuron of an MLP adds directly to each logit at a position: (V,) float32 on the CPU.
+
+    It is the neuron's activation times its column of the MLP's last matrix, on the way through the final norm and the
+    head. Those of all neurons and of the bias of that matrix add up to the part `blocks.N.mlp` of `attribute`.
+
+    Beside what `attribute` needs, the trace must have `blocks.N.mlp.hidden` of that block. Raises UserError for a
+    neuron or position that does not exist, and for a model for which `attribute` raises it.
+    """
+    check_neuron(trace.model, layer, neuron)
+    check_position(trace, position)
+    stream = _sum_of([_exact(vector) for _, vector in _vectors(trace, position)], trace, position)
+    mlp: Any = parts(trace.model)[layer].mlp
+    added = _exact(trace[f"blocks.{layer}.mlp.hidden"][0, position, neuron]) * _exact(mlp.down.weight[:, neuron])
+    norm: Any = final_norm(trace.model)
+    if (scale := _scale(norm, stream)) is not None:
+        added = (added - added.mean()) / scale
+        added = added if norm.weight is None else added * _exact(norm.weight)
+    features = trace["final"][0, position]
+    logits: Tensor = trace.model.head(torch.stack([added.to(features), torch.zeros_like(features)]))  # it is affine
+    return (logits[0] - logits[1]).float().cpu()
 
 
 def _vectors(trace: Trace, position: int) -> Iterator[tuple[str, Tensor]]:
@@ -95,14 +119,19 @@ def _exact(value: Tensor) -> Tensor:
     return value.detach().cpu().double()
 
 
-def _check_sum(vectors: list[Tensor], stream: Tensor) -> None:
-    """Raises UserError unless the vectors add up to the stream, as far as its number format can tell."""
+def _sum_of(vectors: list[Tensor], trace: Trace, position: int) -> Tensor:
+    """The last residual stream (C,) at a position. Raises UserError unless the vectors add up to it.
+
+    They must do so as far as its number format can tell.
+    """
+    stream = streams(trace)[-1][0, position]
     missing = _exact(stream) - sum(vectors, torch.zeros(len(stream), dtype=torch.double))
     if not vectors or missing.norm() > torch.finfo(stream.dtype).eps ** 0.5 * _exact(stream).norm():
         raise UserError(
             "the residual stream of this model is not the sum of what its parts add: attribution needs a model whose"
             " blocks add to the stream (section 8 of the ladder and later), traced outside of `edit`"
         )
+    return _exact(stream)
 
 
 def _read_out(trace: Trace, token: int, against: int | None) -> tuple[Tensor, float | None]:
@@ -119,15 +148,23 @@ def _read_out(trace: Trace, token: int, against: int | None) -> tuple[Tensor, fl
     return _exact(direction), float(value.detach()) if has_bias else None
 
 
-def _through_norm(norm: nn.Module, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
+def _through_norm(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
     """The direction as it reads the stream before the norm, whose scale is kept, and what the norm's bias gives.
 
     LayerNorm computes (x - mean(x)) / σ · weight + bias. Subtracting the mean is linear: it can act on the direction.
     """
-    if isinstance(norm, nn.Identity):
+    scale = _scale(norm, stream)
+    if scale is None:
         return direction, None
-    if not isinstance(norm, nn.LayerNorm):
-        raise UserError(f"attribution through a {type(norm).__name__} is not known: the final norm must be a LayerNorm")
     bias = None if norm.bias is None else float(_exact(norm.bias) @ direction)
     scaled = direction if norm.weight is None else direction * _exact(norm.weight)
-    return (scaled - scaled.mean()) / (stream.var(unbiased=False) + norm.eps).sqrt(), bias
+    return (scaled - scaled.mean()) / scale, bias
+
+
+def _scale(norm: Any, stream: Tensor) -> Tensor | None:
+    """σ, by which the final norm divides this stream; None without a norm. Raises UserError for an unknown norm."""
+    if isinstance(norm, nn.Identity):
+        return None
+    if not isinstance(norm, nn.LayerNorm):
+        raise UserError(f"attribution through a {type(norm).__name__} is not known: the final norm must be a LayerNorm")
+    return (stream.var(unbiased=False) + norm.eps).sqrt()

@@ -1,6 +1,7 @@
-"""The hidden units of the MLPs ("neurons"): which are never active, and the texts that excite one most.
+"""The hidden units of the MLPs ("neurons"): how often each is active, and the texts that excite one most.
 
-Long texts are read in consecutive windows of `block_size` tokens, so the first tokens of a window have a short context.
+Long texts are read in consecutive windows, of `block_size` tokens by default, so the first tokens of a window have a
+short context.
 
 Shapes: L blocks with an MLP, F hidden units in each (4C), T positions.
 """
@@ -35,6 +36,8 @@ class NeuronSummary:
     dead: Tensor  # (L, F) bool: the activation was never larger than DEAD_BELOW, nor smaller than -DEAD_BELOW
     largest: Tensor  # (L, F) float32: the largest activation
     mean: Tensor  # (L, F) float32
+    active: Tensor  # (L, F) float32: the share of the tokens on which the activation is above 0
+    selectivity: Tensor  # (L, F) float32: 0 if it is equally active on all tokens, 1 if it is active on a single one
     tokens: int  # how many were read: on few tokens, a neuron that is only rarely active looks dead
 
 
@@ -53,32 +56,55 @@ class Excitement:
         return float(self.values[self.position - self.start])
 
 
-def neuron_summary(model: Model, texts: Iterable[Sequence[int] | Tensor]) -> NeuronSummary:
+def neuron_summary(
+    model: Model, texts: Iterable[Sequence[int] | Tensor], *, window: int | None = None
+) -> NeuronSummary:
     """The activations of all neurons on the texts (ids), of any length; empty texts count nothing.
 
-    Raises UserError for a model without an MLP, no tokens at all, or an id outside the vocabulary.
+    `window` is the number of tokens that are read at a time, at most `block_size`; None: `block_size`.
+
+    Selectivity is the lifetime sparseness of Vinje and Gallant (2000, "Sparse coding and decorrelation in primary
+    visual cortex during natural vision"): (1 - mean(r)² / mean(r²)) / (1 - 1 / n) for the activations r on n tokens.
+    Here r is 0 where the activation is negative, as GELU's may be. A neuron that is never active has selectivity 0.
+
+    Raises UserError for a model without an MLP, no tokens at all, an id outside the vocabulary, or a window out of
+    range.
     """
     widths = _widths(model)
     shape = (len(widths), max(widths.values()))
     largest, smallest = torch.full(shape, -torch.inf), torch.full(shape, torch.inf)
-    total = torch.zeros(shape, dtype=torch.double)
+    total, active, positive, squares = (torch.zeros(shape, dtype=torch.double) for _ in range(4))
 
     def add(row: int, hidden: Tensor) -> None:
         flat = hidden.flatten(0, 1).float()
         largest[row] = torch.maximum(largest[row], flat.amax(dim=0).cpu())
         smallest[row] = torch.minimum(smallest[row], flat.amin(dim=0).cpu())
         total[row] += flat.sum(dim=0).cpu()
+        active[row] += (flat > 0).sum(dim=0).cpu()
+        flat = flat.clamp(min=0)
+        positive[row] += flat.sum(dim=0).cpu()
+        squares[row] += flat.square().sum(dim=0).cpu()
 
     see = {layer: partial(add, row) for row, layer in enumerate(widths)}
     n_tokens = 0
     for text in texts:
         tokens = checked_ids(model, text)
-        _read(model, tokens, see)
+        _read(model, tokens, see, window)
         n_tokens += len(tokens)
     if n_tokens == 0:
         raise UserError("the texts are empty: they must have at least one token")
     dead = torch.maximum(largest, -smallest) <= DEAD_BELOW
-    return NeuronSummary(tuple(widths), dead, largest, (total / n_tokens).float(), n_tokens)
+    mean, active = (total / n_tokens).float(), (active / n_tokens).float()
+    selectivity = _sparseness(positive, squares, n_tokens)
+    return NeuronSummary(tuple(widths), dead, largest, mean, active, selectivity, n_tokens)
+
+
+def _sparseness(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    """The lifetime sparseness, from the sums of n activations and of their squares."""
+    if n == 1:
+        return torch.zeros(total.shape)
+    evenness = torch.where(squares > 0, total.square() / (n * squares), 1.0)  # 1 / n to 1
+    return ((1 - evenness) / (1 - 1 / n)).clamp(min=0).float()
 
 
 def exciting_texts(
@@ -91,10 +117,17 @@ def exciting_texts(
     Raises UserError if the model has no such neuron, for an empty text, an id outside the vocabulary, or `k` below 1 or
     `reach` below 0.
     """
-    if k < 1:
-        raise UserError(f"k = {k} is out of range: it must be at least 1")
-    if reach < 0:
-        raise UserError(f"reach = {reach} is out of range: it must be at least 0")
+    check_neuron(model, layer, neuron)
+    tokens = checked_ids(model, ids)
+    if len(tokens) == 0:
+        raise UserError("the text is empty: it must have at least one token")
+    found: list[Tensor] = []
+    _read(model, tokens, {layer: lambda hidden: found.append(hidden[..., neuron].flatten().float().cpu())})
+    return strongest(torch.cat(found), k, reach=reach)
+
+
+def check_neuron(model: Model, layer: int, neuron: int) -> None:
+    """Raises UserError if the model has no such neuron."""
     width = _widths(model).get(layer)
     if width is None:
         blocks = counted(len(parts(model)), "block")
@@ -103,12 +136,14 @@ def exciting_texts(
         raise UserError(
             f"there is no neuron {neuron} in block {layer}: it has {counted(width, 'neuron')}, counted from 0"
         )
-    tokens = checked_ids(model, ids)
-    if len(tokens) == 0:
-        raise UserError("the text is empty: it must have at least one token")
-    found: list[Tensor] = []
-    _read(model, tokens, {layer: lambda hidden: found.append(hidden[..., neuron].flatten().float().cpu())})
-    values = torch.cat(found)
+
+
+def strongest(values: Tensor, k: int = 10, *, reach: int = 10) -> list[Excitement]:
+    """As `exciting_texts`, from the activations (T,) of a neuron on a text."""
+    if k < 1:
+        raise UserError(f"k = {k} is out of range: it must be at least 1")
+    if reach < 0:
+        raise UserError(f"reach = {reach} is out of range: it must be at least 0")
     chosen: list[Excitement] = []
     free = torch.ones(len(values), dtype=torch.bool)
     for position in values.argsort(descending=True, stable=True).tolist():
@@ -122,12 +157,15 @@ def exciting_texts(
 
 
 @torch.no_grad()
-def _read(model: Model, tokens: Tensor, see: Mapping[int, Callable[[Tensor], None]]) -> None:
+def _read(model: Model, tokens: Tensor, see: Mapping[int, Callable[[Tensor], None]], window: int | None = None) -> None:
     """Passes tokens (T,) through the model, and the hidden units of some layers (B, T, F) through functions.
 
     They are reduced as they appear, so that a long text takes no memory. The output head is not needed.
     """
-    length = model.config.block_size
+    block_size = model.config.block_size
+    length = block_size if window is None else window
+    if not 1 <= length <= block_size:
+        raise UserError(f"window = {window} is out of range: it must be from 1 to block_size = {block_size}")
     rows = max(1, _TOKENS_PER_PASS // length)
     taps = {f"blocks.{layer}.mlp.hidden": function for layer, function in see.items()}
     with evaluating(model), tapped(model, taps):
@@ -135,9 +173,15 @@ def _read(model: Model, tokens: Tensor, see: Mapping[int, Callable[[Tensor], Non
             model.features(batch)
 
 
-def _widths(model: Model) -> dict[int, int]:
-    """The number of neurons of each block that has an MLP. Raises UserError if none has."""
+def neuron_counts(model: Model) -> dict[int, int]:
+    """The number of neurons F of each block that has an MLP, by the number of the block; empty if none has."""
     mlps = {n: part.mlp for n, part in enumerate(parts(model)) if part.mlp is not None}
-    if not mlps:
-        raise UserError("this model has no MLP, so it has no neurons")
     return {n: mlp.get_parameter("down.weight").size(1) for n, mlp in mlps.items()}
+
+
+def _widths(model: Model) -> dict[int, int]:
+    """As `neuron_counts`. Raises UserError if there are none."""
+    found = neuron_counts(model)
+    if not found:
+        raise UserError("this model has no MLP, so it has no neurons")
+    return found

@@ -26,6 +26,7 @@ from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
 from glassgpt.server.views.ladder import describe_ladder
 from glassgpt.server.views.loss import look_at_losses
+from glassgpt.server.views.neurons import NeuronBook
 from glassgpt.server.views.runs import pack_metrics, run_details
 from glassgpt.server.views.tokens import MergesQuestion, TokensQuestion, build_word, split_text
 from glassgpt.server.wire import MEDIA_TYPE
@@ -161,6 +162,9 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
     answer("/api/head", look_at_head)
     answer("/api/heads", list_heads)
     answer("/api/losses", look_at_losses)
+    neurons = NeuronBook()
+    answer("/api/neurons", neurons.list_neurons)
+    answer("/api/neuron", neurons.look_at_neuron)
 
 
 async def read_question(request: Request, kind: type[Q]) -> Q:

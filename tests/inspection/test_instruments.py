@@ -17,7 +17,8 @@ import glassgpt as gg
 from glassgpt.errors import UserError
 from glassgpt.inspection.ablation import effect, head_effects
 from glassgpt.inspection.attention import heads_of, score_terms
-from glassgpt.inspection.attribution import attribute
+from glassgpt.inspection.attribution import attribute, attribute_neuron
+from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.inspection.lens import logit_lens, streams
 from glassgpt.inspection.trace import LARGE, Trace, attention_blocks, trace
@@ -245,6 +246,46 @@ def test_a_part_is_what_the_logit_loses_without_it(model: GPT2) -> None:
 def _only(found: Trace, part: str) -> dict[str, Tensor]:
     """Keeps the MLP after a head as it was, so that only the direct effect remains."""
     return {"blocks.2.mlp": found["blocks.2.mlp.out"]} if "head" in part else {}
+
+
+@pytest.mark.parametrize("neuron", [0, 37, 4 * C - 1])
+def test_a_neuron_is_what_each_logit_loses_without_it(model: GPT2, neuron: int) -> None:
+    """In the last block, on which no later part depends, with the final norm's scale put back to what it was."""
+    found = trace(model, IDS, [*_default(model), "blocks.2.mlp.hidden"])
+    with torch.no_grad(), edit(model, zero=[f"blocks.2.neuron.{neuron}"]):
+        without = trace(model, IDS)
+    scales = [(one["blocks.2.resid"][0, 5].var(unbiased=False) + 1e-5).sqrt() for one in (found, without)]
+    bias = (model.token_embedding.weight @ model.norm.bias).detach()
+    logits = (without.logits[0, 5] - bias) * scales[1] / scales[0] + bias
+    torch.testing.assert_close(
+        attribute_neuron(found, 2, neuron, 5), found.logits[0, 5].detach() - logits, atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("architecture", [name for name in WITH_STREAM if name != "embedding"])
+def test_the_neurons_add_up_to_their_mlp(architecture: str) -> None:
+    model = build(architecture)
+    nn.init.zeros_(model.blocks[1].mlp.down.bias)
+    found = trace(model, IDS, [*_default(model), "blocks.1.mlp.hidden"])
+    whole = [dict(attribute(found, 4, token).parts)["blocks.1.mlp"] for token in range(V)]
+    neurons = torch.stack([attribute_neuron(found, 1, neuron, 4) for neuron in range(4 * C)])
+    torch.testing.assert_close(neurons.sum(dim=0), torch.tensor(whole), atol=1e-3, rtol=1e-4)
+
+
+def test_a_neuron_that_does_not_exist_or_was_not_captured_is_refused(model: GPT2) -> None:
+    found = trace(model, IDS)
+    with pytest.raises(UserError, match="there is no neuron 64 in block 0: it has 64 neurons, counted from 0"):
+        attribute_neuron(found, 0, 4 * C, 1)
+    with pytest.raises(UserError, match=r"nothing in this model has the name 'blocks.0.mlp.hidden'"):
+        attribute_neuron(found, 0, 1, 1)
+    with pytest.raises(UserError, match="not the sum of what its parts add"):
+        replaced = build("blocks")
+        attribute_neuron(trace(replaced, IDS, [*_default(replaced), "blocks.0.mlp.hidden"]), 0, 1, 1)
+
+
+def _default(model: nn.Module) -> list[str]:
+    """What a trace captures by default."""
+    return [name for name in capture_names(model) if not name.endswith(LARGE)]
 
 
 def test_attribution_from_the_captured_results_is_the_same(model: GPT2) -> None:

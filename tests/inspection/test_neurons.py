@@ -47,6 +47,48 @@ def test_planted_dead_neurons_are_found(architecture: str) -> None:
         torch.testing.assert_close(found.largest[layer], values.amax(dim=0), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(found.mean[layer], values.mean(dim=0), atol=1e-4, rtol=1e-4)
         assert found.dead[layer].tolist() == (values.abs().amax(dim=0) <= DEAD_BELOW).tolist()
+        torch.testing.assert_close(found.active[layer], (values > 0).float().mean(dim=0))
+        expected = torch.tensor([sparseness(row) for row in values.T.tolist()])
+        torch.testing.assert_close(found.selectivity[layer], expected, atol=1e-4, rtol=1e-4)
+
+
+def sparseness(activations: list[float]) -> float:
+    """The formula of Vinje and Gallant 2000, term by term, with negative activations as 0."""
+    r, n = [max(0.0, value) for value in activations], len(activations)
+    if not any(r):
+        return 0.0
+    return (1 - (sum(r) / n) ** 2 / sum(value**2 / n for value in r)) / (1 - 1 / n)
+
+
+def test_selectivity_is_0_on_all_tokens_and_1_on_a_single_one() -> None:
+    model = build("gpt2")
+    nn.init.zeros_(model.position_embedding.weight)
+    nn.init.zeros_(model.blocks[0].attn.proj.weight)
+    mlp = model.blocks[0].mlp
+    nn.init.zeros_(mlp.up.weight)
+    mlp.up.bias.data[:] = 2.0
+    mlp.up.bias.data[1] = -20.0
+    ids = [3] * 40
+    ids[17] = 5
+    stream = capture(model, torch.tensor([[5, 3]]), ["blocks.0.resid_mid"])[1]["blocks.0.resid_mid"][0]
+    rare, common = model.blocks[0].norm2(stream).detach()
+    direction = rare - common
+    mlp.up.weight.data[2] = 100 * direction
+    mlp.up.bias.data[2] = -50 * direction @ (rare + common)
+    found = neuron_summary(model, [ids])
+    assert found.selectivity[0, :3].tolist() == pytest.approx([0, 0, 1], abs=1e-5)
+    assert found.active[0, :3].tolist() == pytest.approx([1, 0, 1 / 40])
+    assert neuron_summary(model, [[5]]).selectivity[0].tolist() == [0.0] * F  # one token: nothing to compare
+
+
+def test_a_shorter_window_gives_shorter_contexts() -> None:
+    model, ids = build("gpt2"), text(40)
+    found = neuron_summary(model, [ids], window=5)
+    expected = neuron_summary(model, [ids[start : start + 5] for start in range(0, 40, 5)])
+    torch.testing.assert_close(vars(found), vars(expected))
+    for window in (0, BLOCK + 1):
+        with pytest.raises(UserError, match=f"window = {window} is out of range: it must be from 1 to block_size = 12"):
+            neuron_summary(model, [ids], window=window)
 
 
 def test_a_neuron_is_dead_only_if_it_is_on_every_token() -> None:

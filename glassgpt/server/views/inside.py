@@ -43,6 +43,7 @@ class Question:
     position: int | None = None  # of a token; None: the last
     layer: int | None = None
     head: int | None = None
+    neuron: int | None = None  # of the MLP of the layer
     effects: bool = False  # also measure what is lost without each head
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ VIEWS = {
     "heads": ("/heads?run=small", ".all-heads tbody tr"),
     "ladder": ("/ladder", ".rung"),
     "a section of the ladder": ("/ladder?section=4", ".code .line"),
+    "neurons": (f"/heads?run=small&part=neurons&own=1&text={WORDS}", ".passages .tokens"),
 }
 
 

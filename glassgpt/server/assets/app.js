@@ -14,7 +14,7 @@ const VIEWS = [
   ["tokens", "Tokens", Tokens],
   ["inside", "Inside", Inside],
   ["loss", "Loss", Loss],
-  ["heads", "Heads", Heads],
+  ["heads", "Neurons and heads", Heads],
   ["ladder", "Ladder", Ladder],
 ];
 const NEEDS_NO_RUN = new Set([Runs, Tokens, Ladder]);
@@ -39,7 +39,7 @@ function Theme() {
 function RunPicker({ runs, run }) {
   const usable = runs.filter((card) => card.inspectable);
   if (!usable.length) return null;
-  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null }, { replaces: false });
+  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null, neuron: null }, { replaces: false });
   return html`<label>run <select value=${run?.id} onChange=${choose}>
     ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}
   </select></label>`;

@@ -13,6 +13,11 @@ export function signedColour(share) {
   return `color-mix(in oklab, var(${share < 0 ? "--removed" : "--added"}) ${strength}%, var(--ground))`;
 }
 
+// One hue, from nothing to all: attention, and the activation of a neuron. Text on it stays easy to read.
+export function shareColour(share) {
+  return `color-mix(in oklab, var(--attention) ${Math.round(50 * Math.max(0, Math.min(1, share || 0)))}%, var(--ground))`;
+}
+
 // 256 colours as RGBA bytes, for the cells of attention maps.
 let palette = null;
 export function attentionPalette() {

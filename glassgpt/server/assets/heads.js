@@ -1,8 +1,9 @@
-// Heads: every head of the model with its scores, sortable, at any checkpoint.
+// Neurons and heads: every head of the model with its scores, sortable, at any checkpoint; the neurons are in neurons.js.
 import { html } from "glass/dom.js";
 import { ask, useAnswer } from "glass/api.js";
-import { signedColour } from "glass/colours.js";
+import { shareColour, signedColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
+import { Neurons } from "glass/neurons.js";
 import { address, change, go, number } from "glass/state.js";
 import { percent } from "glass/text.js";
 
@@ -18,6 +19,13 @@ const COLUMNS = [
 
 export function Heads({ run, params }) {
   if (run === null) return html`<h1>There is no model to look into</h1><p>A run appears here with its first checkpoint.</p>`;
+  const neurons = params.get("part") === "neurons";
+  const part = (label, name, chosen) => html`<button aria-pressed=${chosen} onClick=${() => change({ part: name }, { replaces: false })}>${label}</button>`;
+  return html`<div class="row" role="group" aria-label="Part of the model">${part("heads", null, !neurons)}${part("neurons", "neurons", neurons)}</div>
+    <${neurons ? Neurons : AllHeads} run=${run} params=${params} />`;
+}
+
+function AllHeads({ run, params }) {
   const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
   const effects = params.has("effects");
   const question = (step) => ({ run: run.id, step, effects });
@@ -69,5 +77,5 @@ function Table({ heads, params, run, effects }) {
 function shade(name, value, most) {
   if (value === null) return "";
   if (name === "effect") return `background: ${signedColour(value / most)}`;
-  return name === "entropy" ? "" : `background: color-mix(in oklab, var(--attention) ${Math.round(50 * value)}%, var(--ground))`;
+  return name === "entropy" ? "" : `background: ${shareColour(value)}`;
 }

@@ -123,6 +123,9 @@ class NeuronBook:
         found = self._activations[key]
         ids, values = found.text.ids, found.values[:, neuron]
         passages = strongest(values, PASSAGES, reach=REACH)
+        passages = [one for one in passages if one.value > 0] or passages[
+            :1
+        ]  # of one that is never active, the nearest
         arrays = {"values": torch.cat([one.values for one in passages]).numpy()}
         arrays["on_ids"], arrays["on_shares"] = _shares(ids, values)
         arrays["after_ids"], arrays["after_shares"] = _shares(ids[:-1], values[1:])

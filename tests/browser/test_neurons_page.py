@@ -130,7 +130,7 @@ def test_from_heads_to_neurons_and_back(site: Site, open_page: OpenPage) -> None
     page.get_by_role("button", name="neurons", exact=True).click()
     page.locator(".passages li").first.wait_for()
     page.get_by_role("button", name="how often").click()
-    page.get_by_text("dark: on every token").wait_for()
+    page.get_by_text("Full colour is active on every token").wait_for()
     page.get_by_role("button", name="heads", exact=True).click()
     page.locator(".all-heads tbody tr").first.wait_for()
 

@@ -9,18 +9,23 @@ import { nats, percent, quoted, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
 import { TokenStrip } from "glass/token-strip.js";
 
-// The orders of the list. `share` of a value is its place on the map's scale of colours, `low` and `high` are its ends.
+// The orders of the list. `share` of a value is its place on the map's scale of colours, and `scale` says what it means.
 const ORDERS = {
   selectivity: {
-    label: "how selectively", low: "0.5 or less", high: () => "1, on a single token", write: (value) => value.toFixed(2),
+    label: "how selectively", write: (value) => value.toFixed(2),
     share: (value) => Math.max(0, 2 * value - 1) ** 2,  // most neurons of a trained model are above 0.8
+    scale: () => "Selectivity is 0 if a neuron is equally active on all tokens, and 1 if it is active on a single one (lifetime sparseness, Vinje and Gallant 2000). Full colour is 1, none is 0.5 or less",
   },
-  active: { label: "how often", low: "on no token", high: () => "on every token", write: percent, share: (value) => value },
-  largest: { label: "how strongly", low: "0", high: (most) => most.toFixed(1), write: (value) => value.toFixed(2), share: (value, most) => value / most },
+  active: { label: "how often", write: percent, share: (value) => value, scale: () => "Full colour is active on every token, none on no token" },
+  largest: {
+    label: "how strongly", write: (value) => value.toFixed(2), share: (value, most) => value / most,
+    scale: (most) => `Full colour is a largest activation of ${most.toFixed(1)}, none is 0`,
+  },
 };
 const PLAIN = "Paris is the capital of France, and Rome is the capital of Italy.";
 const LISTED = 12;  // neurons in the list
 const CELL = 12;  // pixels of a neuron in the picture, which is scaled to the page; the last is the gap to the next
+const BEFORE = 8;  // tokens that are shown before one
 const MOSTLY = 0.5;  // share of the activation that one token must have to be named
 
 export function Neurons({ run, params }) {
@@ -54,10 +59,10 @@ function Look({ run, params }) {
         : "A neuron is a hidden unit of an MLP. It is active on some tokens, and then adds its own direction to the stream."}</p></div>
     ${(!found || block) && html`<${Source} ...${{ run, own, text, lost, params, meta: block?.meta, loading }} />`}
     ${[error, details.error].filter(Boolean).slice(0, 1).map((told) => html`<p class="error" role="alert">${told}</p>`)}
-    ${found && html`<${Film} run=${run} step=${found.meta.step} ask=${film} />`}
-    ${block && html`<div class="neurons">
+    ${block && html`<${Film} run=${run} step=${block.meta.step} ask=${film} />
+    <div class="neurons">
       <section class="panel" aria-label="All neurons of the block"><${Block} ...${{ block, by, order, chosen }} /></section>
-      ${fits && html`<${One} ...${{ run, answer: details.answer, block, step }} />`}</div>`}`;
+      ${fits && !block.arrays.dead.data[chosen] && html`<${One} ...${{ run, answer: details.answer, step }} />`}</div>`}`;
 }
 
 // {layer, neuron} of the address: "1.37", or only the block, "1".
@@ -139,7 +144,7 @@ function NeuronMap({ meta, arrays, by, chosen, choose }) {
   const columns = count > 1024 ? 64 : Math.min(count, 32);
   const rows = Math.ceil(count / columns);
   const most = Math.max(...values, 1e-9);
-  const { low, high, share } = ORDERS[by];
+  const { share, scale } = ORDERS[by];
   useLayoutEffect(() => paint(canvas.current, { shares: values.map((value) => share(value, most)), dead: arrays.dead.data, columns, rows }));
   const at = (event) => {
     const box = canvas.current.getBoundingClientRect();
@@ -165,7 +170,7 @@ function NeuronMap({ meta, arrays, by, chosen, choose }) {
       onClick=${(event) => at(event) !== null && choose(at(event))} onPointerMove=${(event) => point(at(event))} onPointerLeave=${() => point(null)}>
       <canvas ref=${canvas} width=${columns * CELL} height=${rows * CELL}></canvas>${cell && html`<span style=${cell}></span>`}</div>
     <p class="quiet readout">${describe(under ?? chosen ?? 0)}</p>
-    <p class="quiet hint">light: ${low}, dark: ${high(most)}${arrays.dead.data.includes(1) ? ", ×: dead" : ""}</p>`;
+    <p class="quiet hint">${scale(most)}${arrays.dead.data.includes(1) ? ", × is dead" : ""}.</p>`;
 }
 
 function paint(canvas, { shares, dead, columns, rows }) {
@@ -191,7 +196,7 @@ function paint(canvas, { shares, dead, columns, rows }) {
   context.stroke();
 }
 
-function One({ run, answer: { meta, arrays }, block, step }) {
+function One({ run, answer: { meta, arrays }, step }) {
   const name = `${meta.layer}.${meta.neuron}`;
   const starts = [];
   let place = 0;
@@ -231,7 +236,7 @@ function Shares({ title, ids, shares, names }) {
 // What the neuron itself adds to the logits of the next token, in the place where it is most active.
 function Direct({ meta, arrays }) {
   const { tokens, at } = meta.passages[0];
-  const title = html`<h3>what it adds to the next token’s logits after <span class="mono">“…${tokens.slice(Math.max(0, at - 8), at + 1).map(visible).join("")}”</span></h3>`;
+  const title = html`<h3>what it adds to the next token’s logits after <span class="mono">“${at > BEFORE ? "…" : ""}${tokens.slice(Math.max(0, at - BEFORE), at + 1).map(visible).join("")}”</span></h3>`;
   if (meta.problem) return html`${title}<p class="quiet">Not known: ${meta.problem}.</p>`;
   const rows = Array.from(arrays.direct_ids.data, (id, index) => ({ id, token: meta.names[id], value: arrays.direct_logits.data[index] }));
   const most = Math.max(...rows.map(({ value }) => Math.abs(value)), 1e-9);

@@ -31,7 +31,7 @@ from glassgpt.tokenizers.pieces import tokens_of
 from glassgpt.training.metrics import read_lines
 
 READ_FLOPS = 2e11  # for one reading of the text: a few seconds on two cores
-READ_TOKENS = 2_048, 16_384  # at least and at most: a rare neuron needs many tokens, and a film many readings
+READ_TOKENS = 2_048, 8_192  # at least and at most: a rare neuron needs many tokens, and a film reads them often
 WINDOW = 256  # tokens that are read at a time: a longer context would make the effect of a neuron slow
 PASSAGES, REACH = 8, 16  # texts that are shown, and the tokens on each side of the one that excites most
 TOP = 8  # tokens that a neuron makes likelier, and as many that it makes less likely

@@ -263,7 +263,7 @@ function Off({ run, meta, arrays, step, name }) {
   return html`<h3>without it</h3>
     <p>${Number.isFinite(rise) ? html`The mean loss of the ${meta.around.toLocaleString("en")} tokens around its strongest place ${
       Math.abs(rise) < 0.0005 ? "changes by less than 0.001" : html`${rise > 0 ? "rises" : "falls"} by <b>${Math.abs(rise).toFixed(3)}</b>`} nats per token${
-      Number.isFinite(before) ? html`, and that of the token that follows there goes from <b>${nats(before)}</b> to <b>${nats(after)}</b>` : ""}.` : "One token alone has no loss."}</p>
+      Number.isFinite(before) ? html`, and that of the token that follows there goes from <b>${nats(before)}</b> to <b>${nats(after)}</b>` : ""}.` : meta.around < 2 ? "One token alone has no loss." : "The loss is not a number: the weights of this checkpoint have diverged."}</p>
     ${text && html`<p><a class="button" href=${inside} onClick=${follow}>switch neuron ${name} off in this text</a></p>`}`;
 }
 

@@ -2,7 +2,7 @@
 
     python bench/look_speed.py RUN [RUN ...] [--tokens 128] [--rounds 5]
 
-Each round measures the plain pass and every answer in turn. The figure is the median of the rounds.
+Each round measures the plain pass and every answer in turn, for a text that is new. The figure is the median of all.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import torch
 import glassgpt as gg
 from glassgpt.server.pages import Pages
 from glassgpt.server.views.heads import list_heads
-from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside
-from glassgpt.server.workbench import Bench
+from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside, look_through_lens
+from glassgpt.server.workbench import Bench, Passes
 
-VIEWS: dict[str, Callable[[Bench, Question], bytes]] = {
+PAGE = {  # what Inside asks about a text, in this order: one pass serves all of it
     "inside (all heads, losses)": look_inside,
-    "next (prediction, lens)": look_ahead,
-    "one head": look_at_head,
-    "heads (scores)": list_heads,
+    "next (prediction)": look_ahead,
+    "lens (grid)": look_through_lens,
 }
+OTHERS = {"one head": look_at_head, "heads (scores)": list_heads}
 
 
 def main() -> None:
@@ -51,24 +51,27 @@ def main() -> None:
 def measure(name: str, n_tokens: int, rounds: int) -> None:
     """Prints the median times of a run."""
     run = gg.load(name)
-    bench = Bench(run, threading.Event())
     text = longest_text(run, n_tokens)
     ids = run.tokenizer.encode(text)
     tokens = torch.tensor([ids], device=run.runtime.device)
-    question = Question(name, text, layer=0, head=0)
+    question = Question(name, text, layer=0, head=0, id=ids[-1])
 
     def plain() -> None:
         with torch.inference_mode():
             run.model(tokens)
 
-    works: dict[str, Callable[[], object]] = {"plain forward pass": plain}
-    works |= {view: partial(work, bench, question) for view, work in VIEWS.items()}
-    times: dict[str, list[float]] = {view: [] for view in works}
+    times: dict[str, list[float]] = {}
     for _ in range(rounds + 1):  # the first round is a warm-up
+        bench = Bench(run, threading.Event(), Passes(), lambda step: run)
+        works: dict[str, Callable[[], object]] = {"plain forward pass": plain}
+        works |= {view: partial(work, bench, question) for view, work in (PAGE | OTHERS).items()}
         for view, work in works.items():
             began = time.perf_counter()
             work()
-            times[view].append(time.perf_counter() - began)
+            times.setdefault(view, []).append(time.perf_counter() - began)
+    times[f"the whole page, {len(PAGE)} answers"] = [
+        sum(seconds) for seconds in zip(*(times[view] for view in PAGE), strict=True)
+    ]
     medians = {view: statistics.median(seconds[1:]) for view, seconds in times.items()}
     n_parameters = sum(parameter.numel() for parameter in run.model.parameters())
     print(f"\n{name}: {n_parameters / 1e6:.1f}M parameters, {len(ids)} tokens, {torch.get_num_threads()} threads")

@@ -16,7 +16,7 @@ from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, check_position
 from glassgpt.models import Model
 
-POSITIONS = 256  # at a time: their logits, one number for each id of the vocabulary, are all in memory
+ROWS = 256  # predictions at a time: their logits, one number for each id of the vocabulary, are all in memory
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,12 @@ def logit_lens(trace: Trace, positions: Sequence[int] | None = None, top: int = 
     chosen = range(trace.n_tokens) if positions is None else [check_position(trace, at) for at in positions]
     at = torch.tensor(list(chosen), dtype=torch.long, device=trace.tokens.device)
     targets = trace.tokens[0].roll(-1)[at]
-    features = [*(final_norm(trace.model)(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]]
-    layers = [_predictions(trace.model, layer, targets, top) for layer in features]
-    ids, probabilities, of_targets = (torch.stack(part).cpu() for part in zip(*layers, strict=True))
+    norm = final_norm(trace.model)
+    features = torch.stack([*(norm(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]])
+    n_layers = len(features)
+    # The layers share each reading of the head's matrix, which takes longer than its products for few positions.
+    predictions = _predictions(trace.model, features.flatten(0, 1), targets.repeat(n_layers), top)
+    ids, probabilities, of_targets = (part.unflatten(0, (n_layers, len(at))).cpu() for part in predictions)
     of_targets[:, at.cpu() == trace.n_tokens - 1] = torch.nan
     return Lens(ids, probabilities, of_targets)
 
@@ -67,9 +70,9 @@ def final_norm(model: Model) -> nn.Module:
 
 
 def _predictions(model: Model, features: Tensor, targets: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids (P, k), their probabilities (P, k) and those of the targets (P,), for features (P, C)."""
+    """Ids (N, k), their probabilities (N, k) and those of the targets (N,), for features (N, C)."""
     found = []
-    for part, target in zip(features.split(POSITIONS), targets.split(POSITIONS), strict=True):
+    for part, target in zip(features.split(ROWS), targets.split(ROWS), strict=True):
         probabilities = model.head(part).float().softmax(dim=-1)
         values, ids = probabilities.topk(min(top, probabilities.size(-1)), dim=-1)
         found.append((ids, values, probabilities.gather(1, target[:, None])[:, 0]))

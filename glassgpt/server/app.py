@@ -23,7 +23,14 @@ from glassgpt.server.pages import VIEWS, Pages
 from glassgpt.server.references import ReferenceBook
 from glassgpt.server.shelf import Shelf
 from glassgpt.server.views.heads import list_heads
-from glassgpt.server.views.inside import Question, TooLong, look_ahead, look_at_head, look_inside
+from glassgpt.server.views.inside import (
+    Question,
+    TooLong,
+    look_ahead,
+    look_at_head,
+    look_inside,
+    look_through_lens,
+)
 from glassgpt.server.views.ladder import describe_ladder
 from glassgpt.server.views.loss import look_at_losses
 from glassgpt.server.views.neurons import NeuronBook
@@ -159,6 +166,7 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
 
     answer("/api/inside", look_inside)
     answer("/api/next", look_ahead)
+    answer("/api/lens", look_through_lens)
     answer("/api/head", look_at_head)
     answer("/api/heads", list_heads)
     answer("/api/losses", look_at_losses)

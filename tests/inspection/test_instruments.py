@@ -194,7 +194,7 @@ def test_a_layer_of_the_lens_is_the_model_without_the_blocks_after_it(architectu
 def test_a_lens_in_parts_is_the_same(model: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     found = trace(model, IDS)
     whole = logit_lens(found)
-    monkeypatch.setattr("glassgpt.inspection.lens.POSITIONS", 2)
+    monkeypatch.setattr("glassgpt.inspection.lens.ROWS", 2)
     torch.testing.assert_close(vars(logit_lens(found)), vars(whole), equal_nan=True)
     assert logit_lens(found, positions=[]).ids.shape == (4, 0, 5)
     with pytest.raises(UserError, match="there is no position 9: the text has 9 tokens, counted from 0"):

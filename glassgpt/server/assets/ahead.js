@@ -1,4 +1,4 @@
-// What comes next after one token, with temperature, top-k and top-p moved live; and the prediction layer by layer.
+// What comes next after one token, with temperature, top-k and top-p moved live.
 import { html, useMemo } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { change } from "glass/state.js";
@@ -6,15 +6,11 @@ import { percent, quoted, visible } from "glass/text.js";
 
 const SHOWN = 8;  // tokens in the list
 
-export function Ahead({ run, question, position, tokens }) {
-  const { answer, error } = useAnswer("/api/next", { ...question, position });
-  return html`
-    <section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(tokens[position])}</h2>
-      ${error && html`<p class="error">${error}</p>`}
-      ${answer && html`<${Next} answer=${answer} />`}</section>
-    <section class="panel wide" aria-label="Prediction layer by layer" id="lens">
-      <h2>when does it know? The prediction after each layer (logit lens)</h2>
-      ${answer && html`<${Lens} answer=${answer} />`}</section>`;
+export function Ahead({ question, token }) {
+  const { answer, error } = useAnswer("/api/next", question);
+  return html`<section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(token)}</h2>
+    ${error && html`<p class="error">${error}</p>`}
+    ${answer && !error && html`<${Next} answer=${answer} />`}</section>`;
 }
 
 function setting(name, initial, params) {
@@ -73,21 +69,4 @@ export function distribution(logits, temperature, top_k, top_p) {
   }
   for (const id of kept) probabilities[id] /= left;
   return { order, probabilities };
-}
-
-function Lens({ answer }) {
-  const { lens_ids, lens_probabilities } = answer.arrays;
-  const [layers, top] = lens_ids.shape;
-  const label = (layer) => (layer === 0 && layers > 1 ? "embedding" : layer === layers - 1 ? "output" : `block ${layer - 1}`);
-  return html`<div class="scroll" tabindex="0" role="group" aria-label="Predictions"><table class="lens"><tbody>
-    ${Array.from({ length: layers }, (_, layer) => html`<tr key=${layer}><th scope="row">${label(layer)}</th>
-      ${Array.from({ length: top }, (_, rank) => {
-        const id = lens_ids.data[layer * top + rank];
-        const share = lens_probabilities.data[layer * top + rank];
-        const token = answer.meta.names[id] ?? { text: `id ${id}` };
-        return html`<td key=${rank} class=${id === answer.meta.next ? "true" : ""}
-          style=${`background: color-mix(in oklab, var(--attention) ${Math.round(50 * share)}%, var(--ground))`}>
-          <span class="mono">${visible(token)}</span> <span class="share">${percent(share)}</span></td>`;
-      })}</tr>`)}
-  </tbody></table></div>`;
 }

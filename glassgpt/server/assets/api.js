@@ -1,7 +1,8 @@
 // Asks the server. Answers are kept by question, so that what has been seen is there at once.
-import { useEffect, useState } from "glass/dom.js";
+import { useEffect, useRef, useState } from "glass/dom.js";
 
 const MOST_KEPT = 300;
+const PAUSE = 100;  // milliseconds between two questions of one part of a page, such as while an arrow key is held down
 const kept = new Map();  // question -> promise of its answer
 
 export class Refused extends Error {}
@@ -55,25 +56,30 @@ export function ask(path, question, signal) {
 // An answer that may change: asked each time.
 export const askAgain = (path, question, signal) => fetchAnswer(path, question, signal);
 
-// {answer, error, loading}: while a new answer is awaited, the last one stays, so that nothing flickers.
+// {answer, answered, error, loading}: while a new answer is awaited, the last one stays, so that nothing flickers.
+// `answered` is the question that it answers.
 // `version`: a number that changes when the question is to be asked once more.
 export function useAnswer(path, question, { again = false, version = 0 } = {}) {
   const key = path === null ? null : `${path} ${JSON.stringify(question)}`;
-  const [state, set] = useState({ answer: null, error: null, loading: true });
+  const [state, set] = useState({ answer: null, answered: null, error: null, loading: true });
+  const last = useRef(-PAUSE);
   useEffect(() => {
     if (key === null) return undefined;
     const controller = new AbortController();
     let current = true;
     set((before) => ({ ...before, loading: true }));
     const attempt = () => (again ? askAgain : ask)(path, question, controller.signal).then(
-      (answer) => current && set({ answer, error: null, loading: false }),
+      (answer) => current && set({ answer, answered: question, error: null, loading: false }),
       (error) => {
         if (!current) return;
         if (error.name === "AbortError") attempt();  // another part of the page gave up the question that both had
         else set((before) => ({ ...before, error: error.message, loading: false }));
       },
     );
-    attempt();
+    const pause = kept.has(key) ? 0 : last.current + PAUSE - performance.now();
+    last.current = performance.now() + Math.max(0, pause);
+    if (pause > 0) new Promise((done) => setTimeout(done, pause)).then(() => current && attempt());
+    else attempt();
     return () => { current = false; controller.abort(); };
   }, [key, again, version]);
   return state;

@@ -5,10 +5,12 @@ import { lossColour } from "glass/colours.js";
 import { HeadMap, Thumbnail, useTheme } from "glass/maps.js";
 import { Film } from "glass/film.js";
 import { Ahead } from "glass/ahead.js";
+import { LogitLens, windowStart } from "glass/lens.js";
 import { change, number } from "glass/state.js";
 import { nats, percent, quoted, visible } from "glass/text.js";
 import { TokenStrip } from "glass/token-strip.js";
 
+const CHOSEN = [".tokens", ".heads", ".lens-grid"].map((group) => `${group} button[aria-pressed=true]`).join();
 const OPENING = 32;  // letters of a sample, where no text is given
 
 export function Inside({ run, params }) {
@@ -23,7 +25,7 @@ function Look({ run, params }) {
   const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
   const edits = params.get("edits")?.split(",") ?? [];
   const question = text === null ? null : { run: run.id, text, step, edits };
-  const { answer, error } = useAnswer(question && "/api/inside", question);
+  const { answer, answered, error } = useAnswer(question && "/api/inside", question);
   const tokens = answer?.meta.tokens ?? [];
   const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
   const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null });
@@ -33,7 +35,7 @@ function Look({ run, params }) {
   return html`
     <${Words} text=${text ?? ""} />
     ${error && html`<p class="error" role="alert">${error}</p>`}
-    ${answer && html`<${View} ...${{ run, question, answer, position, params, look }} />`}`;
+    ${answer && html`<${View} ...${{ run, question: answered, edits, answer, position, params, look }} />`}`;
 }
 
 function goTo(selector) {
@@ -64,7 +66,8 @@ function Words({ text }) {
     <textarea id="words" rows="3" spellcheck="false" value=${typed ?? text} onInput=${type}></textarea></details>`;
 }
 
-function View({ run, question, answer, position, params, look }) {
+// `question` is the one that `answer` answers; `edits` are those of the address, which may be newer.
+function View({ run, question, edits, answer, position, params, look }) {
   const { meta, arrays } = answer;
   const [n_layer, n_head, size] = arrays.maps.shape;
   const chosen = chosenHead(params, meta, n_head);
@@ -73,7 +76,13 @@ function View({ run, question, answer, position, params, look }) {
   const weights = chosen && headWeights(arrays.maps, chosen.index, chosen.head);
   const heard = weights && strongest(weights, position, size);
   const keyToken = Math.min(number(params, "key") ?? heard?.at ?? 0, position);
-  const film = { run, step: meta.step, ask: (step) => ask("/api/inside", { ...question, step }) };
+  const next = { ...question, position };
+  const lens = { ...question, start: windowStart(position, meta.lens_positions, tokens.length) };
+  const askFrame = async (step) => {  // a frame of the film is drawn when all its parts are there
+    await ask("/api/inside", { ...question, step });  // first, because the others share its pass
+    const others = [["/api/next", next], ["/api/lens", lens]];
+    await Promise.allSettled(others.map(([path, asked]) => ask(path, { ...asked, step })));  // a panel says its own problem
+  };
   return html`
     <div>
       <h1>Whom does this token hear?</h1>
@@ -87,8 +96,8 @@ function View({ run, question, answer, position, params, look }) {
       ${position > 0 && html`loss of ${quoted(tokens[position])} <b>${nats(losses[position - 1])}</b>, probability ${percent(Math.exp(-losses[position - 1]))}; `}
       ${losses.length > 0 && html`mean of the text <b>${nats(mean(losses))}</b> nats per token`}
       ${arrays.plain_losses && html`, <b>${nats(mean(arrays.plain_losses.data))}</b> with nothing switched off`}</p>
-    <${Film} ...${film} />
-    <${Edits} edits=${question.edits} chosen=${chosen} />
+    <${Film} run=${run} step=${meta.step} ask=${askFrame} />
+    <${Edits} edits=${edits} chosen=${chosen} />
     <div class="columns">
       ${n_layer > 0 && html`<section class="panel" aria-label="All heads" id="heads"><h2>heads</h2>
         <${Heads} ...${{ meta, maps: arrays.maps, chosen, edits: question.edits }} /></section>`}
@@ -97,7 +106,8 @@ function View({ run, question, answer, position, params, look }) {
         <${HeadMap} ...${{ weights, tokens, query: position, keyToken, label: mapLabel(tokens, weights, position, chosen) }}
           onChoose=${(row, column) => change({ token: row === size - 1 ? null : row, key: column })} />
         <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken }} /></section>`}
-      <${Ahead} ...${{ run, question, position, tokens }} />
+      <${Ahead} question=${next} token=${tokens[position]} />
+      <${LogitLens} ...${{ question: lens, next, tokens, position, look }} />
     </div>`;
 }
 
@@ -220,8 +230,12 @@ export function useKeys(handlers) {
   current.current = handlers;
   useEffect(() => {
     const listener = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|TEXTAREA|SELECT|DIALOG/.test(event.target.tagName)) return;
-      if (event.defaultPrevented || (event.key === " " && /BUTTON|SUMMARY|A/.test(event.target.tagName))) return;
+      // A bracket is typed with Alt or AltGr on many keyboards.
+      if (!/[[\]]/.test(event.key) && (event.ctrlKey || event.metaKey || event.altKey)) return;
+      const slider = event.target.type === "range" && !event.key.startsWith("Arrow");  // it uses only the arrow keys
+      if (/INPUT|TEXTAREA|SELECT|DIALOG/.test(event.target.tagName) && !slider) return;
+      const chosen = event.target.closest?.(CHOSEN);  // the space key, which presses a button, would do nothing there
+      if (event.defaultPrevented || (event.key === " " && /BUTTON|SUMMARY|A/.test(event.target.tagName) && !chosen)) return;
       const handler = current.current[event.key];
       if (handler) { event.preventDefault(); handler(); }
     };

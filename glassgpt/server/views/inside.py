@@ -1,9 +1,14 @@
-"""Inside: one text through one model: losses, all attention patterns, and what comes next, layer by layer."""
+"""Inside: one text through one model: losses, all attention patterns, and what comes next, layer by layer.
+
+The answers about one text share its forward pass, which the bench keeps.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +22,21 @@ from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.inspection.lens import logit_lens, streams
 from glassgpt.inspection.surprise import losses_of
+from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
+from glassgpt.models import Model
+from glassgpt.models.sizes import embedding_rows
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
 from glassgpt.tokenizers.pieces import tokens_of
 
 MOST_TOKENS = 512  # of a text that is looked into: its maps take L·H·T² bytes
 MOST_EDITS = 256  # parts that a request may switch off: each is a hook in the forward pass
-LENS_TOP = 5  # predictions after each layer
+LENS_TOP = 5  # predictions after each layer, of one position
+LENS_LOGITS = (
+    12_000_000  # of a grid: with GPT-2's vocabulary and 12 blocks 18 positions, for half a forward pass of 128
+)
+LENS_POSITIONS = 128  # of a grid: a page draws a cell for each, in each layer
 STEPS = ("pattern", "scores", "q", "k", "v")  # of one head
 
 
@@ -41,6 +53,9 @@ class Question:
     step: int | None = None  # of the checkpoint; None: the best
     edits: tuple[str, ...] = ()  # parts that are switched off
     position: int | None = None  # of a token; None: the last
+    start: int = 0  # the first position of a grid
+    id: int | None = None  # of a token of the vocabulary
+    axes: int | None = None  # the checkpoint whose embeddings give the axes of a map; None: the same
     layer: int | None = None
     head: int | None = None
     neuron: int | None = None  # of the MLP of the layer
@@ -73,8 +88,7 @@ def look_inside(bench: Bench, question: Question) -> bytes:
     """
     ids = encode(bench, question.text)
     patterns = [name for name in capture_names(bench.model) if name.endswith(".attn.pattern")]
-    with edit(bench.model, zero=question.edits):
-        seen = trace(bench.model, ids, [*patterns, *_stream_names(bench)])
+    seen = _pass(bench, ids, question.edits, patterns)
     heads = heads_of(seen)
     scores = head_scores(heads, ids)
     arrays = {
@@ -83,13 +97,14 @@ def look_inside(bench: Bench, question: Question) -> bytes:
         "maps": (heads * 255).round().to(torch.uint8).numpy(),
     }
     if question.edits:
-        arrays["plain_losses"] = _losses(trace(bench.model, ids, []))
+        arrays["plain_losses"] = _losses(read(bench, ids))
     meta = {
         "tokens": tokens_of(bench.run.tokenizer, ids),
         "step": bench.run.step,
         "layers": attention_blocks(bench.model),
         "kinds": [[describe_head(scores[n, head]) for head in range(heads.size(1))] for n in range(heads.size(0))],
         "passes": 2 if question.edits else 1,
+        "lens_positions": lens_positions(bench.model, len(ids)),
     }
     return pack(meta, arrays)
 
@@ -97,11 +112,10 @@ def look_inside(bench: Bench, question: Question) -> bytes:
 def look_ahead(bench: Bench, question: Question) -> bytes:
     """What comes after one token: the logits (V,), and the most likely tokens after each layer (L + 1, 5).
 
-    One forward pass; with edits a second one, without them.
+    With edits also the logits without them.
     """
     ids = encode(bench, question.text)
-    with edit(bench.model, zero=question.edits):
-        seen = trace(bench.model, ids, _stream_names(bench))
+    seen = read(bench, ids, question.edits)
     position = check_position(seen, len(ids) - 1 if question.position is None else question.position)
     lens = logit_lens(seen, [position], LENS_TOP)
     vocabulary = bench.run.tokenizer.vocab_size  # an imported model may have more ids than its tokenizer
@@ -111,15 +125,36 @@ def look_ahead(bench: Bench, question: Question) -> bytes:
         "lens_probabilities": _floats(lens.probabilities[:, 0]),
     }
     if question.edits:
-        arrays["plain_logits"] = _floats(trace(bench.model, ids, []).logits[0, position, :vocabulary])
+        arrays["plain_logits"] = _floats(read(bench, ids).logits[0, position, :vocabulary])
     likely = np.unique([
         *arrays["lens_ids"].ravel(),
         *(id for name in ("logits", "plain_logits") if name in arrays for id in np.argsort(arrays[name])[-50:]),
     ])  # fmt: skip
-    known = [int(id) for id in likely if id < vocabulary]
-    names = dict(zip(known, tokens_of(bench.run.tokenizer, known), strict=True))
     following = ids[position + 1] if position + 1 < len(ids) else None
-    return pack({"position": position, "next": following, "names": names, "step": bench.run.step}, arrays)
+    meta = {"position": position, "next": following, "names": names_of(bench, likely), "step": bench.run.step}
+    return pack(meta, arrays)
+
+
+def look_through_lens(bench: Bench, question: Question) -> bytes:
+    """The logit lens as a grid: the most likely next token (L + 1, P) after each layer at P positions from `start`.
+
+    P is that of `lens_positions`, or less at the end of the text. Probabilities are in 8 bits.
+    """
+    ids = encode(bench, question.text)
+    seen = read(bench, ids, question.edits)
+    start = check_position(seen, question.start)
+    lens = logit_lens(seen, range(start, min(start + lens_positions(bench.model, len(ids)), len(ids))), top=1)
+    arrays = {
+        "ids": lens.ids[..., 0].to(torch.int32).numpy(),
+        "probabilities": (lens.probabilities[..., 0] * 255).round().to(torch.uint8).numpy(),
+    }
+    return pack({"start": start, "names": names_of(bench, arrays["ids"].ravel()), "step": bench.run.step}, arrays)
+
+
+def lens_positions(model: Model, n_tokens: int) -> int:
+    """How many positions of a text one grid shows: all of them if that is cheap."""
+    logits = (len(parts(model)) + 1) * embedding_rows(model.config)
+    return min(n_tokens, LENS_POSITIONS, max(1, LENS_LOGITS // logits))
 
 
 def look_at_head(bench: Bench, question: Question) -> bytes:
@@ -141,6 +176,26 @@ def look_at_head(bench: Bench, question: Question) -> bytes:
         arrays[step] = _floats(value[head * len(value) // n_heads])  # with grouped-query attention, heads share keys
     arrays["scores"][~np.isfinite(arrays["scores"])] = math.nan
     return pack({"layer": layer, "head": head}, arrays)
+
+
+def read(bench: Bench, ids: Sequence[int], edits: Sequence[str] = ()) -> Trace:
+    """The forward pass of a text with parts switched off, and its residual streams: a kept one, or a new one."""
+    return bench.passes.find((tuple(ids), tuple(edits))) or _pass(bench, ids, edits)
+
+
+def _pass(bench: Bench, ids: Sequence[int], edits: Sequence[str], more: Sequence[str] = ()) -> Trace:
+    """A forward pass, with the residual streams, which are kept, and `more` activations, which are not."""
+    streams = _stream_names(bench)
+    with edit(bench.model, zero=edits):
+        seen = trace(bench.model, ids, [*streams, *more])
+    bench.passes.keep((tuple(ids), tuple(edits)), replace(seen, activations={name: seen[name] for name in streams}))
+    return seen
+
+
+def names_of(bench: Bench, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The tokens of these ids. An imported model may have more ids than its tokenizer: those have none."""
+    known = sorted({int(id) for id in ids if id < bench.run.tokenizer.vocab_size})
+    return dict(zip(known, tokens_of(bench.run.tokenizer, known), strict=True))
 
 
 def _losses(seen: Trace) -> NDArray[np.float32]:

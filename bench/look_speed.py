@@ -19,6 +19,7 @@ import torch
 
 import glassgpt as gg
 from glassgpt.server.pages import Pages
+from glassgpt.server.views.embedding import look_at_embedding
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside, look_through_lens
 from glassgpt.server.workbench import Bench, Passes
@@ -27,6 +28,7 @@ PAGE = {  # what Inside asks about a text, in this order: one pass serves all of
     "inside (all heads, losses)": look_inside,
     "next (prediction)": look_ahead,
     "lens (grid)": look_through_lens,
+    "embedding (neighbours, map)": look_at_embedding,
 }
 OTHERS = {"one head": look_at_head, "heads (scores)": list_heads}
 

@@ -16,6 +16,8 @@ from glassgpt.errors import UserError, counted
 from glassgpt.inspection.ids import checked_ids
 from glassgpt.models import Model
 
+TINY = 1e-12  # the length of a row of zeros, to divide by
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -42,36 +44,63 @@ def neighbours(model: Model, id: int, k: int = 10) -> Neighbours:
     """
     if k < 1:
         raise UserError(f"k = {k} is out of range: it must be at least 1")
-    rows = F.normalize(_embeddings(model).float(), dim=-1)
+    rows = _embeddings(model).float()
     chosen = checked_ids(model, [id])
-    similarities = (rows @ rows[chosen[0]]).index_fill(0, chosen, -torch.inf)  # never its own neighbour
+    lengths = rows.norm(dim=-1).clamp(min=TINY)
+    similarities = rows @ (rows[chosen[0]] / lengths[chosen]) / lengths  # without a normalised copy of all rows
+    similarities = similarities.index_fill(0, chosen, -torch.inf)  # never its own neighbour
     nearest = similarities.topk(min(k, len(rows) - 1))
     return Neighbours(nearest.indices.cpu(), nearest.values.cpu())
 
 
 @torch.no_grad()
-def embedding_map(model: Model, ids: Sequence[int] | Tensor | None = None) -> EmbeddingMap:
+def embedding_map(
+    model: Model, ids: Sequence[int] | Tensor | None = None, *, axes_of: Model | None = None
+) -> EmbeddingMap:
     """The embeddings of the ids, by default of the whole vocabulary, on their first two principal components.
+
+    With `axes_of`, another checkpoint of the same model, the axes are the principal components of its embeddings: on
+    the same axes, the maps of several checkpoints can be compared. Each map is centred on its own mean.
 
     A principal component is determined up to its sign; here the point farthest along it is on the positive side. An
     axis along which the embeddings do not differ is 0: with one id both, with two ids the second.
-    Raises UserError for a model without a token embedding, no ids, or an id outside its vocabulary.
+    Raises UserError for a model without a token embedding, no ids, an id outside its vocabulary, or an `axes_of` with
+    embeddings of another width.
     """
+    x = _centred(model, ids)
+    other = x if axes_of is None else _centred(axes_of, ids)
+    if other.size(1) != x.size(1):
+        raise UserError(
+            f"the axes are of embeddings with {counted(other.size(1), 'channel')}, and this model has {x.size(1)}:"
+            " take the axes of a checkpoint of the same run"
+        )
+    points = x @ _principal_axes(other)
+    total = x.square().sum()
+    shares = points.square().sum(dim=0) / total if total > 0 else torch.zeros(2)
+    return EmbeddingMap(points.float(), shares.float())
+
+
+def _centred(model: Model, ids: Sequence[int] | Tensor | None) -> Tensor:
+    """The embeddings of the ids minus their mean, (n, C), in double precision because a covariance squares them."""
     rows = _embeddings(model)
     if ids is not None:
         if len(ids) == 0:
             raise UserError("there are no tokens to put on the map: give at least one id")
         rows = rows[checked_ids(model, ids)]
-    x = rows.cpu().double()  # in double precision, because the squares in the covariance lose half of the digits
-    x = x - x.mean(dim=0)
-    variances, directions = torch.linalg.eigh(x.T @ x)  # ascending
-    total = variances.clamp(min=0.0).sum()
-    shares = (variances / total).flip(0)[:2] if total > 0 else torch.zeros(2)
-    points = (x @ directions).flip(1)[:, :2]
+    x = rows.cpu().double()
+    return x - x.mean(dim=0)
+
+
+def _principal_axes(x: Tensor) -> Tensor:
+    """The first two principal components of centred rows (n, C), as the columns of (C, 2); one that is missing is 0."""
+    if len(x) < x.size(1):  # a few rows: about ten times as fast as their covariance (C, C)
+        directions = torch.linalg.svd(x, full_matrices=False).Vh.T[:, :2]
+    else:
+        ascending = torch.linalg.eigh(x.T @ x).eigenvectors
+        directions = ascending.flip(1)[:, :2]
+    points = x @ directions
     farthest = points.gather(0, points.abs().argmax(dim=0, keepdim=True))
-    points = points * farthest.sign()
-    missing = 2 - points.size(1)  # an embedding of one channel has one component
-    return EmbeddingMap(F.pad(points, (0, missing)).float(), F.pad(shares, (0, 2 - len(shares))).float())
+    return F.pad(directions * farthest.sign(), (0, 2 - directions.size(1)))  # one row or one channel has one component
 
 
 def _embeddings(model: Model) -> Tensor:

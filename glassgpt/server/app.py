@@ -22,6 +22,7 @@ from glassgpt.server.live import Followed, Mark, Watched, follow
 from glassgpt.server.pages import VIEWS, Pages
 from glassgpt.server.references import ReferenceBook
 from glassgpt.server.shelf import Shelf
+from glassgpt.server.views.embedding import look_at_embedding
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import (
     Question,
@@ -167,6 +168,7 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
     answer("/api/inside", look_inside)
     answer("/api/next", look_ahead)
     answer("/api/lens", look_through_lens)
+    answer("/api/embedding", look_at_embedding)
     answer("/api/head", look_at_head)
     answer("/api/heads", list_heads)
     answer("/api/losses", look_at_losses)

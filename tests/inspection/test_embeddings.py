@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture import V, build
+from test_capture import C, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.embeddings import embedding_map, neighbours
@@ -72,6 +72,28 @@ def test_the_map_is_the_same_at_every_call_and_its_farthest_point_is_positive() 
         assert axis.max() == axis.abs().max()
     model.token_embedding.weight.data.neg_()
     torch.testing.assert_close(embedding_map(model).points.abs(), points.abs())
+
+
+def test_the_axes_of_another_checkpoint() -> None:
+    model, later = build("gpt2"), build("gpt2")
+    later.token_embedding.weight.data += 0.1 * torch.randn(V, C, generator=torch.Generator().manual_seed(3))
+    ids = [1, 3, 4, 8]  # fewer than channels
+    for chosen in (None, ids):
+        of_later = embedding_map(later, chosen)
+        assert torch.equal(embedding_map(later, chosen, axes_of=later).points, of_later.points)
+        rows, others = (
+            m.token_embedding.weight.detach().double().numpy()[chosen or slice(None)] for m in (model, later)
+        )
+        axes = np.linalg.svd(others - others.mean(axis=0), full_matrices=False)[2][:2].T
+        signs = np.sign(((others - others.mean(axis=0)) @ axes * of_later.points.numpy()).sum(axis=0))
+        expected = (rows - rows.mean(axis=0)) @ axes * signs
+        found = embedding_map(model, chosen, axes_of=later)
+        np.testing.assert_allclose(found.points.numpy(), expected, atol=1e-6)
+        of_all = ((rows - rows.mean(axis=0)) ** 2).sum()
+        np.testing.assert_allclose(found.shares.numpy(), (expected**2).sum(axis=0) / of_all, atol=1e-6)
+    wide = GPT2(GPT2Config(vocab_size=V, block_size=4, n_layer=1, n_head=1, n_embd=2))
+    with pytest.raises(UserError, match=r"the axes are of embeddings with 2 channels, and this model has \d+: take"):
+        embedding_map(model, axes_of=wide)
 
 
 def test_axes_without_a_difference_are_0() -> None:

@@ -5,6 +5,7 @@ import { lossColour } from "glass/colours.js";
 import { HeadMap, Thumbnail, useTheme } from "glass/maps.js";
 import { Film } from "glass/film.js";
 import { Ahead } from "glass/ahead.js";
+import { Alike } from "glass/alike.js";
 import { LogitLens, windowStart } from "glass/lens.js";
 import { change, number } from "glass/state.js";
 import { nats, percent, quoted, visible } from "glass/text.js";
@@ -28,7 +29,7 @@ function Look({ run, params }) {
   const { answer, answered, error } = useAnswer(question && "/api/inside", question);
   const tokens = answer?.meta.tokens ?? [];
   const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
-  const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null });
+  const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null, alike: null });
   useKeys({ ArrowLeft: () => look(Math.max(0, position - 1)), ArrowRight: () => look(Math.min(tokens.length - 1, position + 1)),
     h: () => goTo("#heads button[aria-pressed=true]"), l: () => goTo("#lens .scroll") });
 
@@ -59,7 +60,7 @@ function Words({ text }) {
     const value = event.target.value;
     setTyped(value);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => { change({ text: value || " ", token: null, key: null }); setTyped(null); }, 350);
+    timer.current = setTimeout(() => { change({ text: value || " ", token: null, key: null, alike: null }); setTyped(null); }, 350);
   };
   return html`<details class="words"><summary>change the text</summary>
     <label class="sr-only" for="words">Text</label>
@@ -78,9 +79,10 @@ function View({ run, question, edits, answer, position, params, look }) {
   const keyToken = Math.min(number(params, "key") ?? heard?.at ?? 0, position);
   const next = { ...question, position };
   const lens = { ...question, start: windowStart(position, meta.lens_positions, tokens.length) };
+  const embedding = { run: run.id, step: question.step, axes: run.steps.at(-1), id: number(params, "alike") ?? tokens[position].id };
   const askFrame = async (step) => {  // a frame of the film is drawn when all its parts are there
     await ask("/api/inside", { ...question, step });  // first, because the others share its pass
-    const others = [["/api/next", next], ["/api/lens", lens]];
+    const others = [["/api/next", next], ["/api/lens", lens], ["/api/embedding", embedding]];
     await Promise.allSettled(others.map(([path, asked]) => ask(path, { ...asked, step })));  // a panel says its own problem
   };
   return html`
@@ -108,6 +110,7 @@ function View({ run, question, edits, answer, position, params, look }) {
         <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken }} /></section>`}
       <${Ahead} question=${next} token=${tokens[position]} />
       <${LogitLens} ...${{ question: lens, next, tokens, position, look }} />
+      <${Alike} question=${embedding} />
     </div>`;
 }
 

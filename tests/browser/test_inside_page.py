@@ -122,3 +122,24 @@ def test_html_in_a_text_is_text(site: Site, open_page: OpenPage) -> None:
 def test_a_wrong_address_shows_a_sentence_or_the_nearest_view(site: Site, open_page: OpenPage, query: str) -> None:
     page = open_page(f"{site.address}/inside?{query}", expected="Failed to load resource")
     page.locator("main h1, main [role=alert]").first.wait_for()
+
+
+def test_every_key_does_what_the_help_says(page: Any) -> None:
+    def step() -> int:
+        return int(page.locator(".film input").input_value())
+
+    at = step()
+    page.locator(".film input").focus()  # the slider leaves the keys that it does not use
+    page.keyboard.press("[")
+    page.keyboard.press("[")  # before the first answer is there
+    page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 2}'")
+    page.keyboard.press("]")
+    page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 1}'")
+    page.locator(".tokens button").nth(4).click()
+    page.keyboard.press("Space")  # the token is chosen already: to press it would do nothing
+    page.get_by_role("button", name="pause").wait_for()
+    page.get_by_role("button", name="play all checkpoints").wait_for()
+    assert (step(), state(page, "token")) == (at, ["4"])
+    page.keyboard.press("?")
+    told = page.get_by_role("dialog").locator("kbd").all_inner_texts()
+    assert told == ["← →", "[ ]", "space", "h", "l", "?"]

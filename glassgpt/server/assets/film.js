@@ -1,9 +1,9 @@
 // The checkpoints of a run as a slider, with play: time is an axis of every view.
 import { html, useEffect, useRef, useState } from "glass/dom.js";
 import { useKeys } from "glass/inside.js";
-import { change } from "glass/state.js";
+import { change, number, read } from "glass/state.js";
 
-const FRAME = 200;  // milliseconds for which a checkpoint is shown at least
+const FRAME = 120;  // milliseconds for which a checkpoint is shown at least: 8 a second
 
 // `name` is the parameter of the address: a second slider of the same page has another, and no keys.
 export function Film({ run, step, ask, name = "step" }) {
@@ -19,12 +19,13 @@ export function Film({ run, step, ask, name = "step" }) {
     let stopped = false;
     const play = async () => {
       let index = current.current.at + 1 < steps.length ? current.current.at + 1 : 0;
-      for (; index < steps.length && !stopped; index++) {
-        const began = performance.now();
-        await current.current.ask(steps[index]).catch(() => { stopped = true; });
-        if (stopped) break;
+      const prepare = () => (index < steps.length ? current.current.ask(steps[index]).then(() => true, () => false) : null);
+      let ready = prepare();
+      while (await ready && !stopped) {
         show(index);
-        await new Promise((done) => setTimeout(done, Math.max(0, FRAME - (performance.now() - began))));
+        index += 1;
+        ready = prepare();  // while this frame is painted
+        await new Promise((done) => setTimeout(done, FRAME));
       }
       if (!stopped) setPlaying(false);
     };
@@ -32,7 +33,11 @@ export function Film({ run, step, ask, name = "step" }) {
     return () => { stopped = true; };
   }, [playing]);
 
-  const move = (distance) => { setPlaying(false); show(Math.max(0, Math.min(steps.length - 1, at + distance))); };
+  const move = (distance) => {
+    const asked = steps.indexOf(number(read().params, name));  // its answer may still be awaited
+    setPlaying(false);
+    show(Math.max(0, Math.min(steps.length - 1, (asked < 0 ? at : asked) + distance)));
+  };
   useKeys(name === "step" ? { "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) } : {});
   if (steps.length < 2) return html`<p class="quiet">step ${step.toLocaleString("en")}, the only checkpoint</p>`;
   return html`<div class="film row">

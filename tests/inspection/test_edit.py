@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
 from test_capture import B, C, H, T, V, build, state
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 import glassgpt as gg
 from glassgpt.errors import UserError
@@ -131,6 +133,28 @@ def test_the_model_is_afterwards_as_it_was_even_after_an_error(model: GPT2, toke
     assert state(model) == before
     assert torch.equal(model(tokens), plain)
     assert "features" not in vars(model)
+
+
+def test_nothing_is_paid_once_an_edit_is_left(model: GPT2, tokens: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hook and no attribute is left, each layer runs the fused kernel, and code compiled before is used again."""
+    compiled_code = CompileCounter()
+    compiled = torch.compile(model, backend=compiled_code, fullgraph=True)
+    compiled(tokens)
+    assert compiled_code.frame_count == 1
+    attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+    with edit(model, zero=[*capture_names(model), "blocks.0", "blocks.1.attn", "blocks.2.head.3", "blocks.2.mlp"]):
+        model(tokens)
+    for name, module in model.named_modules():
+        assert set(vars(module)) == attributes[name]
+        hooks = {kind: value for kind, value in vars(module).items() if "hook" in kind and kind != "hook"}
+        assert len(hooks) > 5 and not any(hooks.values()), name
+        assert getattr(module, "hook", None) is None
+    compiled(tokens)
+    assert compiled_code.frame_count == 1
+    fused = mock.Mock(wraps=torch.nn.functional.scaled_dot_product_attention)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    model(tokens)
+    assert [call.kwargs["is_causal"] for call in fused.call_args_list] == [True] * len(model.blocks)
 
 
 @pytest.mark.parametrize(

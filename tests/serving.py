@@ -21,7 +21,7 @@ class Site:
 
 
 @contextmanager
-def served(root: Path) -> Iterator[Site]:
+def served(root: Path, token: str | None = None) -> Iterator[Site]:
     """A server over the runs in `root`, on a free port of this machine, in a thread."""
     uvicorn = pytest.importorskip("uvicorn", reason="needs the packages of [serve]")
     pytest.importorskip("fastapi", reason="needs the packages of [serve]")
@@ -32,7 +32,7 @@ def served(root: Path) -> Iterator[Site]:
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port))
+        app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port, token))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()  # the socket listens already: a request waits until the server is up

@@ -31,7 +31,6 @@ class Card:
     """What a list of runs shows of one. Losses in nats per token; None: not known."""
 
     id: str
-    folder: str
     state: Literal["training", "finished", "stopped", "imported", "damaged"]
     problem: str | None  # why the run, or a part of it, cannot be shown
     stage: str
@@ -155,7 +154,6 @@ def read_run(id: str, folder: Path) -> tuple[Card, RunRecord | None]:
     sizes = {name: model.get(name) for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")}
     card = Card(
         id=id,
-        folder=printable(str(folder)),
         state="damaged" if record is None else state_of(folder, record),
         problem="; ".join(problems) or None,
         stage=config.get("run", {}).get("stage", "pretrain"),

@@ -86,13 +86,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(url, width=1280, dark=False, expected="…")` is a page of its own window.
+    """`open_page(url, width=1280, dark=False, expected="…", origin=…)` is a page of its own window.
 
-    At its end the test fails if a page has logged an error without the words `expected`, or has asked another host.
+    At its end the test fails if a page has logged an error without the words `expected`, or has asked another host than
+    `origin`, which is that of the url if it is not given.
     """
     contexts, problems = [], []
 
-    def open_one(url: str, *, width: int = 1280, dark: bool = False, expected: str = "\0") -> Any:
+    def open_one(url: str, *, width: int = 1280, dark: bool = False, expected: str = "\0", origin: str = "") -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if dark else "light",
@@ -108,10 +109,10 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
             if kind == "error" and expected not in text:
                 problems.append(f"console: {text}")
 
-        origin = "/".join(url.split("/")[:3])
+        allowed = origin or "/".join(url.split("/")[:3]) + "/"
 
         def check(request: Any) -> None:
-            if not request.url.startswith((f"{origin}/", "data:", "blob:", "file:")):
+            if not request.url.startswith((allowed, "data:", "blob:")):
                 problems.append(f"asked another host: {request.url}")
 
         page.on("request", check)

@@ -1,7 +1,7 @@
 // What comes next after one token, with temperature, top-k and top-p moved live.
 import { html, useMemo } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
-import { change } from "glass/state.js";
+import { change, read } from "glass/state.js";
 import { percent, quoted, visible } from "glass/text.js";
 
 const SHOWN = 8;  // tokens in the list
@@ -19,7 +19,7 @@ function setting(name, initial, params) {
 }
 
 function Next({ answer }) {
-  const params = new URLSearchParams(location.search);
+  const { params } = read();
   const temperature = setting("temperature", 1, params);
   const top_k = setting("top_k", 0, params);
   const top_p = setting("top_p", 1, params);

@@ -7,6 +7,8 @@ import { Inside } from "glass/inside.js";
 import { Ladder } from "glass/ladder.js";
 import { Loss } from "glass/loss.js";
 import { Runs } from "glass/runs.js";
+import { Save, SavedNote } from "glass/save.js";
+import { browser, saved } from "glass/saved.js";
 import { Tokens } from "glass/tokens.js";
 
 const VIEWS = [
@@ -25,11 +27,11 @@ const KEYS = [
 ];
 
 function Theme() {
-  const [theme, set] = useState(localStorage.getItem("theme") ?? "auto");
+  const [theme, set] = useState(browser.getItem("theme") ?? "auto");
   useEffect(() => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    localStorage.setItem("theme", theme);
+    browser.setItem("theme", theme);
     dispatchEvent(new Event("themechange"));
   }, [theme]);
   const next = { auto: "light", light: "dark", dark: "auto" }[theme];
@@ -86,12 +88,13 @@ function App() {
   };
   return html`
     <header>
-      <a class="brand" href="/" onClick=${follow}>GlassGPT</a>
-      <nav aria-label="Views">${VIEWS.map(([name, label]) => html`
+      <a class="brand" href=${address("runs", new URLSearchParams())} onClick=${follow}>GlassGPT</a>
+      <nav aria-label="Views">${VIEWS.filter(([name]) => !saved || name === saved.view).map(([name, label]) => html`
         <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
       </nav>
-      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}<${Theme} /><${Help} /></div>
+      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved ? null : html`<${Save} view=${view} run=${run} />`}<${Theme} /><${Help} /></div>
     </header>
+    ${saved && html`<${SavedNote} />`}
     <main>
       ${error && html`<p class="error" role="alert">${error}</p>`}
       ${answer && !runs.length && !NEEDS_NO_RUN.has(View) && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}

@@ -1,18 +1,25 @@
 // The checkpoints of a run as a slider, with play: time is an axis of every view.
 import { html, useEffect, useRef, useState } from "glass/dom.js";
 import { useKeys } from "glass/inside.js";
+import { saved } from "glass/saved.js";
 import { change, number, read } from "glass/state.js";
 
 const FRAME = 120;  // milliseconds for which a checkpoint is shown at least: 8 a second
 
+export const films = new Set();  // those on the page: references to {run, steps, step, show(index)}
+
 // `name` is the parameter of the address: a second slider of the same page has another, and no keys.
 export function Film({ run, step, ask, name = "step" }) {
-  const steps = run.steps;
+  const steps = useOffered(run.steps, ask);
   const at = Math.max(0, steps.indexOf(step));
   const [playing, setPlaying] = useState(false);
   const current = useRef({});
-  current.current = { at, ask };
   const show = (index) => change({ [name]: steps[index] });
+  current.current = { at, ask, run, steps, step, show };
+  useEffect(() => {
+    films.add(current);
+    return () => films.delete(current);
+  }, []);
 
   useEffect(() => {
     if (!playing) return undefined;
@@ -39,12 +46,27 @@ export function Film({ run, step, ask, name = "step" }) {
     show(Math.max(0, Math.min(steps.length - 1, (asked < 0 ? at : asked) + distance)));
   };
   useKeys(name === "step" ? { "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) } : {});
-  if (steps.length < 2) return html`<p class="quiet">step ${step.toLocaleString("en")}, the only checkpoint</p>`;
+  if (steps.length < 2) return html`<p class="film quiet">step ${step.toLocaleString("en")}, the only checkpoint${saved && " of this saved page"}</p>`;
   return html`<div class="film row">
     <button onClick=${() => setPlaying(!playing)} aria-label=${playing ? "pause" : "play all checkpoints"}>${playing ? "❚❚" : "▶"}</button>
     <input type="range" min="0" max=${steps.length - 1} value=${at} aria-label="checkpoint" aria-valuetext=${`step ${steps[at]}`}
       onInput=${(event) => { setPlaying(false); show(Number(event.target.value)); }} />
     <span class="mono">step ${step.toLocaleString("en")}</span>
-    <span class="quiet">${at + 1} of ${steps.length} checkpoints${step === run.best_step ? ", the best" : ""}</span>
+    <span class="quiet">${at + 1} of ${steps.length} ${saved && "saved "}checkpoints${step === run.best_step ? ", the best" : ""}</span>
   </div>`;
+}
+
+// The checkpoints that can be shown: all, or in a saved page those that it holds.
+function useOffered(steps, ask) {
+  const [held, hold] = useState([]);
+  useEffect(() => {
+    if (!saved) return undefined;
+    let current = true;
+    Promise.allSettled(steps.map(ask)).then((found) => {
+      const offered = steps.filter((_, index) => found[index].status === "fulfilled");
+      if (current) hold((before) => (before.join() === offered.join() ? before : offered));
+    });
+    return () => { current = false; };
+  });
+  return saved ? held : steps;
 }

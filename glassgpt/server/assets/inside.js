@@ -26,7 +26,8 @@ function Look({ run, params }) {
   const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
   const edits = params.get("edits")?.split(",") ?? [];
   const question = text === null ? null : { run: run.id, text, step, edits };
-  const { answer, answered, error } = useAnswer(question && "/api/inside", question);
+  const found = useAnswer(question && "/api/inside", question);
+  const { answer, answered } = found, error = question ? found.error : details.error;
   const tokens = answer?.meta.tokens ?? [];
   const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
   const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null, alike: null });

@@ -2,6 +2,8 @@
 import { useEffect, useReducer, useRef } from "glass/dom.js";
 import { askAgain } from "glass/api.js";
 import { Figures } from "glass/columns.js";
+import { show } from "glass/record.js";
+import { saved } from "glass/saved.js";
 
 const QUIET_SECONDS = 60;  // without a figure: the run counts as stopped
 const RETRY_MILLISECONDS = 2000;  // until a run that could not be read is asked for again
@@ -56,6 +58,10 @@ export function useLive(ids, onRuns) {
   }
 
   useEffect(() => { for (const id of ids) if (!kept.current.has(id)) load(id); });
+  useEffect(() => {
+    const hides = ids.flatMap((id) => ["", "/metrics", "/references"].map((end) => show(place(id) + end)));
+    return () => { for (const hide of hides) hide(); };
+  }, [key]);
 
   // Marks alone grow old: a run that is quiet for long counts as stopped.
   useEffect(() => {
@@ -64,6 +70,7 @@ export function useLive(ids, onRuns) {
   }, []);
 
   useEffect(() => {
+    if (saved) return undefined;
     const runs = ids.map((id) => kept.current.get(id));
     if (runs.some((run) => !run || (!run.figures && !run.error))) return undefined;  // it comes when they are loaded
     let source = null, timer = null, wait = 1000;

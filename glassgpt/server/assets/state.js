@@ -1,13 +1,14 @@
 // What a page shows is in its address, so that a view is a link.
 import { useEffect, useState } from "glass/dom.js";
+import { saved } from "glass/saved.js";
 
+const START = saved ? "#" : "";  // a file keeps its path: what it shows comes after a #
 const listeners = new Set();
 
 export function read() {
-  return {
-    view: location.pathname.slice(1) || "runs",
-    params: new URLSearchParams(location.search),
-  };
+  const [path, query] = saved ? (location.hash.startsWith("#/") ? location.hash.slice(1) : saved.address).split(/\?(.*)/s)
+    : [location.pathname, location.search];
+  return { view: path.slice(1) || "runs", params: new URLSearchParams(query) };
 }
 
 // Changes some parameters of the address; null removes one. A change that `replaces` adds no step to the history.
@@ -22,7 +23,7 @@ export function change(changes, { view = read().view, replaces = true } = {}) {
 
 export function address(view, params) {
   const query = params.toString();
-  return `/${view}${query ? `?${query}` : ""}`;
+  return `${START}/${view}${query ? `?${query}` : ""}`;
 }
 
 export function go(url, replaces = false) {

@@ -1,5 +1,6 @@
 // The text of a view. It is in the address, so that the view is a link, unless it is too long for one.
 import { html, useEffect, useRef, useState } from "glass/dom.js";
+import { tab } from "glass/saved.js";
 import { address, go, read } from "glass/state.js";
 
 const MOST_IN_ADDRESS = 6000;  // characters that a text may take in an address, where a letter may need nine
@@ -9,7 +10,7 @@ const PAUSE = 300;  // milliseconds without a key, after which the text counts a
 // {text, lost}: the text of the address, or `opening`. Lost: the address is of a text that only another tab had.
 export function useText(params, opening) {
   if (params.has("text")) return { text: params.get("text"), lost: false };
-  const held = params.has("held") ? sessionStorage.getItem(HELD) : null;
+  const held = params.has("held") ? tab.getItem(HELD) : null;
   return { text: held ?? opening, lost: params.has("held") && held === null };
 }
 
@@ -17,7 +18,7 @@ export function useText(params, opening) {
 function keep(text, forget) {
   const { view, params } = read();
   const long = encodeURIComponent(text).length > MOST_IN_ADDRESS;
-  if (long) sessionStorage.setItem(HELD, text);
+  if (long) tab.setItem(HELD, text);
   for (const name of ["text", "held", ...forget]) params.delete(name);
   params.set(long ? "held" : "text", long ? "1" : text);
   go(address(view, params), true);

@@ -22,6 +22,7 @@ from glassgpt.server.pages import Pages
 from glassgpt.server.views.embedding import look_at_embedding
 from glassgpt.server.views.heads import list_heads
 from glassgpt.server.views.inside import Question, look_ahead, look_at_head, look_inside, look_through_lens
+from glassgpt.server.views.neurons import NeuronBook
 from glassgpt.server.workbench import Bench, Passes
 
 PAGE = {  # what Inside asks about a text, in this order: one pass serves all of it
@@ -62,11 +63,14 @@ def measure(name: str, n_tokens: int, rounds: int) -> None:
         with torch.inference_mode():
             run.model(tokens)
 
+    book, neuron = NeuronBook(), Question(name, layer=0, neuron=0)  # on the run's own text, not on these tokens
     times: dict[str, list[float]] = {}
     for _ in range(rounds + 1):  # the first round is a warm-up
         bench = Bench(run, threading.Event(), Passes(), lambda step: run)
         works: dict[str, Callable[[], object]] = {"plain forward pass": plain}
         works |= {view: partial(work, bench, question) for view, work in (PAGE | OTHERS).items()}
+        works["neurons (reads the text)"] = partial(NeuronBook().list_neurons, bench, neuron)
+        works["one neuron, text read"] = partial(book.look_at_neuron, bench, neuron)
         for view, work in works.items():
             began = time.perf_counter()
             work()

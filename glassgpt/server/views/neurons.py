@@ -36,6 +36,7 @@ WINDOW = 256  # tokens that are read at a time: a longer context would make the 
 PASSAGES, REACH = 8, 16  # texts that are shown, and the tokens on each side of the one that excites most
 TOP = 8  # tokens that a neuron makes likelier, and as many that it makes less likely
 TOP_TOKENS = 5  # tokens on which, or after which, a neuron is active
+FIGURES = ("largest", "mean", "active", "selectivity")
 KEPT_BYTES = 256 << 20  # of activations of single blocks
 KEPT_SUMMARIES = 64
 
@@ -47,6 +48,10 @@ class Text:
     ids: list[int]
     source: str  # "validation", "samples" or "own"
     whole: int  # how many tokens the whole text has
+
+    def described(self) -> dict[str, object]:
+        """What the page says of it."""
+        return {"source": self.source, "tokens": len(self.ids), "whole": self.whole}
 
 
 @dataclass(frozen=True)
@@ -88,20 +93,9 @@ class NeuronBook:
             "step": bench.run.step,
             "layer": layer,
             "blocks": [{"layer": n, "neurons": counts[n], "dead": d} for n, d in zip(found.layers, dead, strict=True)],
-            "text": {
-                "source": text.source,
-                "tokens": len(text.ids),
-                "whole": text.whole,
-                "window": _window(bench.model),
-            },
+            "text": text.described() | {"window": _window(bench.model)},
         }
-        figures = {
-            "largest": found.largest,
-            "mean": found.mean,
-            "active": found.active,
-            "selectivity": found.selectivity,
-        }
-        arrays = {name: of_all[row, :F].numpy() for name, of_all in figures.items()}
+        arrays = {name: getattr(found, name)[row, :F].numpy() for name in FIGURES}
         return pack(meta, arrays | {"dead": found.dead[row, :F].to(torch.uint8).numpy()})
 
     def look_at_neuron(self, bench: Bench, question: Question) -> bytes:
@@ -122,10 +116,8 @@ class NeuronBook:
         self._activations.move_to_end(key)
         found = self._activations[key]
         ids, values = found.text.ids, found.values[:, neuron]
-        passages = strongest(values, PASSAGES, reach=REACH)
-        passages = [one for one in passages if one.value > 0] or passages[
-            :1
-        ]  # of one that is never active, the nearest
+        nearest = strongest(values, PASSAGES, reach=REACH)
+        passages = [one for one in nearest if one.value > 0] or nearest[:1]  # a neuron may never be active
         arrays = {"values": torch.cat([one.values for one in passages]).numpy()}
         arrays["on_ids"], arrays["on_shares"] = _shares(ids, values)
         arrays["after_ids"], arrays["after_shares"] = _shares(ids[:-1], values[1:])
@@ -165,10 +157,10 @@ class NeuronBook:
         while len(self._summaries) > KEPT_SUMMARIES:
             self._summaries.popitem(last=False)
         self._activations[key, layer] = Activations(text, torch.cat(found))
-        while (
-            len(self._activations) > 1 and sum(kept.values.nbytes for kept in self._activations.values()) > KEPT_BYTES
-        ):
+        sizes = [kept.values.nbytes for kept in self._activations.values()]
+        while len(sizes) > 1 and sum(sizes) > KEPT_BYTES:
             self._activations.popitem(last=False)
+            sizes.pop(0)
 
 
 def _key(bench: Bench, question: Question) -> tuple[object, ...]:
@@ -209,8 +201,8 @@ def _find_text(bench: Bench, own: str) -> Text:
 def _sample_ids(run: Run) -> list[int]:
     """The samples that the run wrote, the latest first."""
     lines = reversed(read_lines(run.folder / "samples.jsonl"))
-    written = "\n".join(f"{line.get('prompt') or ''}{line.get('text') or ''}" for line in lines)
-    return run.tokenizer.encode(written, allowed_special="all")
+    written = [f"{line.get('prompt') or ''}{line.get('text') or ''}" for line in lines]
+    return [id for text in written for id in run.tokenizer.encode(text, allowed_special="all")]
 
 
 def _shares(ids: list[int], values: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

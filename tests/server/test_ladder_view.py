@@ -17,6 +17,7 @@ from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.ladder import SECTIONS
 from glassgpt.runtime.device import Runtime
+from glassgpt.server.library import Library
 from glassgpt.server.views.ladder import PACKAGE, answer, figures
 from glassgpt.tokenizers import TokenizerConfig
 
@@ -88,6 +89,13 @@ def test_the_runs_of_a_climb_can_be_looked_into(serve: Serve, climbed: Path) -> 
     assert client.get("/api/runs/ladder/s04-head/metrics")[0] == 200
     assert client.post("/api/next", {"run": "ladder/s04-head", "text": "the"})[0] == 200
     assert client.get("/api/runs/ladder/../ladder/s04-head")[0] == 404
+
+
+def test_results_beside_the_runs_and_runs_that_are_named(serve: Serve, climbed: Path) -> None:
+    own = ladder(serve(climbed / "ladder"))["climbs"][0]
+    assert (own["id"], own["rows"][3]["run"]) == ("ladder", "s04-head")
+    named = Library([climbed / "ladder" / "s04-head"], climbed)  # as in: glassgpt look ladder/s04-head
+    assert (list(named.folders()), named.climbs()) == (["s04-head"], [])
 
 
 def test_a_climb_that_goes_on(serve: Serve, root: Path) -> None:

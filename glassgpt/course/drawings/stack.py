@@ -218,7 +218,7 @@ def decoder() -> Drawing:
         parts.append(frame(38 + shift, 98 + shift, 300, 222, colour="line", fill="ground", round=10))
     parts += [
         frame(38, 98, 300, 222, colour="quiet", fill="raised", round=10),
-        line((x, 86), (x, 330), thick=5),
+        line((x, 86), (x, 340), thick=5),
         label(368, 200, "× N", size=20, bold=True),
         label(368, 222, "blocks", colour="quiet"),
     ]

@@ -49,7 +49,7 @@ def _described(section: Section) -> dict[str, Any]:
 
 
 def _climb(folder: Path, ids: Mapping[Path, str]) -> dict[str, Any]:
-    name = printable(folder.name)
+    name = printable(folder.resolve().name)
     try:
         rows = read_results(folder)
     except UserError as error:

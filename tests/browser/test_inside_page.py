@@ -133,7 +133,7 @@ def test_every_key_does_what_the_help_says(page: Any) -> None:
     page.keyboard.press("[")
     page.keyboard.press("[")  # before the first answer is there
     page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 2}'")
-    page.keyboard.press("]")
+    page.keyboard.press("Alt+]")  # as it is typed on many keyboards
     page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 1}'")
     page.locator(".tokens button").nth(4).click()
     page.keyboard.press("Space")  # the token is chosen already: to press it would do nothing

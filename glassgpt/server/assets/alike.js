@@ -12,14 +12,16 @@ const LETTER = 7.4, BOLD = 8.8;  // the width of a letter
 export function Alike({ question }) {
   const { answer, error } = useAnswer("/api/embedding", question);
   return html`<section class="panel wide" aria-label="Which tokens are alike to it?" id="alike">
-    <h2>which tokens are alike to it?</h2>
+    <h2>which tokens are alike to ${answer && !error ? quoted(nameIn(answer.meta, answer.meta.id)) : "it"}?</h2>
     ${error && html`<p class="quiet">${error}</p>`}
     ${answer && !error && html`<${Shown} answer=${answer} axes=${question.axes} />`}</section>`;
 }
 
+const nameIn = (meta, id) => meta.names[id] ?? { text: `id ${id}` };
+
 function Shown({ answer, axes }) {
   const { meta, arrays } = answer;
-  const name = (id) => meta.names[id] ?? { text: `id ${id}` };
+  const name = (id) => nameIn(meta, id);
   const near = [...arrays.near_ids.data];
   const similarities = arrays.similarities.data;
   return html`
@@ -35,8 +37,7 @@ function Shown({ answer, axes }) {
     </div>
     <p class="quiet">${arrays.ids.data.length === meta.vocabulary ? `All ${meta.vocabulary} tokens` : `The token and the ${arrays.ids.data.length - 1} tokens nearest to it at step ${axes}`},
       ${" "}by their embeddings. The axes are the two directions in which these embeddings differ most at step ${axes}; they are the
-      same at every checkpoint, so that only the tokens move. At this checkpoint they show ${percent(arrays.shares.data[0])} and
-      ${" "}${percent(arrays.shares.data[1])} of the variance.</p>`;
+      same at every checkpoint, so that only the tokens move. The edges say what share of all differences each axis shows.</p>`;
 }
 
 function Map2d({ arrays, chosen, near, name }) {
@@ -64,11 +65,14 @@ function Map2d({ arrays, chosen, near, name }) {
   const marks = Array.from(ids, (id, at) => ({ id, x: x(points[2 * at]), y: y(points[2 * at + 1]),
     text: visible(name(id)), rank: rank.get(id) ?? Infinity }));
   const labelled = withRoom(marks, width);
+  const drawn = [...marks.filter(({ rank }) => rank > 0), ...marks.filter(({ rank }) => rank === 0)];  // nothing covers the chosen one
   const kind = ({ rank }) => (rank === 0 ? "chosen" : rank < Infinity ? "near" : "other");
   return html`<figure class="map2d" ref=${figure}>
     <svg width=${width} height=${height} role="img" aria-label=${`Map of ${ids.length} embeddings. Nearest to ${visible(name(chosen))}: ${near.slice(0, 5).map((id) => visible(name(id))).join(", ")}`}>
       <line class="axis" x1="0" x2=${width} y1=${y(0)} y2=${y(0)} /><line class="axis" y1="0" y2=${height} x1=${x(0)} x2=${x(0)} />
-      ${marks.map((mark) => html`<g key=${mark.id} class=${kind(mark)} style=${`transform: translate(${mark.x.toFixed(1)}px, ${mark.y.toFixed(1)}px)`}>
+      <text class="unit" x=${width - 6} y=${height - 8}>across: ${percent(arrays.shares.data[0])} of the variance</text>
+      <text class="unit" transform="translate(14, 6) rotate(-90)">up: ${percent(arrays.shares.data[1])} of the variance</text>
+      ${drawn.map((mark) => html`<g key=${mark.id} class=${kind(mark)} style=${`transform: translate(${mark.x.toFixed(1)}px, ${mark.y.toFixed(1)}px)`}>
         <title>${mark.text}</title>
         ${labelled.has(mark.id) ? html`<text dy="0.35em">${mark.text}</text>` : html`<circle r="2" />`}</g>`)}
     </svg></figure>`;

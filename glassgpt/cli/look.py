@@ -26,7 +26,8 @@ TERMINAL_OPTIONS = {
 def look(
     context: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help=f"{RUN_HELP} All runs if left out.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help=f"{RUN_HELP} A folder of runs, or all runs if left out."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     show: Annotated[
@@ -131,17 +132,18 @@ def _print(view: View) -> None:
 
 
 def _serve(runs: list[str], host: str, port: int, token: str | None, device: str, browser: bool) -> None:
-    from glassgpt.runs.folder import RUNS, find_run
+    from glassgpt.runs.folder import RUNS, find_folder_of_runs, find_run
 
     if not 0 <= port < 1 << 16:
         raise UserError(f"--port {port} is out of range: it must be from 0 to 65535")
-    folders = [find_run(run) for run in runs]
+    root = find_folder_of_runs(runs[0]) if len(runs) == 1 else None
+    folders = [find_run(run) for run in runs] if root is None else []
     try:
         from glassgpt.server.guard import Access
         from glassgpt.server.serve import serve
     except ModuleNotFoundError as error:
         raise UserError(f"glassgpt look needs {error.name}: pip install 'glassgpt[serve]'") from None
     serve(
-        folders, RUNS, access=Access(host, port, token), device=device, browser=browser,
+        folders, root or RUNS, access=Access(host, port, token), device=device, browser=browser,
         started=lambda address: note(f"{address}  (Ctrl-C ends it)"),
     )  # fmt: skip

@@ -248,6 +248,17 @@ def is_run(name: str) -> bool:
     return False
 
 
+def find_folder_of_runs(name: str) -> Path | None:
+    """A folder of runs, given by its name under runs/ or its path; None if it is itself a run, or has no runs."""
+    if is_run(name):
+        return None
+    with contextlib.suppress(OSError):  # the name may be too long for the file system
+        for folder in (Path(_expanded(name)), RUNS / name):
+            if split_runs(folder)[0]:
+                return folder
+    return None
+
+
 def missing_run(run: str | Path) -> UserError:
     """The error for a run that does not exist."""
     with contextlib.suppress(OSError):

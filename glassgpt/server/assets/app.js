@@ -92,7 +92,7 @@ function App() {
       <nav aria-label="Views">${VIEWS.filter(([name]) => !saved || name === saved.view).map(([name, label]) => html`
         <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
       </nav>
-      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved ? null : html`<${Save} view=${view} run=${run} />`}<${Theme} /><${Help} /></div>
+      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved ? null : html`<${Save} view=${view} run=${NEEDS_NO_RUN.has(View) ? null : run} />`}<${Theme} /><${Help} /></div>
     </header>
     ${saved && html`<${SavedNote} />`}
     <main>

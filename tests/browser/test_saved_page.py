@@ -12,6 +12,9 @@ from urllib.parse import quote
 import pytest
 from serving import served
 from test_accessibility import VIEWS, WORDS
+from test_runs_page import append, step_line
+
+from glassgpt.training.metrics import cut_back
 
 OpenPage = Callable[..., Any]
 Site = Any  # a running server, of the fixtures
@@ -133,6 +136,7 @@ def test_the_slider_of_a_saved_page_has_the_checkpoints_that_were_seen(
     live.get_by_text(f"{count} of {count} checkpoints").wait_for()
     file = save(live)
     live.get_by_text(f"with 2 of {count} checkpoints").wait_for()
+    rules(live)
     page = open_file(file)
     page.get_by_text("2 of 2 saved checkpoints").wait_for()
     before = page.evaluate(PICTURE)["canvases"][-1]
@@ -150,6 +154,21 @@ def test_the_slider_of_a_saved_page_has_the_checkpoints_that_were_seen(
         page.keyboard.press("[")
     page.locator(".bars tr").first.wait_for()
     assert page.get_by_text(SENTENCE).count() == 0
+
+
+def test_curves_are_saved_as_they_are_at_that_moment(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage, save: Callable[..., Path],
+    open_file: Callable[..., Any],
+) -> None:  # fmt: skip
+    run = runs_folder / "small"
+    cut_back(run / "metrics.jsonl", lambda line: line["step"] <= 20 and not line.get("final"))
+    live = open_page(f"{serve(runs_folder).address}/runs?run=small")
+    live.get_by_text("after 20 of 60 steps").wait_for()
+    append(run, step_line(21, 2.0))
+    live.get_by_text("after 21 of 60 steps").wait_for()
+    page = open_file(save(live))
+    page.get_by_text("after 21 of 60 steps").wait_for()
+    assert page.get_by_text("connection").count() == 0
 
 
 def test_texts_in_a_saved_page_are_never_executed(

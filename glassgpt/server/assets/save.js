@@ -8,9 +8,7 @@ import { read } from "glass/state.js";
 
 const MOST_BYTES = 64e6;  // of all answers in a file, packed
 const MOST_LETTERS = 80;  // of the names of runs in the name of a file
-const DRAWN = 60;  // milliseconds after which a change is drawn and has asked what it needs
 
-const pause = (time) => new Promise((done) => { setTimeout(done, time); });
 const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 
 // --- the file -------------------------------------------------------------------------------------------------------
@@ -74,13 +72,12 @@ function onlyRuns(names, { kind, body }) {
 async function buildRecord(run) {
   const { view, params } = read();
   const [film] = [...films].map((found) => found.current);
-  const names = runsShown();
-  if (!names.size && run) names.add(run.id);
+  const names = runsShown(), listed = names.size || !run ? names : new Set([run.id]);
   const answers = {}, all = collect();
   let room = MOST_BYTES, left = all.length;
   for (const { key, path, question, found } of all) {
     const now = found ?? await load(path, question);
-    const packed = await pack(path === "/api/runs" ? onlyRuns(names, now) : now);
+    const packed = await pack(path === "/api/runs" ? onlyRuns(listed, now) : now);
     room -= packed.data.length;
     if (room < 0) break;
     answers[key] = packed;
@@ -111,13 +108,15 @@ function download(file, name) {
 
 // The checkpoints of all films on the page, and how many of them are recorded with all that is shown.
 function checkpoints() {
-  const all = [...films].flatMap(({ current: { run, steps } }) => steps.map((step) => [run.id, step]));
-  return { count: all.length, held: all.filter(([run, step]) => holdsStep(run, step)).length };
+  const runs = new Map([...films].map(({ current: { run, steps } }) => [run.id, steps]));  // two films may be of one run
+  const all = [...runs].flatMap(([run, steps]) => steps.map((step) => holdsStep(run, step)));
+  return { count: all.length, held: all.filter(Boolean).length };
 }
 
-async function settled() {
+// Waits until every part of the page has its answer. `drawn()`: a promise that what has changed is drawn.
+async function settle(drawn) {
   for (;;) {
-    await pause(DRAWN);
+    await drawn();
     const awaited = pending();
     if (!awaited.length) return;
     await Promise.all(awaited);
@@ -125,7 +124,7 @@ async function settled() {
 }
 
 // Shows each checkpoint that is not recorded, so that the view asks for all that it shows of it.
-async function playAll(stopped, tell) {
+async function playAll(drawn, stopped, tell) {
   const { view } = read();
   for (const film of films) {
     const { step: before, steps, run } = film.current;
@@ -134,11 +133,11 @@ async function playAll(stopped, tell) {
       if (holdsStep(run.id, step)) continue;
       tell(`checkpoint ${index + 1} of ${steps.length} …`);
       film.current.show(index);
-      await settled();
+      await settle(drawn);
     }
     if (read().view !== view) return;
     film.current.show(steps.indexOf(before));
-    await settled();
+    await settle(drawn);
   }
 }
 
@@ -146,16 +145,19 @@ async function playAll(stopped, tell) {
 
 export function Save({ view, run }) {
   const [told, tell] = useState(null);  // {text, busy?, plays?, more?, failed?}
+  const [done, wait] = useState(null);
+  useEffect(() => done?.(), [done]);  // the effects of one drawing run together: all parts have asked what they need
+  const drawn = () => new Promise((resolve) => { wait(() => resolve); });
   const stopped = useRef(false);
   const stop = () => { stopped.current = true; };
   useEffect(() => () => { stop(); tell(null); }, [view]);
   const save = async (all) => {
     stopped.current = false;
     try {
-      if (all) await playAll(() => stopped.current, (text) => tell({ text, busy: true, plays: true }));
+      if (all) await playAll(drawn, () => stopped.current, (text) => tell({ text, busy: true, plays: true }));
       if (stopped.current) { tell(null); return; }
       tell({ text: "saving …", busy: true });
-      await settled();
+      await settle(drawn);
       const { record, left } = await buildRecord(run);
       const file = await buildPage(record), name = fileName(record), { count, held } = checkpoints();
       download(file, name);
@@ -169,7 +171,7 @@ export function Save({ view, run }) {
     }
   };
   return html`<button onClick=${() => save(false)} disabled=${told?.busy} title="save this view as one file that opens offline">save</button>
-    <div role="status" class=${told ? "saving panel" : "sr-only"}>${told && html`
+    <div role="status" class=${told ? "saving" : "sr-only"}>${told && html`
       <span class=${told.failed ? "error" : ""}>${told.text}</span>
       ${told.more && html`<button onClick=${() => save(true)}>save with all checkpoints</button>`}
       ${told.plays && html`<button onClick=${stop}>stop</button>`}

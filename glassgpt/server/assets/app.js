@@ -41,7 +41,7 @@ function Theme() {
 function RunPicker({ runs, run }) {
   const usable = runs.filter((card) => card.inspectable);
   if (!usable.length) return null;
-  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null, neuron: null }, { replaces: false });
+  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null, alike: null, neuron: null }, { replaces: false });
   return html`<label>run <select value=${run?.id} onChange=${choose}>
     ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}
   </select></label>`;

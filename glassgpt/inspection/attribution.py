@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.inspection.lens import final_norm, streams
 from glassgpt.inspection.neurons import check_neuron
-from glassgpt.inspection.taps import parts
+from glassgpt.inspection.taps import Part, parts
 from glassgpt.inspection.trace import Trace, check_position
 
 
@@ -55,7 +55,7 @@ def attribute(trace: Trace, position: int, token: int, against: int | None = Non
     vectors = [(name, _exact(vector)) for name, vector in _vectors(trace, position)]
     stream = _sum_of([vector for _, vector in vectors], trace, position)
     direction, head_bias = _read_out(trace, token, against)
-    scaled, norm_bias = _through_norm(final_norm(trace.model), stream, direction)
+    scaled, norm_bias = _through_norm(final_norm(trace), stream, direction)
     found = [(name, float(vector @ scaled)) for name, vector in vectors]
     found += [] if norm_bias is None else [("norm.bias", norm_bias)]
     found += [] if head_bias is None else [("head.bias", head_bias)]
@@ -77,9 +77,9 @@ def attribute_neuron(trace: Trace, layer: int, neuron: int, position: int) -> Te
     stream = _sum_of([_exact(vector) for _, vector in _vectors(trace, position)], trace, position)
     mlp: Any = parts(trace.model)[layer].mlp
     added = _exact(trace[f"blocks.{layer}.mlp.hidden"][0, position, neuron]) * _exact(mlp.down.weight[:, neuron])
-    norm: Any = final_norm(trace.model)
+    norm: Any = final_norm(trace)
     if (scale := _scale(norm, stream)) is not None:
-        added = (added - added.mean()) / scale
+        added = _centred(norm, added) / scale
         added = added if norm.weight is None else added * _exact(norm.weight)
     features = trace["final"][0, position]
     logits: Tensor = trace.model.head(torch.stack([added.to(features), torch.zeros_like(features)]))  # it is affine
@@ -95,23 +95,24 @@ def _vectors(trace: Trace, position: int) -> Iterator[tuple[str, Tensor]]:
             yield name, embedding.weight[row]
     for n, part in enumerate(parts(model)):
         if part.attn is not None and part.inner is not None:
-            proj: nn.Linear | None = getattr(part.attn, "proj", None)
-            for head, result in enumerate(_results(trace, n, position, proj)):
+            for head, result in enumerate(_results(trace, n, position, part)):
                 yield f"blocks.{n}.head.{head}", result
-            if proj is not None and proj.bias is not None:
-                yield f"blocks.{n}.attn.bias", proj.bias
+            if part.proj is not None and part.proj.bias is not None:
+                yield f"blocks.{n}.attn.bias", part.proj.bias
         if part.mlp is not None:
             yield f"blocks.{n}.mlp", trace[f"blocks.{n}.mlp.out"][0, position]
 
 
-def _results(trace: Trace, n: int, position: int, proj: nn.Linear | None) -> Tensor:
+def _results(trace: Trace, n: int, position: int, part: Part) -> Tensor:
     """What each head of block n adds to the stream at a position, (H, C)."""
     if (name := f"blocks.{n}.attn.result") in trace.activations:
         return trace[name][0, :, position]
     outputs = trace[f"blocks.{n}.attn.out"][0, :, position]  # (H, D)
-    if proj is None:  # the one head of section 4 writes into the stream itself
+    if part.proj is None and part.n_head > 1:
+        raise UserError(f"the attention of block {n} has no linear layer `proj`, so what each head adds is not known")
+    if part.proj is None:  # the one head of section 4 writes into the stream itself
         return outputs
-    return torch.einsum("hd,chd->hc", outputs, proj.weight.unflatten(-1, outputs.shape))
+    return torch.einsum("hd,chd->hc", outputs, part.proj.weight.unflatten(-1, outputs.shape))
 
 
 def _exact(value: Tensor) -> Tensor:
@@ -152,19 +153,29 @@ def _through_norm(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor,
     """The direction as it reads the stream before the norm, whose scale is kept, and what the norm's bias gives.
 
     LayerNorm computes (x - mean(x)) / σ · weight + bias. Subtracting the mean is linear: it can act on the direction.
+    RMSNorm computes x / √(mean(x²)) · weight.
     """
     scale = _scale(norm, stream)
     if scale is None:
         return direction, None
-    bias = None if norm.bias is None else float(_exact(norm.bias) @ direction)
+    bias = getattr(norm, "bias", None)  # RMSNorm has none
     scaled = direction if norm.weight is None else direction * _exact(norm.weight)
-    return (scaled - scaled.mean()) / scale, bias
+    return _centred(norm, scaled) / scale, None if bias is None else float(_exact(bias) @ direction)
+
+
+def _centred(norm: Any, vector: Tensor) -> Tensor:
+    """What LayerNorm makes of a vector before it scales; RMSNorm leaves the mean as it is."""
+    return vector - vector.mean() if isinstance(norm, nn.LayerNorm) else vector
 
 
 def _scale(norm: Any, stream: Tensor) -> Tensor | None:
-    """σ, by which the final norm divides this stream; None without a norm. Raises UserError for an unknown norm."""
+    """By what the final norm divides this stream; None without a norm. Raises UserError for an unknown norm."""
     if isinstance(norm, nn.Identity):
         return None
-    if not isinstance(norm, nn.LayerNorm):
-        raise UserError(f"attribution through a {type(norm).__name__} is not known: the final norm must be a LayerNorm")
-    return (stream.var(unbiased=False) + norm.eps).sqrt()
+    if isinstance(norm, nn.LayerNorm):
+        return (stream.var(unbiased=False) + norm.eps).sqrt()
+    if isinstance(norm, nn.RMSNorm):
+        return (stream.square().mean() + (torch.finfo(stream.dtype).eps if norm.eps is None else norm.eps)).sqrt()
+    raise UserError(
+        f"attribution through a {type(norm).__name__} is not known: the final norm must be a LayerNorm or an RMSNorm"
+    )

@@ -70,10 +70,13 @@ def _site(model: Model, name: str) -> Site:
         raise UserError(f"there is no '{name}': a block of this model has no {'attention' if in_attention else 'MLP'}")
     if unit is None:
         return output_of(module)
+    whole = known.get(f"blocks.{n}.attn.result" if in_attention else f"blocks.{n}.mlp.hidden")
+    if whole is None:
+        layer = "a linear layer `proj` after the heads" if in_attention else "a linear layer `down` after the neurons"
+        raise UserError(f"'{name}' cannot be told from the others: block {n} of this model lacks {layer}")
     count = blocks[n].n_head if in_attention else module.down.in_features
     if index >= count:
         raise UserError(f"there is no '{name}': block {n} has {count} {unit}s, counted from 0")
-    whole = known[f"blocks.{n}.attn.result" if in_attention else f"blocks.{n}.mlp.hidden"]
     return _unit_of(whole, 1 if in_attention else -1, index)
 
 

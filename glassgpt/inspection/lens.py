@@ -38,14 +38,15 @@ def logit_lens(trace: Trace, positions: Sequence[int] | None = None, top: int = 
     Layer 0 is the embedding, layer n the stream after block n - 1. Each goes through the model's own final norm (if
     it has one) and head. `top` is the number k of predictions, at most the size of the vocabulary. A model that
     captures no stream, such as sections 1 to 3 of the ladder, has one layer: its own predictions.
-    Raises UserError for a position that the text lacks, and for a `top` below 1.
+    Raises UserError for a position that the text lacks, for a `top` below 1, and for a model whose final norm has
+    another name than `norm`.
     """
     if top < 1:
         raise UserError(f"top = {top} is out of range: it must be at least 1")
     chosen = range(trace.n_tokens) if positions is None else [check_position(trace, at) for at in positions]
     at = torch.tensor(list(chosen), dtype=torch.long, device=trace.tokens.device)
     targets = trace.tokens[0].roll(-1)[at]
-    norm = final_norm(trace.model)
+    norm = final_norm(trace)
     features = torch.stack([*(norm(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]])
     n_layers = len(features)
     # The layers share each reading of the head's matrix, which takes longer than its products for few positions.
@@ -63,10 +64,21 @@ def streams(trace: Trace) -> list[Tensor]:
     return [trace["embed"], *(trace[f"blocks.{n}.resid"] for n in range(len(blocks)))]
 
 
-def final_norm(model: Model) -> nn.Module:
-    """The norm between the last block and the head; the identity for a model without one."""
-    found = getattr(model, "norm", None)
-    return found if isinstance(found, nn.Module) else nn.Identity()
+@torch.no_grad()
+def final_norm(trace: Trace) -> nn.Module:
+    """The norm between the last block and the head; the identity for a model without one.
+
+    Raises UserError if it does not take the last stream to the input of the head.
+    """
+    found = getattr(trace.model, "norm", None)
+    norm = found if isinstance(found, nn.Module) else nn.Identity()
+    stream, final = streams(trace)[-1], trace["final"]
+    if parts(trace.model) and (norm(stream) - final).norm() > torch.finfo(final.dtype).eps ** 0.5 * final.norm():
+        raise UserError(
+            "what this model computes between its last block and its head is not a module `norm`: the lens and"
+            " attribution need its final norm under that name, and a trace outside of an `edit` of 'final'"
+        )
+    return norm
 
 
 def _predictions(model: Model, features: Tensor, targets: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:

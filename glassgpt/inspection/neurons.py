@@ -129,6 +129,8 @@ def exciting_texts(
 def check_neuron(model: Model, layer: int, neuron: int) -> None:
     """Raises UserError if the model has no such neuron."""
     width = _widths(model).get(layer)
+    if width is None and 0 <= layer < len(parts(model)) and parts(model)[layer].mlp is not None:
+        raise UserError(f"the MLP of block {layer} has no linear layer `down`, whose inputs are the neurons")
     if width is None:
         blocks = counted(len(parts(model)), "block")
         raise UserError(f"there is no MLP in block {layer}: this model has {blocks}, counted from 0")
@@ -175,13 +177,14 @@ def _read(model: Model, tokens: Tensor, see: Mapping[int, Callable[[Tensor], Non
 
 def neuron_counts(model: Model) -> dict[int, int]:
     """The number of neurons F of each block that has an MLP, by the number of the block; empty if none has."""
-    mlps = {n: part.mlp for n, part in enumerate(parts(model)) if part.mlp is not None}
-    return {n: mlp.get_parameter("down.weight").size(1) for n, mlp in mlps.items()}
+    return {n: part.down.in_features for n, part in enumerate(parts(model)) if part.down is not None}
 
 
 def _widths(model: Model) -> dict[int, int]:
     """As `neuron_counts`. Raises UserError if there are none."""
+    if all(part.mlp is None for part in parts(model)):
+        raise UserError("this model has no MLP, so it has no neurons")
     found = neuron_counts(model)
     if not found:
-        raise UserError("this model has no MLP, so it has no neurons")
+        raise UserError("the MLPs of this model have no linear layer `down`, whose inputs are the neurons")
     return found

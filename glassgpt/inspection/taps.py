@@ -18,7 +18,8 @@ The names are the same for every architecture; N counts the blocks from 0:
 Shapes: B batch, T positions, C = n_embd, H heads (fewer for k and v with grouped-query attention), D head size. The
 bias of the attention's projection belongs to no head, so the results of the heads add up to its output without bias.
 
-A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names.
+A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names. What an
+architecture must offer for each name is in docs/inspection.md; one that does not lacks the name.
 """
 
 from __future__ import annotations
@@ -59,6 +60,25 @@ class Part:
         found = getattr(self.attn, "inner", None)
         return found if isinstance(found, nn.Module) else None
 
+    @property
+    def proj(self) -> nn.Linear | None:
+        """The projection of all heads into the stream."""
+        found = getattr(self.attn, "proj", None)
+        return found if isinstance(found, nn.Linear) else None
+
+    @property
+    def down(self) -> nn.Linear | None:
+        """The layer of the MLP that reads the hidden units."""
+        found = getattr(self.mlp, "down", None)
+        return found if isinstance(found, nn.Linear) else None
+
+    @property
+    def into_mlp(self) -> nn.Module | None:
+        """The module that reads the stream for the MLP: its norm, or the MLP itself in a block without norms."""
+        if (norm := getattr(self.block, "norm2", None)) is not None:
+            return norm
+        return None if any("norm" in name for name, _ in self.block.named_children()) else self.mlp
+
 
 def parts(model: Model) -> list[Part]:
     """The blocks of a model. A model with attention and no blocks is one block itself."""
@@ -79,10 +99,13 @@ def sites(model: Model) -> dict[str, Site]:
         if part.attn is not None and part.inner is not None:
             for step in ATTENTION_STEPS:
                 found[f"{name}.attn.{step}"] = _step_of(part.inner, step)
-            found[f"{name}.attn.result"] = _results_of(part.attn, part.n_head)
+            if part.proj is not None or part.n_head == 1:
+                found[f"{name}.attn.result"] = _results_of(part.attn, part.n_head, part.proj)
         if part.mlp is not None:
-            found[f"{name}.resid_mid"] = _stream_into(getattr(part.block, "norm2", part.mlp))
-            found[f"{name}.mlp.hidden"] = _input_of(part.mlp.get_submodule("down"))
+            if part.into_mlp is not None:
+                found[f"{name}.resid_mid"] = _stream_into(part.into_mlp)
+            if part.down is not None:
+                found[f"{name}.mlp.hidden"] = _input_of(part.down)
             found[f"{name}.mlp.out"] = output_of(part.mlp)
         found[f"{name}.resid"] = output_of(part.block)
     return found | {"final": _features_of(model)}
@@ -187,7 +210,7 @@ def _compute_with_hook(inner: Any, inputs: tuple[Tensor, ...], _: Tensor) -> Ten
     return out.squeeze(1)
 
 
-def _results_of(attn: Any, n_head: int) -> Site:
+def _results_of(attn: Any, n_head: int, proj: nn.Linear | None) -> Site:
     """What each head adds to the stream, (B, H, T, C): its output times its part of the projection.
 
     The projection adds up all heads, so it is the sum of the results that takes its output's place. All taps share one
@@ -197,8 +220,8 @@ def _results_of(attn: Any, n_head: int) -> Site:
     def add(tap: Tap) -> Undo:
         if not hasattr(attn, "result_taps"):
             attn.result_taps = []
-            proj = getattr(attn, "proj", None)  # the one head of section 4 writes into the stream itself
-            attn.result_hook = (proj or attn).register_forward_hook(partial(_add_up_heads, attn, n_head, proj))
+            writer = attn if proj is None else proj  # the one head of section 4 writes into the stream itself
+            attn.result_hook = writer.register_forward_hook(partial(_add_up_heads, attn, n_head, proj))
         attn.result_taps.append(tap)
         return partial(_remove_result_tap, attn)
 

@@ -53,15 +53,20 @@ def head_weights(model: Model, layer: int, head: int) -> HeadWeights:
         raise UserError(
             f"there is no attention in block {layer}: this model has {counted(len(blocks), 'block')}, counted from 0"
         )
-    H = getattr(attn, "n_head", 1)
+    H = blocks[layer].n_head
     if not 0 <= head < H:
         raise UserError(f"there is no head {head} in block {layer}: it has {counted(H, 'head')}, counted from 0")
-    if not hasattr(attn, "qkv"):  # the one head of section 4
+    if H == 1 and hasattr(attn, "query"):  # the one head of section 4
         return HeadWeights(_weight(attn, "query"), _weight(attn, "key"), _weight(attn, "value"), None)
-    q, k, v = _weight(attn, "qkv").view(3, H, -1, model.config.n_embd)[
-        :, head
-    ]  # rows of the heads of q, then k, then v
-    return HeadWeights(q, k, v, _weight(attn, "proj").unflatten(-1, (H, -1))[:, head])
+    qkv, proj = getattr(attn, "qkv", None), blocks[layer].proj
+    if not isinstance(qkv, nn.Linear) or qkv.out_features != 3 * model.config.n_embd or proj is None:
+        raise UserError(
+            "the weights of single heads are known only where attention has linear layers `qkv`, with as many keys and"
+            " values as queries, and `proj`"
+        )
+    # The rows are those of the heads of q, then of k, then of v.
+    q, k, v = qkv.weight.detach().view(3, H, -1, model.config.n_embd)[:, head]
+    return HeadWeights(q, k, v, proj.weight.detach().unflatten(-1, (H, -1))[:, head])
 
 
 def singular_values(model: Model, layer: int, head: int) -> SingularValues:

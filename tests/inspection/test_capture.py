@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from toy_models import B, C, H, T, V, build, state
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture, capture_names, gradients
 from glassgpt.inspection.edit import edit
 from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
-
-B, T, C, H, V = 2, 9, 16, 4, 11
-
-
-def build(architecture: str, dropout: float = 0.0) -> nn.Module:
-    torch.manual_seed(0)
-    found = ARCHITECTURES[architecture]
-    model = found.model(found.config(vocab_size=V, block_size=12, n_layer=3, n_head=H, n_embd=C, dropout=dropout))
-    for parameter in model.parameters():  # away from zero heads and tiny scores, which would hide a mistake
-        nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-@pytest.fixture
-def tokens() -> Tensor:
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def model() -> GPT2:
-    built = build("gpt2")
-    assert isinstance(built, GPT2)
-    return built
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -174,13 +152,6 @@ def test_no_dropout_and_no_gradients(tokens: Tensor) -> None:
     assert torch.equal(logits, again)
     assert not logits.requires_grad
     assert not any(value.requires_grad for value in activations.values())
-
-
-def state(model: GPT2) -> list[tuple[bool, int, int, object]]:
-    return [
-        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks), getattr(module, "hook", None))
-        for module in model.modules()
-    ]
 
 
 def test_the_model_is_afterwards_as_it_was(model: GPT2, tokens: Tensor) -> None:

@@ -7,9 +7,9 @@ from unittest import mock
 
 import pytest
 import torch
-from test_capture import B, C, H, T, V, build, state
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from toy_models import B, C, H, T, build, state
 
 import glassgpt as gg
 from glassgpt.errors import UserError
@@ -20,18 +20,6 @@ from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 D = C // H
-
-
-@pytest.fixture
-def tokens() -> Tensor:
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def model() -> GPT2:
-    built = build("gpt2")
-    assert isinstance(built, GPT2)
-    return built
 
 
 def test_a_head_that_is_off_has_no_weights_into_the_stream(model: GPT2, tokens: Tensor) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture import C, V, build
+from toy_models import C, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.embeddings import embedding_map, neighbours

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_capture import C, H, V, build
 from torch import Tensor, nn
+from toy_models import C, H, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture_names

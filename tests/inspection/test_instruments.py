@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_capture import C, H, T, V, build
 from torch import Tensor, nn
+from toy_models import C, H, T, V, build
 
 import glassgpt as gg
 from glassgpt.errors import UserError
@@ -51,13 +51,6 @@ class Peer:
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Peer:
     return Peer(tmp_path_factory.mktemp("transformers"))
-
-
-@pytest.fixture
-def model() -> GPT2:
-    built = build("gpt2")
-    assert isinstance(built, GPT2)
-    return built
 
 
 # -- trace --

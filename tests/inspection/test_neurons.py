@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture import C, V, build
 from torch import Tensor, nn
+from toy_models import C, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection import neurons

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_capture import T, V, build
 from torch import Tensor, nn
+from toy_models import T, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture

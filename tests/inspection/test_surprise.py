@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture import V, build
+from toy_models import V, build
 
 from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_capture import C, H, build
 from torch import Tensor, nn
+from toy_models import C, H, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture, capture_names

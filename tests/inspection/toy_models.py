@@ -1,0 +1,27 @@
+"""Small models of every architecture, with weights that all matter."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from glassgpt.models import ARCHITECTURES
+from glassgpt.models.gpt2 import GPT2
+
+B, T, C, H, V = 2, 9, 16, 4, 11
+
+
+def build(architecture: str, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    found = ARCHITECTURES[architecture]
+    model = found.model(found.config(vocab_size=V, block_size=12, n_layer=3, n_head=H, n_embd=C, dropout=dropout))
+    for parameter in model.parameters():  # away from zero heads and tiny scores, which would hide a mistake
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def state(model: GPT2) -> list[tuple[bool, int, int, object]]:
+    return [
+        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks), getattr(module, "hook", None))
+        for module in model.modules()
+    ]

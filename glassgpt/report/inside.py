@@ -42,13 +42,12 @@ def attention_html(look: Look) -> str:
         "Each row is a token, each column a token that it hears: the stronger the colour, the more of its attention it"
         f" gives. {view.answer}"
     )
-    table = (
-        f"<details><summary>All heads</summary>\n{view.heads_html()}</details>\n" if any(heads.kinds.values()) else ""
-    )
+    table = f'<div class="large" tabindex="0">{view.heads_html()}</div>'
+    every = f"<details><summary>All heads</summary>\n{table}</details>\n" if any(heads.kinds.values()) else ""
     return (
         f'<h2>{ATTENTION}</h2>\n<p>{escape(lead)}</p>\n<div class="glassgpt-look">\n{heads.maps_html()}\n'
         f'<p>{escape(reading)}</p>\n<div class="large" tabindex="0">\n{view.picture_html()}\n</div>\n'
-        f"{table}</div>"
+        f"{every}</div>"
     )
 
 

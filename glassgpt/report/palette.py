@@ -38,7 +38,7 @@ LOSS = (
     Colour("#f1d8be", "#453122"),
     Colour("#e3bc9d", "#664831"),
     Colour("#d6a17b", "#875e41"),
-    Colour("#b5602d", "#d39465"),
+    Colour("#b45f2c", "#d39465"),
     Colour("#a33b00", "#ffb27a"),
 )
 

@@ -106,3 +106,20 @@ def test_the_curves_of_the_course_are_a_series() -> None:
 def test_curves_that_share_a_colour_differ_in_their_stroke() -> None:
     lines = ElementTree.fromstring(ladder()).iter("{http://www.w3.org/2000/svg}polyline")
     assert len({(line.attrib["stroke"], line.attrib.get("stroke-dasharray")) for line in lines}) == 10
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours (WCAG 2.2)."""
+    lights = []
+    for colour in (one, other):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(lights) / min(lights)
+
+
+def test_text_on_the_colour_of_a_loss_can_be_read() -> None:
+    for level, colour in enumerate(LOSS):
+        text = palette.INK if level < 4 else palette.PAPER
+        assert contrast(text.light, colour.light) >= 4.5
+        assert contrast(text.dark, colour.dark) >= 4.5

@@ -1,7 +1,7 @@
 """Every instrument of `glassgpt.inspection` beside a value that was computed without it; a table of 80 columns.
 
     python bench/instruments.py                # a tiny GPT-2, seconds
-    python bench/instruments.py --size 124M    # the size of GPT-2, minutes
+    python bench/instruments.py --size 124M    # the size of GPT-2, a quarter of an hour
 
 The weights are random, so no hub is needed. The independent values come from the same GPT-2 in `transformers`, in
 float64: from its outputs, from hooks on its modules, from finite differences, and from loops and numpy on what these

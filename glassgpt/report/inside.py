@@ -8,6 +8,7 @@ from html import escape
 
 from glassgpt.errors import UserError, counted
 from glassgpt.inspection.embeddings import Neighbours, neighbours
+from glassgpt.inspection.trace import attention_blocks
 from glassgpt.models import Model
 from glassgpt.report import page
 from glassgpt.report.look import Look
@@ -30,10 +31,9 @@ def inside_html(look: Look, sample: Sequence[int]) -> str:
 
 def attention_html(look: Look) -> str:
     """The heads with a name as small maps, and the clearest one as a large map with its tokens."""
-    try:
-        heads = look.heads()
-    except UserError as error:  # sections 1 to 3 of the ladder
-        return missing_html(ATTENTION, str(error))
+    if not attention_blocks(look.model):  # sections 1 to 3 of the ladder
+        return missing_html(ATTENTION, "This model has no attention.")
+    heads = look.heads()
     if not heads.patterns.isfinite().all():
         return missing_html(ATTENTION, f"The attention of {look.source} {NOT_FINITE}.")
     view = heads.view(*heads.clearest[0])
@@ -57,7 +57,7 @@ def neighbours_html(model: Model, tokenizer: Tokenizer, sample: Sequence[int]) -
     try:
         found = [neighbours(model, id, NEAREST) for id, _ in common]
     except UserError as error:  # section 1 of the ladder
-        return missing_html(NEIGHBOURS, str(error))
+        return missing_html(NEIGHBOURS, f"{str(error).capitalize()}.")
     if not all(len(near.ids) for near in found):
         return missing_html(NEIGHBOURS, "The vocabulary has only one token.")
     if not all(near.similarities.isfinite().all() for near in found):

@@ -93,8 +93,8 @@ def test_whatever_the_text_holds_the_page_is_whole() -> None:
 @pytest.mark.parametrize(
     ("architecture", "missing"),
     [
-        ("bigram", ["toy has no attention", "this model has no token embedding"]),
-        ("embedding", ["toy has no attention"]),
+        ("bigram", ["This model has no attention.", "This model has no token embedding"]),
+        ("embedding", ["This model has no attention."]),
         ("head", []),
     ],
 )

@@ -35,7 +35,7 @@ function AllHeads({ run, params }) {
     ${error && html`<p class="error" role="alert">${error}</p>`}
     <${Film} run=${run} step=${answer?.meta.step ?? step} ask=${(step) => ask("/api/heads", question(step))} />
     ${answer && answer.meta.heads.length > 0 && html`<section class="panel" aria-label="All heads">
-      <div class="row spread"><p class="quiet">Measured on ${answer.meta.n_tokens} random tokens that are said twice: only looking back predicts the second half.</p>
+      <div class="row spread"><p class="quiet">Measured on ${answer.meta.n_tokens / 2} random tokens that are said twice: only looking back predicts the second half.</p>
         <button aria-pressed=${effects} disabled=${loading && effects} onClick=${() => change({ effects: effects ? null : 1 })}>measure the loss without each head</button></div>
       <${Table} heads=${answer.meta.heads} params=${params} run=${run} effects=${effects} /></section>`}`;
 }

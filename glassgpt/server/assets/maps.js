@@ -41,10 +41,11 @@ export function HeadMap({ weights, tokens, query, keyToken, onChoose, label }) {
     return { row: at(event.clientY, box.top, box.height), column: at(event.clientX, box.left, box.width) };
   };
   const labels = size <= 64;  // beyond, a label would be taller than its row
+  const upright = tokens.every((token) => visible(token).length === 1);  // only longer ones have to be turned
   const told = under ?? { row: query, column: keyToken };
   return html`<div class="headmap">
     <div class="scroll" tabindex="0" role="group" aria-label="Map"><div class="grid" style=${`--size: ${size}`}>
-      ${labels && html`<div class="keys mono" aria-hidden="true">${tokens.map((token, index) => html`
+      ${labels && html`<div class=${`keys mono${upright ? " upright" : ""}`} aria-hidden="true">${tokens.map((token, index) => html`
         <span key=${index} class=${index === keyToken ? "chosen" : ""}>${visible(token)}</span>`)}</div>
         <div class="queries mono" aria-hidden="true">${tokens.map((token, index) => html`
         <span key=${index} class=${index === query ? "chosen" : ""}>${visible(token)}</span>`)}</div>`}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glassgpt.config import check_field_types
 from glassgpt.errors import UserError
-from glassgpt.models import Model, evaluating
+from glassgpt.models import ContextModel, Model, evaluating
 from glassgpt.models.context import KVCache
 from glassgpt.runtime.device import one_thread_for_small
 
@@ -84,8 +84,9 @@ def generate(
 ) -> Iterator[int]:
     """Yields up to `max_new_tokens` ids that follow `prompt` (at least one id), each as soon as it is chosen.
 
-    Up to `block_size` positions, a KV cache reduces the cost of a token to one row. Beyond that, the model sees a
-    sliding window of the last `block_size` tokens. All positions shift, so each token costs a full forward pass.
+    Up to `block_size` positions, a KV cache reduces the cost of a token to one row, if the model takes a context.
+    Beyond that, the model sees a sliding window of the last `block_size` tokens. All positions shift, so each token
+    costs a full forward pass.
     Only the first `vocab_size` logits are used: an imported model may have more ids than its tokenizer.
     """
     if not prompt:
@@ -93,11 +94,11 @@ def generate(
     device = next(model.parameters()).device
     tokens = torch.tensor([list(prompt)], device=device)
     block_size = model.config.block_size
-    cache = KVCache(block_size)
+    cache = KVCache(block_size) if isinstance(model, ContextModel) else None
     with evaluating(model):
         for _ in range(max_new_tokens):
             with one_thread_for_small(model):
-                if tokens.size(1) <= block_size:
+                if cache is not None and tokens.size(1) <= block_size:
                     logits = model(tokens[:, cache.length :], context=cache)
                 else:
                     logits = model(tokens[:, -block_size:])

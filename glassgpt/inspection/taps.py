@@ -202,11 +202,9 @@ def _compute_with_hook(inner: Any, inputs: tuple[Tensor, ...], _: Tensor) -> Ten
 
     q, k and v are (B, T, D) there, without a dimension for heads.
     """
-    q, k, v, past = inputs
     shared = Attention()
     shared.hook = inner.hook
-    mask = past if past.dim() == 2 else past.unsqueeze(1)
-    out: Tensor = shared(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), mask)
+    out: Tensor = shared(*(value.unsqueeze(1) for value in inputs))
     return out.squeeze(1)
 
 

@@ -10,17 +10,21 @@ from glassgpt.errors import unknown
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
-from glassgpt.models.model import Model, evaluating
+from glassgpt.models.model import ContextModel, Model, evaluating
 from glassgpt.models.sizes import ModelConfig
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class, its config dataclass, and whether it supports document masking (packed documents in one row)."""
+    """A model class and its config dataclass."""
 
     config: type[Any]
     model: Callable[[Any], Model]
-    documents: bool = False
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether a pass can have a KV cache, or a mask between the documents of a row."""
+        return isinstance(self.model, type) and issubclass(self.model, ContextModel)
 
     @property
     def pads(self) -> bool:
@@ -29,8 +33,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "gpt2": Architecture(GPT2Config, GPT2, documents=True),
-    "gpt3": Architecture(GPT3Config, GPT3, documents=True),
+    "gpt2": Architecture(GPT2Config, GPT2),
+    "gpt3": Architecture(GPT3Config, GPT3),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 
@@ -46,4 +50,13 @@ def build_model(architecture: str, config: ModelConfig) -> Model:
     return find_architecture(architecture).model(config)
 
 
-__all__ = ["ARCHITECTURES", "Architecture", "Model", "ModelConfig", "build_model", "evaluating", "find_architecture"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "ContextModel",
+    "Model",
+    "ModelConfig",
+    "build_model",
+    "evaluating",
+    "find_architecture",
+]

@@ -25,7 +25,7 @@ from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention, window_mask
 from glassgpt.models.context import Context
 from glassgpt.models.gelu import gelu_tanh
-from glassgpt.models.model import Model
+from glassgpt.models.model import ContextModel
 from glassgpt.models.sizes import check_padding, check_sizes, embedding_rows
 
 
@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context | None, near: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, near: Tensor | None = None) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
@@ -106,7 +106,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class GPT3(Model):
+class GPT3(ContextModel):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
 
     config: GPT3Config

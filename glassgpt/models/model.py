@@ -12,7 +12,7 @@ from glassgpt.models.sizes import ModelConfig
 
 
 class Model(nn.Module):
-    """The interface of a model: `forward(tokens, context=…)` is `head(features(tokens, context=…))`, logits (B, T, V).
+    """The interface of a model: `forward(tokens)` is `head(features(tokens))`, logits (B, T, V).
 
     It has no behaviour of its own: each architecture implements all of it in one file. The rest of the package uses
     what is declared here and, if a model has them, a few submodules by name:
@@ -28,6 +28,18 @@ class Model(nn.Module):
     config: ModelConfig
     blocks: nn.ModuleList  # may be empty; sharding and activation checkpointing work per block
     head: Callable[[Tensor], Tensor]  # (..., C) to logits (..., V): a module, or a method that reuses the embedding
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) to the input of the head, (B, T, C)."""
+        raise NotImplementedError
+
+
+class ContextModel(Model):
+    """A model whose passes also take a context: `forward(tokens, context=…)` is `head(features(tokens, context=…))`.
+
+    A KV cache makes generation fast, and a document mask allows several documents in a row. Without a context, a model
+    is generated from by passing the whole text through it for each token.
+    """
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the input of the head, (B, T, C)."""

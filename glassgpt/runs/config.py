@@ -381,7 +381,7 @@ def document_eot_id(config: RunConfig, tokenizer: Tokenizer) -> int | None:
     """
     if not config.data.document_mask:
         return None
-    if not find_architecture(config.architecture).documents:
+    if not find_architecture(config.architecture).takes_context:
         raise UserError(
             f"data.document_mask = true: the architecture '{config.architecture}' does not support document masks"
         )

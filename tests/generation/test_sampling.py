@@ -177,7 +177,7 @@ def test_the_cache_and_the_rolling_window_change_nothing(prompt: list[int], conf
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
-def test_every_section_of_the_ladder_writes_the_same_with_a_cache(section: object) -> None:
+def test_a_section_of_the_ladder_recomputes_the_text_for_each_token(section: object) -> None:
     torch.manual_seed(0)
     model = section.model(LadderConfig(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16))  # type: ignore[attr-defined]
     for parameter in model.parameters():

@@ -28,7 +28,7 @@ def test_each_block_takes_the_stream_to_the_next(architecture: str, tokens: Tens
     logits, activations = capture(model, tokens)
     stream = activations.get("embed")
     for n, block in enumerate(model.blocks):
-        stream = block(stream, None)
+        stream = block(stream)
         torch.testing.assert_close(activations[f"blocks.{n}.resid"], stream, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.head(activations["final"]), logits)
 

@@ -28,7 +28,7 @@ def full_matrices(model: nn.Module, layer: int, head: int) -> tuple[Tensor, Tens
             nn.init.zeros_(parameter)
     attn.inner.register_forward_hook(lambda _, inputs, output: found.update(zip("qkv", inputs, strict=False)))
     with torch.no_grad():
-        attn(torch.eye(C).unsqueeze(1), None)  # each direction is a text of its own, so it hears itself alone
+        attn(torch.eye(C).unsqueeze(1))  # each direction is a text of its own, so it hears itself alone
         q, k, v = ((found[x] if found[x].dim() == 4 else found[x].unsqueeze(1))[:, head, 0] for x in "qkv")  # (C, D)
         out = torch.zeros(C, 1, C)
         size = v.size(-1)

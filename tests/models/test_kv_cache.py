@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from glassgpt.models import Model, build_model
+from glassgpt.models import Model
 from glassgpt.models.attention import Attention
 from glassgpt.models.context import KVCache
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
-from glassgpt.models.ladder import LadderConfig
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 3))
@@ -56,8 +55,6 @@ def test_memory_is_taken_once() -> None:
 MODELS = {
     "gpt2": GPT2(GPT2Config(23, 16, n_layer=2, n_head=2, n_embd=12)),
     "gpt3": GPT3(GPT3Config(23, 16, n_layer=4, n_head=2, n_embd=12, band_width=4)),  # banded in every second layer
-    "head": build_model("head", LadderConfig(23, 16, n_embd=12)),  # attention spelled out
-    "decoder": build_model("decoder", LadderConfig(23, 16, n_layer=2, n_head=2, n_embd=12)),
 }
 
 

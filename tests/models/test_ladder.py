@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention
-from glassgpt.models.context import KVCache
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
 from glassgpt.models.ladder.s03_averaging import average_by_loop, average_by_matrix, average_by_softmax
 from glassgpt.models.ladder.s04_head import HeadModel, SelfAttentionHead, attention_scores
+from glassgpt.models.ladder.s05_multihead import CausalSelfAttention, ListOfHeads
 
 CONFIG = LadderConfig(vocab_size=23, block_size=12, n_layer=3, n_head=2, n_embd=16)
 
@@ -69,19 +69,6 @@ def test_no_position_sees_the_future(section: Section) -> None:
     reached = gradient.abs().sum(dim=(0, 2)) > 0  # (T,)
     sees_the_past = section.number >= 3
     assert reached.tolist() == [s == t or (sees_the_past and s < t) for s in range(CONFIG.block_size)]
-
-
-@every_section
-@pytest.mark.parametrize("pieces", [[1] * 12, [5, 1, 1, 3], [12], [1, 11]])
-def test_the_cache_changes_nothing(section: Section, pieces: list[int]) -> None:
-    model = build_awake(section)
-    tokens = some_tokens(T=sum(pieces))
-    cache = KVCache(CONFIG.block_size)
-    with torch.no_grad():
-        whole = model(tokens)
-        in_pieces = torch.cat([model(piece, context=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
-    assert cache.length == sum(pieces)
-    torch.testing.assert_close(in_pieces, whole, rtol=1e-5, atol=1e-5)
 
 
 @every_section
@@ -154,16 +141,28 @@ def test_the_head_by_hand_is_the_shared_attention_with_one_head() -> None:
     head = SelfAttentionHead(CONFIG)
     x = torch.randn(2, 7, CONFIG.n_embd)
     q, k, v = (view(x).unsqueeze(1) for view in (head.query, head.key, head.value))
-    torch.testing.assert_close(head(x, None), Attention()(q, k, v).squeeze(1))
+    torch.testing.assert_close(head(x), Attention()(q, k, v).squeeze(1))
 
 
-def test_equal_scores_make_the_head_an_average() -> None:
-    """Section 3 is section 4 that does not care: queries of 0 weigh all of the past alike."""
+def test_a_list_of_heads_is_the_packed_attention() -> None:
+    torch.manual_seed(0)
+    packed, listed = CausalSelfAttention(CONFIG), ListOfHeads(CONFIG)
+    H, C = CONFIG.n_head, CONFIG.n_embd
+    query, key, value = packed.qkv.weight.view(3, H, C // H, C)
+    for n, head in enumerate(listed.heads):
+        head.load_state_dict({"query.weight": query[n], "key.weight": key[n], "value.weight": value[n]})
+    listed.proj.load_state_dict(packed.proj.state_dict())
+    x = torch.randn(2, 7, C)
+    torch.testing.assert_close(listed(x), packed(x))
+
+
+def test_equal_scores_make_the_head_an_average_of_values() -> None:
+    """Queries of 0 weigh all of the past alike, as section 3 does, but what is averaged are the values."""
     torch.manual_seed(0)
     attn = HeadModel(CONFIG).attn
     torch.nn.init.zeros_(attn.query.weight)
     x = torch.randn(2, 7, CONFIG.n_embd)
-    torch.testing.assert_close(attn(x, None), average_by_softmax(attn.value(x)))
+    torch.testing.assert_close(attn(x), average_by_softmax(attn.value(x)))
 
 
 @pytest.mark.parametrize("number", [7, 8, 9, 10])
@@ -173,7 +172,7 @@ def test_from_the_residual_on_a_silent_block_passes_its_input_on(number: int) ->
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     x = torch.randn(2, 7, CONFIG.n_embd)
-    assert torch.equal(block(x, None), x) == (number >= 8)
+    assert torch.equal(block(x), x) == (number >= 8)
 
 
 def test_layer_norm_makes_a_block_blind_to_the_scale_of_the_stream() -> None:
@@ -181,9 +180,9 @@ def test_layer_norm_makes_a_block_blind_to_the_scale_of_the_stream() -> None:
     x = torch.randn(2, 7, CONFIG.n_embd, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         residual = build(SECTIONS[7]).blocks[0]
-        assert not torch.allclose(residual.attn(10 * x, None), residual.attn(x, None), rtol=0.1, atol=0.1)
+        assert not torch.allclose(residual.attn(10 * x), residual.attn(x), rtol=0.1, atol=0.1)
         normed = build(SECTIONS[8]).blocks[0]
-        added, added_to_large = (normed.attn(normed.norm1(stream), None) for stream in (x, 10 * x))
+        added, added_to_large = (normed.attn(normed.norm1(stream)) for stream in (x, 10 * x))
         torch.testing.assert_close(added_to_large, added, rtol=1e-3, atol=1e-4)
 
 

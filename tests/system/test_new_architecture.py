@@ -16,7 +16,7 @@ from glassgpt.inspection.ablation import head_effects
 from glassgpt.inspection.attention import heads_of, score_terms
 from glassgpt.inspection.attribution import attribute
 from glassgpt.inspection.lens import logit_lens
-from glassgpt.models import ARCHITECTURES, Architecture, Model
+from glassgpt.models import ARCHITECTURES, Architecture, ContextModel
 from glassgpt.models.attention import Attention
 from glassgpt.models.context import Context
 from glassgpt.models.sizes import check_sizes
@@ -70,7 +70,7 @@ class SharedBlock(nn.Module):
         return x + self.attn(self.norm(x), context)
 
 
-class SharedModel(Model):
+class SharedModel(ContextModel):
     def __init__(self, config: SharedConfig) -> None:
         super().__init__()
         self.config = config

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
@@ -27,11 +26,9 @@ class BigramModel(Model):
         self.head = nn.Identity()  # a row of the table is already logits
         nn.init.zeros_(self.table.weight)  # all tokens equally likely: the initial loss is ln V
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to their rows of the table (B, T, V). The past is not used: a cache only counts positions."""
-        if context is not None:
-            context.advance(tokens.size(1))
+    def features(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) to their rows of the table (B, T, V)."""
         return self.table(tokens)
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
@@ -30,14 +29,10 @@ class EmbeddingModel(Model):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)  # small: nearly uniform predictions, an initial loss of about ln V
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        """tokens (B, T) to token plus position embeddings (B, T, C). A cache only counts positions."""
-        T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
-        x = self.token_embedding(tokens) + self.position_embedding(positions)
-        if context is not None:
-            context.advance(T)
-        return x
+    def features(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) to token plus position embeddings (B, T, C)."""
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        return self.token_embedding(tokens) + self.position_embedding(positions)
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

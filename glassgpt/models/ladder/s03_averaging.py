@@ -11,7 +11,7 @@ The mean is written in three ways, because the last one leads to attention:
 A plain mean loses the order of the past and gives the current token little weight, so this section predicts *worse*
 than the one before. It adds the communication between positions; learned weights come next.
 
-Shapes: B batch, T positions, S positions so far (S = T without a cache), C = n_embd, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
@@ -58,27 +57,11 @@ class AveragingModel(Model):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) to the mean of the embeddings up to each of them (B, T, C)."""
-        T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
+        positions = torch.arange(tokens.size(1), device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        if context is not None:
-            x = remember(x, context)  # (B, S, C)
-        return average_by_softmax(x)[:, -T:]
+        return average_by_softmax(x)
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
-
-
-def remember(x: Tensor, context: Context) -> Tensor:
-    """Adds x (B, T, C) to the context and returns all S positions so far (B, S, C).
-
-    A cache stores a key and a value per position. Here a position has neither, so its vector is stored as both.
-    """
-    new = x.unsqueeze(1)  # a cache has a heads dimension: (B, 1, T, C)
-    _, values, mask = context.append(0, new, new)
-    if mask is not None:
-        raise ValueError("this section averages all positions so far: it does not support masks")
-    context.advance(x.size(1))
-    return values.squeeze(1)
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

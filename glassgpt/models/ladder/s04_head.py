@@ -7,7 +7,7 @@ The weighted sum is over a third vector of each position, its value ("what do I 
 The scores are divided by √D. A dot product of D independent numbers of variance 1 has variance D; without the division
 the softmax of a wide head is so sharp at first that it selects one position and the others get almost no gradient.
 
-Shapes: B batch, T queries, S keys (S = T without a cache), C = n_embd, D = C head size, V = vocab_size.
+Shapes: B batch, T positions, C = n_embd, D = C head size, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -17,25 +17,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
 
 def attention_scores(q: Tensor, k: Tensor) -> Tensor:
-    """q (B, T, D) and k (B, S, D) to scaled scores (B, T, S): variance 1 where those of q and k are 1."""
+    """q and k (B, T, D) to scaled scores (B, T, T), queries × keys: variance 1 where those of q and k are 1."""
     return q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
 
 
 class Attention(nn.Module):
-    """q (B, T, D), k and v (B, S, D) to the weighted sum of the values (B, T, D). It has no parameters.
+    """q, k and v (B, T, D) to the weighted sums of the values up to each position (B, T, D). It has no parameters."""
 
-    `past` (T, S) or (B, T, S) is True where a query may attend to a key: its own and earlier positions.
-    """
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, past: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        T = q.size(1)
+        past = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()  # row t is True up to column t
         scores = attention_scores(q, k).masked_fill(~past, -torch.inf)
-        pattern = scores.softmax(dim=-1)  # (B, T, S), each row sums to 1
+        pattern = scores.softmax(dim=-1)  # (B, T, T), each row sums to 1
         return pattern @ v
 
 
@@ -49,17 +47,8 @@ class SelfAttentionHead(nn.Module):
         self.value = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.inner = Attention()
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
-        q, k, v = self.query(x), self.key(x), self.value(x)  # each (B, T, D)
-        mask = None
-        if context is not None:
-            keys, values, mask = context.append(0, k.unsqueeze(1), v.unsqueeze(1))  # with one head: (B, 1, S, D)
-            k, v = keys.squeeze(1), values.squeeze(1)
-        T, S = q.size(1), k.size(1)
-        past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(diagonal=S - T)  # queries come last
-        if isinstance(mask, Tensor):
-            past = mask.squeeze(1)  # (B, T, S)
-        return self.inner(q, k, v, past)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.query(x), self.key(x), self.value(x))
 
 
 class HeadModel(Model):
@@ -75,15 +64,11 @@ class HeadModel(Model):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) to the output of the attention head (B, T, C)."""
-        T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
+        positions = torch.arange(tokens.size(1), device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        x = self.attn(x, context)
-        if context is not None:
-            context.advance(T)
-        return x
+        return self.attn(x)
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
@@ -25,20 +24,16 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
-        self.layer = 0
         self.n_head = config.n_head
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.inner = Attention()
         self.proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        mask = None
-        if context is not None:
-            k, v, mask = context.append(self.layer, k, v)
-        out = self.inner(q, k, v, mask)  # (B, H, T, D)
+        out = self.inner(q, k, v)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
@@ -63,8 +58,8 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
-        x = self.attn(x, context)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attn(x)
         return self.mlp(x)
 
 
@@ -80,16 +75,13 @@ class FeedForwardModel(Model):
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) to what the MLP made of what was heard (B, T, C)."""
-        T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
+        positions = torch.arange(tokens.size(1), device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         for block in self.blocks:
-            x = block(x, context)
-        if context is not None:
-            context.advance(T)
+            x = block(x)
         return x
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

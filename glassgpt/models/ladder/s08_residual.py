@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.models.attention import Attention
-from glassgpt.models.context import Context
 from glassgpt.models.ladder.config import LadderConfig
 from glassgpt.models.model import Model
 
@@ -23,22 +22,18 @@ from glassgpt.models.model import Model
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention, (B, T, C) to (B, T, C)."""
 
-    def __init__(self, config: LadderConfig, layer: int) -> None:
+    def __init__(self, config: LadderConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.n_head = config.n_head
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.inner = Attention()
         self.proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
-        mask = None
-        if context is not None:
-            k, v, mask = context.append(self.layer, k, v)
-        out = self.inner(q, k, v, mask)  # (B, H, T, D)
+        out = self.inner(q, k, v)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # concatenate the heads
         return self.proj(out)
 
@@ -58,13 +53,13 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention moves information between positions, the MLP processes each; both add to the residual stream."""
 
-    def __init__(self, config: LadderConfig, layer: int) -> None:
+    def __init__(self, config: LadderConfig) -> None:
         super().__init__()
-        self.attn = CausalSelfAttention(config, layer)
+        self.attn = CausalSelfAttention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: Context | None) -> Tensor:
-        x = x + self.attn(x, context)
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(x)
         return x + self.mlp(x)
 
 
@@ -76,20 +71,17 @@ class ResidualModel(Model):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Linear(config.n_embd, config.vocab_size)
         nn.init.normal_(self.head.weight, std=0.05)
 
-    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) to the final residual stream (B, T, C)."""
-        T = tokens.size(1)
-        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
+        positions = torch.arange(tokens.size(1), device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         for block in self.blocks:
-            x = block(x, context)
-        if context is not None:
-            context.advance(T)
+            x = block(x)
         return x
 
-    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
-        return self.head(self.features(tokens, context=context))
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))

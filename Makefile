@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,13 +66,17 @@ screenshots: $(EXTRAS)/.ready  ## the picture in the README, from the run of mak
 fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N
 	@FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/python -m pytest -n 0 tests/fuzz
 
-check: $(READY)  ## style, types, layers, the table of settings, and every command of the README
+check: $(READY)  ## style, types, layers, the table of settings, and every command of the README and the course, small
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/config_reference.py --check
 	$(BIN)/python tools/run_readme.py README.md
+	$(BIN)/python tools/course.py --run small
+
+course: $(READY)  ## every command of the course at full size, and every figure that its pages quote
+	@$(BIN)/python tools/course.py --run full
 
 bench: $(READY)  ## the measurements of bench/, one after another
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from glassgpt import __version__
 from glassgpt.cli import (
     bench,
+    course,
     data,
     doctor,
     evaluate,
@@ -65,6 +66,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("ladder")(ladder.ladder)
+app.command("course")(course.course)
 app.command("look")(look.look)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)

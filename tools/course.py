@@ -1,0 +1,92 @@
+"""Checks the pages of the course, so that none goes stale.
+
+    python tools/course.py [PAGE]...      the form of each page, and that the code it shows is its file's
+    python tools/course.py --run small    … and runs every command and answer, at small size (make check)
+    python tools/course.py --run full     … at full size, and compares the figures that the page quotes (make course)
+    python tools/course.py --write        renews the code; with --run full, the figures too
+
+Each problem names the page and the line. The exit code is 1 where there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from excerpts import check_excerpt, renew_page
+from page_format import NOT_CONVERTED, check_format
+from run_readme import run_file
+
+from glassgpt.course.page import format_like, iter_blocks
+from glassgpt.course.running import Size, check_figures
+from glassgpt.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = ROOT / "docs" / "course"
+
+
+def choose_pages(names: list[str]) -> list[Path]:
+    """The pages of these names, or all that are converted."""
+    found = {path.stem: path for path in sorted(COURSE.glob("*.md"))}
+    for name in [*names, *NOT_CONVERTED]:
+        if name not in found:
+            sys.exit(f"docs/course has no page {name}.md")
+    return [found[name] for name in names] or [path for name, path in found.items() if name not in NOT_CONVERTED]
+
+
+def check_page(path: Path) -> Iterator[str]:
+    """What can be said without running anything."""
+    yield from check_format(path)
+    for block in iter_blocks(path.read_text(encoding="utf-8")):
+        if block.title is not None and (problem := check_excerpt(block, ROOT)):
+            yield f"{problem}; --write renews it"
+        try:
+            block.code_at("small")
+        except UserError as error:
+            yield str(error)
+
+
+def run_page(path: Path, size: Size, write: bool) -> Iterator[str]:
+    """Runs the page; what failed, and which figures are others."""
+    markdown = path.read_text(encoding="utf-8")
+    outcomes = run_file(path, size)
+    yield from (f"line {each.block.line}: this block fails" for each in outcomes if each.problem)
+    problems, true = check_figures(markdown, outcomes, size)
+    if write and size == "full":
+        for quoted, value in reversed(true.items()):
+            if quoted.problem(value):
+                begin, end = quoted.span
+                markdown = markdown[:begin] + format_like(value, quoted.number) + markdown[end:]
+        path.write_text(markdown, encoding="utf-8")
+        print("".join(f"{path.name}, {problem}: renewed\n" for problem in problems), end="")
+    else:
+        yield from problems
+
+
+def main() -> None:
+    """Checks, runs or renews the pages that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as 04-head; all converted ones by default")
+    parser.add_argument("--run", choices=("small", "full"))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    failed, started = False, time.monotonic()
+    for path in choose_pages(options.pages):
+        if options.write:
+            path.write_text(renew_page(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
+        problems = list(check_page(path))
+        if options.run:
+            problems += run_page(path, options.run, options.write)
+        for problem in problems:
+            print(f"{path.relative_to(ROOT)}: {problem}", file=sys.stderr)
+        failed = failed or bool(problems)
+    if options.run:
+        print(f"{time.monotonic() - started:.0f} s in all")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

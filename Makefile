@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,9 +78,16 @@ check: $(READY)  ## style, types, layers, the table of settings, and every comma
 course: $(READY)  ## every command of the course at full size, and every figure that its pages quote
 	@$(BIN)/python tools/course.py --run full
 
+.venv/.ready-docs: $(READY)
+	@$(call install,$(BIN),docs)
+	@touch $@
+
+docs: .venv/.ready-docs  ## the site of the documents and the course, in site/; it opens without a server or a network
+	@$(BIN)/python tools/site/build.py
+
 bench: $(READY)  ## the measurements of bench/, one after another
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .venv-extras .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-extras .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

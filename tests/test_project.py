@@ -66,7 +66,10 @@ def test_every_pin_is_of_something_that_is_asked_for() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["dev"], *extras["hf"], *extras["sentencepiece"]]
+    wanted = [
+        *project["dependencies"],
+        *(each for name in ("dev", "hf", "sentencepiece", "docs") for each in extras[name]),
+    ]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     pins = {normalised(name): version for name, version in pins.items()}

@@ -48,7 +48,7 @@ def pages_folder() -> Path:
     Raises UserError if the package was built without them.
     """
     here = Path(__file__).parent
-    for folder in (here / "pages", here.parent.parent / "docs" / "course"):
+    for folder in (here / "markdown", here.parent.parent / "docs" / "course"):
         if (folder / "README.md").is_file():
             return folder
     raise UserError("this installation has no pages of the course: install GlassGPT from a checkout or a wheel")

@@ -15,7 +15,8 @@ TEX = (
     (r"\\(?:mathrm|text|operatorname|mathbf|mathbb)\{([^{}]*)\}", r"\1"),
     (r"\\sqrt\{(\w)\}", r"√\1"),
     (r"\\sqrt\{([^{}]*)\}", r"√(\1)"),
-    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1) / \2"),
+    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1) / (\2)"),
+    (r"(?<!\w)\((√?\w)\)", r"\1"),  # no brackets are needed around a single letter
     (r"\^\\top|\^T\b", "ᵀ"),
     (r"\s*\\q?quad\s*", "    "),
     (r"\\infty", "∞"),

@@ -7,6 +7,7 @@ FROM python:3.12-slim
 WORKDIR /opt/glassgpt
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY glassgpt ./glassgpt
+COPY docs/course ./docs/course
 # PyTorch's own index has a CPU build of the pinned torch, which pip prefers: 1.1 GB installed instead of 5.5 GB.
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt .
 

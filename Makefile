@@ -73,7 +73,7 @@ check: $(READY)  ## style, types, layers, the table of settings, and every comma
 	$(BIN)/lint-imports
 	$(BIN)/python tools/config_reference.py --check
 	$(BIN)/python tools/run_readme.py README.md
-	$(BIN)/python tools/course.py --run small
+	$(BIN)/python tools/course.py --run small --jobs $(WORKERS)
 
 course: $(READY)  ## every command of the course at full size, and every figure that its pages quote
 	@$(BIN)/python tools/course.py --run full

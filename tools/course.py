@@ -14,13 +14,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from excerpts import check_excerpt, renew_page
 from page_format import NOT_CONVERTED, check_format
 from run_readme import run_file
 
-from glassgpt.course.page import format_like, iter_blocks
+from glassgpt.course.page import check_expressions, format_like, iter_blocks
 from glassgpt.course.running import Size, check_figures
 from glassgpt.errors import UserError
 
@@ -40,7 +41,9 @@ def choose_pages(names: list[str]) -> list[Path]:
 def check_page(path: Path) -> Iterator[str]:
     """What can be said without running anything."""
     yield from check_format(path)
-    for block in iter_blocks(path.read_text(encoding="utf-8")):
+    markdown = path.read_text(encoding="utf-8")
+    yield from check_expressions(markdown)
+    for block in iter_blocks(markdown):
         if block.title is not None and (problem := check_excerpt(block, ROOT)):
             yield f"{problem}; --write renews it"
         try:
@@ -72,20 +75,24 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as 04-head; all converted ones by default")
     parser.add_argument("--run", choices=("small", "full"))
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="pages that are run at the same time")
     options = parser.parse_args()
-    failed, started = False, time.monotonic()
-    for path in choose_pages(options.pages):
-        if options.write:
-            path.write_text(renew_page(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
+    pages, started = choose_pages(options.pages), time.monotonic()
+
+    def problems_of(path: Path) -> list[str]:
         problems = list(check_page(path))
-        if options.run:
-            problems += run_page(path, options.run, options.write)
+        return problems + list(run_page(path, options.run, options.write)) if options.run else problems
+
+    for path in pages if options.write else ():
+        path.write_text(renew_page(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = list(pool.map(problems_of, pages))
+    for path, problems in zip(pages, found, strict=True):
         for problem in problems:
             print(f"{path.relative_to(ROOT)}: {problem}", file=sys.stderr)
-        failed = failed or bool(problems)
     if options.run:
         print(f"{time.monotonic() - started:.0f} s in all")
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if any(found) else 0)
 
 
 if __name__ == "__main__":

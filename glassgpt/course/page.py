@@ -184,6 +184,19 @@ def format_like(value: float, shown: str) -> str:
     return f"{value:{comma}.{decimals(shown)}f}".replace("-", "−")
 
 
+def check_expressions(markdown: str) -> Iterator[str]:
+    """The numbers of a page that are not the value of the expression behind them."""
+    for quoted in iter_quoted(markdown):
+        if quoted.expression is None:
+            continue
+        try:
+            problem = quoted.problem(evaluate_expression(quoted.expression))
+        except (SyntaxError, NameError, TypeError, ValueError, ArithmeticError) as error:
+            problem = f"line {quoted.line}: {quoted.expression} has no value: {error}"
+        if problem is not None:
+            yield problem
+
+
 def evaluate_expression(expression: str) -> float:
     """The value of an arithmetic expression of the page's author, which may use the functions of `math`."""
     names = {name: value for name, value in vars(math).items() if not name.startswith("_")}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from glassgpt.course.page import RUN, Block, Quoted, evaluate_expression, iter_blocks, iter_quoted, parse_number
+from glassgpt.course.page import RUN, Block, Quoted, iter_blocks, iter_quoted, parse_number
 from glassgpt.errors import UserError
 
 Size = Literal["small", "full"]
@@ -187,9 +187,9 @@ def check_figures(markdown: str, outcomes: list[Outcome], size: Size) -> tuple[l
                 printed[name] = parse_number(found[1])
     defined = {name for outcome in outcomes for name in outcome.block.figures}
     for quoted in iter_quoted(markdown):
-        if quoted.expression is not None:
-            value = evaluate_expression(quoted.expression)
-        elif quoted.name == "seconds":
+        if quoted.expression is not None:  # no block is needed to check it
+            continue
+        if quoted.name == "seconds":
             after = [each for each in outcomes if each.block.line > quoted.line and each.block.runs]
             if not after:
                 problems.append(f"line {quoted.line}: no block that is run follows these seconds")
@@ -203,7 +203,7 @@ def check_figures(markdown: str, outcomes: list[Outcome], size: Size) -> tuple[l
             continue
         true[quoted] = value
         problem = quoted.problem(value)
-        if problem is not None and (size == "full" or quoted.expression is not None):
+        if problem is not None and size == "full":
             problems.append(problem)
     return problems, true
 

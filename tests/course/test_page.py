@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from glassgpt.course.notebook import build_notebook
 from glassgpt.course.page import (
     Block,
+    check_expressions,
     evaluate_expression,
     format_like,
     iter_blocks,
@@ -92,6 +93,19 @@ def test_numbers_are_tied_to_figures_and_expressions() -> None:
     assert [loss.problem(value) is None for value in (1233.9, 1234.1, 1235.1)] == [False, True, False]
     assert [third.problem(value) is None for value in (1 / 3, 0.337)] == [True, False]
     assert loss.problem(2.0) == "line 3: 1,234.5 is not loss, 2, within 0.5"
+
+
+def test_expressions_have_the_values_that_a_page_says() -> None:
+    page = (
+        "6.0<!-- = 2 * 3 --> 7<!-- = 2 * 3 -->\n"
+        "0.33<!-- = 1 / 3 --> 0.34<!-- = 1 / 3 --> 1<!-- = 1 / 0 --> 2<!-- = x -->"
+    )
+    assert [problem.split(",")[0] for problem in check_expressions(page)] == [
+        "line 1: 7 is not 2 * 3",
+        "line 2: 0.34 is not 1 / 3",
+        "line 2: 1 / 0 has no value: division by zero",
+        "line 2: x has no value: name 'x' is not defined",
+    ]
 
 
 @given(st.floats(-1e9, 1e9), st.sampled_from(["1", "0.1", "1,000", "2.345", "−1.25"]))

@@ -29,7 +29,7 @@ text = open("file").read()
 print(text.upper())
 assert text == "other", "not that"
 ```
-It reaches 4.30<!-- loss ± 0.1 -->, and 5<!-- other ± 1 -->, and 7<!-- = 2 * 3 -->.
+It reaches 4.30<!-- loss ± 0.1 -->, and 5<!-- other ± 1 -->.
 """
 
 
@@ -51,11 +51,10 @@ def test_figures_are_compared_at_full_size_only(tmp_path: Path) -> None:
     assert [problem.partition(",")[0] for problem in full] == [
         "line 1: 100 is not seconds",
         "line 15: no block of the page has the figure other",
-        "line 15: 7 is not 2 * 3",
     ]
     assert {quoted.name: value for quoted, value in true.items()}["loss"] == 4.25
     small, true = check_figures(PAGE, run(PAGE, tmp_path, "small"), "small")
-    assert [problem[:8] for problem in small] == ["line 15:", "line 15:"]
+    assert [problem[:8] for problem in small] == ["line 15:"]
     assert {quoted.name: value for quoted, value in true.items()}["loss"] == 9.5
 
 

@@ -57,6 +57,7 @@ def test_pages_in_an_earlier_form_are_there() -> None:
         ("<!-- small: --section →", "<!-- small: --sections →", "does not have '--sections'"),
         ("```bash\nglassgpt ladder", "  ```bash\nglassgpt ladder", "is indented"),
         ("<!-- = exp(2 / sqrt(2)) / (exp(2 / sqrt(2)) + exp(0)) -->", "", "answer 1 has neither"),
+        ("0.804<!--", "0.805<!--", "0.805 is not exp(2 / sqrt(2))"),
         ("self.query(x), self.key(x)", "self.key(x), self.query(x)", "has no such lines in this place"),
         ("ladder/s04_head.py\"", "ladder/s04_feet.py\"", "there is no file"),
     ],

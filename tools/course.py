@@ -60,13 +60,13 @@ def run_page(path: Path, size: Size, write: bool) -> Iterator[str]:
     problems, true = check_figures(markdown, outcomes, size)
     if write and size == "full":
         for quoted, value in reversed(true.items()):
-            if quoted.problem(value):
+            if problem := quoted.problem(value):
                 begin, end = quoted.span
                 markdown = markdown[:begin] + format_like(value, quoted.number) + markdown[end:]
+                problems.remove(problem)
+                print(f"{path.name}: {problem}: renewed")
         path.write_text(markdown, encoding="utf-8")
-        print("".join(f"{path.name}, {problem}: renewed\n" for problem in problems), end="")
-    else:
-        yield from problems
+    yield from problems
 
 
 def main() -> None:

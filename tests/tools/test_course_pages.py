@@ -163,9 +163,10 @@ def test_a_full_run_renews_the_figures(
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "It reaches **4.30**<!-- loss ± 0.1 -->.\n\n"
+        "It reaches **4.30**<!-- loss ± 0.1 --> and 5<!-- other ± 1 -->.\n\n"
         "<!-- figure loss: loss ([\\d.]+) -->\n```bash\necho loss 3.127\n```\n"
     )
-    assert list(course.run_page(page, "full", write=False)) == ["line 1: 4.30 is not loss, 3.127, within 0.1"]
-    assert list(course.run_page(page, "full", write=True)) == []
+    unknown = "line 1: no block of the page has the figure other"
+    assert list(course.run_page(page, "full", write=False)) == ["line 1: 4.30 is not loss, 3.127, within 0.1", unknown]
+    assert list(course.run_page(page, "full", write=True)) == [unknown]
     assert page.read_text().startswith("It reaches **3.13**<!-- loss")

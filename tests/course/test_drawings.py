@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -58,6 +59,14 @@ def test_no_text_is_too_small_or_outside(draw: Callable[[], Drawing]) -> None:
         left = x - {"start": 0.0, "middle": width / 2, "end": width}[text.get("text-anchor", "start")]
         assert left > -0.05 * WIDTH and left + width < 1.05 * WIDTH, words
         assert 0 < float(text.get("y", -1)) <= drawing.height
+
+
+def test_the_files_of_the_course_are_these_drawings() -> None:
+    """`python tools/drawings.py` renews them."""
+    folder = Path(__file__).parents[2] / "docs" / "course" / "drawings"
+    for section in SECTIONS:
+        file = folder / f"{section.number:02}-{section.name}.svg"
+        assert file.read_text(encoding="utf-8") == DRAWINGS[section.name]().document(), file.name
 
 
 def test_the_colours_are_those_of_the_pages() -> None:

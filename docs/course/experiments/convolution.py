@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from lab import adamw, n_parameters, open_text, row, train, validation_loss
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s08_residual import ResidualModel
 
@@ -29,7 +28,7 @@ class CausalConvolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(n_embd, n_embd, KERNEL)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x.transpose(1, 2), (KERNEL - 1, 0))  # zeros before the start: nothing from the future
         return self.conv(padded).transpose(1, 2)
 

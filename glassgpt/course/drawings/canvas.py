@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from html import escape
 
 from glassgpt.ownership import SVG_MARK
+from glassgpt.report.palette import ADDED, ATTENTION, KEY, LOSS, QUERY, REMOVED, STREAM, VALUE, Colour
 
 WIDTH = 400
 TEXT = 13  # size of the smallest text
-COLOURS = {  # of a light and of a dark page: the same as in glass.css
-    "ground": ("#ffffff", "#16161a"), "raised": ("#f6f6f8", "#1f1f25"), "line": ("#d9dade", "#383840"),
-    "text": ("#1d1d22", "#ececf1"), "quiet": ("#5c5d66", "#a5a6b0"), "accent": ("#5b3fa8", "#b9a4ff"),
-    "query": ("#2f6fdb", "#7fb0ff"), "key": ("#c2600a", "#ffb066"), "value": ("#0f8a6d", "#56d6b4"),
-    "attention": ("#5b3fa8", "#b9a4ff"), "stream": ("#6b7280", "#9aa3af"),
-    "added": ("#1565c0", "#82b1ff"), "removed": ("#b3261e", "#ff8a80"),
-    "loss-high": ("#a33b00", "#ffb27a"),
+COLOURS = {  # by their names in glass.css
+    "ground": Colour("#ffffff", "#16161a"), "raised": Colour("#f6f6f8", "#1f1f25"),
+    "line": Colour("#d9dade", "#383840"), "text": Colour("#1d1d22", "#ececf1"), "quiet": Colour("#5c5d66", "#a5a6b0"),
+    "accent": ATTENTION, "query": QUERY, "key": KEY, "value": VALUE, "attention": ATTENTION, "stream": STREAM,
+    "added": ADDED, "removed": REMOVED, "loss-high": LOSS[-1],
 }  # fmt: skip
 SANS = "var(--sans, system-ui, sans-serif)"
 MONO = "var(--mono, ui-monospace, monospace)"

@@ -48,7 +48,8 @@ class SelfAttentionHead(nn.Module):
         self.inner = Attention()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(self.query(x), self.key(x), self.value(x))
+        q, k, v = self.query(x), self.key(x), self.value(x)  # each (B, T, D)
+        return self.inner(q, k, v)
 
 
 class HeadModel(Model):

@@ -25,7 +25,7 @@ from glassgpt.course.page import RUN, Block, Quoted, iter_blocks, iter_quoted, p
 from glassgpt.errors import UserError
 
 Size = Literal["small", "full"]
-SECONDS = {"small": 300.0, "full": 3600.0}  # a block that takes longer has failed
+SECONDS = {"small": 600.0, "full": 3600.0}  # a block that takes longer has failed, also on a busy machine
 EXPERIMENTS = Path("docs", "course", "experiments")  # where the pages' commands find them
 # The process of the Python blocks. Each line of stdin is [code, name of the block]; after each block it prints END and
 # whether the block succeeded.

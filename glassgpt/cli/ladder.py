@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glassgpt.cli.output import path_option, print_json, say
+from glassgpt.errors import UserError
+
+if TYPE_CHECKING:
+    from glassgpt.course.climb import LadderTraining
 
 
 def ladder(
@@ -15,8 +19,9 @@ def ladder(
         str, typer.Option(help="Training text: a name (glassgpt data list), a file, a folder, or -.")
     ] = "auto",
     section: Annotated[int | None, typer.Option(help="Train only this section (1 to 10).")] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds per section; each is one training.")] = 2,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds per section; each is one training.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per training.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="5,000 steps and 3 seeds, as in the course: an hour.")] = False,
     out: Annotated[Path | None, path_option("Folder for the results; by default, runs/ladder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
@@ -28,7 +33,6 @@ def ladder(
     """
     from glassgpt.cli.ladder_table import LadderTable
     from glassgpt.course.climb import (
-        LadderTraining,
         climb_ladder,
         find_sections,
         new_results_folder,
@@ -40,7 +44,7 @@ def ladder(
     from glassgpt.tokenizers import TokenizerConfig
 
     sections = find_sections(section)
-    training = LadderTraining(seeds=seeds) if steps is None else LadderTraining(seeds=seeds, steps=steps)
+    training = _choose_training(steps, seeds, full)
     folder = new_results_folder(out, overwrite)
     dataset = build_dataset(DataConfig(source=data), TokenizerConfig("char"))
     runtime = build_runtime("auto", "float32")
@@ -53,3 +57,12 @@ def ladder(
         table.print_result()
         say(f"picture  {folder / 'ladder.svg'}")
         say(f"runs     {folder / run_name(sections[-1], 0)}, …: glassgpt runs {folder} lists them all")
+
+
+def _choose_training(steps: int | None, seeds: int | None, full: bool) -> LadderTraining:
+    from glassgpt.course.climb import FULL, LadderTraining
+
+    given = {name: value for name, value in (("steps", steps), ("seeds", seeds)) if value is not None}
+    if full and given:
+        raise UserError(f"--full sets steps and seeds itself: leave --{next(iter(given))} out, or --full")
+    return LadderTraining(**(FULL if full else given))

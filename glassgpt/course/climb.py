@@ -41,34 +41,36 @@ from glassgpt.training.fit import StepResult, TrainState, fit
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.metrics import Line, final_line, step_line, train_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
-from glassgpt.training.schedules import ScheduleConfig, learning_rate
+from glassgpt.training.schedules import ScheduleConfig
 
 LAYERS = {"blocks": 3, "residual": 3, "layernorm": 3, "decoder": 6}  # earlier sections have at most one block
-WIDTHS = {"decoder": 2}  # factor of n_embd: the idea of the last section is size
+# The idea of the last section is size. Factors of block_size and n_embd, and of batch_rows, so that a step stays short.
+WINDOWS, WIDTHS, ROWS = {"decoder": 8}, {"decoder": 4}, {"decoder": 0.5}
+RATES = {"bigram": 10.0}  # factor of lr: a row of the table changes only in steps whose text has its character
 CURVE_POINTS = 20  # validations during training, for the picture, of a long training
 CURVE_STEPS = 50  # the fewest steps between two of them: a validation costs as much as a few steps
 CURVE_TOKENS = 10_000  # validation tokens at each of them
 SAMPLE_TOKENS = 80
+FULL = {"steps": 5000, "seeds": 3}  # of `glassgpt ladder --full`
 RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
 
 @dataclass(frozen=True)
 class LadderTraining:
-    """Settings that all sections share. Raises UserError for one of the wrong type or out of range.
+    """Settings that all sections share, but for the size of the last one and the learning rate of the first one.
 
-    `lr` is the peak at width `n_embd`. It shrinks in proportion for a wider section, because an output is a sum over
-    the width, and Adam changes every term by a similar amount (Yang et al. 2022, "Tensor Programs V", table 8).
+    By default those of the lecture that the ladder follows (Karpathy 2023, "Let's build GPT"): a short window and few
+    channels, so that a section takes seconds. Raises UserError for a setting of the wrong type or out of range.
     """
 
-    steps: int = 1000
+    steps: int = 1500
     seeds: int = 2
-    batch_rows: int = 16
-    block_size: int = 64
+    batch_rows: int = 32
+    block_size: int = 8
     n_head: int = 4
-    n_embd: int = 64
+    n_embd: int = 32
     dropout: float = 0.0
-    lr: float = 1e-2
-    warmup_steps: int = 100
+    lr: float = 1e-3
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -76,13 +78,13 @@ class LadderTraining:
         for field in ("steps", "seeds"):
             if getattr(self, field) < 1:
                 raise UserError(f"--{field} {getattr(self, field)} is out of range: it must be at least 1")
-        check_least("LadderTraining", self, {"batch_rows": 1, "lr": 0.0, "warmup_steps": 0, "grad_clip": 0.0})
+        check_least("LadderTraining", self, {"batch_rows": 1, "lr": 0.0, "grad_clip": 0.0})
 
     def sizes(self, section: Section, vocab_size: int) -> LadderConfig:
-        """The model config of a section. Only the depth differs, and the width of the last section."""
+        """The model config of a section. Only the depth differs, and window and width of the last section."""
         return LadderConfig(
             vocab_size=vocab_size,
-            block_size=self.block_size,
+            block_size=self.block_size * WINDOWS.get(section.name, 1),
             n_layer=LAYERS.get(section.name, 1),
             n_head=self.n_head,
             n_embd=self.n_embd * WIDTHS.get(section.name, 1),
@@ -94,23 +96,21 @@ class LadderTraining:
         """Steps between two validations during training."""
         return max(CURVE_STEPS, math.ceil(self.steps / CURVE_POINTS))
 
-    @property
-    def final_tokens(self) -> int:
+    def rows(self, section: Section) -> int:
+        """The rows of a batch."""
+        return max(1, int(self.batch_rows * ROWS.get(section.name, 1)))
+
+    def batch_tokens(self, section: Section) -> int:
+        """The tokens of a batch."""
+        return self.rows(section) * self.block_size * WINDOWS.get(section.name, 1)
+
+    def final_tokens(self, section: Section) -> int:
         """Validation tokens at the end, at most: as many as are trained on, so that a short training stays short."""
-        return max(CURVE_TOKENS, self.steps * self.batch_rows * self.block_size)
+        return max(CURVE_TOKENS, self.steps * self.batch_tokens(section))
 
-    def peak(self, section: Section) -> float:
-        """The largest learning rate of a section."""
-        return self.lr / WIDTHS.get(section.name, 1)
-
-    def schedule(self, section: Section) -> ScheduleConfig:
-        """Warm-up, then a cosine to a tenth of the peak at the last step."""
-        warmup_steps = min(self.warmup_steps, self.steps)
-        return ScheduleConfig("cosine", warmup_steps, self.steps, min_lr=self.peak(section) / 10)
-
-    def lr_at(self, section: Section, step: int) -> float:
-        """The learning rate of the update after `step` updates."""
-        return learning_rate(step, self.peak(section), self.schedule(section))
+    def rate(self, section: Section) -> float:
+        """The learning rate of a section, the same at every step."""
+        return self.lr * RATES.get(section.name, 1.0)
 
     def run_config(self, section: Section, dataset: Dataset, seed: int) -> RunConfig:
         """The configuration of a run that trains the section in the same way."""
@@ -120,11 +120,11 @@ class LadderTraining:
             model=self.sizes(section, dataset.tokenizer.vocab_size),
             data=DataConfig(dataset.manifest.source, dataset.manifest.val_fraction),
             tokenizer=TokenizerConfig(dataset.tokenizer.name),
-            optimizer=OptimizerConfig(lr=self.peak(section)),
-            schedule=self.schedule(section),
+            optimizer=OptimizerConfig(lr=self.rate(section)),
+            schedule=ScheduleConfig("constant", warmup_steps=0),
             training=TrainingConfig(
                 max_steps=self.steps,
-                batch_tokens=self.batch_rows * self.block_size,
+                batch_tokens=self.batch_tokens(section),
                 grad_clip=self.grad_clip,
                 seed=seed,
             ),
@@ -272,7 +272,7 @@ def climb(
         model, result = gg.climb(4)  # a single attention head; result.val_loss in nats per token
 
     `section` is a number from 1 to 10. By default, the text is Tiny Shakespeare (or the Python manual, without a
-    network) by characters, and the training that of `LadderTraining()`: 1,000 steps. With `run`, a name under runs/ or
+    network) by characters, and the training that of `LadderTraining()`: 1,500 steps. With `run`, a name under runs/ or
     a path, the training becomes a run that `glassgpt.load` opens; `overwrite` replaces an existing one.
     Raises UserError for an argument of the wrong type, for a section that does not exist, and for a run that does.
     """
@@ -303,7 +303,7 @@ def _climb(
     model = section.model(training.sizes(section, dataset.tokenizer.vocab_size)).to(runtime.device)
     optimizer = build_optimizer(model, OptimizerConfig())
     lines: list[Line] = []  # as in a run's metrics.jsonl
-    loader = Loader(dataset.train, training.block_size, training.batch_rows, seed)
+    loader = Loader(dataset.train, model.config.block_size, training.rows(section), seed)
     token_bytes = bytes_per_token(dataset.tokenizer)
     steps: list[int] = []
     losses: list[float] = []
@@ -329,17 +329,17 @@ def _climb(
         runtime.wrap(model, next_token_loss),
         optimizer,
         batches=batches,
-        lr_at=lambda step: training.lr_at(section, step),
+        lr_at=lambda _: training.rate(section),
         runtime=runtime,
         scaler=runtime.build_scaler(),
         max_steps=training.steps,
         grad_clip=training.grad_clip,
         seed=seed,
-        expected_weight=training.batch_rows * training.block_size,
+        expected_weight=training.batch_tokens(section),
         state=TrainState(),
         on_step=after_step,
     )
-    evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=training.final_tokens)
+    evaluation = evaluate(model, dataset.val, token_bytes, runtime, max_tokens=training.final_tokens(section))
     if folder is not None:
         figures, best = evaluation.figures(), {"step": state.step, "val/loss": evaluation.loss}
         lines.append(final_line(state, train_losses(lines), figures, best, time.perf_counter() - started))

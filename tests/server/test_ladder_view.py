@@ -76,7 +76,7 @@ def test_a_climb_among_the_runs_comes_first(serve: Serve, climbed: Path) -> None
         assert shown["losses"] == [*row["losses"][:-1], row["val_loss"]]
     assert own["rows"][0]["shape"] == ""
     assert own["rows"][8]["shape"] == "3 layers, 2 heads, 8 channels, 6 positions"
-    assert own["rows"][9]["shape"] == "6 layers, 2 heads, 16 channels, 6 positions"
+    assert own["rows"][9]["shape"] == "6 layers, 2 heads, 32 channels, 48 positions"
 
 
 def test_the_runs_of_a_climb_can_be_looked_into(serve: Serve, climbed: Path) -> None:

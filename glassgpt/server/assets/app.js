@@ -1,7 +1,7 @@
 // The frame of every view: navigation, the choice of the run, the theme, help.
 import { html, render, useEffect, useRef, useState } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
-import { address, change, go, useAddress } from "glass/state.js";
+import { address, change, follow, useAddress } from "glass/state.js";
 import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
 import { Ladder } from "glass/ladder.js";
@@ -41,8 +41,10 @@ function Theme() {
 function RunPicker({ runs, run }) {
   const usable = runs.filter((card) => card.inspectable);
   if (!usable.length) return null;
+  const missing = run && !run.inspectable;
   const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null, alike: null, neuron: null }, { replaces: false });
   return html`<label>run <select value=${run?.id} onChange=${choose}>
+    ${missing && html`<option value=${run.id} disabled>${run.id}</option>`}
     ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}
   </select></label>`;
 }
@@ -73,15 +75,19 @@ function App() {
     return () => removeEventListener("runschange", other);
   }, []);
   const runs = answer?.runs ?? [];
-  const run = runs.find((card) => card.id === params.get("run")) ?? runs.find((card) => card.inspectable) ?? null;
+  const asked = params.get("run"), named = runs.find((card) => card.id === asked);
+  const run = named ?? runs.find((card) => card.inspectable) ?? null;
   const [, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
+  const lacksModel = run && !run.inspectable && !NEEDS_NO_RUN.has(View);
   useEffect(() => { document.title = `${title} · GlassGPT`; }, [title]);
 
-  const follow = (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    go(event.currentTarget.getAttribute("href"));
-  };
+  // A link inside a view goes away with the view. The focus then waits at the top of the next one.
+  const main = useRef(null), before = useRef(view);
+  useEffect(() => {
+    if (before.current !== view && document.activeElement === document.body) main.current.focus({ preventScroll: true });
+    before.current = view;
+  }, [view]);
+
   const link = (name) => {
     const shared = new URLSearchParams(SHARED.filter((key) => params.has(key)).map((key) => [key, params.get(key)]));
     return address(name, shared);
@@ -95,10 +101,12 @@ function App() {
       <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved ? null : html`<${Save} view=${view} run=${NEEDS_NO_RUN.has(View) ? null : run} />`}<${Theme} /><${Help} /></div>
     </header>
     ${saved && html`<${SavedNote} />`}
-    <main>
+    <main tabindex="-1" ref=${main}>
       ${error && html`<p class="error" role="alert">${error}</p>`}
       ${answer && !runs.length && !NEEDS_NO_RUN.has(View) && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
-      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && html`<${View} runs=${runs} run=${run} params=${params} />`}
+      ${lacksModel && html`<p class="error" role="alert">There is no model to look into in ${run.id}: ${run.problem ?? (run.steps.length ? `this version does not know its architecture ${run.architecture}` : "it has no checkpoint yet")}.</p>`}
+      ${run && asked !== null && !named && !NEEDS_NO_RUN.has(View) && html`<p role="status">There is no run ${asked} here; this is ${run.id}.</p>`}
+      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && !lacksModel && html`<${View} runs=${runs} run=${run} params=${params} />`}
     </main>`;
 }
 

@@ -4,7 +4,7 @@ import { ask, useAnswer } from "glass/api.js";
 import { shareColour, signedColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { Neurons } from "glass/neurons.js";
-import { address, change, go, number } from "glass/state.js";
+import { address, change, follow, number } from "glass/state.js";
 import { percent } from "glass/text.js";
 
 const COLUMNS = [
@@ -68,7 +68,7 @@ function Table({ heads, params, run, effects }) {
       class=${name === "head" ? "" : "number"} aria-sort=${name === sort ? (down ? "descending" : "ascending") : undefined}>
       <button onClick=${() => choose(name)}>${label}${name === sort ? (down ? " ↓" : " ↑") : ""}</button></th>`)}<th scope="col">kind</th></tr></thead>
     <tbody>${rows.map((head) => html`<tr key=${`${head.layer}.${head.head}`}>
-      <th scope="row"><a href=${inside(head)} onClick=${(event) => { event.preventDefault(); go(inside(head)); }}>${head.layer}.${head.head}</a></th>
+      <th scope="row"><a href=${inside(head)} onClick=${follow}>${head.layer}.${head.head}</a></th>
       ${columns.slice(1).map(([name]) => html`<td key=${name} class="number" style=${shade(name, head[name], most)}>
         ${name === "effect" ? (head.effect === null ? "…" : `${head.effect < 0 ? "−" : "+"}${Math.abs(head.effect).toFixed(3)}`) : percent(head[name])}</td>`)}
       <td>${head.kind ?? ""}</td></tr>`)}</tbody></table></div>`;

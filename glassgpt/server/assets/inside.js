@@ -237,9 +237,9 @@ export function useKeys(handlers) {
       // A bracket is typed with Alt or AltGr on many keyboards.
       if (!/[[\]]/.test(event.key) && (event.ctrlKey || event.metaKey || event.altKey)) return;
       const slider = event.target.type === "range" && !event.key.startsWith("Arrow");  // it uses only the arrow keys
-      if (/INPUT|TEXTAREA|SELECT|DIALOG/.test(event.target.tagName) && !slider) return;
+      if (event.target.closest?.("input, textarea, select, dialog") && !slider) return;
       const chosen = event.target.closest?.(CHOSEN);  // the space key, which presses a button, would do nothing there
-      if (event.defaultPrevented || (event.key === " " && /BUTTON|SUMMARY|A/.test(event.target.tagName) && !chosen)) return;
+      if (event.defaultPrevented || (event.key === " " && event.target.closest?.("button, summary, a") && !chosen)) return;
       const handler = current.current[event.key];
       if (handler) { event.preventDefault(); handler(); }
     };

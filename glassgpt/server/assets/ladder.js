@@ -4,7 +4,7 @@ import { useAnswer } from "glass/api.js";
 import { Chart, css, useTheme } from "glass/chart.js";
 import { CodeDiff } from "glass/code-diff.js";
 import { compact, count, duration, loss } from "glass/numbers.js";
-import { address, change, go, number } from "glass/state.js";
+import { address, change, follow as followLink, number } from "glass/state.js";
 
 const SERIES = 7, DASHES = [undefined, [8, 4]];  // of the first seven sections, and of the others
 const STEPS = { label: "step", format: compact, exact: count };
@@ -29,10 +29,8 @@ function links(params) {
     return address("ladder", next);
   };
   const follow = (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    go(event.currentTarget.getAttribute("href"));
-    scrollTo(0, 0);
+    followLink(event);
+    if (event.defaultPrevented) scrollTo(0, 0);
   };
   return { to, follow };
 }

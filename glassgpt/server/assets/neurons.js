@@ -4,7 +4,7 @@ import { ask, useAnswer } from "glass/api.js";
 import { attentionPalette, shareColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { useTheme } from "glass/maps.js";
-import { address, change, go, number } from "glass/state.js";
+import { address, change, follow, number } from "glass/state.js";
 import { nats, percent, quoted, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
 import { TokenStrip } from "glass/token-strip.js";
@@ -259,7 +259,6 @@ function Off({ run, meta, arrays, step, name }) {
   const inside = address("inside", new URLSearchParams([
     ["run", run.id], ["step", step], ["text", text], ["token", at], ["edits", `blocks.${meta.layer}.neuron.${meta.neuron}`],
   ]));
-  const follow = (event) => { event.preventDefault(); go(inside); };
   return html`<h3>without it</h3>
     <p>${Number.isFinite(rise) ? html`The mean loss of the ${meta.around.toLocaleString("en")} tokens around its strongest place ${
       Math.abs(rise) < 0.0005 ? "changes by less than 0.001" : html`${rise > 0 ? "rises" : "falls"} by <b>${Math.abs(rise).toFixed(3)}</b>`} nats per token${

@@ -27,9 +27,18 @@ export function address(view, params) {
 }
 
 export function go(url, replaces = false) {
+  const before = read().view;
   if (replaces) history.replaceState(null, "", url);
   else history.pushState(null, "", url);
   for (const listener of listeners) listener();
+  if (read().view !== before) scrollTo(0, 0);  // another view begins at its top
+}
+
+// What a click on a link to a view does. The browser itself opens another tab or window.
+export function follow(event) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(event.currentTarget.getAttribute("href"));
 }
 
 addEventListener("popstate", () => { for (const listener of listeners) listener(); });

@@ -130,7 +130,7 @@ def _sum_of(vectors: list[Tensor], trace: Trace, position: int) -> Tensor:
     if not vectors or missing.norm() > torch.finfo(stream.dtype).eps ** 0.5 * _exact(stream).norm():
         raise UserError(
             "the residual stream of this model is not the sum of what its parts add: attribution needs a model whose"
-            " blocks add to the stream (section 8 of the ladder and later), traced outside of `edit`"
+            " blocks add to the stream (section 8 of the ladder and later) and in which nothing is switched off"
         )
     return _exact(stream)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import glassgpt as gg
@@ -37,3 +38,15 @@ def test_sorting_effects_and_the_way_inside(site: Site, open_page: OpenPage) -> 
     page.locator(".all-heads tbody a").first.click()
     page.locator(".headmap canvas").wait_for()
     assert "/inside?" in page.url and "head=" in page.url
+
+
+def test_the_heads_of_another_run_do_not_stay(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    for weights in (runs_folder / "wide").glob("checkpoints/*/model.safetensors"):
+        weights.write_bytes(b"?")
+    page = open_page(f"{serve(runs_folder).address}/heads?run=small", expected="400")
+    page.locator(".all-heads tbody tr").first.wait_for()
+    page.get_by_label("run").select_option("wide")
+    page.get_by_role("alert").wait_for()
+    assert page.locator(".all-heads").count() == 0

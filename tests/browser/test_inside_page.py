@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -143,3 +144,26 @@ def test_every_key_does_what_the_help_says(page: Any) -> None:
     page.keyboard.press("?")
     told = page.get_by_role("dialog").locator("kbd").all_inner_texts()
     assert told == ["← →", "[ ]", "space", "h", "l", "?"]
+
+
+def test_from_a_damaged_checkpoint_the_slider_leads_to_another(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    (runs_folder / "small/checkpoints/step-00000060/model.safetensors").write_bytes(b"?")
+    page = open_page(f"{serve(runs_folder).address}{ADDRESS}&step=60", expected="400")
+    page.get_by_role("alert").get_by_text("is damaged").wait_for()
+    page.get_by_role("slider", name="checkpoint").press("ArrowLeft")
+    page.locator(".headmap canvas").wait_for()
+    assert page.get_by_role("alert").count() == 0
+
+
+def test_an_imported_model_is_shown_with_a_sentence(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    (runs_folder / "small/samples.jsonl").unlink()
+    (runs_folder / "small/metrics.jsonl").unlink()
+    config = runs_folder / "small/config.toml"
+    config.write_text(config.read_text().replace('stage = "pretrain"', 'stage = "none"'))
+    page = open_page(f"{serve(runs_folder).address}/inside?run=small", expected="400")  # this one cannot be read
+    page.get_by_role("alert").wait_for()
+    assert page.locator("#words").input_value() == "Paris is the capital of France."

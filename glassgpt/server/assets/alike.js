@@ -2,7 +2,7 @@
 import { html, useLayoutEffect, useRef, useState } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { change } from "glass/state.js";
-import { percent, quoted, visible } from "glass/text.js";
+import { fixed, percent, quoted, visible } from "glass/text.js";
 
 const MARGIN = 28;  // pixels around the points, for their labels
 const MOST_HIGH = 480;
@@ -26,13 +26,13 @@ function Shown({ answer, axes }) {
   const similarities = arrays.similarities.data;
   return html`
     <p>${near.length === 0 ? "There is no other token." : html`The embedding most like that of <b class="mono">${quoted(name(meta.id))}</b> is that of
-      ${" "}<b class="mono">${quoted(name(near[0]))}</b>: their cosine similarity is ${similarities[0].toFixed(2)}.`}</p>
+      ${" "}<b class="mono">${quoted(name(near[0]))}</b>: their cosine similarity is ${fixed(similarities[0])}.`}</p>
     <div class="alike">
       <table class="nearest"><thead><tr><th scope="col">token</th><th></th><th class="number" scope="col">cosine similarity</th></tr></thead>
         <tbody>${near.map((id, rank) => html`<tr key=${rank}>
           <th scope="row"><button class="plain mono" onClick=${() => change({ alike: id })} title="the tokens that are alike to this one">${visible(name(id))}</button></th>
           <td class="bar"><span style=${`width: ${100 * Math.max(0, similarities[rank])}%`}></span></td>
-          <td class="number">${similarities[rank].toFixed(2).replace("-", "−")}</td></tr>`)}</tbody></table>
+          <td class="number">${fixed(similarities[rank])}</td></tr>`)}</tbody></table>
       <${Map2d} ...${{ arrays, chosen: meta.id, near, name }} />
     </div>
     <p class="quiet">${arrays.ids.data.length === meta.vocabulary ? `All ${meta.vocabulary} tokens` : `The token and the ${arrays.ids.data.length - 1} tokens nearest to it at step ${axes}`},

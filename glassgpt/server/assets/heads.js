@@ -22,7 +22,7 @@ export function Heads({ run, params }) {
   const neurons = params.get("part") === "neurons";
   const part = (label, name, chosen) => html`<button aria-pressed=${chosen} onClick=${() => change({ part: name }, { replaces: false })}>${label}</button>`;
   return html`<div class="row" role="group" aria-label="Part of the model">${part("heads", null, !neurons)}${part("neurons", "neurons", neurons)}</div>
-    <${neurons ? Neurons : AllHeads} run=${run} params=${params} />`;
+    <${neurons ? Neurons : AllHeads} key=${run.id} run=${run} params=${params} />`;
 }
 
 function AllHeads({ run, params }) {
@@ -44,10 +44,12 @@ function summary(heads) {
   if (!heads.length) return "This model has no attention heads.";
   const counts = new Map();
   for (const { kind } of heads) if (kind) counts.set(kind.replace(/ \d+%$/, ""), (counts.get(kind.replace(/ \d+%$/, "")) ?? 0) + 1);
-  const told = [...counts].map(([kind, count]) => `${count} ${count === 1 ? "attends" : "attend"} mostly by “${kind}”`);
+  const told = [...counts].map(([kind, count]) => `${count} ${count === 1 ? "is" : "are"} of the kind “${kind}”`);
   const best = heads.reduce((most, head) => (head.induction > most.induction ? head : most));
-  return `Of ${heads.length} heads, ${told.length ? told.join(", ") : "none has one of the known kinds"}. `
-    + `The strongest induction head is ${best.layer}.${best.head}, with ${percent(best.induction)}.`;
+  const [only] = heads;
+  if (heads.length === 1) return `The only head, ${only.layer}.${only.head}, is of ${only.kind ? `the kind “${only.kind}”` : "none of the known kinds"}. Its induction score is ${percent(only.induction)}.`;
+  return `Of ${heads.length} heads, ${told.length ? told.join(", ") : "none is of one of the known kinds"}. `
+    + `Head ${best.layer}.${best.head} has the highest induction score, ${percent(best.induction)}.`;
 }
 
 function Table({ heads, params, run, effects }) {

@@ -13,6 +13,7 @@ import { TokenStrip } from "glass/token-strip.js";
 
 const CHOSEN = [".tokens", ".heads", ".lens-grid"].map((group) => `${group} button[aria-pressed=true]`).join();
 const OPENING = 32;  // letters of a sample, where no text is given
+const PLAIN = "Paris is the capital of France.";  // for an imported model, which has no samples
 
 export function Inside({ run, params }) {
   useTheme();
@@ -22,9 +23,9 @@ export function Inside({ run, params }) {
 
 function Look({ run, params }) {
   const details = useAnswer(params.has("text") ? null : `/api/runs/${encodeURIComponent(run.id)}`, undefined);
-  const text = params.get("text") ?? opening(details.answer);
+  const text = params.get("text") ?? opening(details.answer, run);
   const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
-  const edits = params.get("edits")?.split(",") ?? [];
+  const edits = params.get("edits")?.split(",").filter(Boolean) ?? [];
   const question = text === null ? null : { run: run.id, text, step, edits };
   const found = useAnswer(question && "/api/inside", question);
   const { answer, answered } = found, error = question ? found.error : details.error;
@@ -37,6 +38,7 @@ function Look({ run, params }) {
   return html`
     <${Words} text=${text ?? ""} />
     ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${error && !answer && question && html`<${Film} run=${run} step=${step} ask=${(step) => ask("/api/inside", { ...question, step })} />`}
     ${answer && html`<${View} ...${{ run, question: answered, edits, answer, position, params, look }} />`}`;
 }
 
@@ -48,10 +50,11 @@ function goTo(selector) {
 }
 
 // The first words of what the model wrote last: a text that its tokenizer knows.
-function opening(details) {
+function opening(details, run) {
   if (details === null) return null;
-  const sample = details.samples.at(-1);
-  return sample ? (sample.prompt + sample.text).trim().slice(0, OPENING) : "";
+  const sample = details.samples.at(-1), most = Math.min(OPENING, run.block_size ?? OPENING);  // a letter may be a token
+  if (sample) return (sample.prompt + sample.text).trim().slice(0, most);
+  return run.state === "imported" ? PLAIN.slice(0, most) : "";
 }
 
 function Words({ text }) {
@@ -91,6 +94,7 @@ function View({ run, question, edits, answer, position, params, look }) {
       <h1>Whom does this token hear?</h1>
       <p>${chosen ? html`Head ${chosen.layer}.${chosen.head}${kind(meta, chosen)} gives ${percent(heard.weight)} of the attention of
         ${" "}<b class="mono">${quoted(tokens[position])}</b> to <b class="mono">${quoted(tokens[heard.at])}</b>${where(position, heard.at)}.`
+        : run.architecture === "averaging" ? "This model has no attention: a token hears itself and all tokens before it alike."
         : "This model has no attention: a token hears only itself."}</p>
     </div>
     <${TokenStrip} tokens=${tokens} chosen=${position} onChoose=${look} label="The text, in tokens"

@@ -75,7 +75,7 @@ function Grid({ answer, tokens, position, look }) {
 
 // One sentence: the first layer after which more than half of the tokens have, and keep, the answer of the output.
 function settling({ data, shape: [layers, width] }, all) {
-  if (layers < 2) return "This model has no layers between its input and its answer.";
+  if (layers < 2) return "This model has no blocks: there is only its answer.";
   const counts = Array(layers).fill(0);  // of the tokens that are settled from this layer on, and not before
   for (let column = 0; column < width; column += 1) {
     let layer = layers - 1;

@@ -5,7 +5,7 @@ import { attentionPalette, shareColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { useTheme } from "glass/maps.js";
 import { address, change, follow, number } from "glass/state.js";
-import { nats, percent, quoted, visible } from "glass/text.js";
+import { fixed, nats, percent, quoted, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
 import { TokenStrip } from "glass/token-strip.js";
 
@@ -18,8 +18,8 @@ const ORDERS = {
   },
   active: { label: "how often", write: percent, share: (value) => value, scale: () => "Full colour is active on every token, none on no token" },
   largest: {
-    label: "how strongly", write: (value) => value.toFixed(2), share: (value, most) => value / most,
-    scale: (most) => `Full colour is a largest activation of ${most.toFixed(1)}, none is 0`,
+    label: "how strongly", write: (value) => fixed(value), share: (value, most) => value / most,
+    scale: (most) => `Full colour is a largest activation of ${most.toFixed(2)}, none is 0`,
   },
 };
 const PLAIN = "Paris is the capital of France, and Rome is the capital of Italy.";
@@ -105,7 +105,7 @@ function Source({ run, own, text, lost, params, meta, loading }) {
   const told = meta && { validation: "its validation text", samples: "the samples that it wrote", own: "your text" }[meta.text.source];
   const count = meta && (meta.text.tokens < meta.text.whole
     ? `the first ${meta.text.tokens.toLocaleString("en")} of ${meta.text.whole.toLocaleString("en")} tokens of ${told}`
-    : `all ${meta.text.whole.toLocaleString("en")} tokens of ${told}`);
+    : meta.text.whole === 1 ? `the only token of ${told}` : `all ${meta.text.whole.toLocaleString("en")} tokens of ${told}`);
   return html`<div class="row" role="group" aria-label="Text that is read">
       <button aria-pressed=${!own} disabled=${run.state === "imported"} onClick=${() => change({ own: null })}>the run's text</button>
       <button aria-pressed=${own} onClick=${() => change({ own: 1 })}>my own text</button>
@@ -152,7 +152,7 @@ function NeuronMap({ meta, arrays, by, chosen, choose }) {
     const neuron = place(event.clientY, box.top, box.height, rows) * columns + place(event.clientX, box.left, box.width, columns);
     return neuron < count ? neuron : null;
   };
-  const describe = (neuron) => `neuron ${meta.layer}.${neuron}, ${arrays.dead.data[neuron] ? "dead" : `active on ${percent(arrays.active.data[neuron])} of the tokens, at most ${arrays.largest.data[neuron].toFixed(2)}, selectivity ${arrays.selectivity.data[neuron].toFixed(2)}`}`;
+  const describe = (neuron) => `neuron ${meta.layer}.${neuron}, ${arrays.dead.data[neuron] ? "dead" : `active on ${percent(arrays.active.data[neuron])} of the tokens, at most ${fixed(arrays.largest.data[neuron])}, selectivity ${arrays.selectivity.data[neuron].toFixed(2)}`}`;
   const onKeyDown = (event) => {
     const from = chosen ?? 0;
     const next = {
@@ -220,8 +220,8 @@ function One({ run, answer: { meta, arrays }, step }) {
 function Passage({ passage: { tokens, at }, values, most, index }) {
   const [chosen, choose] = useState(at);
   const colours = useMemo(() => Array.from(values, (value) => shareColour(value / most)), [values, most]);
-  const describe = useMemo(() => (place) => `activation ${values[place].toFixed(2)}`, [values]);
-  return html`<li><span class="number">${values[chosen].toFixed(2)}</span>
+  const describe = useMemo(() => (place) => `activation ${fixed(values[place])}`, [values]);
+  return html`<li><span class="number">${fixed(values[chosen])}</span>
     <${TokenStrip} ...${{ tokens, colours, chosen, describe }} onChoose=${choose} label=${`Passage ${index + 1}`} /></li>`;
 }
 

@@ -178,7 +178,7 @@ export function Save({ view, run }) {
       ${!told.busy && html`<button onClick=${() => tell(null)}>close</button>`}`}</div>`;
 }
 
-const shellWord = (name) => (/^[\w.-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+const shellWord = (name) => (/^[\w./-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
 
 // What a saved page says of itself.
 export function SavedNote() {

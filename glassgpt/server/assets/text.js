@@ -37,4 +37,7 @@ export function percent(share) {
   return `${Math.round(value)}%`;
 }
 
+// A number with a minus sign instead of a hyphen, and none before a zero.
+export const fixed = (value, digits = 2) => value.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");
+
 export const nats = (loss) => loss.toFixed(2);

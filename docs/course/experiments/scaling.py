@@ -28,11 +28,10 @@ def look(D: int, scaled: bool) -> tuple[float, float, float]:
 
 def main() -> None:
     """Prints the table."""
-    for scaled in (False, True):
-        row("q k / √D" if scaled else "q k", "variance", "largest weight", "gradient", width=16)
-        for D in (4, 16, 64, 256, 1024):
-            variance, largest, gradient = look(D, scaled)
-            row(f"  D = {D}", f"{variance:.2f}", f"{largest:.3f}", f"{gradient:.4f}", width=16)
+    row("", "without √D", "", "", "with √D", width=12)
+    row("", *("variance", "largest", "gradient") * 2, width=12)
+    for D in (8, 32, 64, 256, 1024):
+        row(f"D = {D}", *(f"{figure:.4g}" for scaled in (False, True) for figure in look(D, scaled)), width=12)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_another_section_has_another_drawing_and_other_code(site: Site, open_pag
     page = open_page(f"{site.address}/ladder?section=8")
     page.locator(".code .line").first.wait_for()
     added = page.locator(".code .added ins").all_inner_texts()
-    assert [line.strip() for line in added] == ["x = x + self.attn(x, context)", "return x + self.mlp(x)"]
+    assert [line.strip() for line in added] == ["x = x + self.attn(x)", "return x + self.mlp(x)"]
     assert page.locator(".code .added b").all_inner_texts() == ["x +", "x +"]
     first = page.locator(".drawing svg").get_attribute("aria-label")
     page.locator(".steps a").nth(9).click()

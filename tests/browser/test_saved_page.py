@@ -266,3 +266,17 @@ def test_a_server_that_is_gone_gives_a_sentence(runs_folder: Path, open_page: Op
         page.locator(".bars tr").first.wait_for()
     page.get_by_role("button", name="save").click()
     page.get_by_text("Not saved: the server does not answer: is glassgpt look still running?").wait_for()
+
+
+def test_a_link_to_another_view_says_that_the_file_has_one(
+    site: Site, open_page: OpenPage, save: Callable[..., Path], open_file: Callable[..., Any]
+) -> None:
+    page = open_page(f"{site.address}/heads?run=small")
+    page.locator(".all-heads tbody tr").first.wait_for()
+    offline = open_file(save(page))
+    offline.locator(".all-heads tbody a").first.click()
+    assert offline.inner_text("main") == (
+        "This saved page holds one view, Neurons and heads. The live view has the others."
+    )
+    offline.go_back()
+    offline.locator(".all-heads tbody tr").first.wait_for()

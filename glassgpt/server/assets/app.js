@@ -78,6 +78,7 @@ function App() {
   const asked = params.get("run"), named = runs.find((card) => card.id === asked);
   const run = named ?? runs.find((card) => card.inspectable) ?? null;
   const [, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
+  const elsewhere = saved && view !== saved.view;
   const lacksModel = run && !run.inspectable && !NEEDS_NO_RUN.has(View);
   useEffect(() => { document.title = `${title} · GlassGPT`; }, [title]);
 
@@ -103,10 +104,11 @@ function App() {
     ${saved && html`<${SavedNote} />`}
     <main tabindex="-1" ref=${main}>
       ${error && html`<p class="error" role="alert">${error}</p>`}
+      ${elsewhere ? html`<p role="status">This saved page holds one view, ${VIEWS.find(([name]) => name === saved.view)[1]}. The live view has the others.</p>` : html`
       ${answer && !runs.length && !NEEDS_NO_RUN.has(View) && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
       ${lacksModel && html`<p class="error" role="alert">There is no model to look into in ${run.id}: ${run.problem ?? (run.steps.length ? `this version does not know its architecture ${run.architecture}` : "it has no checkpoint yet")}.</p>`}
       ${run && asked !== null && !named && !NEEDS_NO_RUN.has(View) && html`<p role="status">There is no run ${asked} here; this is ${run.id}.</p>`}
-      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && !lacksModel && html`<${View} runs=${runs} run=${run} params=${params} />`}
+      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && !lacksModel && html`<${View} runs=${runs} run=${run} params=${params} />`}`}
     </main>`;
 }
 

@@ -52,7 +52,7 @@ def test_whom_a_token_hears_in_a_text_that_fits(
     ("section", "expected"),
     [
         ("averaging", "This model has no attention heads."),
-        ("head", "The only head, 0.0, is of none of the known kinds. Its induction score is "),
+        ("head", "The only head, 0.0, is of no known kind. Its induction score is "),
     ],
 )
 def test_how_few_heads_are_told(section: str, expected: str, sections: Site, open_page: OpenPage) -> None:

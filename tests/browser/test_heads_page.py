@@ -20,6 +20,7 @@ def test_all_heads_with_their_scores(site: Site, open_page: OpenPage) -> None:
     expected = head_scores(heads_of(trace(model, ids)), ids).previous
     page = open_page(f"{site.address}/heads?run=small")
     page.locator(".all-heads tbody tr").first.wait_for()
+    assert page.get_by_role("columnheader", name="head ↑").get_attribute("aria-sort") == "ascending"
     rows = [row.split("\t") for row in page.locator(".all-heads tbody tr").all_inner_texts()]
     assert [row[0] for row in rows] == ["0.0", "0.1", "1.0", "1.1"]
     assert [row[1] for row in rows] == [f"{round(100 * float(score))}%" for score in expected.flatten()]
@@ -35,6 +36,8 @@ def test_sorting_effects_and_the_way_inside(site: Site, open_page: OpenPage) -> 
         float(text.replace("−", "-")) for text in page.locator(".all-heads tbody td:nth-child(7)").all_inner_texts()
     ]
     assert shown == sorted(shown, reverse=True) and len(shown) == 4
+    signs = [text[0] for text in page.locator(".all-heads tbody td:nth-child(7)").all_inner_texts()]
+    assert signs == ["0" if value == 0 else "+" if value > 0 else "−" for value in shown]
     page.locator(".all-heads tbody a").first.click()
     page.locator(".headmap canvas").wait_for()
     assert "/inside?" in page.url and "head=" in page.url

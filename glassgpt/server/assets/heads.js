@@ -5,7 +5,7 @@ import { shareColour, signedColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { Neurons } from "glass/neurons.js";
 import { address, change, follow, number } from "glass/state.js";
-import { percent } from "glass/text.js";
+import { percent, signed } from "glass/text.js";
 
 const COLUMNS = [
   ["head", "head", "the block and the head in it"],
@@ -14,7 +14,7 @@ const COLUMNS = [
   ["duplicate", "same token", "mean attention to earlier copies of the token"],
   ["first", "first token", "mean attention to the first token, where many heads rest"],
   ["entropy", "spread", "0%: all attention on one token, 100%: spread evenly"],
-  ["effect", "loss without it", "how much the mean loss rises when the head is off, in nats"],
+  ["effect", "loss without it (nats)", "how much the mean loss rises when the head is off"],
 ];
 
 export function Heads({ run, params }) {
@@ -47,8 +47,8 @@ function summary(heads) {
   const told = [...counts].map(([kind, count]) => `${count} ${count === 1 ? "is" : "are"} of the kind “${kind}”`);
   const best = heads.reduce((most, head) => (head.induction > most.induction ? head : most));
   const [only] = heads;
-  if (heads.length === 1) return `The only head, ${only.layer}.${only.head}, is of ${only.kind ? `the kind “${only.kind}”` : "none of the known kinds"}. Its induction score is ${percent(only.induction)}.`;
-  return `Of ${heads.length} heads, ${told.length ? told.join(", ") : "none is of one of the known kinds"}. `
+  if (heads.length === 1) return `The only head, ${only.layer}.${only.head}, is of ${only.kind ? `the kind “${only.kind.replace(/ \d+%$/, "")}”` : "no known kind"}. Its induction score is ${percent(only.induction)}.`;
+  return `Of ${heads.length} heads, ${told.length ? told.join(", ") : "none is of a known kind"}. `
     + `Head ${best.layer}.${best.head} has the highest induction score, ${percent(best.induction)}.`;
 }
 
@@ -56,8 +56,9 @@ function Table({ heads, params, run, effects }) {
   const columns = COLUMNS.filter(([name]) => name !== "effect" || effects);
   const sort = params.get("sort") ?? "head";
   const down = !params.has("up");
-  const value = (head) => (sort === "head" ? -(1000 * head.layer + head.head) : head[sort] ?? 0);
-  const rows = [...heads].sort((a, b) => (down ? 1 : -1) * (value(b) - value(a)));
+  const falls = down !== (sort === "head");  // the heads begin with the first, the scores with the highest
+  const value = (head) => (sort === "head" ? 1000 * head.layer + head.head : head[sort] ?? 0);
+  const rows = [...heads].sort((a, b) => (falls ? 1 : -1) * (value(b) - value(a)));
   const choose = (name) => change(name === sort ? { up: down ? 1 : null } : { sort: name === "head" ? null : name, up: null });
   const inside = (head) => {
     const kept = new URLSearchParams([["run", run.id], ...["step", "text"].filter((key) => params.has(key)).map((key) => [key, params.get(key)])]);
@@ -67,12 +68,12 @@ function Table({ heads, params, run, effects }) {
   const most = Math.max(...heads.map((head) => Math.abs(head.effect ?? 0)), 1e-9);
   return html`<div class="scroll" tabindex="0" role="group" aria-label="Scores"><table class="all-heads">
     <thead><tr>${columns.map(([name, label, title]) => html`<th key=${name} scope="col" title=${title}
-      class=${name === "head" ? "" : "number"} aria-sort=${name === sort ? (down ? "descending" : "ascending") : undefined}>
-      <button onClick=${() => choose(name)}>${label}${name === sort ? (down ? " ↓" : " ↑") : ""}</button></th>`)}<th scope="col">kind</th></tr></thead>
+      class=${name === "head" ? "" : "number"} aria-sort=${name === sort ? (falls ? "descending" : "ascending") : undefined}>
+      <button onClick=${() => choose(name)}>${label}${name === sort ? (falls ? " ↓" : " ↑") : ""}</button></th>`)}<th scope="col">kind</th></tr></thead>
     <tbody>${rows.map((head) => html`<tr key=${`${head.layer}.${head.head}`}>
       <th scope="row"><a href=${inside(head)} onClick=${follow}>${head.layer}.${head.head}</a></th>
       ${columns.slice(1).map(([name]) => html`<td key=${name} class="number" style=${shade(name, head[name], most)}>
-        ${name === "effect" ? (head.effect === null ? "…" : `${head.effect < 0 ? "−" : "+"}${Math.abs(head.effect).toFixed(3)}`) : percent(head[name])}</td>`)}
+        ${name === "effect" ? (head.effect === null ? "…" : signed(head.effect, 3)) : percent(head[name])}</td>`)}
       <td>${head.kind ?? ""}</td></tr>`)}</tbody></table></div>`;
 }
 

@@ -5,12 +5,12 @@ import { Chart, css, useTheme } from "glass/chart.js";
 import { CodeDiff } from "glass/code-diff.js";
 import { compact, count, duration, loss } from "glass/numbers.js";
 import { address, change, follow as followLink, number } from "glass/state.js";
+import { signed } from "glass/text.js";
 
 const SERIES = 7, DASHES = [undefined, [8, 4]];  // of the first seven sections, and of the others
 const STEPS = { label: "step", format: compact, exact: count };
 const NARROW = "(max-width: 720px)";
 
-const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const reached = (figures) => (figures?.val_loss == null ? "–" : loss(figures.val_loss));
 
@@ -67,7 +67,7 @@ function Move({ before, figures, low, high }) {
 
 function Change({ figures }) {
   if (figures?.change == null) return html`<span class="change"></span>`;
-  return html`<span class="change ${figures.verdict.replaceAll(" ", "-")}">${signed(figures.change)} <small>${figures.verdict}</small></span>`;
+  return html`<span class="change ${figures.verdict.replaceAll(" ", "-")}">${signed(figures.change, 2)} <small>${figures.verdict}</small></span>`;
 }
 
 function Rungs({ sections, known, link }) {

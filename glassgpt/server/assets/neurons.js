@@ -5,7 +5,7 @@ import { attentionPalette, shareColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { useTheme } from "glass/maps.js";
 import { address, change, follow, number } from "glass/state.js";
-import { fixed, nats, percent, quoted, visible } from "glass/text.js";
+import { fixed, nats, percent, quoted, signed, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
 import { TokenStrip } from "glass/token-strip.js";
 
@@ -250,8 +250,6 @@ function Direct({ meta, arrays }) {
     ${side("more likely", "--added", rows.filter(({ value }) => value > 0))}
     ${side("less likely", "--removed", rows.filter(({ value }) => value < 0))}</div>`;
 }
-
-const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 
 function Off({ run, meta, arrays, step, name }) {
   const [rise, before, after] = arrays.effect.data;

@@ -40,4 +40,10 @@ export function percent(share) {
 // A number with a minus sign instead of a hyphen, and none before a zero.
 export const fixed = (value, digits = 2) => value.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");
 
+// A change: with its sign, and with none if it rounds to zero.
+export function signed(value, digits) {
+  const size = Math.abs(value).toFixed(digits);
+  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
+}
+
 export const nats = (loss) => loss.toFixed(2);

@@ -27,6 +27,7 @@ def test_all_ten_sections_then_one_of_them(site: Site, open_page: OpenPage) -> N
     assert page.locator(".drawing svg").get_attribute("aria-label").startswith("A query meets the keys")
     assert rows[3]["sample"] in page.locator(".samples").inner_text()
     assert rows[2]["sample"] in page.locator(".samples").inner_text()
+    assert page.evaluate("document.activeElement.localName") == "main"  # not lost with the link
     page.go_back()
     page.locator(".rung").first.wait_for()
 

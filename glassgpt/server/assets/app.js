@@ -82,12 +82,12 @@ function App() {
   const lacksModel = run && !run.inspectable && !NEEDS_NO_RUN.has(View);
   useEffect(() => { document.title = `${title} · GlassGPT`; }, [title]);
 
-  // A link inside a view goes away with the view. The focus then waits at the top of the next one.
-  const main = useRef(null), before = useRef(view);
+  // A link inside a view goes away with the view, or with the list of sections. The focus then waits at the top.
+  const main = useRef(null), place = `${view} ${params.has("section")}`, before = useRef(place);
   useEffect(() => {
-    if (before.current !== view && document.activeElement === document.body) main.current.focus({ preventScroll: true });
-    before.current = view;
-  }, [view]);
+    if (before.current !== place && document.activeElement === document.body) main.current.focus({ preventScroll: true });
+    before.current = place;
+  }, [place]);
 
   const link = (name) => {
     const shared = new URLSearchParams(SHARED.filter((key) => params.has(key)).map((key) => [key, params.get(key)]));

@@ -4,8 +4,8 @@ The first block attends only to the tokens themselves. A second block attends to
 look for "the end of a name" and not only for "a colon". Depth lets a model build one feature on another.
 
 Depth has a cost. Every block *replaces* its input, so what the first block computed reaches the head only if every
-later block passes it on, and the gradient has to come back through all of them. A few blocks still train, but worse
-than expected; many do not. Section 8 fixes this.
+later block passes it on. Before training, attention mixes the positions, and each block mixes them again: after three
+blocks little is left of the current token. Three blocks are then worse than one. Section 8 fixes this.
 
 Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """

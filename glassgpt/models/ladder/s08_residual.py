@@ -1,9 +1,9 @@
 """Section 8, residual connections: a block adds to its input instead of replacing it.
 
 The embedding runs through the model as a stream to which every block adds its output (He et al. 2015, "Deep Residual
-Learning"). Blocks no longer have to pass on what they received, and the gradient reaches every block directly: the
-derivative of a sum is 1 for each term. Each line gains one term: `x = attn(x)` becomes `x = x + attn(x)`. Deep stacks
-that did not train before now do.
+Learning"). Blocks no longer have to pass on what they received: the current token stays in the stream. The gradient
+reaches every block directly, because the derivative of a sum is 1 for each term. Each line gains one term:
+`x = attn(x)` becomes `x = x + attn(x)`.
 
 Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H head size, V = vocab_size.
 """

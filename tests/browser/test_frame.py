@@ -56,3 +56,12 @@ def test_a_run_without_a_model_is_named(
     page = open_page(f"{address}/{view}?run=gone")
     page.locator("main h1").wait_for()
     assert page.get_by_text("There is no run gone here; this is small.").is_visible()
+
+
+def test_another_run_of_the_list_takes_nothing_of_the_old_one_along(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"{site.address}/runs?run=small&step=10&token=3&text=The")
+    page.get_by_role("button", name="wide", exact=True).click()
+    page.wait_for_function("() => location.search.includes('run=wide')")
+    page.get_by_role("link", name="Inside").click()
+    page.locator(".headmap canvas").wait_for()
+    assert page.url.endswith("/inside?run=wide&text=The")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,17 @@ def test_an_imported_model_is_shown_with_a_sentence(
     page = open_page(f"{serve(runs_folder).address}/inside?run=small", expected="400")  # this one cannot be read
     page.get_by_role("alert").wait_for()
     assert page.locator("#words").input_value() == "Paris is the capital of France."
+
+
+def test_a_link_to_a_checkpoint_that_is_gone(
+    runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    address = f"{serve(runs_folder).address}{ADDRESS}&step=7"
+    page = open_page(address, expected="400")
+    page.get_by_role("alert").get_by_text("has no checkpoint '7'").wait_for()
+    assert "not one of the 8 checkpoints" in page.locator(".film").inner_text()
+    for folder in sorted((runs_folder / "small/checkpoints").iterdir())[:-1]:
+        shutil.rmtree(folder)
+    page.goto(address)
+    page.get_by_role("button", name="show step 60, the only checkpoint").click()
+    page.locator(".headmap canvas").wait_for()

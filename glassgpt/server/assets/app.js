@@ -1,7 +1,7 @@
 // The frame of every view: navigation, the choice of the run, the theme, help.
 import { html, render, useEffect, useRef, useState } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
-import { address, change, follow, useAddress } from "glass/state.js";
+import { OF_RUN, address, change, follow, useAddress } from "glass/state.js";
 import { Heads } from "glass/heads.js";
 import { Inside } from "glass/inside.js";
 import { Ladder } from "glass/ladder.js";
@@ -42,7 +42,7 @@ function RunPicker({ runs, run }) {
   const usable = runs.filter((card) => card.inspectable);
   if (!usable.length) return null;
   const missing = run && !run.inspectable;
-  const choose = (event) => change({ run: event.target.value, step: null, edits: null, head: null, token: null, pick: null, alike: null, neuron: null }, { replaces: false });
+  const choose = (event) => change({ ...Object.fromEntries(OF_RUN.map((name) => [name, null])), run: event.target.value }, { replaces: false });
   return html`<label>run <select value=${run?.id} onChange=${choose}>
     ${missing && html`<option value=${run.id} disabled>${run.id}</option>`}
     ${usable.map((card) => html`<option key=${card.id} value=${card.id}>${card.id}</option>`)}

@@ -46,13 +46,15 @@ export function Film({ run, step, ask, name = "step" }) {
     show(Math.max(0, Math.min(steps.length - 1, (asked < 0 ? at : asked) + distance)));
   };
   useKeys(name === "step" ? { "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) } : {});
+  const known = steps.includes(step);  // not in a link to a checkpoint that has been removed since
+  if (steps.length === 1 && !known) return html`<div class="film row"><button onClick=${() => show(0)}>show step ${steps[0].toLocaleString("en")}, the only checkpoint</button></div>`;
   if (steps.length < 2) return html`<p class="film quiet">step ${step.toLocaleString("en")}, the only checkpoint${saved && " of this saved page"}</p>`;
   return html`<div class="film row">
     <button onClick=${() => setPlaying(!playing)} aria-label=${playing ? "pause" : "play all checkpoints"}>${playing ? "❚❚" : "▶"}</button>
     <input type="range" min="0" max=${steps.length - 1} value=${at} aria-label="checkpoint" aria-valuetext=${`step ${steps[at]}`}
       onInput=${(event) => { setPlaying(false); show(Number(event.target.value)); }} />
     <span class="mono">step ${step.toLocaleString("en")}</span>
-    <span class="quiet">${at + 1} of ${steps.length} ${saved && "saved "}checkpoints${step === run.best_step ? ", the best" : ""}</span>
+    <span class="quiet">${known ? `${at + 1} of` : "not one of the"} ${steps.length} ${saved && "saved "}checkpoints${step === run.best_step ? ", the best" : ""}</span>
   </div>`;
 }
 

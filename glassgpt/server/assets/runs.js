@@ -1,6 +1,6 @@
 // How does it learn? The curves, samples and settings of runs, also while they train.
 import { html, useEffect, useMemo, useRef } from "glass/dom.js";
-import { address, change, go, number, read } from "glass/state.js";
+import { OF_RUN, address, change, go, number, read } from "glass/state.js";
 import { Chart, css, useTheme } from "glass/chart.js";
 import { smooth, thin } from "glass/columns.js";
 import { useLive } from "glass/live.js";
@@ -223,8 +223,8 @@ function RunList({ cards, shown, primary, live }) {
 
 function choose(primary, also) {
   const { view, params } = read();
+  for (const name of ["also", "sample", "from", "to", ...(params.get("run") === primary ? [] : OF_RUN)]) params.delete(name);
   params.set("run", primary);
-  for (const name of ["also", "sample", "from", "to"]) params.delete(name);
   for (const id of also) params.append("also", id);
   go(address(view, params), true);
 }

@@ -65,3 +65,14 @@ def test_a_neuron_and_a_text_of_one_token(sections: Site, open_page: OpenPage) -
     page.get_by_text("Read: the only token of your text").wait_for()
     page.get_by_text("and in which nothing is switched off").wait_for()  # the blocks of this section replace the stream
     assert "-0." not in page.inner_text("main")
+
+
+@pytest.mark.parametrize("view", ["inside", "loss"])
+def test_a_sample_is_shown_without_its_special_tokens(
+    view: str, runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    samples = runs_folder / "small/samples.jsonl"
+    samples.write_text('{"step": 60, "prompt": "", "text": "<|endoftext|>The cat ran.<|endoftext|>"}\n')
+    page = open_page(f"{serve(runs_folder).address}/{view}?run=small")
+    page.locator(".tokens button").first.wait_for()
+    assert page.locator("textarea").input_value() == "The cat ran."

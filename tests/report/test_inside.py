@@ -49,6 +49,8 @@ def test_the_heads_with_a_name_are_shown_and_one_of_each_other_block() -> None:
     assert found.clearest[0] == (0, 1)
     assert found.answer == ("On this text, 6 of its 12 heads are of a known kind: previous token 3, first token 3.")
     assert heads([WEAK, WEAK]).answer == "None of its 2 heads is of a known kind on this text."
+    assert heads([WEAK]).answer == "Its only head is of no known kind on this text."
+    assert heads([PREVIOUS]).answer == "Its only head is of the kind previous token on this text."
     captions = re.findall(r"<figcaption>(.*?)<small>(.*?)</small>", found.maps_html())
     assert captions[0] == ("head 0.1", "previous token 100%")
     assert ("head 2.0", "no known kind") in captions

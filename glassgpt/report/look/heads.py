@@ -70,6 +70,9 @@ class Heads:
     def answer(self) -> str:
         """How many heads are of which kind, in a sentence."""
         found = Counter(kind[0] for kind in self.kinds.values() if kind is not None)
+        if len(self.kinds) == 1:
+            (kind,) = self.kinds.values()
+            return f"Its only head is of {f'the kind {KINDS[kind[0]]}' if kind else 'no known kind'} on this text."
         if not found:
             return f"None of its {counted(len(self.kinds), 'head')} is of a known kind on this text."
         kinds = ", ".join(f"{KINDS[kind]} {found[kind]}" for kind in KINDS if kind in found)

@@ -8,7 +8,7 @@ import { Ahead } from "glass/ahead.js";
 import { Alike } from "glass/alike.js";
 import { LogitLens, windowStart } from "glass/lens.js";
 import { change, number } from "glass/state.js";
-import { nats, percent, quoted, visible } from "glass/text.js";
+import { nats, percent, quoted, typeable, visible } from "glass/text.js";
 import { TokenStrip } from "glass/token-strip.js";
 
 const CHOSEN = [".tokens", ".heads", ".lens-grid"].map((group) => `${group} button[aria-pressed=true]`).join();
@@ -53,7 +53,7 @@ function goTo(selector) {
 function opening(details, run) {
   if (details === null) return null;
   const sample = details.samples.at(-1), most = Math.min(OPENING, run.block_size ?? OPENING);  // a letter may be a token
-  if (sample) return (sample.prompt + sample.text).trim().slice(0, most);
+  if (sample) return typeable(sample.prompt + sample.text).slice(0, most);
   return run.state === "imported" ? PLAIN.slice(0, most) : "";
 }
 

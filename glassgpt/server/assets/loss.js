@@ -5,7 +5,7 @@ import { lossColour, signedColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { useKeys } from "glass/inside.js";
 import { change, number } from "glass/state.js";
-import { nats, quoted, visible } from "glass/text.js";
+import { nats, quoted, typeable, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
 import { TokenStrip } from "glass/token-strip.js";
 
@@ -53,7 +53,7 @@ function Look({ runs, run, params }) {
 function opening(details) {
   if (details === null) return null;
   const sample = details.samples.at(-1);
-  return sample?.text.trim().slice(0, OPENING) || PLAIN;
+  return typeable(sample?.text ?? "").slice(0, OPENING) || PLAIN;
 }
 
 const label = (run, step) => `${run.id}, step ${step.toLocaleString("en")}`;

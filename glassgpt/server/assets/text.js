@@ -30,6 +30,9 @@ export function spoken(token) {
 
 export const quoted = (token) => `“${visible(token)}”`;
 
+// A sample as a text that one could type: a special token would be read as its letters.
+export const typeable = (sample) => sample.replace(/<\|\w+\|>/g, "").trim();
+
 // A share as a percentage without digits that it does not deserve.
 export function percent(share) {
   const value = 100 * share;

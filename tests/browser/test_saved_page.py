@@ -122,7 +122,7 @@ def test_a_saved_page_answers_what_was_seen_and_nothing_else(
     page.get_by_role("group", name="Switch off").get_by_role("button").first.click()
     page.get_by_role("alert").get_by_text(SENTENCE).wait_for()
     page.goto(f"{page.url.partition('#')[0]}#/loss?run=small&text={WORDS}")  # another view
-    page.get_by_role("alert").get_by_text(SENTENCE).wait_for()
+    page.get_by_text("This saved page holds one view, Inside.").wait_for()
 
 
 def test_the_slider_of_a_saved_page_has_the_checkpoints_that_were_seen(

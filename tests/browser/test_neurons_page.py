@@ -36,6 +36,11 @@ def peaks(page: Any) -> list[str]:
     return list(page.locator(".passages .number").all_inner_texts())
 
 
+def written(value: Any) -> str:
+    """An activation as the page writes it: with a minus sign, and none before a zero."""
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
+
+
 def chosen(page: Any) -> list[str]:
     return parse_qs(urlsplit(page.url).query).get("neuron", [])
 
@@ -81,9 +86,9 @@ def test_the_tokens_of_a_passage_have_their_activations(site: Site, open_page: O
     tokens = page.locator(".passages .tokens").first.get_by_role("button")
     tokens.first.wait_for()
     names = tokens.evaluate_all("all => all.map(one => one.ariaLabel)")
-    assert [name.rpartition(" ")[2] for name in names] == [f"{value:.2f}" for value in best.values]
+    assert [name.rpartition(" ")[2] for name in names] == [written(value) for value in best.values]
     tokens.nth(0).click()
-    assert peaks(page)[0] == f"{best.values[0]:.2f}"
+    assert peaks(page)[0] == written(best.values[0])
 
 
 def test_the_slider_shows_the_same_neuron_at_another_checkpoint(site: Site, open_page: OpenPage) -> None:

@@ -87,6 +87,7 @@ USES: dict[str, tuple[str, ...]] = {
     "export": ("export", "tiny", "--out", "new"),
     "plan": ("plan", "recipe.toml", "--no-measure"),
     "recipes": ("recipes",),
+    "course": ("course", "4", "--no-browser"),
     "bench tricks": ("bench", "tricks", "recipe.toml", "--steps", "4", "--rounds", "1", "--out", "new.svg"),
     "data list": ("data", "list"),
     "data prepare": ("data", "prepare", "texts", "--out", "new", "--tokenizer", "bpe.json"),
@@ -97,6 +98,8 @@ USES: dict[str, tuple[str, ...]] = {
     "tokenizer decode": ("tokenizer", "decode", "65", "66", "--tokenizer", "bpe.json"),
     "tokenizer info": ("tokenizer", "info", "--tokenizer", "bpe.json"),
 }
+
+NOT_DRAWN = {("course", "--run"), ("course", "--browser")}  # minutes of training, and a window of the browser
 
 # What a command may change of the world: the run it names, and the cache. Everything else that it found must stay.
 OURS = ("runs/tiny", "runs/sharded", "shards", "cache")
@@ -123,6 +126,8 @@ def options_of(verb: str) -> list[Option]:
     for parameter in VERBS[verb].params:
         is_option = parameter.param_type_name == "option"
         for flag in (*parameter.opts, *parameter.secondary_opts) if is_option else (None,):
+            if (verb, flag) in NOT_DRAWN:
+                continue
             switch = is_option and parameter.is_flag
             found.append(Option(flag, None if switch else _values(parameter)))
     return found

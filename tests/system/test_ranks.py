@@ -454,10 +454,10 @@ def test_ctrl_c_saves_on_all_devices(end_commands: None, text_file: Path, tmp_pa
     assert (code, out) == (130, "")
     steps = [line["step"] for line in figures(run) if "lr" in line]
     assert last_checkpoint(run).name == f"step-{steps[-1]:08d}"
-    assert [line for line in err.splitlines() if not line.startswith("step ")] == [
-        "finishing this step, then saving; Ctrl-C again stops at once",
-        f"stopped by a signal after step {steps[-1]}: saved in {run}, go on with --resume",
-    ]
+    *before, last = [line for line in err.splitlines() if not line.startswith("step ")]
+    assert last == f"stopped by a signal after step {steps[-1]}: saved in {run}, go on with --resume"
+    # The first rank may learn of it from the second one, before its own signal arrives.
+    assert before in ([], ["finishing this step, then saving; Ctrl-C again stops at once"])
 
 
 def test_a_device_that_dies_is_one_message(end_commands: None, text_file: Path, tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class RewardModel(Model):
     def blocks(self) -> nn.ModuleList:
         return self.base.blocks
 
-    def features(self, tokens: Tensor, *, context: Any = None) -> Tensor:
-        return self.base.features(tokens, context=context)
+    def features(self, tokens: Tensor) -> Tensor:
+        return self.base.features(tokens)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.reward(self.features(tokens)[:, -1]).squeeze(-1)

@@ -21,7 +21,7 @@ def ladder(
     section: Annotated[int | None, typer.Option(help="Train only this section (1 to 10).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds per section; each is one training.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per training.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="5,000 steps and 3 seeds, as in the course: an hour.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="5,000 steps and 3 seeds.")] = False,
     out: Annotated[Path | None, path_option("Folder for the results; by default, runs/ladder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,

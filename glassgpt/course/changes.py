@@ -80,7 +80,7 @@ def compare(before: Sequence[str], after: Sequence[str]) -> list[CodeLine]:
 def _joined(before: Sequence[str], after: Sequence[str]) -> list[Change]:
     """The changes in order. Blank lines do not tear apart functions that replace other functions."""
     codes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-    found: list[Change] = [(kind == "equal", *places) for kind, *places in codes]  # type: ignore[misc]
+    found: list[Change] = [(kind == "equal", i0, i1, j0, j1) for kind, i0, i1, j0, j1 in codes]
     i = 1
     while i < len(found) - 1:
         same, start, end, _, _ = found[i]

@@ -31,8 +31,8 @@ ADDS = {  # by the name of the section
     ),
     "blocks": (
         "Attention and MLP together are a block. A block keeps the shape, so blocks can be stacked: the second one "
-        "reads what the first one made. But each block replaces its input, and the gradient has to come back through "
-        "all of them."
+        "reads what the first one made. But each block replaces its input, and mixes the positions once more: little "
+        "is left of the current character."
     ),
     "residual": (
         "A block now adds to its input instead of replacing it. The embedding runs through the whole model as a "

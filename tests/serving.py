@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import glassgpt as gg
+
 
 @dataclass(frozen=True)
 class Site:
@@ -41,3 +43,14 @@ def served(root: Path, token: str | None = None) -> Iterator[Site]:
         finally:
             server.should_exit = True
             thread.join(timeout=10)
+
+
+def train_without_mlp(run: Path, text: str) -> None:
+    """Makes a run of one step: section 5 of the ladder, which has attention and no neurons."""
+    (source := run.parents[1] / "sentences.txt").write_text(text, encoding="utf-8")
+    settings = {
+        "model.architecture": "multihead", "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16,
+        "model.block_size": 16, "schedule.warmup_steps": 1, "training.batch_tokens": 32, "training.max_steps": 1,
+        "machine.device": "cpu", "evaluation.tokens": 100,
+    }  # fmt: skip
+    gg.train(data=source, run=run, settings=settings, listener=gg.Listener())

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from serving import train_without_mlp
 
 import glassgpt as gg
 from glassgpt.data.dataset_cache import dataset_at_hand
@@ -151,13 +152,7 @@ def test_a_narrow_page_does_not_scroll_sideways(site: Site, open_page: OpenPage,
 def test_a_section_of_the_ladder_without_neurons_says_so(
     text: str, tmp_path: Path, serve: Callable[[Path], Site], open_page: OpenPage
 ) -> None:
-    (source := tmp_path / "sentences.txt").write_text(text, encoding="utf-8")
-    settings = {
-        "model.architecture": "multihead", "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16,
-        "model.block_size": 16, "schedule.warmup_steps": 1, "training.batch_tokens": 32, "training.max_steps": 1,
-        "machine.device": "cpu", "evaluation.tokens": 100,
-    }  # fmt: skip
-    gg.train(data=source, run=tmp_path / "runs" / "section", settings=settings, listener=gg.Listener())
+    train_without_mlp(tmp_path / "runs" / "section", text)
     page = open_page(f"{serve(tmp_path / 'runs').address}/heads?run=section&part=neurons")
     page.get_by_text("This model has no MLP, so it has no neurons").wait_for()
     assert page.get_by_role("slider").count() == page.get_by_role("alert").count() == 0

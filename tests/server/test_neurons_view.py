@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from app_client import Client
 from numpy.typing import NDArray
+from serving import train_without_mlp
 from torch import Tensor
 
 import glassgpt as gg
@@ -177,13 +178,7 @@ def test_of_a_large_model_fewer_tokens_are_read() -> None:
 
 
 def test_a_model_without_neurons(text: str, tmp_path: Path, serve: Callable[[Path], Client]) -> None:
-    (source := tmp_path / "sentences.txt").write_text(text, encoding="utf-8")
-    settings = {
-        "model.architecture": "multihead", "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16,
-        "model.block_size": 16, "schedule.warmup_steps": 1, "training.batch_tokens": 32, "training.max_steps": 1,
-        "machine.device": "cpu", "evaluation.tokens": 100,
-    }  # fmt: skip
-    gg.train(data=source, run=tmp_path / "runs" / "letters", settings=settings, listener=gg.Listener())
+    train_without_mlp(tmp_path / "runs" / "letters", text)
     meta, arrays = ask(serve(tmp_path / "runs"), "/api/neurons")
     assert (meta["blocks"], arrays) == ([], {})
 

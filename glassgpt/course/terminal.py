@@ -11,13 +11,19 @@ FORMULA = re.compile(
     r"^\$\$\n?(?P<block>.*?)\n?\$\$$|(?<![\\$\w])\$(?P<inline>[^$\n]+)\$(?!\w)", re.MULTILINE | re.DOTALL
 )
 # What the commands of TeX stand for, in the order in which they are replaced.
+SIGNS = {
+    "partial": "∂", "dots": "…", "ldots": "…", "approx": "≈", "mid": "|", "pi": "π", "mu": "μ", "sigma": "σ",
+    "gamma": "γ", "beta": "β", "varepsilon": "ε", "Phi": "Φ",
+}  # fmt: skip
 TEX = (
     (r"\\(?:mathrm|text|operatorname|mathbf|mathbb)\{([^{}]*)\}", r"\1"),
+    (r"([_^])\{([^{}])\}", r"\1\2"),
+    *((r"([_^])\{([^{}]*)\}", r"\1(\2)"),) * 3,  # from the innermost; fractions then have no braces inside
     (r"\\sqrt\{(\w)\}", r"√\1"),
     (r"\\sqrt\{([^{}]*)\}", r"√(\1)"),
     (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1) / (\2)"),
     (r"(?<!\w)\((√?\w)\)", r"\1"),  # no brackets are needed around a single letter
-    (r"\^\\top|\^T\b", "ᵀ"),
+    (r"\^\\top", "ᵀ"),
     (r"\s*\\q?quad\s*", "    "),
     (r"\\infty", "∞"),
     (r"\\cdot", "·"),
@@ -25,6 +31,8 @@ TEX = (
     (r"\\sum", "Σ"),
     (r"\\le\b", "≤"),
     (r"\\[,;!]|\\left|\\right", ""),
+    (r"\\ ", " "),
+    *((rf"\\{name}(?![a-zA-Z])", sign) for name, sign in SIGNS.items()),
     (r"\\(\w+)", r"\1"),
 )
 

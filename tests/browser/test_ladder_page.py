@@ -13,6 +13,10 @@ OpenPage = Callable[..., Any]
 Site = Any  # a running server, of the fixtures
 
 
+def way(rows: list[dict[str, Any]]) -> str:
+    return f"from {rows[0]['val_loss']:.2f} to {rows[-1]['val_loss']:.2f}"
+
+
 def test_all_ten_sections_then_one_of_them(site: Site, open_page: OpenPage) -> None:
     page = open_page(f"{site.address}/ladder")
     page.locator(".rung").nth(9).wait_for()
@@ -39,9 +43,9 @@ def test_another_section_has_another_drawing_and_other_code(site: Site, open_pag
     assert [line.strip() for line in added] == ["x = x + self.attn(x)", "return x + self.mlp(x)"]
     assert page.locator(".code .added b").all_inner_texts() == ["x +", "x +"]
     first = page.locator(".drawing svg").get_attribute("aria-label")
-    page.locator(".steps a").nth(9).click()
-    page.wait_for_function("() => location.search.includes('section=9')")
-    page.get_by_text("self.norm1 = nn.LayerNorm(config.n_embd)").wait_for()
+    page.locator(".steps a").nth(7).click()
+    page.wait_for_function("() => location.search.includes('section=7')")
+    page.get_by_text("self.blocks = nn.ModuleList(").first.wait_for()
     assert page.locator(".drawing svg").get_attribute("aria-label") != first
     assert "by itself, this idea makes it worse" in page.locator(".words").first.inner_text()
 
@@ -90,17 +94,18 @@ def test_no_section_is_wider_than_a_phone(site: Site, open_page: OpenPage) -> No
 def test_a_climb_of_ones_own_and_a_damaged_one(
     runs_folder: Path, serve: Callable[[Path], Site], open_page: OpenPage
 ) -> None:
-    rows = [{**row, "val_loss": row["val_loss"] + 0.5} for row in shipped_results()["rows"] if row["val_loss"]]
+    shipped = shipped_results()["rows"]
+    rows = [{**row, "val_loss": row["val_loss"] + 0.5} for row in shipped]
     for name, text in (("ladder", json.dumps(rows)), ("ladder-2", "[{")):
         (runs_folder / name).mkdir()
         (runs_folder / name / "ladder.json").write_text(text)
     page = open_page(f"{serve(runs_folder).address}/ladder?climb=ladder-2")
     page.get_by_text("Measured by your own climb, ladder").wait_for()
-    assert "from 3.03 to 2.26" in page.locator(".answer").inner_text()
+    assert way(rows) in page.locator(".answer").inner_text()
     assert "ladder-2 cannot be shown" in page.get_by_role("alert").inner_text()
     page.get_by_label("climb").select_option("that of the course")
     page.get_by_text("Measured with glassgpt ladder on").wait_for()
-    assert "from 2.53 to 1.76" in page.locator(".answer").inner_text()
+    assert way(shipped) in page.locator(".answer").inner_text()
 
 
 def test_without_any_run(tmp_path: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> None:

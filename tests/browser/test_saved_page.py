@@ -129,7 +129,7 @@ def test_the_slider_of_a_saved_page_has_the_checkpoints_that_were_seen(
     site: Site, open_page: OpenPage, save: Callable[..., Path], open_file: Callable[..., Any]
 ) -> None:
     live = open_page(f"{site.address}{INSIDE}&step=0")
-    live.get_by_text("1 of ").wait_for()
+    live.locator(".film").get_by_text("1 of ").wait_for()
     count = int(live.locator(".film").inner_text().partition(" of ")[2].partition(" ")[0])
     live.locator(".bars tr").first.wait_for()
     live.locator(".film input").fill(str(count - 1))

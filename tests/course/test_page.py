@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from glassgpt.course.page import (
     parse_number,
     without_comments,
 )
-from glassgpt.course.pages import list_pages
+from glassgpt.course.pages import Page, list_pages
 from glassgpt.course.terminal import terminal_text
 from glassgpt.errors import UserError
 
@@ -155,3 +156,21 @@ def test_every_page_becomes_a_notebook_with_all_its_blocks(page) -> None:
     code = ["".join(cell["source"]).removeprefix("%%bash\n") for cell in cells if cell["cell_type"] == "code"]
     assert code == [block.code.strip("\n") for block in iter_blocks(page.markdown) if block.runs]
     assert terminal_text(page.markdown, answers=True)
+
+
+@pytest.mark.parametrize(
+    ("formula", "shown"),
+    [
+        (r"\frac{\partial X_l'}{\partial X_{l-1}} = I", "(∂ X_l') / (∂ X_(l-1)) = I"),
+        (r"\gamma_c, \quad l = 1, \dots, L", "γ_c,    l = 1, …, L"),
+        (r"\sum_{i=1}^{T} x_{i}, \ \text{if}\ s \le t", "Σ_(i=1)^T x_i,  if s ≤ t"),
+    ],
+)
+def test_a_formula_can_be_read_in_a_terminal(formula: str, shown: str) -> None:
+    assert terminal_text(f"${formula}$", answers=False).strip() == f"`{shown}`"
+
+
+@pytest.mark.parametrize("page", list_pages(), ids=lambda page: page.name)
+def test_no_formula_of_a_page_is_left_with_commands(page: Page) -> None:
+    formulas = re.findall(r"^```text\n(.*?)^```", terminal_text(page.markdown, answers=True), re.M | re.S)
+    assert not [formula for formula in formulas if re.search(r"frac|partial|[{}]", formula)]

@@ -37,7 +37,7 @@ function Look({ runs, run, params }) {
   return html`
     <div><h1>Which tokens surprise it?</h1>
       <p>${one.found ? summary(run, one.found) : "The loss of a token is −ln of the probability that the model gave it."}</p></div>
-    <${TextField} ...${{ text: text ?? "", lost, params, forget: ["token"] }} />
+    <${TextField} ...${{ text: text ?? (details.error ? "" : null), lost, params, forget: ["token"] }} />
     ${text === null && details.error && html`<p class="error" role="alert">${details.error}</p>`}
     <${Compare} ...${{ runs, run, other }} />
     <div class=${other ? "sides two" : "sides"}>

@@ -24,6 +24,7 @@ function keep(text, forget) {
   go(address(view, params), true);
 }
 
+// `text` is null while the opening one is read. Nothing can be typed then, which it would run into.
 export function TextField({ text, lost, params, forget = [], examples = [] }) {
   const [typed, setTyped] = useState(null);
   const timer = useRef(0);
@@ -37,7 +38,7 @@ export function TextField({ text, lost, params, forget = [], examples = [] }) {
   };
   return html`<div class="text-field">
     <label for="text">Your text</label>
-    <textarea id="text" rows="3" spellcheck="false" value=${typed ?? text} onInput=${type}></textarea>
+    <textarea id="text" rows="3" spellcheck="false" value=${typed ?? text ?? ""} readOnly=${text === null} onInput=${type}></textarea>
     ${examples.length > 0 && html`<div class="row" role="group" aria-label="Examples"><span class="quiet">try</span>
       ${examples.map(([name, example]) => html`<button key=${name} onClick=${() => set(example)}>${name}</button>`)}</div>`}
     ${text === "" && html`<p class="quiet">Type or paste a text.</p>`}

@@ -1,4 +1,4 @@
-"""The ten ideas of the ladder as drawings, one for each section, in the visual language of `glassgpt look`."""
+"""The drawings of the course, one for each page, in the visual language of `glassgpt look`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from glassgpt.course.drawings.attention import head, multihead
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
+from glassgpt.models.ladder import Section
 
-DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the section
-    "bigram": bigram,
-    "embedding": embedding,
-    "averaging": averaging,
-    "head": head,
-    "multihead": multihead,
-    "feedforward": feedforward,
-    "blocks": blocks,
-    "residual": residual,
-    "layernorm": layernorm,
-    "decoder": decoder,
+DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
+    "01-bigram": bigram,
+    "02-embedding": embedding,
+    "03-averaging": averaging,
+    "04-head": head,
+    "05-multihead": multihead,
+    "06-feedforward": feedforward,
+    "07-blocks": blocks,
+    "08-residual": residual,
+    "09-layernorm": layernorm,
+    "10-decoder": decoder,
 }
 
-__all__ = ["DRAWINGS", "Drawing"]
+
+def lesson_drawing(section: Section) -> Drawing:
+    """That of the page about a section of the ladder."""
+    return DRAWINGS[f"{section.number:02}-{section.name}"]()
+
+
+__all__ = ["DRAWINGS", "Drawing", "lesson_drawing"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from glassgpt.course.changes import code_changes, file_name, source
 from glassgpt.course.climb import run_name
-from glassgpt.course.drawings import DRAWINGS
+from glassgpt.course.drawings import lesson_drawing
 from glassgpt.course.lessons import ADDS
 from glassgpt.course.results import Row, read_results, shipped_results
 from glassgpt.errors import UserError, counted, printable
@@ -32,7 +32,7 @@ def describe_ladder(library: Library) -> dict[str, Any]:
 
 @cache
 def _described(section: Section) -> dict[str, Any]:
-    drawing, lines = DRAWINGS[section.name](), code_changes(section)
+    drawing, lines = lesson_drawing(section), code_changes(section)
     code = [line for line in lines if not line.aside and line.text.strip()]
     return {
         "number": section.number,

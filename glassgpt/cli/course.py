@@ -38,7 +38,7 @@ def course(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list of pages as JSON.")] = False,
 ) -> None:
     """List the pages of the course, read one here or in the browser, run it, or write it as a notebook."""
-    from glassgpt.course.pages import find_page, list_pages
+    from glassgpt.course.pages import find_page, list_pages, list_parts, pages_folder
 
     for name, given, needs, there in (
         ("--overwrite", overwrite, "--notebook", notebook is not None),
@@ -50,13 +50,14 @@ def course(
     if page is None:
         if notebook is not None or run or answers:
             raise UserError("which page? Name one, such as glassgpt course 4; glassgpt course lists them")
-        pages = list_pages()
         if as_json:
-            print_json([{"page": each.name, "title": each.title, "path": str(each.path)} for each in pages])
+            print_json([{"page": each.name, "title": each.title, "path": str(each.path)} for each in list_pages()])
         else:
-            width = max(len(each.name) for each in pages)
-            for each in pages:
-                typer.echo(f"{each.name:<{width}}  {re.sub(r'^[0-9]+ · ', '', each.title)}")
+            width = max(len(each.name) for each in list_pages())
+            for number, part in enumerate(list_parts(pages_folder())):
+                typer.echo("\n" * bool(number) + part.title)
+                for each in part.pages:
+                    typer.echo(f"  {each.name:<{width}}  {re.sub(r'^[0-9]+ · ', '', each.title)}")
             note("glassgpt course PAGE shows one, such as glassgpt course 4")
         return
     if as_json:

@@ -29,26 +29,22 @@ def ladder(
     """Train the sections of the ladder on the same characters in the same order, and compare them.
 
     A table on stderr shows the progress. The results folder holds ladder.json, ladder.svg with the curves, and a run
-    for each training: glassgpt sample ladder/s04-head.
+    for each training: glassgpt sample ladder/s04-head. Sections that are trained one by one in the same way make one
+    ladder. A section that it has already begins the next one, runs/ladder-2.
     """
     from glassgpt.cli.ladder_table import LadderTable
-    from glassgpt.course.climb import (
-        climb_ladder,
-        find_sections,
-        new_results_folder,
-        run_name,
-        save_results,
-    )
+    from glassgpt.course.climb import climb_ladder, find_sections, run_name
+    from glassgpt.course.results import choose_results_folder, save_results
     from glassgpt.data.dataset_cache import DataConfig, build_dataset
     from glassgpt.runtime.device import build_runtime
     from glassgpt.tokenizers import TokenizerConfig
 
     sections = find_sections(section)
     training = _choose_training(steps, seeds, full)
-    folder = new_results_folder(out, overwrite)
     dataset = build_dataset(DataConfig(source=data), TokenizerConfig("char"))
+    folder, earlier = choose_results_folder(out, sections, training, dataset, overwrite)
     runtime = build_runtime("auto", "float32")
-    with LadderTable(sections, training, save=lambda rows: save_results(folder, rows)) as table:
+    with LadderTable(sections, training, save=lambda rows: save_results(folder, rows, earlier)) as table:
         table.note(dataset.note)
         rows = climb_ladder(dataset, sections, training, runtime, table, runs=folder, overwrite=overwrite)
     if as_json:

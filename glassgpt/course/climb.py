@@ -22,18 +22,15 @@ from glassgpt.course.ladder_run import save_ladder_run
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
-from glassgpt.errors import UserError, check_least, counted
+from glassgpt.errors import UserError, check_least
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.files import dump_json, write_text
 from glassgpt.generation import TEMPERATURE
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
 from glassgpt.models import Model
 from glassgpt.models.ladder import SECTIONS, LadderConfig, Section
-from glassgpt.ownership import check_output, is_run_folder
-from glassgpt.report.ladder_picture import LadderCurve, draw_ladder
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
-from glassgpt.runs.folder import check_free, free_folder, named_folder
+from glassgpt.runs.folder import check_free, named_folder
 from glassgpt.runtime.device import MachineConfig, Runtime, build_runtime
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.checkpoint_manager import CheckpointConfig
@@ -52,7 +49,6 @@ CURVE_STEPS = 50  # the fewest steps between two of them: a validation costs as 
 CURVE_TOKENS = 10_000  # validation tokens at each of them
 SAMPLE_TOKENS = 80
 FULL = {"steps": 5000, "seeds": 3}  # of `glassgpt ladder --full`
-RESULTS, PICTURE = "ladder.json", "ladder.svg"
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class LadderTraining:
             data=DataConfig(dataset.manifest.source, dataset.manifest.val_fraction),
             tokenizer=TokenizerConfig(dataset.tokenizer.name),
             optimizer=OptimizerConfig(lr=self.rate(section)),
-            schedule=ScheduleConfig("constant", warmup_steps=0),
+            schedule=ScheduleConfig("constant", warmup_steps=0, decay_steps=self.steps),
             training=TrainingConfig(
                 max_steps=self.steps,
                 batch_tokens=self.batch_tokens(section),
@@ -167,11 +163,9 @@ class SectionRow:
         return (max(losses) - min(losses)) / 2
 
     @property
-    def curve(self) -> LadderCurve:
+    def losses(self) -> list[float]:
         """The losses during training and at the end, averaged over the seeds."""
-        steps = self.climbs[0].steps
-        losses = [statistics.fmean(column) for column in zip(*(climb.losses for climb in self.climbs), strict=True)]
-        return LadderCurve(self.section.number, self.section.name, steps, losses, self.val_loss)
+        return [statistics.fmean(column) for column in zip(*(climb.losses for climb in self.climbs), strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `--json` prints it."""
@@ -353,25 +347,3 @@ def write_sample(model: Model, dataset: Dataset) -> str:
     tokenizer = dataset.tokenizer
     sampling, generator = SamplingConfig(TEMPERATURE), torch.Generator().manual_seed(1)
     return "".join(write(model, tokenizer, start_of_text(tokenizer), sampling, SAMPLE_TOKENS, generator))
-
-
-def new_results_folder(out: Path | None, overwrite: bool = False) -> Path:
-    """The folder for results: `out`, else the next free runs/ladder-N.
-
-    Raises UserError if `out` is a run, or has files of the same names that may not be replaced.
-    """
-    if out is None:
-        return free_folder("ladder")
-    if is_run_folder(out):
-        raise UserError(f"{out} is a run: choose another --out for the results of the ladder")
-    for name in (RESULTS, PICTURE):
-        check_output(out / name, overwrite)
-    return out
-
-
-def save_results(folder: Path, rows: Sequence[SectionRow]) -> None:
-    """Writes the rows with their curves as JSON, and the picture. Raises UserError if they cannot be written."""
-    lines = [row.to_dict() | {"steps": row.curve.steps, "losses": list(row.curve.losses)} for row in rows]
-    title = f"The ladder: {counted(len(rows), 'section')}"
-    write_text(folder / RESULTS, dump_json(lines, indent=1) + "\n")
-    write_text(folder / PICTURE, draw_ladder([row.curve for row in rows], title))

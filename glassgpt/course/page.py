@@ -161,11 +161,18 @@ def map_links(markdown: str, replace: Callable[[Link], str]) -> str:
     """The page with each link and each picture replaced by what `replace` makes of it; code stays as it is."""
 
     def put(match: re.Match[str]) -> str:
-        if match["target"] is None:
-            return match[0]
-        return replace(Link(match["label"], match["target"], bool(match["picture"])))
+        return match[0] if match["target"] is None else replace(_link(match))
 
     return LINK.sub(put, markdown)
+
+
+def iter_links(markdown: str) -> Iterator[Link]:
+    """Each link and each picture of a page, in order; code has none."""
+    return (_link(match) for match in LINK.finditer(markdown) if match["target"] is not None)
+
+
+def _link(match: re.Match[str]) -> Link:
+    return Link(match["label"], match["target"], bool(match["picture"]))
 
 
 def parse_number(text: str) -> float:

@@ -7,9 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from glassgpt.course.page import title_of
+from glassgpt.course.page import iter_links, title_of
 from glassgpt.errors import UserError
 from glassgpt.files import read_file
+
+INDEX = "README.md"  # the list of the pages
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,36 @@ def pages_folder() -> Path:
     """
     here = Path(__file__).parent
     for folder in (here / "markdown", here.parent.parent / "docs" / "course"):
-        if (folder / "README.md").is_file():
+        if (folder / INDEX).is_file():
             return folder
     raise UserError("this installation has no pages of the course: install GlassGPT from a checkout or a wheel")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the course: the pages under one heading of its index."""
+
+    title: str
+    pages: list[Page]
+
+
+def list_parts(folder: Path) -> list[Part]:
+    """The pages in the order in which one reads them: as README.md first links them, under its headings.
+
+    Pages that it does not link come last, under the title "More".
+    """
+    left = {path.name: Page(path.stem, path) for path in sorted(folder.glob("*.md")) if path.name != INDEX}
+    titles_and_texts = re.split(r"^## (.+)$", read_file(folder / INDEX).decode("utf-8"), flags=re.MULTILINE)[1:]
+    parts = [
+        Part(title, [left.pop(link.target) for link in iter_links(text) if link.target in left])
+        for title, text in zip(titles_and_texts[::2], titles_and_texts[1::2], strict=True)
+    ]
+    return [part for part in [*parts, Part("More", list(left.values()))] if part.pages]
+
+
 def list_pages() -> list[Page]:
-    """The numbered pages in order, then the others by name."""
-    paths = sorted(path for path in pages_folder().glob("*.md") if path.name != "README.md")
-    return [Page(path.stem, path) for path in sorted(paths, key=lambda path: not path.name[0].isdigit())]
+    """All pages, in the order of `list_parts`."""
+    return [page for part in list_parts(pages_folder()) for page in part.pages]
 
 
 def find_page(name: str) -> Page:

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from glassgpt.course.climb import RESULTS, run_name
+from glassgpt.course.climb import run_name
+from glassgpt.course.results import RESULTS
 from glassgpt.errors import UserError, printable
 from glassgpt.models import ARCHITECTURES
 from glassgpt.models.ladder import SECTIONS

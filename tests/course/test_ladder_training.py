@@ -20,9 +20,8 @@ from glassgpt.course.climb import (
     climb,
     climb_ladder,
     find_sections,
-    new_results_folder,
-    save_results,
 )
+from glassgpt.course.results import choose_results_folder, read_results, save_results
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
@@ -67,7 +66,7 @@ def test_all_ten_sections_climb_with_every_seed(dataset: Dataset) -> None:
         assert (
             min(climb.val_loss for climb in row.climbs) <= row.val_loss <= max(climb.val_loss for climb in row.climbs)
         )
-        assert row.curve.steps == [0, 4]
+        assert row.climbs[0].steps == [0, 4]
         assert row.seconds > 0 and row.sample and "\n" not in row.sample
 
 
@@ -177,22 +176,50 @@ def test_mean_and_spread_are_over_the_seeds() -> None:
         "to be",
     )
     assert (row.val_loss, row.spread) == (2.25, 0.25)
-    assert list(row.curve.losses) == [4.0, 2.5]
+    assert row.losses == [4.0, 2.5]
     assert row.to_dict().keys() >= {"section", "name", "n_params", "val_loss", "seconds"}
 
 
-def test_results_are_kept_and_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = SectionRow(SECTIONS[0], LadderConfig(), 9, [Climb(0, 2.0, [0, 1], [4.0, 3.0])], 1.0, "to be")
+def test_sections_one_by_one_make_one_ladder(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = new_results_folder(None)
-    save_results(folder, [row])
-    assert folder == Path("runs/ladder")
-    assert new_results_folder(None) == Path("runs/ladder-2")
-    (line,) = json.loads((folder / "ladder.json").read_text())
-    assert line["val_loss"] == 2.0 and line["losses"] == [4.0, 3.0]
-    assert (folder / "ladder.svg").read_text().startswith("<svg")
+
+    def train(numbers: list[int], training: LadderTraining = TINY) -> str:
+        sections = [SECTIONS[number - 1] for number in numbers]
+        folder, earlier = choose_results_folder(None, sections, training, dataset)
+        rows = climb_ladder(dataset, sections, training, CPU, LadderListener(), runs=folder)
+        save_results(folder, rows, earlier)
+        found = " ".join(str(row["section"]) for row in read_results(folder))
+        return f"{folder.name}: {found}"
+
+    assert train([4]) == "ladder: 4"
+    first = (tmp_path / "runs" / "ladder" / "ladder.json").read_text()
+    assert train([1]) == "ladder: 1 4"
+    assert json.loads(first)[0] == json.loads((tmp_path / "runs" / "ladder" / "ladder.json").read_text())[1]
+    assert "4 head" in (tmp_path / "runs" / "ladder" / "ladder.svg").read_text()
+    assert train([4]) == "ladder-2: 4"  # again
+    assert train([2], dataclasses.replace(TINY, lr=0.1)) == "ladder-3: 2"  # in another way
+    assert train([2], dataclasses.replace(TINY, seeds=1)) == "ladder-4: 2"
+    assert train([2, 3]) == "ladder: 1 2 3 4"
+    (tmp_path / "runs" / "ladder" / "s05-multihead").mkdir()  # of a training that was stopped
+    assert train([5]) == "ladder-2: 4 5"
+
+
+def test_results_are_never_added_to_those_of_another_text(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (section,) = find_sections(1)
+    rows = climb_ladder(dataset, [section], TINY, CPU, LadderListener(), runs=tmp_path)
+    save_results(tmp_path, rows)
+    other = SECTIONS[1:2]
+    assert len(choose_results_folder(tmp_path, other, TINY, dataset)[1]) == 1
+    assert choose_results_folder(tmp_path, other, TINY, dataset, overwrite=True) == (tmp_path, [])
+    changed = dataclasses.replace(dataset, manifest=dataclasses.replace(dataset.manifest, key="another"))
     with pytest.raises(UserError, match=r"ladder\.json exists"):
-        new_results_folder(folder)
+        choose_results_folder(tmp_path, other, TINY, changed)
+    with pytest.raises(UserError, match=r"ladder\.json exists"):
+        choose_results_folder(tmp_path, [section], TINY, dataset)
+    with pytest.raises(UserError, match="is a run"):
+        choose_results_folder(tmp_path / "s01-bigram", other, TINY, dataset)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from glassgpt.course.page import (
     parse_number,
     without_comments,
 )
-from glassgpt.course.pages import Page, list_pages
+from glassgpt.course.pages import Page, list_pages, list_parts, pages_folder
 from glassgpt.course.terminal import terminal_text
 from glassgpt.errors import UserError
 
@@ -174,3 +174,17 @@ def test_a_formula_can_be_read_in_a_terminal(formula: str, shown: str) -> None:
 def test_no_formula_of_a_page_is_left_with_commands(page: Page) -> None:
     formulas = re.findall(r"^```text\n(.*?)^```", terminal_text(page.markdown, answers=True), re.M | re.S)
     assert not [formula for formula in formulas if re.search(r"frac|partial|[{}]", formula)]
+
+
+def test_the_index_of_the_course_gives_each_page_its_part(tmp_path: Path) -> None:
+    for name in ("b", "a", "04-head", "more"):
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n")
+    first = "## One\n[b](b.md), [head](04-head.md)\n```text\n[m](more.md)\n```\n"
+    index = f"# C\n[a](a.md)\n{first}## Two\n[b](b.md)\n[a](a.md)\n"
+    (tmp_path / "README.md").write_text(index)
+    parts = [(part.title, [page.name for page in part.pages]) for part in list_parts(tmp_path)]
+    assert parts == [("One", ["b", "04-head"]), ("Two", ["a"]), ("More", ["more"])]
+
+
+def test_the_index_of_the_course_lists_every_page() -> None:
+    assert "More" not in [part.title for part in list_parts(pages_folder())]

@@ -12,7 +12,8 @@ import pytest
 import torch
 from app_client import Client
 
-from glassgpt.course.climb import LadderListener, LadderTraining, climb_ladder, save_results
+from glassgpt.course.climb import LadderListener, LadderTraining, climb_ladder
+from glassgpt.course.results import save_results
 from glassgpt.data.corpora import text_corpus
 from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.ladder import SECTIONS

@@ -35,13 +35,14 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "04-head.md").write_text(PAGE, encoding="utf-8")
     (folder / "metrics.md").write_text("# Metrics\n\n```bash\nfalse\n```\n")
+    (folder / "README.md").write_text("# Course\n\n## The ladder\n\nBegin with [the head](04-head.md).\n")
     monkeypatch.setattr(pages, "pages_folder", lambda: folder)
     monkeypatch.chdir(tmp_path)
     return folder
 
 
 def test_pages_are_listed(course: Path) -> None:
-    assert glassgpt("course").out == "04-head  A head\nmetrics  Metrics\n"
+    assert glassgpt("course").out == "The ladder\n  04-head  A head\n\nMore\n  metrics  Metrics\n"
     listed = json.loads(glassgpt("course", "--json").out)
     assert listed[0] == {"page": "04-head", "title": "4 · A head", "path": str(course / "04-head.md")}
 

@@ -17,6 +17,7 @@ from api import instruments_page, public_page
 from sources import file_page, files_of, folder_page
 
 from glassgpt.course.page import BLOCK, Link, map_links, without_comments
+from glassgpt.course.pages import list_parts
 
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 GUIDES = (
@@ -96,8 +97,8 @@ class Stage:
             course, guides = ["course/index"], [*GUIDES, "Python reference <api/index>"]
             return toctree("Learn", course) + toctree("Use", guides) + toctree("Project", ["contributing", "changes"])
         if str(place) == "course/index.md":
-            pages = [path.stem for path in sorted((self.root / "docs" / "course").glob("*.md"))]
-            return toctree("", [page for page in pages if page != "README"])
+            parts = list_parts(self.root / "docs" / "course")
+            return "".join(toctree(part.title, [page.name for page in part.pages]) for part in parts)
         return ""
 
     def _put(self, place: str, text: str) -> None:

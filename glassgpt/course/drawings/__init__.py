@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glassgpt.course.drawings.attention import head, multihead
+from glassgpt.course.drawings.attention import head, multihead, scaling
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
+from glassgpt.course.drawings.windows import batches
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
@@ -21,6 +22,8 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "08-residual": residual,
     "09-layernorm": layernorm,
     "10-decoder": decoder,
+    "batches": batches,
+    "scaling": scaling,
 }
 
 

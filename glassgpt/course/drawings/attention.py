@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from glassgpt.course.drawings.canvas import (
     Drawing,
@@ -12,6 +13,7 @@ from glassgpt.course.drawings.canvas import (
     frame,
     ink,
     label,
+    line,
     number,
     operation,
     token,
@@ -26,8 +28,7 @@ def head() -> Drawing:
     keys = ((-1, 0), (2, 0), (-1, 1), (0, 2), (-1, 0))
     values = ((1, -1), (2, 1), (-2, 0), (0, 2), (1, 1))
     scores = [sum(q * k for q, k in zip(query, key, strict=True)) for key in keys]
-    shares = [math.exp(score / math.sqrt(len(query))) for score in scores]
-    weights = [share / sum(shares) for share in shares]
+    weights = softmax([score / math.sqrt(len(query)) for score in scores])
     out = [sum(w * value[i] for w, value in zip(weights, values, strict=True)) for i in range(2)]
     columns = [104.0 + 66 * i for i in range(len(letters))]
     last = columns[-1]
@@ -91,8 +92,8 @@ def multihead() -> Drawing:
         x = start + i * (width + gap)
         weights: list[list[float | None]] = []
         for row in range(size):
-            shares = [math.exp(likes(row, column)) for column in range(row + 1)]
-            weights.append([share / sum(shares) for share in shares] + [None] * (size - row - 1))
+            heard = softmax([likes(row, column) for column in range(row + 1)])
+            weights.append(heard + [None] * (size - row - 1))
         centre = x + width / 2
         parts += [
             label(centre, 14, f"head {i}", bold=True, colour="attention"),
@@ -120,3 +121,48 @@ def multihead() -> Drawing:
         380,
         parts,
     )
+
+
+def scaling() -> Drawing:
+    """The weights of the same keys for wider and wider heads, with and without the division by √D."""
+    scores = (0.4, -1.3, 1.6, 0.1, -0.7, 1.1, -1.2, 0.0)  # of variance 1, as if D were 1
+    sides = (("scores = q · k", 92.0, False), ("scores = q · k / √D", 252.0, True))
+    bar, most = 16.0, 76.0
+    parts = []
+    for title, left, scaled in sides:
+        parts.append(label(left + 4 * bar, 16, title, bold=True))
+        for row, D in enumerate((4, 16, 64)):
+            floor = 118.0 + 108 * row
+            weights = softmax([score * (1 if scaled else math.sqrt(D)) for score in scores])
+            parts.append(line((left - 4, floor), (left + 8 * bar + 4, floor), colour="line"))
+            for i, weight in enumerate(weights):
+                height = max(1.0, most * weight)
+                parts.append(
+                    frame(left + i * bar + 2, floor - height, bar - 4, height, colour="attention", fill="attention",
+                          opacity=0.75, round=1)
+                )  # fmt: skip
+            largest = max(range(len(weights)), key=weights.__getitem__)
+            at = left + (largest + 0.5) * bar
+            parts.append(label(at, floor - most * weights[largest] - 11, f"{100 * weights[largest]:.0f}%", bold=True))
+            if not scaled:
+                parts.append(label(8, floor - 40, f"D = {D}", anchor="start", bold=True))
+    parts += [
+        label(156, 362, "one key takes all,", colour="quiet"),
+        label(156, 380, "before anything is learned", colour="quiet"),
+        label(316, 362, "the same weights", colour="quiet"),
+        label(316, 380, "for every D", colour="quiet"),
+    ]
+    return Drawing(
+        "Without the division, the weights of a wide head go to a single key",
+        "The weights of eight keys as bars, for heads of 4, 16 and 64 channels. With scores that are not divided, the "
+        "largest weight grows with the number of channels until one key has nearly all. Divided by the root of D, the "
+        "weights are the same for every width.",
+        398,
+        parts,
+    )
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    """Weights that sum to 1."""
+    shares = [math.exp(score) for score in scores]
+    return [share / sum(shares) for share in shares]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from glassgpt.course.drawings.attention import head, multihead, scaling
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
-from glassgpt.course.drawings.stream import stream
+from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
 from glassgpt.course.drawings.windows import batches
 from glassgpt.models.ladder import Section
@@ -25,6 +25,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "10-decoder": decoder,
     "batches": batches,
     "scaling": scaling,
+    "intermediate": intermediate,
     "stream": stream,
 }
 

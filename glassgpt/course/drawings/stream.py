@@ -64,3 +64,56 @@ def stream() -> Drawing:
 def signed(value: float) -> str:
     """A number with its sign."""
     return f"{'+' if value > 0 else ''}{number(value, 2)}"
+
+
+# How probable "g" is after "hunter hun", in percent, when the stream at one place is replaced by that of "hunger hun".
+# A row for each layer, a column for each position. docs/course/intermediate.md measures it.
+PATCHED = (
+    ("embedding", (1, 1, 1, 75, 1, 1, 1, 1, 1, 1)),
+    ("after block 0", (1, 1, 1, 76, 1, 1, 1, 1, 1, 1)),
+    ("after block 1", (1, 1, 1, 1, 1, 1, 1, 1, 1, 75)),
+)
+
+
+def intermediate() -> Drawing:
+    """Where in the model the letter is that decides: a patch at each place, and what the model then predicts."""
+    left, cell, top, step = 104.0, 28.0, 150.0, 62.0
+    centres = [left + cell * (i + 0.5) for i in range(10)]
+    parts = [
+        label(8, 18, "it reads", anchor="start"),
+        label(8, 66, "taken from", anchor="start", colour="quiet"),
+        arrow((centres[3], 81), (centres[3], top - 21), thick=2),
+        label(centres[3] + 10, 106, "one vector at a time:", anchor="start", colour="quiet"),
+        label(centres[3] + 10, 123, "how probable is g then?", anchor="start", bold=True),
+    ]
+    for i, (own, other) in enumerate(zip("hunter·hun", "hunger·hun", strict=True)):
+        marked = own != other
+        colour = "accent" if marked else "line"
+        parts.append(token(centres[i], 18, own, size=24))
+        parts.append(token(centres[i], 66, other, size=24, colour=colour, thick=2.5 if marked else 1.5))
+    for row, (name, values) in enumerate(PATCHED):
+        y = top + row * step
+        parts.append(label(8, y, name, anchor="start"))
+        for x, value in zip(centres, values, strict=True):
+            strong = value > 10
+            parts.append(
+                frame(x - cell / 2, y - 15, cell, 30, colour="line", fill="accent", opacity=0.6 * value / 100, round=0)
+            )
+            parts.append(label(x, y, str(value), bold=strong, colour="text" if strong else "quiet"))
+    y = top + step
+    parts += [
+        arrow((centres[3], top + 17), (centres[3], y - 17), colour="accent", thick=2.5),
+        arrow((centres[3] + 4, y + 17), (centres[9] - 6, y + step - 17), colour="accent", thick=2.5),
+        label(centres[4] + 6, y - 31, "block 0 leaves it there", anchor="start", colour="quiet"),
+        label(left, y + 36, "block 1 carries it", anchor="start", colour="quiet"),
+        label(left, top + 2 * step + 32, "percent of g; 1 without the other text", anchor="start", colour="quiet"),
+    ]
+    return Drawing(
+        "Which intermediate output holds the letter?",
+        'A model reads "hunter hun" and expects "t". At one place at a time, its stream is replaced by that of "hunger '
+        'hun". A grid shows how probable "g" is then. At the embedding and after block 0 it is 75% and 76% if the '
+        "letter that differs is replaced. After block 1 it is 75% if the last position is replaced. Everywhere else it "
+        "is 1%.",
+        322,
+        parts,
+    )

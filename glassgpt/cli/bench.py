@@ -24,6 +24,9 @@ def tricks(
     rows: Annotated[int | None, typer.Option(help="Rows per batch; by default, the recipe's, at most 16.")] = None,
     steps: Annotated[int, typer.Option(help="Training steps per measurement.")] = 20,
     rounds: Annotated[int, typer.Option(help="Measurements per trick, interleaved.")] = 3,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="TRICK", help="Measure this trick alone; repeatable. Default: all.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path, path_option("File for the picture (SVG).")] = Path("tricks.svg"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that glassgpt did not write.")] = False,
@@ -39,11 +42,13 @@ def tricks(
     from glassgpt.report.bars_picture import Bar, draw_bars
     from glassgpt.tricks import explanation, measure_tricks
     from glassgpt.tricks.recipe import plain_setup
+    from glassgpt.tricks.variants import choose_tricks
 
+    chosen = choose_tricks(only or [])
     check_output(out, overwrite)  # before minutes of measuring
     setup, dataset = plain_setup(recipe, data, set or [], rows, device, note=note)
     note(dataset.note)
-    results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, progress=note)
+    results = measure_tricks(setup, dataset, steps=steps, rounds=rounds, tricks=chosen, progress=note)
     bars = [
         Bar(row.trick.name, row.speed, row.memory, row.missing, row.faster(results.noise) or row.slower(results.noise))
         for row in results.rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
+from glassgpt.errors import unknown
 from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.training.optimizers import OptimizerConfig
@@ -80,6 +81,15 @@ TRICKS = (
     Trick("accumulation", "the batch in four passes", lambda s: replace(s, passes=min(4, s.rows))),
     Trick("batch × 4", "four times the rows", lambda s: replace(s, rows=4 * s.rows)),
 )  # fmt: skip
+
+
+def choose_tricks(names: Sequence[str]) -> tuple[Trick, ...]:
+    """The tricks of these names, in the order of TRICKS; all of them for no name. Raises UserError for another name."""
+    known = [trick.name for trick in TRICKS]
+    for name in names:
+        if name not in known:
+            raise unknown("trick", name, known)
+    return tuple(trick for trick in TRICKS if not names or trick.name in names)
 
 
 def _eighth(setup: Setup) -> int:

@@ -436,6 +436,10 @@ def test_a_picture_in_the_place_of_a_folder_is_refused_before_measuring(elsewher
     assert "is a folder" in glassgpt("bench", "tricks", "--out", "pictures").error
 
 
+def test_a_trick_of_an_unknown_name_is_refused(elsewhere: Path) -> None:
+    assert "unknown trick 'compil': did you mean 'compile'?" in glassgpt("bench", "tricks", "--only", "compil").error
+
+
 def test_one_set_option_sets_one_field(elsewhere: Path, text_file: Path) -> None:
     refused = glassgpt("train", "--data", text_file, "--run", "x", "--set", "model.n_layer=1\noptimizer.lr=9").error
     assert "has several lines: give each field an option of its own" in refused

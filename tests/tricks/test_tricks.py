@@ -20,6 +20,7 @@ from glassgpt.tricks import measure as module
 from glassgpt.tricks.explanation import REASONS
 from glassgpt.tricks.measure import measure_tricks, run_apart
 from glassgpt.tricks.recipe import plain_setup
+from glassgpt.tricks.variants import choose_tricks
 
 SETUP = Setup("gpt2", GPT2Config(50, 16, 2, 2, 16), OptimizerConfig(), rows=4, device="cpu")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,6 +46,13 @@ def test_each_trick_differs_from_the_plain_setup_in_one_way() -> None:
         assert SETUP in (with_it, without), trick.name
         changed = [name for name in vars(SETUP) if getattr(with_it, name) != getattr(without, name)]
         assert len(changed) == 1, trick.name
+
+
+def test_tricks_are_chosen_by_name() -> None:
+    assert choose_tricks([]) == TRICKS
+    assert [trick.name for trick in choose_tricks(["compile", "bfloat16", "compile"])] == ["bfloat16", "compile"]
+    with pytest.raises(UserError, match="unknown trick 'bfloat': did you mean 'bfloat16'"):
+        choose_tricks(["compile", "bfloat"])
 
 
 def test_a_padded_vocabulary_is_the_next_multiple() -> None:

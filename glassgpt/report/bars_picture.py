@@ -40,7 +40,7 @@ def draw_bars(bars: Sequence[Bar], title: str, noise: float) -> str:
         parts.append(text(left, 50, label))
         x = _axis(left, right, reach)
         if label.startswith("speed"):
-            start, end = x(1 - noise), x(1 + noise)
+            start, end = x(max(1 - noise, 1 / reach)), x(min(1 + noise, reach))  # on a busy machine it can be above 1
             parts.append(rectangle(start, TOP - 8, end - start, ROW * len(bars) + 8, NOISE))
         for tick in _ticks(reach):
             parts.append(

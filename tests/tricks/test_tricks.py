@@ -13,7 +13,7 @@ from glassgpt.data.shards import dtype_for, write_shard
 from glassgpt.errors import UserError
 from glassgpt.models.gpt2 import GPT2Config
 from glassgpt.models.sizes import embedding_rows
-from glassgpt.report.bars_picture import Bar, draw_bars
+from glassgpt.report.bars_picture import PANELS, Bar, draw_bars
 from glassgpt.training.optimizers import OptimizerConfig
 from glassgpt.tricks import TRICKS, Measured, Results, Setup, TrickRow, explanation
 from glassgpt.tricks import measure as module
@@ -168,6 +168,14 @@ def test_the_picture_has_a_bar_for_each_ratio() -> None:
     colours = [bar.attrib["fill"] for bar in root.iter(f"{SVG}rect")][2:]
     assert len(colours) == 4
     assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.8, 1.0, 3.0])
+def test_the_noise_of_a_busy_machine_stays_in_the_picture(noise: float) -> None:
+    root = ElementTree.fromstring(draw_bars([Bar("one", 1.2, 1.0)], "title", noise))
+    band = list(root.iter(f"{SVG}rect"))[1]
+    start, width = float(band.attrib["x"]), float(band.attrib["width"])
+    assert PANELS[0][0] <= start < start + width <= PANELS[0][1]
 
 
 @pytest.mark.parametrize("rows", [0, -1, 10**15, 10**400])

@@ -8,6 +8,7 @@ from glassgpt.course.drawings.attention import head, multihead, scaling
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.costs import tricks
+from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
@@ -32,6 +33,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "sampling": sampling,
     "kv-cache": kv_cache,
     "tricks": tricks,
+    "validation": validation,
 }
 
 

@@ -9,6 +9,7 @@ from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.costs import tricks
 from glassgpt.course.drawings.costs import tricks, validation
+from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
@@ -34,6 +35,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "kv-cache": kv_cache,
     "tricks": tricks,
     "validation": validation,
+    "bpe": bpe,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from glassgpt.course.drawings.attention import head, multihead, scaling
 from glassgpt.course.drawings.attention import head, multihead
 from glassgpt.course.drawings.attention_training import last_token, where_qkv
+from glassgpt.course.drawings.bases import meaning
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.costs import tricks
@@ -40,6 +41,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "bpe": bpe,
     "last-token": last_token,
     "where-qkv": where_qkv,
+    "meaning": meaning,
 }
 
 

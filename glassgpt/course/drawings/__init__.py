@@ -13,6 +13,7 @@ from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.costs import tricks
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.merges import bpe
+from glassgpt.course.drawings.scales import initialisation
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
@@ -42,6 +43,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "last-token": last_token,
     "where-qkv": where_qkv,
     "meaning": meaning,
+    "initialisation": initialisation,
 }
 
 

@@ -14,6 +14,7 @@ from glassgpt.course.drawings.costs import tricks
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.scales import initialisation
+from glassgpt.course.drawings.scales import initialisation, normalisation
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
@@ -44,6 +45,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "where-qkv": where_qkv,
     "meaning": meaning,
     "initialisation": initialisation,
+    "normalisation": normalisation,
 }
 
 

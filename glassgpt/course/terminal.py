@@ -13,16 +13,18 @@ FORMULA = re.compile(
 # What the commands of TeX stand for, in the order in which they are replaced.
 SIGNS = {
     "partial": "∂", "dots": "…", "ldots": "…", "approx": "≈", "mid": "|", "pi": "π", "mu": "μ", "sigma": "σ",
-    "gamma": "γ", "beta": "β", "varepsilon": "ε", "Phi": "Φ",
+    "gamma": "γ", "beta": "β", "varepsilon": "ε", "Phi": "Φ", "eta": "η", "lambda": "λ", "leftarrow": "←",
+    "lVert": "‖", "rVert": "‖",
 }  # fmt: skip
 TEX = (
     (r"\\(?:mathrm|text|operatorname|mathbf|mathbb)\{([^{}]*)\}", r"\1"),
+    (r"\\hat\{(\w)\}", "\\1\u0302"),
     (r"([_^])\{([^{}])\}", r"\1\2"),
     *((r"([_^])\{([^{}]*)\}", r"\1(\2)"),) * 3,  # from the innermost; fractions then have no braces inside
     (r"\\sqrt\{(\w)\}", r"√\1"),
     (r"\\sqrt\{([^{}]*)\}", r"√(\1)"),
     (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1) / (\2)"),
-    (r"(?<!\w)\((√?\w)\)", r"\1"),  # no brackets are needed around a single letter
+    (r"(?<!\w)\((√?\w\u0302?)\)", r"\1"),  # no brackets are needed around a single letter
     (r"\^\\top", "ᵀ"),
     (r"\s*\\q?quad\s*", "    "),
     (r"\\infty", "∞"),
@@ -30,7 +32,7 @@ TEX = (
     (r"\\times", "×"),
     (r"\\sum", "Σ"),
     (r"\\le\b", "≤"),
-    (r"\\[,;!]|\\left|\\right", ""),
+    (r"\\[,;!]|\\(?:left|right)(?![a-zA-Z])", ""),
     (r"\\ ", " "),
     *((rf"\\{name}(?![a-zA-Z])", sign) for name, sign in SIGNS.items()),
     (r"\\(\w+)", r"\1"),

@@ -164,6 +164,7 @@ def test_every_page_becomes_a_notebook_with_all_its_blocks(page) -> None:
         (r"\frac{\partial X_l'}{\partial X_{l-1}} = I", "(∂ X_l') / (∂ X_(l-1)) = I"),
         (r"\gamma_c, \quad l = 1, \dots, L", "γ_c,    l = 1, …, L"),
         (r"\sum_{i=1}^{T} x_{i}, \ \text{if}\ s \le t", "Σ_(i=1)^T x_i,  if s ≤ t"),
+        (r"w \leftarrow w - \eta \left( \frac{\hat{m}}{\lVert g \rVert} \right)", "w ← w - η ( m̂ / (‖ g ‖) )"),
     ],
 )
 def test_a_formula_can_be_read_in_a_terminal(formula: str, shown: str) -> None:

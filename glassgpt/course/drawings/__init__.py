@@ -20,6 +20,7 @@ from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
 from glassgpt.course.drawings.windows import batches
 from glassgpt.course.drawings.training import training_loop
+from glassgpt.course.drawings.training import adamw, training_loop
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
@@ -48,6 +49,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "initialisation": initialisation,
     "normalisation": normalisation,
     "training-loop": training_loop,
+    "adamw": adamw,
 }
 
 

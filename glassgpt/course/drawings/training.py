@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from glassgpt.course.drawings.canvas import Drawing, arrow, ink, label, line, number
 
 
@@ -68,3 +71,68 @@ def loss(weight: float) -> float:
 def slope(weight: float) -> float:
     """Its derivative."""
     return 2 * (weight - 3)
+
+
+def adamw() -> Drawing:
+    """The gradient, both moments and the step of two weights over 60 steps, computed by the formula."""
+    before, shown = 140, 60
+    noisy = [1.2 * math.sin(2.4 * t * t + t) + 0.1 for t in range(before + shown)]  # no pattern that anybody would see
+    rare = [0.12 if t % 28 == 12 else 0.0 for t in range(before + shown)]
+    left, width, parts = 92.0, 300.0, []
+    at = [left + width * (t + 0.5) / shown for t in range(shown)]
+    rows = (
+        ("a common character: noise in every step", noisy, 1),
+        ("a rare one: now and then, 10 times smaller", rare, 10),
+    )
+    for i, (name, gradients, larger) in enumerate(rows):
+        first, second = (values[before:] for values in moments(gradients, 0.9, 0.99))
+        size = [math.sqrt(v) for v in second]
+        middle, low = 222 * i + 62.0, 222 * i + 158.0
+        scale = 22.0 * larger
+        parts += [
+            label(8, middle - 48, name, anchor="start", bold=True),
+            label(8, middle - 18, "gradient" + (" × 10" if larger > 1 else ""), anchor="start", colour="quiet"),
+            label(8, middle, "mean", anchor="start", bold=True, colour="accent"),
+            label(8, middle + 18, "usual size", anchor="start", bold=True, colour="loss-high"),
+            line((left, middle), (left + width, middle), colour="quiet", thick=0.8),
+        ]
+        parts += [
+            line((x, middle), (x, middle - scale * g), colour="stream", thick=3, opacity=0.55)
+            for x, g in zip(at, gradients[before:], strict=True)
+            if g
+        ]
+        parts += [
+            line(*((x, middle - scale * v) for x, v in zip(at, size, strict=True)), colour="loss-high", thick=2.2),
+            line(*((x, middle - scale * m) for x, m in zip(at, first, strict=True)), colour="accent", thick=2.2),
+            label(8, low - 9, "mean /", anchor="start", bold=True),
+            label(8, low + 9, "usual size", anchor="start", bold=True),
+        ]
+        for height in (-1, 0, 1):
+            y = low - 36 * height
+            parts.append(
+                line((left, y), (left + width, y), colour="quiet", thick=0.8, opacity=1 if height == 0 else 0.4)
+            )
+            parts.append(label(left - 5, y, number(height, 0), anchor="end", colour="quiet") if height else "")
+        parts += [
+            line((x, low), (x, low - 36 * m / v), colour="added" if m > 0 else "removed", thick=3.4)
+            for x, m, v in zip(at, first, size, strict=True)
+        ]
+    return Drawing(
+        "The mean of the gradient, divided by its usual size",
+        "Two weights over 60 steps. The first has a large noisy gradient in every step. Its mean stays near zero and "
+        "its usual size is large, so the quotient is small. The second has a gradient ten times smaller in two of the "
+        "steps. Its usual size is small as well, so the quotient is as large as that of the first, or larger.",
+        430,
+        parts,
+    )
+
+
+def moments(gradients: Sequence[float], beta1: float, beta2: float) -> tuple[list[float], list[float]]:
+    """Both running means of AdamW after each step, with the correction for their start at zero."""
+    m = v = 0.0
+    first, second = [], []
+    for t, g in enumerate(gradients, 1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        first.append(m / (1 - beta1**t))
+        second.append(v / (1 - beta2**t))
+    return first, second

@@ -21,6 +21,7 @@ from glassgpt.course.drawings.tables import averaging, bigram, embedding
 from glassgpt.course.drawings.windows import batches
 from glassgpt.course.drawings.training import training_loop
 from glassgpt.course.drawings.training import adamw, training_loop
+from glassgpt.course.drawings.training import adamw, schedule, training_loop
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
@@ -50,6 +51,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "normalisation": normalisation,
     "training-loop": training_loop,
     "adamw": adamw,
+    "schedule": schedule,
 }
 
 

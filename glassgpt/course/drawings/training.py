@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from glassgpt.course.drawings.canvas import Drawing, arrow, ink, label, line, number
+from glassgpt.training.schedules import ScheduleConfig, learning_rate
 
 
 def dot(x: float, y: float, *, colour: str = "text", radius: float = 5) -> str:
@@ -136,3 +137,49 @@ def moments(gradients: Sequence[float], beta1: float, beta2: float) -> tuple[lis
         first.append(m / (1 - beta1**t))
         second.append(v / (1 - beta2**t))
     return first, second
+
+
+def schedule() -> Drawing:
+    """A long and a short gradient at the limit, and the rate over a run, both computed by the real formulas."""
+    limit, radius, level = 1.0, 62.0, 104.0
+    parts = [label(8, 14, "clipping: no gradient is longer than 1", anchor="start", bold=True)]
+    for x, (dx, dy) in ((100.0, (1.2, 1.1)), (300.0, (-0.55, 0.4))):
+        length = math.hypot(dx, dy)
+        share = min(1.0, limit / length)
+        parts.append(
+            f'<circle cx="{x:g}" cy="{level:g}" r="{radius:g}" fill="{ink("raised")}" stroke="{ink("quiet")}" '
+            'stroke-width="1.5"/>'
+        )
+        if share < 1:
+            parts.append(arrow((x, level), (x + radius * dx, level - radius * dy), colour="line", thick=3))
+        parts += [
+            arrow((x, level), (x + radius * dx * share, level - radius * dy * share), colour="accent", thick=3),
+            dot(x, level),
+            label(x, level + 86, f"length {length:.2g}" + (" → 1" if share < 1 else ": unchanged"), bold=True),
+        ]
+    config = ScheduleConfig(warmup_steps=100, decay_steps=1000)
+    peak, steps = 1e-3, 1000
+    left, right, floor, room = 60.0, 384.0, 372.0, 110.0
+
+    def place(step: int) -> tuple[float, float]:
+        return left + (right - left) * step / steps, floor - room * learning_rate(step, peak, config) / peak
+
+    parts += [
+        label(8, 230, "the learning rate over a run of 1,000 steps", anchor="start", bold=True),
+        line((left, floor), (right, floor), colour="quiet", thick=1),
+        line(*(place(step) for step in range(0, steps + 1, 10)), colour="accent", thick=3),
+        label(left - 8, place(100)[1], f"{peak:g}", anchor="end", colour="quiet"),
+        label(left - 8, place(steps)[1], f"{config.min_lr:g}", anchor="end", colour="quiet"),
+        label(place(100)[0] + 26, floor - 44, "warm-up", colour="quiet"),
+        label(place(720)[0], floor - 84, "decay: half a cosine", anchor="middle", colour="quiet"),
+    ]
+    parts += [label(place(step)[0], floor + 16, f"{step:,}", colour="quiet") for step in (100, 550)]
+    parts.append(label(right, floor + 16, f"{steps:,}", anchor="end", colour="quiet"))
+    return Drawing(
+        "How long the gradient may be, and how the learning rate moves",
+        "Above, a gradient that is longer than 1 is shortened to 1 and keeps its direction, and a shorter one is left "
+        "alone. Below, the learning rate rises in a straight line over the first 100 steps to 0.001, and then falls as "
+        "half a cosine to a tenth.",
+        floor + 32,
+        parts,
+    )

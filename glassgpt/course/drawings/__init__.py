@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from glassgpt.course.drawings.attention import head, multihead, scaling
-from glassgpt.course.drawings.attention import head, multihead
 from glassgpt.course.drawings.attention_training import last_token, where_qkv
 from glassgpt.course.drawings.bases import meaning
 from glassgpt.course.drawings.canvas import Drawing
-from glassgpt.course.drawings.generation import kv_cache, sampling
-from glassgpt.course.drawings.costs import tricks
 from glassgpt.course.drawings.costs import tricks, validation
+from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.merges import bpe
-from glassgpt.course.drawings.scales import initialisation
 from glassgpt.course.drawings.scales import initialisation, normalisation
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
-from glassgpt.course.drawings.windows import batches
-from glassgpt.course.drawings.training import training_loop
-from glassgpt.course.drawings.training import adamw, training_loop
 from glassgpt.course.drawings.training import adamw, schedule, training_loop
+from glassgpt.course.drawings.windows import batches
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page

@@ -11,8 +11,8 @@ from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.merges import bpe
-from glassgpt.course.drawings.scales import initialisation, normalisation
 from glassgpt.course.drawings.mixing import convolution
+from glassgpt.course.drawings.scales import initialisation, normalisation
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding

@@ -39,7 +39,7 @@ QUOTED = re.compile(
 LINK = re.compile(
     r"^```.*?^```$|`[^`]+`|(?P<picture>!?)\[(?P<label>[^\[\]]*)\]\((?P<target>[^()\s]+)\)", re.MULTILINE | re.DOTALL
 )
-HIDDEN = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+HIDDEN = re.compile(r"^<!--.*?-->\n|<!--.*?-->", re.DOTALL | re.MULTILINE)  # with its line, where it has one
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ def test_a_number_is_read_as_it_is_written(value: float, shown: str) -> None:
 def test_a_reader_sees_no_comment_but_those_in_code() -> None:
     code = "```html\n<!-- kept -->\n```\n"
     assert without_comments(f"a<!-- b --> c\n<!-- d -->\n{code}") == f"a c\n{code}"
+    assert without_comments("0.08<!-- b -->\nof it") == "0.08\nof it"
 
 
 @given(st.lists(st.sampled_from(["`a`", "[x](y)", "`[x](y)`", " and ", "[`x`](y)", "\n"])))
@@ -189,3 +190,15 @@ def test_the_index_of_the_course_gives_each_page_its_part(tmp_path: Path) -> Non
 
 def test_the_index_of_the_course_lists_every_page() -> None:
     assert "More" not in [part.title for part in list_parts(pages_folder())]
+
+
+def test_the_figures_in_the_table_of_questions_are_those_of_their_pages() -> None:
+    index = (pages_folder() / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \[[^]]+\]\(([\w-]+)\.md\) \|.*\| ([^|]*\d[^|]*) \|$", index.partition("## Your questions")[2], re.M
+    )
+    assert len(rows) >= 8
+    for name, words in rows:
+        page = without_comments((pages_folder() / f"{name}.md").read_text(encoding="utf-8"))
+        for figure in re.findall(r"\d+\.\d+|\d+(?=%| times)", words):
+            assert figure in page, f"{name}: {figure}"

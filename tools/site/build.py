@@ -27,7 +27,8 @@ def main() -> None:
         Stage(ROOT, sources).write()
         shutil.copy(HERE / "conf.py", sources)
         (sources / "_static").mkdir()
-        shutil.copy(HERE / "glass.css", sources / "_static")
+        for file in ("glass.css", "vendor/stix-two-math.woff2"):
+            shutil.copy(HERE / file, sources / "_static")
         doctrees = str(Path(temporary, "doctrees"))
         code = build_main(["-q", "-W", "--keep-going", "-b", "html", "-d", doctrees, str(sources), str(built)])
         problems = check_site(built) if code == 0 else []

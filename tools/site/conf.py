@@ -8,6 +8,7 @@ network.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -63,14 +64,19 @@ html_theme_options = {
 
 def inline_math(self: HTML5Translator, node: nodes.math) -> None:
     """A formula within a line, as MathML, which browsers show without a script."""
-    self.body.append(convert(node.astext()))
+    self.body.append(mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def block_math(self: HTML5Translator, node: nodes.math_block) -> None:
     """A formula on lines of its own."""
-    self.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>\n')
+    self.body.append(f'<div class="formula">{mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode
+
+
+def mathml(formula: str, display: str) -> str:
+    """The formula for a browser. `\\lVert` would be as high as its whole line, and `\\|` is as high as a letter."""
+    return convert(re.sub(r"\\[lr]Vert\b", r"\\|", formula), display=display)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from glassgpt.ownership import SVG_MARK
 from glassgpt.report.palette import ADDED, ATTENTION, KEY, LOSS, QUERY, REMOVED, STREAM, VALUE, Colour
 
 WIDTH = 400
+SHOWN = 560  # width in pixels of a file on a page that has more room
 TEXT = 13  # size of the smallest text
 COLOURS = {  # by their names in glass.css
     "ground": Colour("#ffffff", "#16161a"), "raised": Colour("#f6f6f8", "#1f1f25"),
@@ -44,12 +45,13 @@ class Drawing:
         light, dark = ("".join(f"--{name}:{pair[theme]};" for name, pair in COLOURS.items()) for theme in range(2))
         style = f"<style>svg{{{light}}}@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>"
         ground = f'<rect width="100%" height="100%" fill="{ink("ground")}"/>'
-        return self._element(f"\n{SVG_MARK}\n{style}\n{ground}") + "\n"
+        size = f'width="{SHOWN}" height="{SHOWN * self.height / WIDTH:g}" '
+        return self._element(f"\n{SVG_MARK}\n{style}\n{ground}", size) + "\n"
 
-    def _element(self, head: str) -> str:
+    def _element(self, head: str, size: str = "") -> str:
         label = escape(f"{self.title}. {self.description}")
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f'aria-label="{label}" font-family="{SANS}">{head}\n' + "\n".join(self.parts) + "\n</svg>"
         )
 

@@ -13,6 +13,7 @@ from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.mixing import convolution
 from glassgpt.course.drawings.scales import initialisation, normalisation
+from glassgpt.course.drawings.sources import cross_attention
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
@@ -49,6 +50,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "training-loop": training_loop,
     "adamw": adamw,
     "schedule": schedule,
+    "cross-attention": cross_attention,
 }
 
 

@@ -19,6 +19,7 @@ from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
 from glassgpt.course.drawings.training import adamw, schedule, training_loop
 from glassgpt.course.drawings.windows import batches
+from glassgpt.course.drawings.reach import longer_window
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
@@ -51,6 +52,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "adamw": adamw,
     "schedule": schedule,
     "cross-attention": cross_attention,
+    "longer-window": longer_window,
 }
 
 

@@ -12,6 +12,7 @@ from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.mixing import convolution
+from glassgpt.course.drawings.reach import longer_window
 from glassgpt.course.drawings.scales import initialisation, normalisation
 from glassgpt.course.drawings.sources import cross_attention
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
@@ -19,7 +20,6 @@ from glassgpt.course.drawings.stream import intermediate, stream
 from glassgpt.course.drawings.tables import averaging, bigram, embedding
 from glassgpt.course.drawings.training import adamw, schedule, training_loop
 from glassgpt.course.drawings.windows import batches
-from glassgpt.course.drawings.reach import longer_window
 from glassgpt.models.ladder import Section
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from glassgpt.course.page import BLOCK, map_links, without_comments
 
@@ -14,17 +15,24 @@ FORMULA = re.compile(
 SIGNS = {
     "partial": "∂", "dots": "…", "ldots": "…", "approx": "≈", "mid": "|", "pi": "π", "mu": "μ", "sigma": "σ",
     "gamma": "γ", "beta": "β", "varepsilon": "ε", "Phi": "Φ", "eta": "η", "lambda": "λ", "leftarrow": "←",
-    "lVert": "‖", "rVert": "‖",
+    "lVert": "‖", "rVert": "‖", "tau": "τ", "ge": "≥", "ne": "≠", "in": "∈", "to": "→", "alpha": "α", "delta": "δ",
+    "theta": "θ", "Delta": "Δ",
 }  # fmt: skip
-TEX = (
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """A part that is a single letter needs no brackets."""
+    return " / ".join(part if re.fullmatch("√?\\w\u0302?", part) else f"({part})" for part in match.groups())
+
+
+TEX: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?:mathrm|text|operatorname|mathbf|mathbb)\{([^{}]*)\}", r"\1"),
     (r"\\hat\{(\w)\}", "\\1\u0302"),
     (r"([_^])\{([^{}])\}", r"\1\2"),
     *((r"([_^])\{([^{}]*)\}", r"\1(\2)"),) * 3,  # from the innermost; fractions then have no braces inside
     (r"\\sqrt\{(\w)\}", r"√\1"),
     (r"\\sqrt\{([^{}]*)\}", r"√(\1)"),
-    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1) / (\2)"),
-    (r"(?<!\w)\((√?\w\u0302?)\)", r"\1"),  # no brackets are needed around a single letter
+    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", _fraction),
     (r"\^\\top", "ᵀ"),
     (r"\s*\\q?quad\s*", "    "),
     (r"\\infty", "∞"),
@@ -35,7 +43,7 @@ TEX = (
     (r"\\[,;!]|\\(?:left|right)(?![a-zA-Z])", ""),
     (r"\\ ", " "),
     *((rf"\\{name}(?![a-zA-Z])", sign) for name, sign in SIGNS.items()),
-    (r"\\(\w+)", r"\1"),
+    (r"\\(ln|log|exp|min|max|cos|tanh)\b", r"\1"),
 )
 
 

@@ -15,7 +15,7 @@ from glassgpt.server.pages import VIEWS
 # Pages in an earlier form, which are not checked. It gets shorter until it is empty, and then goes.
 NOT_CONVERTED = frozenset(
     {
-        "README", "metrics",
+        "README",
     }
 )  # fmt: skip
 INDEX = "README"  # the list of pages, which has no format

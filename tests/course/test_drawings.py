@@ -12,8 +12,10 @@ import pytest
 
 from glassgpt.course.drawings import DRAWINGS, Drawing, lesson_drawing
 from glassgpt.course.drawings.canvas import COLOURS, TEXT, WIDTH
+from glassgpt.course.drawings.curves import EVERY, NORMAL
 from glassgpt.course.drawings.stack import gelu
 from glassgpt.course.lessons import ADDS
+from glassgpt.doctor.references import load_references
 from glassgpt.models.ladder import SECTIONS
 from glassgpt.ownership import SVG_MARK
 
@@ -89,3 +91,10 @@ def test_gelu_is_that_of_torch() -> None:
 
     for x in (-3.0, -0.5, 0.0, 1.2):
         assert gelu(x) == pytest.approx(float(torch.nn.functional.gelu(torch.tensor(x))), abs=1e-6)
+
+
+def test_the_normal_curve_is_that_of_the_doctor() -> None:
+    [reference] = [each for each in load_references() if each.recipe == "char-tiny"]
+    assert [(point.tokens, point.val) for point in reference.points] == [
+        (EVERY * (i + 1), loss) for i, loss in enumerate(NORMAL)
+    ]

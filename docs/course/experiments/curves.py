@@ -18,8 +18,8 @@ from glassgpt.runs.listener import Listener
 
 LITTLE = 4_000  # characters
 SETTINGS: dict[str, Any] = {
-    "model.block_size": 32, "model.n_layer": 2, "model.n_head": 4, "model.n_embd": 64, "optimizer.lr": 3e-3,
-    "schedule.min_lr": 0.0, "schedule.warmup_steps": 30, "training.batch_tokens": 512, "training.max_steps": 500,
+    "model.block_size": 32, "model.n_layer": 2, "model.n_head": 4, "optimizer.lr": 3e-3,
+    "schedule.min_lr": 0.0, "schedule.warmup_steps": 30, "training.batch_tokens": 512,
     "evaluation.every": 25, "evaluation.tokens": 10_000, "evaluation.sample_every": 0,
     "checkpoint.every": 0, "checkpoint.snapshots": 0,
 }  # fmt: skip
@@ -53,21 +53,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
     parser.add_argument("--out", type=Path, help="a picture: .svg, .png, .pdf")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--width", type=int, default=64, help="channels; fewer are faster")
     options = parser.parse_args()
     corpus = load_text(options.data)
+    size = {"training.max_steps": options.steps, "model.n_embd": options.width}
     curves = {}
     with tempfile.TemporaryDirectory(prefix="glassgpt-curves-") as folder:
         for name, changes in RUNS.items():
             text = corpus.text[:LITTLE] if name == "little text" else corpus.text
             run = Path(folder) / name
-            glassgpt.train("char-tiny", text=text, run=run, settings=SETTINGS | changes, listener=Listener())
+            glassgpt.train("char-tiny", text=text, run=run, settings=SETTINGS | size | changes, listener=Listener())
             record, diagnosis = read_record(run), diagnose(str(run))
-            print(f"{name}: {diagnosis.normal}")
-            for finding in diagnosis.findings:
-                if finding.status == "failed":
-                    print(f"    {finding.name}: {finding.figure} (expected: {finding.expected})")
             lines = record.validations
             curves[name] = ([line["step"] for line in lines], [line["val/loss"] for line in lines])
+            best = min(lines, key=lambda line: line["val/loss"])
+            losses = [line["train/loss"] for line in record.train[-50:]]
+            print(f"{name}: {lines[-1]['val/loss']:.3f}, best {best['val/loss']:.3f} at step {best['step']}, ", end="")
+            print(f"training {sum(losses) / len(losses):.3f}")
+            for finding in diagnosis.findings:
+                if finding.status == "failed" or finding.name == "update ratio":
+                    print(f"    {finding.name}: {finding.figure}, {finding.status}", flush=True)
     if options.out:
         draw(curves, options.out)
 

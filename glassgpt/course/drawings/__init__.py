@@ -9,7 +9,7 @@ from glassgpt.course.drawings.attention_training import last_token, where_qkv
 from glassgpt.course.drawings.bases import meaning
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.costs import tricks, validation
-from glassgpt.course.drawings.curves import metrics
+from glassgpt.course.drawings.curves import journal, metrics
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.mixing import convolution
@@ -55,6 +55,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "cross-attention": cross_attention,
     "longer-window": longer_window,
     "metrics": metrics,
+    "journal": journal,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean, stdev
 
-from glassgpt.course.drawings.canvas import Drawing, ink, label, line
+from glassgpt.course.drawings.canvas import Drawing, frame, ink, label, line
 
 # Nats per character of Tiny Shakespeare; the page on the metrics prints them.
 NOTHING, SINGLE, PAIRS = math.log(65), 3.347, 2.486
@@ -54,5 +55,50 @@ def metrics() -> Drawing:
         f"single characters, bends at a knee, crosses 2.48, the loss of counting pairs, and falls slowly to "
         f"{curve[-1][1]:.2f}.",
         floor + 30,
+        parts,
+    )
+
+
+# Validation losses of the page on the journal, three seeds each.
+SEEDS = {
+    "base": (2.8846, 2.8900, 2.8664),
+    "without weight decay": (2.8821, 2.8878, 2.8638),
+    "three times the rate": (2.6225, 2.6186, 2.5887),
+}
+
+
+def journal() -> Drawing:
+    """Three runs of each setting on one scale, and how far from the base a mean has to be."""
+    base = fmean(SEEDS["base"])
+    error = stdev(SEEDS["base"]) * math.sqrt(2 / 3)
+    left, right, lowest, highest = 24.0, 380.0, 2.56, 2.92
+
+    def at(loss: float) -> float:
+        return left + (right - left) * (loss - lowest) / (highest - lowest)
+
+    low, high, floor = at(base - 2 * error), at(base + 2 * error), 214.0
+    parts = [
+        frame(low, 30, high - low, floor - 30, colour="line", fill="accent", opacity=0.15, round=0),
+        label(high, 14, "within 2 SE: has found nothing", anchor="end", bold=True, colour="accent"),
+    ]
+    for i, (name, losses) in enumerate(SEEDS.items()):
+        y, middle = 66.0 + 60 * i, at(fmean(losses))
+        parts += [
+            label(left, y - 20, name, anchor="start", bold=True),
+            line((left, y), (right, y), colour="line", thick=1),
+            *(f'<circle cx="{at(loss):.1f}" cy="{y:g}" r="5" fill="{ink("stream")}"/>' for loss in losses),
+            line((middle, y - 12), (middle, y + 12), colour="text", thick=2.5),
+        ]
+    parts += [
+        line((left, floor), (right, floor), colour="quiet", thick=1),
+        *(label(at(loss), floor + 16, f"{loss:.1f}", colour="quiet") for loss in (2.6, 2.7, 2.8, 2.9)),
+        label(left, floor + 38, "validation loss: a dot is a run, a stroke the mean", anchor="start", colour="quiet"),
+    ]
+    return Drawing(
+        "A difference counts if it is larger than two standard errors",
+        "Three settings with three runs each, as dots on the scale of the validation loss. Without weight decay the "
+        "mean is nearly that of the base, well within two standard errors: this has found nothing. With three times "
+        "the learning rate the mean is far outside.",
+        floor + 54,
         parts,
     )

@@ -11,6 +11,7 @@ from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.curves import journal, metrics
 from glassgpt.course.drawings.generation import kv_cache, sampling
+from glassgpt.course.drawings.laws import scaling_law
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.mixing import convolution
 from glassgpt.course.drawings.reach import longer_window
@@ -56,6 +57,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "longer-window": longer_window,
     "metrics": metrics,
     "journal": journal,
+    "scaling-law": scaling_law,
 }
 
 

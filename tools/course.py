@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from excerpts import check_excerpt, renew_page
-from page_format import NOT_CONVERTED, check_format
+from page_format import INDEX, check_format
 from run_readme import run_file
 
 from glassgpt.course.page import check_expressions, format_like, iter_blocks
@@ -30,12 +30,12 @@ COURSE = ROOT / "docs" / "course"
 
 
 def choose_pages(names: list[str]) -> list[Path]:
-    """The pages of these names, or all that are converted."""
+    """The pages of these names, or all of them."""
     found = {path.stem: path for path in sorted(COURSE.glob("*.md"))}
-    for name in [*names, *NOT_CONVERTED]:
+    for name in names:
         if name not in found:
             sys.exit(f"docs/course has no page {name}.md")
-    return [found[name] for name in names] or [path for name, path in found.items() if name not in NOT_CONVERTED]
+    return [found[name] for name in names] or [path for name, path in found.items() if name != INDEX]
 
 
 def check_page(path: Path) -> Iterator[str]:
@@ -72,7 +72,7 @@ def run_page(path: Path, size: Size, write: bool) -> Iterator[str]:
 def main() -> None:
     """Checks, runs or renews the pages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as 04-head; all converted ones by default")
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as 04-head; all by default")
     parser.add_argument("--run", choices=("small", "full"))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, help="pages that are run at the same time")

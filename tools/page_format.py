@@ -12,12 +12,6 @@ from pathlib import Path
 from glassgpt.course.page import BLOCK, QUOTED, Block, iter_blocks, iter_quoted
 from glassgpt.server.pages import VIEWS
 
-# Pages in an earlier form, which are not checked. It gets shorter until it is empty, and then goes.
-NOT_CONVERTED = frozenset(
-    {
-        "README",
-    }
-)  # fmt: skip
 INDEX = "README"  # the list of pages, which has no format
 HEADINGS = (
     "The question",

@@ -11,7 +11,7 @@ DETAILS = re.compile(r"<details>\n<summary>.*?</summary>\n(.*?)</details>", re.D
 FORMULA = re.compile(
     r"^\$\$\n?(?P<block>.*?)\n?\$\$$|(?<![\\$\w])\$(?P<inline>[^$\n]+)\$(?!\w)", re.MULTILINE | re.DOTALL
 )
-# What the commands of TeX stand for, in the order in which they are replaced.
+# What the commands of TeX stand for.
 SIGNS = {
     "partial": "∂", "dots": "…", "ldots": "…", "approx": "≈", "mid": "|", "pi": "π", "mu": "μ", "sigma": "σ",
     "gamma": "γ", "beta": "β", "varepsilon": "ε", "Phi": "Φ", "eta": "η", "lambda": "λ", "leftarrow": "←",
@@ -25,14 +25,17 @@ def _fraction(match: re.Match[str]) -> str:
     return " / ".join(part if re.fullmatch("√?\\w\u0302?", part) else f"({part})" for part in match.groups())
 
 
-TEX: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+BRACES: Rules = (  # from the innermost braces to the outermost, until none are left
     (r"\\(?:mathrm|text|operatorname|mathbf|mathbb)\{([^{}]*)\}", r"\1"),
     (r"\\hat\{(\w)\}", "\\1\u0302"),
     (r"([_^])\{([^{}])\}", r"\1\2"),
-    *((r"([_^])\{([^{}]*)\}", r"\1(\2)"),) * 3,  # from the innermost; fractions then have no braces inside
+    (r"([_^])\{([^{}]*)\}", r"\1(\2)"),
     (r"\\sqrt\{(\w)\}", r"√\1"),
     (r"\\sqrt\{([^{}]*)\}", r"√(\1)"),
     (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", _fraction),
+)
+COMMANDS: Rules = (  # in the order in which they are replaced
     (r"\^\\top", "ᵀ"),
     (r"\s*\\q?quad\s*", "    "),
     (r"\\infty", "∞"),
@@ -62,9 +65,17 @@ def terminal_text(markdown: str, answers: bool) -> str:
 
 def _plain_formula(match: re.Match[str]) -> str:
     formula = match["block"] if match["inline"] is None else match["inline"]
-    for pattern, plain in TEX:
-        formula = re.sub(pattern, plain, formula)
+    before = ""
+    while formula != before:
+        before, formula = formula, _apply(BRACES, formula)
+    formula = _apply(COMMANDS, formula)
     if match["inline"] is not None:
         return f"`{formula}`"
     lines = [line.strip() for line in formula.splitlines() if line.strip()]
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _apply(rules: Rules, formula: str) -> str:
+    for pattern, plain in rules:
+        formula = re.sub(pattern, plain, formula)
+    return formula

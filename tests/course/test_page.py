@@ -166,6 +166,7 @@ def test_every_page_becomes_a_notebook_with_all_its_blocks(page) -> None:
         (r"\frac{\partial X_l'}{\partial X_{l-1}} = I", "(∂ X_l') / (∂ X_(l-1)) = I"),
         (r"\gamma_c, \quad l = 1, \dots, L", "γ_c,    l = 1, …, L"),
         (r"\sum_{i=1}^{T} x_{i}, \ \text{if}\ s \le t", "Σ_(i=1)^T x_i,  if s ≤ t"),
+        (r"s = \sqrt{\frac{1}{n - 1}} x^{\frac{a}{b + c}}", "s = √(1 / (n - 1)) x^(a / (b + c))"),
         (r"f'(x) \ge \frac{1}{\sqrt{D}}, \ (N)", "f'(x) ≥ 1 / √D,  (N)"),
         (r"w \leftarrow w - \eta \left( \frac{\hat{m}}{\lVert g \rVert} \right)", "w ← w - η ( m̂ / (‖ g ‖) )"),
     ],

@@ -10,17 +10,17 @@ from pathlib import Path
 import course
 import pytest
 from excerpts import check_excerpt, renew_page
-from page_format import NOT_CONVERTED, check_format
+from page_format import check_format
 
 from glassgpt.course.page import Block, iter_blocks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "docs" / "course" / "04-head.md"
-CONVERTED = course.choose_pages([])
+PAGES = course.choose_pages([])
 
 
-@pytest.mark.parametrize("path", CONVERTED, ids=lambda path: path.stem)
-def test_every_converted_page_has_the_form_and_the_code_of_its_files(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_page_has_the_form_and_the_code_of_its_files(path: Path) -> None:
     assert list(course.check_page(path)) == []
 
 
@@ -32,17 +32,13 @@ def answers_alone(path: Path) -> list[Block]:
     return [] if before or any("runs/" in block.code or "gg." in block.code for block in answers) else answers
 
 
-@pytest.mark.parametrize("path", list(filter(answers_alone, CONVERTED)), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", list(filter(answers_alone, PAGES)), ids=lambda path: path.stem)
 def test_answers_hold(path: Path, tmp_path: Path) -> None:
     """Those of all other pages are executed by `make check`, after the page's commands."""
     names: dict[str, object] = {}
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
         for block in answers_alone(path):
             exec(compile(block.code_at("small"), f"{path.name}, line {block.line} of the exercises", "exec"), names)
-
-
-def test_pages_in_an_earlier_form_are_there() -> None:
-    assert {path.stem for path in ROOT.joinpath("docs", "course").glob("*.md")} >= NOT_CONVERTED
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from lab import row
 
 import glassgpt as gg
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[230, 670, 1960])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # for matrices this small, two threads mostly wait for each other on a busy machine
     row("run", "N", "D", "FLOPs", "loss", "seconds", width=11)
     table = [[train(options, channels, steps) for steps in options.steps] for channels in options.channels]
     losses = [train(options, options.channels[1], options.steps[1], seed=seed).loss for seed in range(options.seeds)]

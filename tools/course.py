@@ -11,6 +11,7 @@ Each problem names the page and the line. The exit code is 1 where there is any.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -85,6 +86,8 @@ def main() -> None:
 
     for path in pages if options.write else ():
         path.write_text(renew_page(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
+    if options.jobs > 1:  # threads of several pages on the same cores would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
     with ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(problems_of, pages))
     for path, problems in zip(pages, found, strict=True):

@@ -53,8 +53,9 @@ def course(
         if as_json:
             print_json([{"page": each.name, "title": each.title, "path": str(each.path)} for each in list_pages()])
         else:
-            width = max(len(each.name) for each in list_pages())
-            for number, part in enumerate(list_parts(pages_folder())):
+            parts = list_parts(pages_folder())
+            width = max(len(page.name) for part in parts for page in part.pages)
+            for number, part in enumerate(parts):
                 typer.echo("\n" * bool(number) + part.title)
                 for each in part.pages:
                     typer.echo(f"  {each.name:<{width}}  {re.sub(r'^[0-9]+ · ', '', each.title)}")

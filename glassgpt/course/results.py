@@ -61,7 +61,7 @@ def choose_results_folder(
 
     That is `out`, or else the first of runs/ladder, runs/ladder-2, … that is not there or can be added to: its sections
     are others, trained in the same way on the same text. So sections that are trained one by one make one ladder.
-    Raises UserError if `out` is a run, or has results that these can neither be added to nor replace.
+    Raises UserError if `out` is a file or a run, or has results that these can neither be added to nor replace.
     """
     if out is None:
         for folder in itertools.chain([RUNS / "ladder"], (RUNS / f"ladder-{number}" for number in itertools.count(2))):
@@ -71,6 +71,8 @@ def choose_results_folder(
         raise AssertionError("the numbers have no end")
     if is_run_folder(out):
         raise UserError(f"{out} is a run: choose another --out for the results of the ladder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for --out")
     rows = [] if overwrite else _rows_to_add_to(out, sections, training, dataset)
     for name in () if rows else (RESULTS, PICTURE):
         check_output(out / name, overwrite)

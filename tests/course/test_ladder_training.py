@@ -218,6 +218,8 @@ def test_results_are_never_added_to_those_of_another_text(
         choose_results_folder(tmp_path, other, TINY, changed)
     with pytest.raises(UserError, match=r"ladder\.json exists"):
         choose_results_folder(tmp_path, [section], TINY, dataset)
+    with pytest.raises(UserError, match=r"ladder\.svg is a file"):  # before minutes of training
+        choose_results_folder(tmp_path / "ladder.svg", other, TINY, dataset)
     with pytest.raises(UserError, match="is a run"):
         choose_results_folder(tmp_path / "s01-bigram", other, TINY, dataset)
 

@@ -27,7 +27,7 @@ def main() -> None:
         Stage(ROOT, sources).write()
         shutil.copy(HERE / "conf.py", sources)
         (sources / "_static").mkdir()
-        for file in ("glass.css", "vendor/stix-two-math.woff2"):
+        for file in ("glass.css", "vendor/stix-two-math.woff2", "vendor/LICENSE-stix-two-math"):
             shutil.copy(HERE / file, sources / "_static")
         doctrees = str(Path(temporary, "doctrees"))
         code = build_main(["-q", "-W", "--keep-going", "-b", "html", "-d", doctrees, str(sources), str(built)])

@@ -7,22 +7,19 @@ nothing further back than the kernel is seen. Attention mixes by content, at any
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from lab import adamw, n_parameters, row
+from lab import adamw, n_parameters, open_text, row, text_parser
 from torch import Tensor, nn
 
 import glassgpt as gg
 from glassgpt.course.climb import LadderTraining
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models import Model
 from glassgpt.models.ladder import LadderConfig, Section
 from glassgpt.models.ladder.s08_residual import ResidualModel
-from glassgpt.tokenizers import TokenizerConfig
 
 RATES = (1e-3, 3e-3)
 KERNEL = 4  # tokens that a convolution sees: C²·KERNEL weights, attention has 4C²
@@ -89,14 +86,12 @@ def lookup_accuracy(mixer: str, seed: int, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     """Prints two tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=LadderTraining.steps, help="of each training on text")
     parser.add_argument("--lookup-steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     row("text: loss", *(f"seed {seed}" for seed in range(options.seeds)), "mean", "parameters")
     for lr, (mixer, architecture) in product(RATES, MODELS.items()):
         section = Section(8, mixer, "one block of section 8", architecture)

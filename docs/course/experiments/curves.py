@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from lab import text_parser
 
 import glassgpt
 from glassgpt.data.corpora import load_text
@@ -50,8 +50,7 @@ def draw(curves: dict[str, tuple[list[int], list[float]]], out: Path) -> None:
 
 def main() -> None:
     """Trains, prints the verdicts, and draws the curves where `--out` says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--out", type=Path, help="a picture: .svg, .png, .pdf")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--width", type=int, default=64, help="channels; fewer are faster")

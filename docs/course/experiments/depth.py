@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from lab import adamw, open_text, row, train, validation_loss
+from lab import adamw, open_text, row, text_parser, train, validation_loss
 
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s07_blocks import BlocksModel
@@ -14,7 +14,7 @@ DEPTHS = (1, 2, 3, 4, 6)
 
 def main() -> None:
     """Prints the table."""
-    dataset = open_text(__doc__ or "")
+    dataset = open_text(text_parser(__doc__).parse_args().data)
     row("loss with this many blocks", *DEPTHS)
     for title, architecture in (("replaced (section 7)", BlocksModel), ("added (section 8)", ResidualModel)):
         losses = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import torch
-from lab import adamw, open_text, row, train, validation_loss
+from lab import adamw, open_text, row, text_parser, train, validation_loss
 
 from glassgpt.data.dataset import Dataset
 from glassgpt.data.shards import TokenArray
@@ -46,7 +46,7 @@ def learn(dataset: Dataset, share: float, dropout: float) -> list[float]:
 
 def main() -> None:
     """Prints the table."""
-    dataset = open_text(__doc__ or "")
+    dataset = open_text(text_parser(__doc__).parse_args().data)
     row("validation loss after steps", *range(LOOK_EVERY, STEPS + 1, LOOK_EVERY), "train loss", width=11)
     for share in (0.01, 1.0):
         for dropout in (0.0, 0.2):

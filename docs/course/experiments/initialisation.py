@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable, Sequence
 
 import torch
-from lab import adamw, row, train, validation_loss
+from lab import adamw, open_text, row, text_parser, train, validation_loss
 from torch import Tensor, nn
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.gpt2 import GPT2, GPT2Config
-from glassgpt.tokenizers import TokenizerConfig
 
 T, C, LAYERS = 32, 64, 4
 STD = 0.02  # of the weights of GPT-2
@@ -80,13 +77,11 @@ def learn(build: Callable[[GPT2Config], GPT2], dataset: Dataset, seed: int, look
 
 def main() -> None:
     """Prints the table: the mean of the seeds, and half of the range between them at the end."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     looks = (0, options.steps // 10, options.steps)
     row("validation loss after steps", *looks, "±")
     for title, build in VARIANTS.items():

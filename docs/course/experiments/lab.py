@@ -21,11 +21,16 @@ from glassgpt.tokenizers import TokenizerConfig
 CPU = build_runtime("cpu", "float32")
 
 
-def open_text(description: str) -> Dataset:
-    """The characters of the text that the script's `--data` names, split into training and validation."""
-    parser = argparse.ArgumentParser(description=description)
+def text_parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line with `--data`. A script adds its own options."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
-    dataset = build_dataset(DataConfig(parser.parse_args().data), TokenizerConfig("char"))
+    return parser
+
+
+def open_text(data: str) -> Dataset:
+    """The characters of the text that `--data` names, split into training and validation; prints which text it is."""
+    dataset = build_dataset(DataConfig(data), TokenizerConfig("char"))
     print(dataset.note)
     return dataset
 

@@ -6,19 +6,15 @@ it too. For the missing letters, one of eight is replaced by a sign of its own, 
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 import torch.nn.functional as F
-from lab import adamw, row
+from lab import adamw, open_text, row, text_parser
 from torch import Tensor
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
-from glassgpt.tokenizers import TokenizerConfig
 
 BLOCK_SIZE, ROWS = 16, 32
 HIDDEN = 1 / 8  # the share of letters that are missing
@@ -87,12 +83,11 @@ def write(model: LayerNormModel, dataset: Dataset) -> str:
 
 def main() -> None:
     """Prints the table and the samples."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
+    dataset = open_text(options.data)
     losses: dict[tuple[str, bool], list[float]] = {}
     samples: dict[bool, str] = {}
     for seed in range(options.seeds):

@@ -6,20 +6,17 @@ over all positions of all rows in the batch (and are running averages of these w
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
 import torch
 import torch.nn.functional as F
-from lab import adamw, row, train, validation_loss
+from lab import adamw, open_text, row, text_parser, train, validation_loss
 from torch import Tensor, nn
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
-from glassgpt.tokenizers import TokenizerConfig
 
 T, C, LAYERS = 8, 32, 3  # as in the ladder
 BATCH_ROWS = (32, 4, 1)
@@ -78,13 +75,11 @@ def half_range(losses: list[float]) -> float:
 
 def main() -> None:
     """Prints the table: for each size of a batch the mean of the seeds, and half of the range between them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     vocab_size = dataset.tokenizer.vocab_size
     names = (name for rows in BATCH_ROWS for name in (f"{rows} row" + "s" * (rows > 1), "±"))
     row("", "sees future", "sees rows", *names, "in training", "±", width=12)

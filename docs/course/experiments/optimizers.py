@@ -7,17 +7,13 @@ divides it by the gradient's usual size. AdamW subtracts lr · decay · weight b
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from lab import row, train, validation_loss
+from lab import open_text, row, text_parser, train, validation_loss
 from torch import nn
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
-from glassgpt.tokenizers import TokenizerConfig
 
 DECAY, BETAS = 0.1, (0.9, 0.99)
 SGD_RATES, ADAM_RATES = (0.3, 1.0), (0.003, 0.01)
@@ -48,13 +44,11 @@ def loss_of(dataset: Dataset, name: str, lr: float, steps: int, seeds: int) -> s
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     for name, rates in (("SGD", SGD_RATES), ("Adam", ADAM_RATES), ("Adam + L2", ADAM_RATES), ("AdamW", ADAM_RATES)):
         for lr in rates:
             row(f"{name}, rate {lr:g}", loss_of(dataset, name, lr, options.steps, options.seeds))

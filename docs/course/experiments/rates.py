@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from lab import adamw, row, train, validation_loss
+from lab import adamw, open_text, row, text_parser, train, validation_loss
 
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s08_residual import ResidualModel
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
-from glassgpt.tokenizers import TokenizerConfig
 
 RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
 T, C = 8, 32  # as in the ladder
@@ -19,12 +15,10 @@ T, C = 8, 32  # as in the ladder
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     row("loss at learning rate", *(f"{lr:g}" for lr in RATES))
     for title, architecture in (("residual (section 8)", ResidualModel), ("layer norm (section 9)", LayerNormModel)):
         losses = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lab import row
+from lab import row, text_parser
 
 import glassgpt as gg
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
@@ -125,8 +125,7 @@ def compare_sizes(table: Sequence[Sequence[Result]], law: Law) -> None:
 
 def main() -> None:
     """Trains, prints the table, fits the law, and tests it on runs that it has not seen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs", "law"))
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 30, 54, 96])
     parser.add_argument("--steps", type=int, nargs="+", default=[230, 670, 1960])

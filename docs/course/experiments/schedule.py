@@ -5,17 +5,13 @@ The model is section 9 of the ladder with two layers, trained by the loop of Gla
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from lab import CPU, row, validation_loss
+from lab import CPU, open_text, row, text_parser, validation_loss
 
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s09_layernorm import LayerNormModel
-from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.fit import TrainState, fit
 from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
@@ -61,14 +57,12 @@ def train(
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.1])
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     for name, left_out in ARMS.items():
         cells = []
         for peak in options.rates:

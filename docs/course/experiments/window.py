@@ -5,30 +5,25 @@ The trainings of the first seed are kept as runs: runs/window-8/s08-residual, ru
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
-from lab import row
+from lab import open_text, row, text_parser
 
 import glassgpt as gg
 from glassgpt.course.climb import LadderTraining, run_name
-from glassgpt.data.dataset_cache import DataConfig, build_dataset
 from glassgpt.models.ladder import SECTIONS
-from glassgpt.tokenizers import TokenizerConfig
 
 CHARACTERS = 256  # in a step: 32 rows of 8, or 4 rows of 64
 
 
 def main() -> None:
     """Prints the table: the mean of the seeds, and half of the range between them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="auto", help="as in glassgpt train: a name, a file or a folder")
+    parser = text_parser(__doc__)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sections", type=int, nargs="+", default=[1, 3, 4, 7, 8])
     options = parser.parse_args()
-    dataset = build_dataset(DataConfig(options.data), TokenizerConfig("char"))
-    print(dataset.note)
+    dataset = open_text(options.data)
     row("validation loss", "window 8", "±", "window 64", "±")
     for number in options.sections:
         section = SECTIONS[number - 1]

@@ -177,10 +177,12 @@ def test_a_live_run_grows(
     page.locator(".answer", has_text="small ended at 1.50 nats per token after 31 steps").wait_for()
 
 
+@pytest.mark.parametrize("runs_every", [1, 5])  # at 1 the page hears that the run is gone before its file is
 def test_a_run_that_is_replaced_is_read_again(
-    training: Path, serve: Callable[[Path], Site], open_page: Open, monkeypatch: pytest.MonkeyPatch
+    training: Path, serve: Callable[[Path], Site], open_page: Open, monkeypatch: pytest.MonkeyPatch, runs_every: int
 ) -> None:
     monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(live, "RUNS_EVERY", runs_every)
     page = open_page(f"{serve(training.parent).address}/runs?run=small", expected="404")
     page.locator(".answer", has_text="20 of 60 steps").wait_for()
     shutil.move(training, training.parent.parent / "aside")

@@ -37,6 +37,7 @@ export function useLive(ids, onRuns) {
   const kept = useRef(new Map());  // id -> Shown
   const [generation, connectAgain] = useReducer((count) => count + 1, 0);
   const connected = useRef(true);
+  const listed = useRef(null);  // the names of all runs, once the stream has said them
   const tell = useRef(onRuns);
   tell.current = onRuns;
   const key = JSON.stringify(ids);
@@ -57,7 +58,10 @@ export function useLive(ids, onRuns) {
     askAgain(`${place(id)}/references`).then((references) => { run.references = references; redraw(); }, () => {});
   }
 
-  useEffect(() => { for (const id of ids) if (!kept.current.has(id)) load(id); });
+  // A run that is gone is not asked for: the page would ask without end until the new list of runs has come.
+  useEffect(() => {
+    for (const id of ids) if (!kept.current.has(id) && (listed.current?.includes(id) ?? true)) load(id);
+  });
   useEffect(() => {
     const hides = ids.flatMap((id) => ["", "/metrics", "/references"].map((end) => show(place(id) + end)));
     return () => { for (const hide of hides) hide(); };
@@ -93,8 +97,9 @@ export function useLive(ids, onRuns) {
         wait = Math.min(wait * 2, LONGEST_WAIT);
       };
       const on = (name, act) => source.addEventListener(name, (event) => {
-        const data = JSON.parse(event.data);
-        act(data, kept.current.get(data.run));
+        const data = JSON.parse(event.data), run = kept.current.get(data.run);
+        if (!run && name !== "runs") return;  // of a run that is gone: `runs` has said so
+        act(data, run);
         redraw();
       });
       on("figures", ({ lines, mark }, run) => {
@@ -113,6 +118,7 @@ export function useLive(ids, onRuns) {
         load(run.id);
       });
       on("runs", ({ ids: names }) => {
+        listed.current = names;
         for (const [id, run] of kept.current) {
           if (!names.includes(id)) kept.current.delete(id);  // read anew if it comes back
           else if (run.error) timer = setTimeout(() => load(id), RETRY_MILLISECONDS);

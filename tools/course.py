@@ -1,7 +1,7 @@
 """Checks the pages of the course, so that none goes stale.
 
     python tools/course.py [PAGE]...      the form of each page, and that the code it shows is its file's
-    python tools/course.py --run small    … and runs every command and answer, at small size (make check)
+    python tools/course.py --run small    … and runs each page's notebook, at small size (make check)
     python tools/course.py --run full     … at full size, and compares the figures that the page quotes (make course)
     python tools/course.py --write        renews the code; with --run full, the figures too
 
@@ -19,11 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from excerpts import check_excerpt, renew_page
+from notebook import run_as_notebook
 from page_format import INDEX, check_format
 from run_readme import run_file
 
-from glassgpt.course.page import check_expressions, format_like, iter_blocks
-from glassgpt.course.running import Size, check_figures
+from glassgpt.course.page import Size, check_expressions, format_like, iter_blocks
+from glassgpt.course.running import check_figures
 from glassgpt.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,9 +55,9 @@ def check_page(path: Path) -> Iterator[str]:
 
 
 def run_page(path: Path, size: Size, write: bool) -> Iterator[str]:
-    """Runs the page; what failed, and which figures are others."""
+    """Runs the page as a notebook; what failed, and which figures are others."""
     markdown = path.read_text(encoding="utf-8")
-    outcomes = run_file(path, size)
+    outcomes = run_file(path, size, run_as_notebook)
     yield from (f"line {each.block.line}: this block fails" for each in outcomes if each.problem)
     problems, true = check_figures(markdown, outcomes, size)
     if write and size == "full":

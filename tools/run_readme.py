@@ -14,9 +14,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from glassgpt.course.running import Outcome, Size, environment, run_page
+from glassgpt.course.page import Size
+from glassgpt.course.running import Outcome, environment, run_page
 
 
 def private_environment(home: Path) -> dict[str, str]:
@@ -32,8 +34,8 @@ def private_environment(home: Path) -> dict[str, str]:
     return env
 
 
-def run_file(path: Path, size: Size) -> list[Outcome]:
-    """Runs every block of one file, and prints a line for each."""
+def run_file(path: Path, size: Size, run: Callable[..., list[Outcome]] = run_page) -> list[Outcome]:
+    """Runs every block of one file, and prints a line for each. `run` has the arguments of `run_page`."""
 
     def show(outcome: Outcome) -> None:
         block, where = outcome.block, f"{path}:{outcome.block.line}"
@@ -47,7 +49,7 @@ def run_file(path: Path, size: Size) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="glassgpt-readme-") as home:
         folder = Path(home, "work")
         folder.mkdir()
-        return run_page(
+        return run(
             path.read_text(encoding="utf-8"), str(path), folder,
             size=size, env=private_environment(Path(home)), experiments=path.parent / "experiments", finished=show,
         )  # fmt: skip

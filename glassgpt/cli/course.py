@@ -13,8 +13,9 @@ from glassgpt.cli.output import USUAL_WIDTH, note, path_option, print_json, say,
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
+    from glassgpt.course.page import Size
     from glassgpt.course.pages import Page
-    from glassgpt.course.running import Outcome, Size
+    from glassgpt.course.running import Outcome
 WIDEST = 100  # columns of a page: longer lines are hard to read
 
 
@@ -38,7 +39,7 @@ def course(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list of pages as JSON.")] = False,
 ) -> None:
     """List the pages of the course, read one here or in the browser, run it, or write it as a notebook."""
-    from glassgpt.course.pages import find_page, list_pages, list_parts, pages_folder
+    from glassgpt.course.pages import find_page, list_parts, pages_folder
 
     for name, given, needs, there in (
         ("--overwrite", overwrite, "--notebook", notebook is not None),
@@ -50,10 +51,13 @@ def course(
     if page is None:
         if notebook is not None or run or answers:
             raise UserError("which page? Name one, such as glassgpt course 4; glassgpt course lists them")
+        parts = list_parts(pages_folder())
         if as_json:
-            print_json([{"page": each.name, "title": each.title, "path": str(each.path)} for each in list_pages()])
+            print_json([
+                {"page": each.name, "title": each.title, "part": part.title, "path": str(each.path)}
+                for part in parts for each in part.pages
+            ])  # fmt: skip
         else:
-            parts = list_parts(pages_folder())
             width = max(len(page.name) for part in parts for page in part.pages)
             for number, part in enumerate(parts):
                 typer.echo("\n" * bool(number) + part.title)
@@ -74,12 +78,15 @@ def course(
 
 def _write_notebook(page: Page, path: Path, overwrite: bool) -> None:
     from glassgpt.course.notebook import build_notebook
+    from glassgpt.course.running import EXPERIMENTS, copy_experiments
     from glassgpt.files import dump_json, write_text
     from glassgpt.ownership import check_output
 
     check_output(path, overwrite)
     write_text(path, dump_json(build_notebook(page.markdown, page.path.parent), indent=1) + "\n")
     say(path)
+    if copy_experiments(page.markdown, page.path.parent / "experiments", path.parent):
+        note(f"the scripts that it runs are in {path.parent / EXPERIMENTS}")
 
 
 def _run(page: Page, size: Size, folder: Path | None) -> None:

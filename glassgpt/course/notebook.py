@@ -10,16 +10,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from glassgpt.course.page import BLOCK, Link, iter_blocks, map_links, without_comments
+from glassgpt.course.page import BLOCK, Link, Size, iter_blocks, map_links, without_comments
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 OPENED = re.compile(r"<details>\n<summary>([^\n]+)</summary>")
 
 
-def build_notebook(markdown: str, folder: Path) -> dict[str, Any]:
-    """The notebook of a page whose pictures are in `folder`.
+def build_notebook(markdown: str, folder: Path, size: Size = "full") -> dict[str, Any]:
+    """The notebook of a page whose pictures are in `folder`. Its code cells are the blocks that run, in order.
 
-    A bash block becomes a cell of %%bash. The code of a hidden answer is hidden in JupyterLab until one clicks on it.
+    A bash block becomes a cell of %%bash, which ends at the first command that fails. The code of a hidden answer is
+    hidden in JupyterLab until one clicks on it.
     """
     cells: list[dict[str, Any]] = []
     text, end, answer = "", 0, ""  # `answer` is the title of the hidden answer that we are in, "" outside
@@ -31,9 +32,9 @@ def build_notebook(markdown: str, folder: Path) -> dict[str, Any]:
             continue
         answer = _add_text(cells, text, answer, folder)
         text = ""
-        magic = "%%bash\n" if block.language == "bash" else ""
+        code = ("%%bash -e\n" if block.language == "bash" else "") + block.code_at(size)
         hidden = {"jupyter": {"source_hidden": True}} if answer else {}
-        cells.append(_cell("code", len(cells), magic + block.code, hidden) | {"execution_count": None, "outputs": []})
+        cells.append(_cell("code", len(cells), code, hidden) | {"execution_count": None, "outputs": []})
     _add_text(cells, text + markdown[end:], answer, folder)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}

@@ -29,6 +29,7 @@ BLOCK = re.compile(
     rf'^(?P<comments>(?:{COMMENT})*)```(?P<language>\w+)(?: title="(?P<title>[^"\n]+)")?\n(?P<code>.*?)^```$',
     re.MULTILINE | re.DOTALL,
 )
+Size = Literal["small", "full"]
 RUN = ("bash", "python")  # the languages of blocks that are run
 NUMBER = r"[−-]?\d[\d,]*(?:\.\d+)?"
 QUOTED = re.compile(
@@ -59,7 +60,7 @@ class Block:
         """Whether a reader runs it, and so a check."""
         return self.language in RUN and self.title is None and self.reason is None
 
-    def code_at(self, size: Literal["small", "full"]) -> str:
+    def code_at(self, size: Size) -> str:
         """The code as it is run. Raises UserError if the text that is replaced at small size is not in it."""
         code = self.code
         for old, new in self.small if size == "small" else ():

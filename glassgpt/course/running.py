@@ -19,12 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from glassgpt.course.page import RUN, Block, Quoted, iter_blocks, iter_quoted, parse_number
+from glassgpt.course.page import RUN, Block, Quoted, Size, iter_blocks, iter_quoted, parse_number
 from glassgpt.errors import UserError
 
-Size = Literal["small", "full"]
 SECONDS = {"small": 600.0, "full": 3600.0}  # a block that takes longer has failed, also on a busy machine
 EXPERIMENTS = Path("docs", "course", "experiments")  # where the pages' commands find them
 # The process of the Python blocks. Each line of stdin is [code, name of the block]; after each block it prints END and
@@ -76,8 +74,8 @@ def run_page(
 
     `experiments` is the folder of scripts that the page's commands name as docs/course/experiments.
     """
-    if experiments is not None and experiments.is_dir() and EXPERIMENTS.as_posix() in markdown:
-        shutil.copytree(experiments, folder / EXPERIMENTS, ignore=shutil.ignore_patterns("__pycache__"))
+    if experiments is not None:
+        copy_experiments(markdown, experiments, folder)
     outcomes = []
     with PythonSession(folder, env) as session:
         for block in iter_blocks(markdown):
@@ -98,6 +96,14 @@ def run_page(
             outcomes.append(Outcome(block, time.monotonic() - start, output, problem))
             finished(outcomes[-1])
     return outcomes
+
+
+def copy_experiments(markdown: str, experiments: Path, folder: Path) -> bool:
+    """Puts the scripts that the commands of a page name where these look for them; whether there was need to."""
+    if EXPERIMENTS.as_posix() not in markdown or not experiments.is_dir() or (folder / EXPERIMENTS).exists():
+        return False
+    shutil.copytree(experiments, folder / EXPERIMENTS, ignore=shutil.ignore_patterns("__pycache__"))
+    return True
 
 
 def run_bash(code: str, folder: Path, env: Mapping[str, str], limit: float) -> tuple[str, str | None]:

@@ -142,7 +142,7 @@ def test_the_cells_of_a_notebook_are_the_blocks_that_a_reader_runs(tmp_path: Pat
     notebook = build_notebook(PAGE, tmp_path)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert code == ["%%bash\necho 100 loss 1234.6", "assert round(1 / 3, 2) == 0.33"]
+    assert code == ["%%bash -e\necho 100 loss 1234.6", "assert round(1 / 3, 2) == 0.33"]
     texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     assert "<!--" not in "".join(texts) and "see the file and" in texts[0] and "class UserError" in texts[1]
     assert [text.count("<details>") - text.count("</details>") for text in texts] == [0] * len(texts)
@@ -155,7 +155,7 @@ def test_the_cells_of_a_notebook_are_the_blocks_that_a_reader_runs(tmp_path: Pat
 @pytest.mark.parametrize("page", list_pages(), ids=lambda page: page.name)
 def test_every_page_becomes_a_notebook_with_all_its_blocks(page) -> None:
     cells = build_notebook(page.markdown, page.path.parent)["cells"]
-    code = ["".join(cell["source"]).removeprefix("%%bash\n") for cell in cells if cell["cell_type"] == "code"]
+    code = ["".join(cell["source"]).removeprefix("%%bash -e\n") for cell in cells if cell["cell_type"] == "code"]
     assert code == [block.code.strip("\n") for block in iter_blocks(page.markdown) if block.runs]
     assert terminal_text(page.markdown, answers=True)
 

@@ -44,7 +44,8 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pages_are_listed(course: Path) -> None:
     assert glassgpt("course").out == "The ladder\n  04-head  A head\n\nMore\n  metrics  Metrics\n"
     listed = json.loads(glassgpt("course", "--json").out)
-    assert listed[0] == {"page": "04-head", "title": "4 · A head", "path": str(course / "04-head.md")}
+    head = {"page": "04-head", "title": "4 · A head", "part": "The ladder", "path": str(course / "04-head.md")}
+    assert listed[0] == head and [each["part"] for each in listed] == ["The ladder", "More"]
 
 
 @pytest.mark.parametrize("name", ["4", "04", "head", "04-head"])
@@ -71,6 +72,20 @@ def test_a_notebook_is_written_once(course: Path) -> None:
     assert [cell["cell_type"] for cell in json.loads(first)["cells"]] == ["markdown", "code", "code"]
     assert "head.ipynb exists" in glassgpt("course", 4, "--notebook", "head.ipynb").error
     assert glassgpt("course", 4, "--notebook", "head.ipynb", "--overwrite").code == 0
+
+
+def test_the_scripts_of_a_page_come_with_its_notebook(course: Path) -> None:
+    (course / "experiments").mkdir()
+    (course / "experiments" / "scaling.py").write_text("print(1)\n")
+    (course / "metrics.md").write_text("# Metrics\n\n```bash\npython docs/course/experiments/scaling.py\n```\n")
+    Path("mine").mkdir()
+    result = glassgpt("course", "metrics", "--notebook", "mine/metrics.ipynb")
+    script = Path("mine", "docs", "course", "experiments", "scaling.py")
+    assert str(script.parent) in result.err and script.read_text() == "print(1)\n"
+    script.write_text("print(2)  # changed by its reader\n")
+    assert glassgpt("course", "metrics", "--notebook", "mine/again.ipynb").err == ""
+    assert script.read_text() == "print(2)  # changed by its reader\n"
+    assert glassgpt("course", 4, "--notebook", "head.ipynb").err == ""  # it runs no script
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pages run bash")

@@ -36,7 +36,7 @@ def bpe() -> Drawing:
                 if new:
                     parts.append(frame(x, top, width, height, colour=colour, fill=colour, opacity=0.18, thick=thick))
                 parts.append(
-                    label(x + width / 2, top + height / 2, token.decode().replace(" ", "␣"), size=14, mono=True)
+                    label(x + width / 2, top + height / 2, token.decode().replace(" ", "·"), size=14, mono=True)
                 )
                 x += width
             x += space

@@ -48,4 +48,4 @@ def batches() -> Drawing:
 
 def shown(letter: str) -> str:
     """The character as a reader sees it."""
-    return letter.replace(" ", "␣")
+    return letter.replace(" ", "·")

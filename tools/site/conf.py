@@ -9,6 +9,7 @@ network.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -36,6 +37,8 @@ html_math_renderer = "mathml"
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
+FUNCTION = "<mi>(?:ln|log|exp|tanh)</mi>"
+WIDEST = 600  # pixels of a picture whose letters can still be read on a phone
 MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace'
 
 
@@ -64,7 +67,9 @@ html_theme_options = {
 
 def inline_math(self: HTML5Translator, node: nodes.math) -> None:
     """A formula within a line, as MathML, which browsers show without a script."""
-    self.body.append(mathml(node.astext(), "inline"))
+    before, after = node.get("before", ""), node.get("after", "")
+    formula = mathml(node.astext(), "inline")
+    self.body.append(f'<span class="together">{before}{formula}{after}</span>' if before or after else formula)
     raise nodes.SkipNode
 
 
@@ -75,11 +80,46 @@ def block_math(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def mathml(formula: str, display: str) -> str:
-    """The formula for a browser. `\\lVert` would be as high as its whole line, and `\\|` is as high as a letter."""
-    return convert(re.sub(r"\\[lr]Vert\b", r"\\|", formula), display=display)
+    """The formula for a browser, with the spaces that TeX would set."""
+    # \\lVert would be as high as its whole line, and \\| is as high as a letter.
+    found = convert(re.sub(r"\\[lr]Vert\b", r"\\|", formula), display=display)
+    found = found.replace("<mo>&#x0221E;</mo>", "<mi>&#x0221E;</mi>")  # infinity is a number, not an operation
+    # A minus sign behind a bracket, a comma or another sign belongs to the number that follows.
+    found = re.sub(
+        r"(^<math[^>]*><mrow>|<mo[^>]*>(?:&#x00028;|\(|=|&#x0003D;|,|&#x0002C;)</mo>)<mo>&#x02212;</mo>",
+        r'\1<mo form="prefix">&#x02212;</mo>',
+        found,
+    )
+    gap = '<mspace width="0.17em"/>'
+    found = re.sub(rf"(?<!<msub>)({FUNCTION})(?=<m)(?!<mo|<mrow><mo)", rf"\1{gap}", found)
+    return re.sub(rf"(</m[in]>)({FUNCTION})", rf"\1{gap}\2", found)
+
+
+def keep_together(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Keeps a formula on one line with the signs around it, and marks the pictures that are wider than a phone."""
+    for formula in list(page.findall(nodes.math)):
+        around = formula.parent
+        for side, step, signs in (("before", -1, r"\($"), ("after", 1, r"^[.,;:?!)]+")):
+            place = around.index(formula) + step
+            if not 0 <= place < len(around) or not isinstance(around[place], nodes.Text):
+                continue
+            text = around[place].astext()
+            if found := re.search(signs, text):
+                formula[side] = found[0]
+                around[place] = nodes.Text(text[: found.start()] + text[found.end() :])
+    for image in page.findall(nodes.image):
+        source = Path(app.srcdir, image["uri"])
+        width = (
+            re.search(r'<svg[^>]* width="(\d+)', source.read_text(encoding="utf-8"))
+            if source.suffix == ".svg"
+            else None
+        )
+        if width and int(width[1]) > WIDEST:
+            image["classes"].append("wide")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Tells Sphinx how to write formulas."""
+    """Tells Sphinx how to write formulas and pictures."""
+    app.connect("doctree-resolved", keep_together)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

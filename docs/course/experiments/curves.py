@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from lab import text_parser
 
 import glassgpt
 from glassgpt.data.corpora import load_text
 from glassgpt.doctor.diagnosis import diagnose
-from glassgpt.report.palette import INK, LINE, SERIES
+from glassgpt.files import write_text
+from glassgpt.report.palette import LINE, SERIES
 from glassgpt.report.run_record import read_record
+from glassgpt.report.svg import document, text
 from glassgpt.runs.listener import Listener
 
 LITTLE = 4_000  # characters
@@ -32,26 +34,39 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(curves: dict[str, tuple[list[int], list[float]]], out: Path) -> None:
-    """The curves (steps, losses), each with its name and its last loss at its end, as the format that `out` names."""
-    plt.rcParams["svg.hashsalt"] = "curves"  # the same data are the same file
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for (name, (steps, losses)), colour in zip(curves.items(), SERIES, strict=False):
-        axes.plot(steps, losses, linewidth=2, color=colour.light)
-        axes.annotate(
-            f"{name}  {losses[-1]:.3f}", (steps[-1], losses[-1]), (8, 0), textcoords="offset points",
-            verticalalignment="center", color=INK.light,
-        )  # fmt: skip
-    axes.set(title="Five curves of one small model", xlabel="optimizer steps", ylabel="validation loss, nats per token")
-    axes.grid(axis="y", color=LINE.light)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+LEFT, RIGHT, TOP, FLOOR = 34.0, 262.0, 36.0, 316.0  # of the plot, in a picture that is 400 wide
+GAP = 16.0  # between two names
+
+
+def draw(curves: dict[str, tuple[list[int], list[float]]]) -> str:
+    """The curves (steps, losses) as SVG, each with its name at its end."""
+    values = [loss for _, losses in curves.values() for loss in losses]
+    low, high, last = min(values), max(values), max(steps[-1] for steps, _ in curves.values())
+
+    def place(step: float, loss: float) -> tuple[float, float]:
+        return LEFT + (RIGHT - LEFT) * step / last, FLOOR - (FLOOR - TOP) * (loss - low) / (high - low)
+
+    parts = [text(0, 14, "validation loss, nats per character")]
+    for tick in range(math.ceil(2 * low), math.floor(2 * high) + 1):
+        y = place(0, tick / 2)[1]
+        parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE.light}"/>')
+        parts.append(text(LEFT - 6, y + 4, f"{tick / 2:.1f}", anchor="end"))
+    parts += [text(LEFT, FLOOR + 20, "0", anchor="middle"), text(RIGHT, FLOOR + 20, f"{last} steps", anchor="end")]
+    lowest_name = 0.0
+    for (name, (steps, losses)), colour in sorted(
+        zip(curves.items(), SERIES, strict=False), key=lambda each: -each[0][1][1][-1]
+    ):
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, steps, losses))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour.light}" stroke-width="2"/>')
+        lowest_name = max(place(0, losses[-1])[1] + 4, lowest_name + GAP)
+        parts.append(text(RIGHT + 6, lowest_name, name, colour=colour))
+    return document(400, FLOOR + 30, parts, (LINE, *SERIES))
 
 
 def main() -> None:
     """Trains, prints the verdicts, and draws the curves where `--out` says."""
     parser = text_parser(__doc__)
-    parser.add_argument("--out", type=Path, help="a picture: .svg, .png, .pdf")
+    parser.add_argument("--out", type=Path, help="the picture, an SVG file")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--width", type=int, default=64, help="channels; fewer are faster")
     options = parser.parse_args()
@@ -60,9 +75,9 @@ def main() -> None:
     curves = {}
     with tempfile.TemporaryDirectory(prefix="glassgpt-curves-") as folder:
         for name, changes in RUNS.items():
-            text = corpus.text[:LITTLE] if name == "little text" else corpus.text
+            read = corpus.text[:LITTLE] if name == "little text" else corpus.text
             run = Path(folder) / name
-            glassgpt.train("char-tiny", text=text, run=run, settings=SETTINGS | size | changes, listener=Listener())
+            glassgpt.train("char-tiny", text=read, run=run, settings=SETTINGS | size | changes, listener=Listener())
             record, diagnosis = read_record(run), diagnose(str(run))
             lines = record.validations
             curves[name] = ([line["step"] for line in lines], [line["val/loss"] for line in lines])
@@ -74,7 +89,7 @@ def main() -> None:
                 if finding.status == "failed" or finding.name == "update ratio":
                     print(f"    {finding.name}: {finding.figure}, {finding.status}", flush=True)
     if options.out:
-        draw(curves, options.out)
+        write_text(options.out, draw(curves))
 
 
 if __name__ == "__main__":

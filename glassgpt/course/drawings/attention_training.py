@@ -11,7 +11,7 @@ def last_token() -> Drawing:
     columns = [108.0 + 62 * i for i in range(len(inputs))]
     first, last = columns[0], columns[-1]
     parts = []
-    for y, name in ((24, "input"), (120, "gathers"), (137, "from"), (196, "predicts"), (236, "loss")):
+    for y, name in ((24, "input"), (120, "gathers"), (137, "(count)"), (196, "predicts"), (236, "loss")):
         parts.append(label(8, y, name, anchor="start", bold=True))
     for t, x in enumerate(columns):
         parts += [bend(columns[s], 40, x, 114, colour="attention", thick=1.8, opacity=0.7) for s in range(t + 1)]

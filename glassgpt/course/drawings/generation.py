@@ -22,7 +22,7 @@ def sampling() -> Drawing:
     )
     parts = []
     for i, (name, probabilities) in enumerate(panels):
-        left, top = 6.0 + 202 * (i % 2), 12.0 + 154 * (i // 2)
+        left, top = 6.0 + 202 * (i % 2), 12.0 + 176 * (i // 2)
         parts.append(label(left + 93, top, name, bold=True))
         parts += bars(left, top + 118, probabilities)
     return Drawing(
@@ -32,7 +32,7 @@ def sampling() -> Drawing:
         f"{percents(tempered(0.5))}. Temperature 2 makes the bars more equal: {percents(tempered(2.0))}. "
         f"Top-k with k = 2 keeps two tokens, {percents(keep(2)[:2])}. Top-p with p = 0.8 keeps three, "
         f"{percents(keep(3)[:3])}.",
-        462,
+        506,
         parts,
     )
 

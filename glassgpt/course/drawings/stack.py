@@ -224,7 +224,7 @@ def decoder() -> Drawing:
     parts += [
         frame(38, 98, 300, 222, colour="quiet", fill="raised", round=10),
         line((x, 86), (x, 340), thick=5),
-        label(368, 200, "× N", size=20, bold=True),
+        label(368, 200, "× L", size=20, bold=True),
         label(368, 222, "blocks", colour="quiet"),
     ]
     for name, colour, y in (("attention", "attention", 116.0), ("MLP", "stream", 216.0)):
@@ -241,7 +241,7 @@ def decoder() -> Drawing:
         operation(x, 378, 92, "norm", height=24),
         arrow((x, 391), (x, 404)),
         operation(x, 420, 150, "head", height=28),
-        label(186, 420, "a score for every character", anchor="start", colour="quiet"),
+        label(186, 420, "scores; softmax makes %", anchor="start", colour="quiet"),
         arrow((x, 435), (x, 450)),
     ]
     for i, (letter, share) in enumerate((("a", 0.62), ("o", 0.17), ("h", 0.11))):
@@ -253,7 +253,7 @@ def decoder() -> Drawing:
         ]
     return Drawing(
         "The whole decoder: all ideas in one tower",
-        "Characters become vectors, and their sum with the position is the residual stream. It runs through N blocks; "
+        "Characters become vectors, and their sum with the position is the residual stream. It runs through L blocks; "
         "in each, attention and then the MLP read it through a norm and add to it. A last norm and the head turn it "
         "into a probability for each next character.",
         532,

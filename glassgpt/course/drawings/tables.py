@@ -83,12 +83,12 @@ def embedding() -> Drawing:
     parts += [
         label(x - 14, 140, "+", size=20, bold=True),
         line((x - 22, 168), (x + 5 * width, 168), colour="quiet"),
-        label(8, 187, "x", anchor="start", bold=True),
+        label(8, 187, "X", anchor="start", bold=True),
         label(8, 205, "their sum", anchor="start", colour="quiet"),
         label(x - 14, 196, "=", size=20, bold=True),
         cells(x, 196, total, width=width, height=30, digits=1, colour="text"),
         arrow((middle, 214), (middle, 240)),
-        operation(middle, 258, 260, "head: x · a vector of each character"),
+        operation(middle, 258, 260, "head: X · a vector of each character"),
         arrow((middle, 275), (middle, 298)),
     ]
     for i, (letter, score) in enumerate(scores.items()):

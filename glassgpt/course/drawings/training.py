@@ -83,7 +83,7 @@ def adamw() -> Drawing:
     at = [left + width * (t + 0.5) / shown for t in range(shown)]
     rows = (
         ("a common character: noise in every step", noisy, 1),
-        ("a rare one: now and then, 10 times smaller", rare, 10),
+        ("a rare one: 10 times smaller (drawn × 10)", rare, 10),
     )
     for i, (name, gradients, larger) in enumerate(rows):
         first, second = (values[before:] for values in moments(gradients, 0.9, 0.99))
@@ -92,7 +92,7 @@ def adamw() -> Drawing:
         scale = 22.0 * larger
         parts += [
             label(8, middle - 48, name, anchor="start", bold=True),
-            label(8, middle - 18, "gradient" + (" × 10" if larger > 1 else ""), anchor="start", colour="quiet"),
+            label(8, middle - 18, "gradient", anchor="start", colour="quiet"),
             label(8, middle, "mean", anchor="start", bold=True, colour="accent"),
             label(8, middle + 18, "usual size", anchor="start", bold=True, colour="loss-high"),
             line((left, middle), (left + width, middle), colour="quiet", thick=0.8),
@@ -151,11 +151,11 @@ def schedule() -> Drawing:
             'stroke-width="1.5"/>'
         )
         if share < 1:
-            parts.append(arrow((x, level), (x + radius * dx, level - radius * dy), colour="line", thick=3))
+            parts.append(arrow((x, level), (x + radius * dx, level - radius * dy), colour="quiet", thick=1.5))
         parts += [
             arrow((x, level), (x + radius * dx * share, level - radius * dy * share), colour="accent", thick=3),
             dot(x, level),
-            label(x, level + 86, f"length {length:.2g}" + (" → 1" if share < 1 else ": unchanged"), bold=True),
+            label(x, level + 86, f"length {length:.2g}" + (" (grey) → 1" if share < 1 else ": unchanged"), bold=True),
         ]
     config = ScheduleConfig(warmup_steps=100, decay_steps=1000)
     peak, steps = 1e-3, 1000

@@ -52,9 +52,9 @@ def scaling_law() -> Drawing:
         parts.append(label(right + 6, curve[-1][1], f"{tokens:,}", anchor="start", bold=True, colour="accent"))
     parts.append(label(394, top - 12, "characters read", anchor="end", bold=True, colour="accent"))
     return Drawing(
-        "More parameters help, if there is enough text for them",
+        "More parameters and more text both lower the loss",
         "The loss of twelve runs against the number of parameters, both on logarithmic axes. Three lines belong to "
-        "three amounts of text. All fall to the right. The more text, the lower the line, and the further it falls.",
+        "three amounts of text. All fall to the right. The more text, the lower the line.",
         floor + 56,
         parts,
     )

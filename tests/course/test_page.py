@@ -196,10 +196,12 @@ def test_the_index_of_the_course_lists_every_page() -> None:
     assert "More" not in [part.title for part in list_parts(pages_folder())]
 
 
-def test_the_figures_in_the_table_of_questions_are_those_of_their_pages() -> None:
+def test_the_figures_in_the_list_of_questions_are_those_of_their_pages() -> None:
     index = (pages_folder() / "README.md").read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| \[[^]]+\]\(([\w-]+)\.md\) \|.*\| ([^|]*\d[^|]*) \|$", index.partition("## Your questions")[2], re.M
+        r"^- \*\*\[[^]]+\]\(([\w-]+)\.md\)\*\*.*\*A figure:\* (.*\d.*)\.$",
+        index.partition("## Your questions")[2],
+        re.M,
     )
     assert len(rows) >= 8
     for name, words in rows:

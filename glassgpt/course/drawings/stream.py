@@ -106,7 +106,7 @@ def intermediate() -> Drawing:
         arrow((centres[3] + 4, y + 17), (centres[9] - 6, y + step - 17), colour="accent", thick=2.5),
         label(centres[4] + 6, y - 31, "block 0 leaves it there", anchor="start", colour="quiet"),
         label(left, y + 36, "block 1 carries it", anchor="start", colour="quiet"),
-        label(left, top + 2 * step + 32, "how probable g is, in percent; 1 without a patch", anchor="start", colour="quiet"),
+        label(left, top + 2 * step + 32, "percent of g; 1 without a patch", anchor="start", colour="quiet"),
     ]
     return Drawing(
         "Which intermediate output holds the letter?",

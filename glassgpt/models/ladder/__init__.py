@@ -42,7 +42,7 @@ SECTIONS = (
     Section(7, "blocks", "again, on what came out: stacked blocks", BlocksModel),
     Section(8, "residual", "add to the stream instead of replacing it", ResidualModel),
     Section(9, "layernorm", "read the stream at one scale: layer norm", LayerNormModel),
-    Section(10, "decoder", "size: six wider layers, and dropout", DecoderModel),
+    Section(10, "decoder", "size: a longer window and six wider blocks", DecoderModel),
 )
 
 __all__ = ["SECTIONS", "LadderConfig", "Section"]

@@ -78,8 +78,8 @@ def _bfloat16(facts: Facts) -> str:
     return (
         "This processor multiplies it in hardware."
         if facts.faster
-        else "This processor multiplies it in hardware, but autocast converts weights and activations at every step,"
-        " and at this size the faster products do not make up for that."
+        else "This processor multiplies it in hardware, but other operations become slower, such as the backward pass of"
+        " attention, and weights are converted at every step. At this size the faster products do not make up for it."
     )
 
 
@@ -112,6 +112,8 @@ def _flash(facts: Facts) -> str:
 
 def _padded(facts: Facts) -> str:
     if facts.on_cpu:
+        if facts.faster:
+            return "The matrix library of this processor is faster with the even size."
         return "CPU matrix libraries use small tiles, so an uneven size costs almost nothing."
     return "With a multiple of 128 the head uses full tiles of the tensor cores."
 

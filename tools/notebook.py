@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -37,20 +38,18 @@ def run_cells(
     A cell that fails, or takes longer than `limit` seconds, has an output of the kind "error"; the next is run all the
     same. Raises DeadKernelError if the kernel ends.
     """
-    client = NotebookClient(
-        notebook,
-        timeout=limit,
-        interrupt_on_timeout=True,
-        allow_errors=True,
-        record_timing=False,
-        config=Config(KernelManager={"transport": "ipc"}),  # nobody else can listen
-    )
-    with client.setup_kernel(cwd=str(folder), env=dict(env)):
-        for index, cell in enumerate(notebook.cells):
-            if cell.cell_type == "code":
-                start = time.monotonic()
-                client.execute_cell(cell, index)
-                yield cell, time.monotonic() - start
+    with tempfile.TemporaryDirectory(prefix="glassgpt-kernel-") as sockets:
+        # Sockets in a folder of our own: nobody else can listen, as one could on a port.
+        settings = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+        client = NotebookClient(
+            notebook, config=settings, timeout=limit, interrupt_on_timeout=True, allow_errors=True, record_timing=False
+        )
+        with client.setup_kernel(cwd=str(folder), env=dict(env)):
+            for index, cell in enumerate(notebook.cells):
+                if cell.cell_type == "code":
+                    start = time.monotonic()
+                    client.execute_cell(cell, index)
+                    yield cell, time.monotonic() - start
 
 
 def read_outputs(cell: NotebookNode) -> tuple[str, str | None]:

@@ -34,7 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-LEFT, RIGHT, TOP, FLOOR = 34.0, 262.0, 36.0, 316.0  # of the plot, in a picture that is 400 wide
+LEFT, RIGHT, TOP, FLOOR = 34.0, 244.0, 36.0, 316.0  # of the plot, in a picture that is 400 wide
 GAP = 16.0  # between two names
 
 

@@ -38,6 +38,7 @@ pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 FUNCTION = "<mi>(?:ln|log|exp|tanh)</mi>"
+SHORT = 24  # characters of code that fit on a line of a phone
 WIDEST = 600  # pixels of a picture whose letters can still be read on a phone
 MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace'
 
@@ -96,7 +97,10 @@ def mathml(formula: str, display: str) -> str:
 
 
 def keep_together(app: Sphinx, page: nodes.document, name: str) -> None:
-    """Keeps a formula on one line with the signs around it, and marks the pictures that are wider than a phone."""
+    """Keeps short code, and a formula with the signs around it, on one line; marks pictures too wide for a phone."""
+    for code in page.findall(nodes.literal):
+        if len(code.astext()) <= SHORT:
+            code["classes"].append("together")
     for formula in list(page.findall(nodes.math)):
         around = formula.parent
         for side, step, signs in (("before", -1, r"\($"), ("after", 1, r"^[.,;:?!)]+")):

@@ -78,8 +78,8 @@ def _bfloat16(facts: Facts) -> str:
     return (
         "This processor multiplies it in hardware."
         if facts.faster
-        else "This processor multiplies it in hardware, but other operations become slower, such as the backward pass of"
-        " attention, and weights are converted at every step. At this size the faster products do not make up for it."
+        else "This processor multiplies it in hardware, but other operations become slower, such as the backward pass"
+        " of attention, and weights are converted at every step. At this size the faster products do not make up for it."
     )
 
 

@@ -79,7 +79,7 @@ def _bfloat16(facts: Facts) -> str:
         "This processor multiplies it in hardware."
         if facts.faster
         else "This processor multiplies it in hardware, but other operations become slower, such as the backward pass"
-        " of attention, and weights are converted at every step. At this size the faster products do not make up for it."
+        " of attention, and weights are converted at every step. Here the faster products do not make up for it."
     )
 
 

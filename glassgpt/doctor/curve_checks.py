@@ -12,6 +12,7 @@ from glassgpt.config import NONE
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
 from glassgpt.errors import counted
+from glassgpt.evaluation.counting import CountingLosses
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 from glassgpt.training.metrics import Line
@@ -74,17 +75,20 @@ def tokens_at(record: RunRecord, step: int) -> int:
     return int(step * record.config["training"]["batch_tokens"])
 
 
-def check_unigram(record: RunRecord, entropy: float) -> Finding:
-    """Compares the loss with that of a unigram model, which knows only how often each token occurs."""
-    name, expected = "beyond counting", f"below {entropy:.3f}"
+def check_counting(record: RunRecord, counts: CountingLosses) -> Finding:
+    """Compares the loss with that of a unigram model, which knows only how often each token occurs.
+
+    What the best counting reaches is said too. A small model may well stay above it.
+    """
+    name, expected = "beyond counting", f"below {counts.unigram:.3f}"
     found = newest(record)
     if found is None:
         return skip(name, f"fewer than {LEAST_STEPS} steps are measured", expected=expected)
     curve, _, loss = found
     return judge(
         name,
-        loss < entropy,
-        figure=f"{curve} loss {loss:.3f}",
+        loss < counts.unigram,
+        figure=f"{curve} loss {loss:.3f}; counting rows of up to {counts.order} tokens reaches {counts.ngram:.3f}",
         expected=expected,
         reason="the cross-entropy of the token frequencies: to get below it, a model must use the previous tokens",
         remedy="stuck at it: the blocks pass nothing on (no residual path, dead attention); above it: the learning"
@@ -165,14 +169,14 @@ def smooth(train: Sequence[Line]) -> list[float]:
     return [statistics.median(block) for block in np.array_split(np.array(losses), min(BLOCKS, len(losses) // 10))]
 
 
-def examine_curve(record: RunRecord, references: Sequence[Reference], entropy: float | None) -> list[Finding]:
-    """All curve checks that apply to this run. `entropy` is the unigram loss, None if unknown."""
+def examine_curve(record: RunRecord, references: Sequence[Reference], counts: CountingLosses | None) -> list[Finding]:
+    """All curve checks that apply to this run. `counts` is None if the tokens could not be counted."""
     training = record.config["training"]
     if training.get("overfit_batch"):
         return [check_divergence(record)]
     found = [check_divergence(record), check_overfitting(record)]
-    if entropy is not None:
-        found.append(check_unigram(record, entropy))
+    if counts is not None:
+        found.append(check_counting(record, counts))
     if record.config.get("run", {}).get("init_from", NONE) == NONE:  # a fine-tuned model does not start from scratch
         found = [check_reference(record, references), *found, check_plateau(record)]
     return found

@@ -19,7 +19,7 @@ from glassgpt.doctor.overlap import check_overlap
 from glassgpt.doctor.references import load_references
 from glassgpt.doctor.subject import Subject, build_subject
 from glassgpt.errors import UserError, unknown
-from glassgpt.evaluation.counting import unigram_loss
+from glassgpt.evaluation.counting import counting_losses
 from glassgpt.files import dump_json, write_text
 from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_record import read_record
@@ -67,8 +67,9 @@ def diagnose(
     subject = from_run(folder, settings, note)
     findings = _collect(examine(subject), on_finding)
     countable = findings[0].status == "passed"  # every id is in the vocabulary, so ids can be counted
-    entropy = unigram_loss(subject.train, subject.val, subject.tokenizer.vocab_size) if countable else None
-    curve = examine_curve(record, load_references(), entropy)
+    splits = subject.train, subject.val, subject.tokenizer.vocab_size
+    counts = counting_losses(*splits) if countable else None
+    curve = examine_curve(record, load_references(), counts)
     _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
     write_text(folder / DIAGNOSIS, dump_json(diagnosis.to_dict(), indent=1) + "\n")

@@ -1,10 +1,12 @@
-"""The validation loss of models that only count: how often each token occurs, or each pair of tokens.
+"""The validation loss of models that only count: how often each token occurs, each pair, or each row of several.
 
 They are the lines to beat. A model below the first one uses the tokens before; one below the second uses more of them
-than the last one.
+than the last one; one below the third knows something that no count of short rows can know.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,27 @@ from numpy.typing import NDArray
 from glassgpt.data.parts import PART, iter_parts
 from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError
+from glassgpt.evaluation.ngram import NGramModel
 
 MOST_PAIRS = 8 * PART  # pairs that are counted: sorting them takes about a second
 MOST_PREDICTED = 2 * PART  # validation tokens that pairs predict
+
+
+@dataclass(frozen=True)
+class CountingLosses:
+    """Validation losses of models that only count, in nats per token."""
+
+    unigram: float
+    bigram: float
+    ngram: float  # Kneser–Ney (glassgpt/evaluation/ngram.py)
+    order: int  # the tokens of the longest row that it counts
+
+
+def counting_losses(train: TokenArray, val: TokenArray, vocab_size: int) -> CountingLosses:
+    """All of them. Raises UserError for an id outside the vocabulary, and for a validation split without a pair."""
+    pairs = unigram_loss(train, val, vocab_size), bigram_loss(train, val, vocab_size)
+    rows = NGramModel.fit(train, vocab_size)
+    return CountingLosses(*pairs, rows.loss(val), rows.order)
 
 
 def unigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:

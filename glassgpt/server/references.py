@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glassgpt.data.dataset_cache import dataset_at_hand
 from glassgpt.data.manifest import load_manifest
 from glassgpt.errors import UserError
-from glassgpt.evaluation.counting import bigram_loss, unigram_loss
+from glassgpt.evaluation.counting import CountingLosses, counting_losses
 from glassgpt.server.library import Card
 from glassgpt.tokenizers import load_tokenizer
 
@@ -22,6 +22,8 @@ class References:
     uniform: float | None = None  # all tokens equally likely: ln V
     unigram: float | None = None  # by how often each token occurs in the training split
     bigram: float | None = None  # by how often each pair does
+    ngram: float | None = None  # by how often each row of up to `order` tokens does
+    order: int | None = None
     problem: str | None = None
 
 
@@ -29,7 +31,7 @@ class ReferenceBook:
     """The references of runs. Counting takes a moment, so it is done once for each text and tokenizer."""
 
     def __init__(self) -> None:
-        self._counted: dict[tuple[str, str], tuple[float, float]] = {}
+        self._counted: dict[tuple[str, str], CountingLosses] = {}
         self._turn = threading.Lock()
 
     def find(self, card: Card, folder: Path) -> References:
@@ -42,11 +44,11 @@ class ReferenceBook:
         if card.stage != "pretrain":
             return References(problem="lines to compare with are drawn for pretraining only")
         try:
-            return References(uniform, *self._count(folder))
+            return References(uniform, **asdict(self._count(folder)))
         except (UserError, OSError) as error:
             return References(uniform, problem=str(error))
 
-    def _count(self, folder: Path) -> tuple[float, float]:
+    def _count(self, folder: Path) -> CountingLosses:
         manifest = load_manifest(folder / "data.json")
         key = manifest.key, manifest.tokenizer.sha256
         with self._turn:
@@ -55,7 +57,5 @@ class ReferenceBook:
                 dataset = dataset_at_hand(manifest, tokenizer)
                 if dataset is None:
                     raise UserError("the tokens of its text are no longer in the cache, so they cannot be counted")
-                splits = dataset.train, dataset.val
-                size = tokenizer.vocab_size
-                self._counted[key] = unigram_loss(*splits, size), bigram_loss(*splits, size)
+                self._counted[key] = counting_losses(dataset.train, dataset.val, tokenizer.vocab_size)
             return self._counted[key]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from glassgpt.doctor.curve_checks import (
+    check_counting,
     check_divergence,
     check_overfitting,
     check_plateau,
     check_reference,
-    check_unigram,
     examine_curve,
     verdict,
 )
@@ -28,11 +28,12 @@ from glassgpt.doctor.references import (
     parse_reference,
     settings_of,
 )
+from glassgpt.evaluation.counting import CountingLosses
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 
 BATCH = 768
-ENTROPY = 3.3
+COUNTS = CountingLosses(unigram=3.3, bigram=2.5, ngram=1.5, order=6)
 
 
 def falling(step: int) -> float:
@@ -74,10 +75,10 @@ def reference() -> Reference:
 
 
 def test_a_healthy_curve_is_normal(reference: Reference) -> None:
-    findings = examine_curve(run(), [reference], ENTROPY)
+    findings = examine_curve(run(), [reference], COUNTS)
     assert [finding.status for finding in findings] == ["passed"] * 5
     assert verdict(findings).startswith("This is normal: val loss 1.6")
-    unknown = examine_curve(run(), [], ENTROPY)
+    unknown = examine_curve(run(), [], COUNTS)
     assert [finding.status for finding in unknown] == ["skipped"] + ["passed"] * 4
     assert verdict(unknown).startswith("Normal in its shape")
     ill = Finding("update ratio", "failed", "", "", "")
@@ -102,7 +103,7 @@ def test_a_curve_far_above_its_reference_names_what_is_different(reference: Refe
     finding = check_reference(slow, [reference])
     assert finding.status == "failed"
     assert "optimizer.lr 1e-05 (reference: 0.001)" in finding.reason
-    assert verdict(examine_curve(slow, [reference], ENTROPY)).startswith("Not normal: val loss 3.4")
+    assert verdict(examine_curve(slow, [reference], COUNTS)).startswith("Not normal: val loss 3.4")
 
 
 def test_a_curve_too_good_to_be_true(reference: Reference) -> None:
@@ -144,9 +145,10 @@ def test_steps_without_a_finite_loss() -> None:
 
 def test_a_model_that_only_counts() -> None:
     stuck = run(lambda step: 3.35 + math.exp(-step / 20))
-    assert check_unigram(stuck, ENTROPY).status == "failed"
+    assert check_counting(stuck, COUNTS).status == "failed"
     assert check_plateau(stuck).status == "failed"
-    assert check_unigram(run(), ENTROPY).status == "passed"
+    assert check_counting(run(), COUNTS).status == "passed"
+    assert "counting rows of up to 6 tokens reaches 1.500" in check_counting(run(), COUNTS).figure
 
 
 def test_a_model_that_learns_its_text_by_heart() -> None:
@@ -166,16 +168,16 @@ def test_a_batch_learned_by_heart_is_no_plateau() -> None:
 
 
 def test_a_run_that_has_just_begun() -> None:
-    findings = examine_curve(run(steps=20), [], ENTROPY)
+    findings = examine_curve(run(steps=20), [], COUNTS)
     assert {finding.status for finding in findings} == {"skipped"}
     assert verdict(findings).startswith("Too early")
 
 
 def test_one_batch_and_a_fine_tuned_model_are_asked_less(reference: Reference) -> None:
-    batch = examine_curve(run(overfit_batch=True), [reference], ENTROPY)
+    batch = examine_curve(run(overfit_batch=True), [reference], COUNTS)
     assert [finding.name for finding in batch] == ["no divergence"]
     assert verdict(batch).startswith("Normal in its shape")
-    tuned = examine_curve(run(init_from="gpt2"), [reference], ENTROPY)
+    tuned = examine_curve(run(init_from="gpt2"), [reference], COUNTS)
     assert "reference curve" not in [finding.name for finding in tuned]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from glassgpt.data.shards import TokenArray, shard_writer
 from glassgpt.errors import UserError
-from glassgpt.evaluation.counting import bigram_loss, unigram_loss
+from glassgpt.evaluation.counting import bigram_loss, counting_losses, unigram_loss
 
 SIZE = 6
 Ids = st.lists(st.integers(0, SIZE - 1), min_size=2, max_size=60)
@@ -64,10 +64,18 @@ def test_text_in_which_each_token_gives_the_next(folder: Path) -> None:
     assert bigram_loss(cycle, cycle, SIZE) < 0.05 < 1.7 < unigram_loss(cycle, cycle, SIZE)
 
 
+def test_all_losses_of_counting(folder: Path) -> None:
+    row = [0, 0, 1, 0, 2]
+    train, val = split(folder, "all", row * 40), split(folder, "some", row * 4)
+    found = counting_losses(train, val, SIZE)
+    assert found.unigram == unigram_loss(train, val, SIZE) and found.bigram == bigram_loss(train, val, SIZE)
+    assert found.order == 6 and found.ngram < 0.1 < found.bigram
+
+
 def test_what_cannot_be_counted(folder: Path) -> None:
     fine, single, foreign = (split(folder, str(n), ids) for n, ids in enumerate(([0, 1, 2], [1], [0, 9])))
     with pytest.raises(UserError, match="fewer than two tokens"):
         bigram_loss(fine, single, SIZE)
-    for loss in (unigram_loss, bigram_loss):
+    for loss in (unigram_loss, bigram_loss, counting_losses):
         with pytest.raises(UserError, match="the data has the id 9, and the vocabulary only 6"):
             loss(foreign, fine, SIZE)

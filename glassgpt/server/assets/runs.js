@@ -42,8 +42,12 @@ function recentLoss(run) {
 
 function comparedWithCounting(value, references) {
   if (!references) return "";
-  const { uniform, unigram, bigram } = references;
-  if (bigram !== null && value < bigram) return `, below what counting pairs gives (${loss(bigram)})`;
+  const { uniform, unigram, bigram, ngram, order } = references;
+  if (ngram !== null && value < ngram) return `, below the best that counting gives (${loss(ngram)}, with rows of up to ${order} tokens)`;
+  if (bigram !== null && value < bigram) {
+    const more = ngram === null ? "" : `, but not below counting rows of up to ${order} tokens (${loss(ngram)})`;
+    return `, below what counting pairs gives (${loss(bigram)})${more}`;
+  }
   if (unigram !== null && value < unigram) {
     return `, below what counting single tokens gives (${loss(unigram)})${bigram === null ? "" : `, but not below counting pairs (${loss(bigram)})`}`;
   }
@@ -159,6 +163,7 @@ function referenceLines(runs) {
     { value: references.uniform, label: `guessing: ln ${count(size ?? 0)}` },
     { value: references.unigram, label: "counting single tokens" },
     { value: references.bigram, label: "counting pairs" },
+    { value: references.ngram, label: `counting up to ${references.order} tokens` },
   ].filter((line) => line.value !== null).map(({ value, label }) => ({ value, label: `${label} = ${loss(value)}${whose}` }));
 }
 

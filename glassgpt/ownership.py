@@ -21,7 +21,7 @@ TOKENIZER_FORMAT = "glassgpt-tokenizer"
 RUN_FILES = frozenset(
     {
         "config.toml", "tokenizer.json", "data.json", "machine.json", "metrics.jsonl", "samples.jsonl", "origin.json",
-        "notes.jsonl", "doctor.json", "trackers.json", "report.html", "checkpoints",
+        "notes.jsonl", "doctor.json", "counting.json", "trackers.json", "report.html", "checkpoints",
     }
 )  # fmt: skip
 

@@ -106,6 +106,14 @@ class NGramModel:
             found[np.repeat(known, sizes), level.keys[grams] % self.vocab_size] += level.shares[grams]
         return found
 
+    def known_context(self, tokens: TokenArray | Ids) -> Ids:
+        """How many tokens, up to each one, were counted in a row: (tokens,), `order` − 1 at most."""
+        ids = _read(tokens, self.vocab_size)
+        found = np.zeros(len(ids), np.int64)
+        for length, asked in enumerate(self._contexts(np.append(ids, 0))):
+            found[asked[1:] >= 0] = length
+        return found
+
     def _contexts(self, ids: Ids) -> Iterator[Ids]:
         """For each order, the context of each token: its id, −1 if it was never seen or would begin before the text."""
         contexts = np.zeros(len(ids), np.int64)

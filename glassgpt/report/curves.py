@@ -199,12 +199,21 @@ def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
 
 
 def reference_lines(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """The loss of a model that knows nothing, ln V for V ids; none if the runs have different vocabularies."""
+    """The losses of a model that knows nothing, ln V for V ids, and of models that only count.
+
+    There are none if the runs have different vocabularies, and no counts if they have different texts.
+    """
     sizes = {record.config.get("model", {}).get("vocab_size") for record in records if record.pretrained}
     size = sizes.pop() if len(sizes) == 1 else None
     if not isinstance(size, int) or size < 2:
         return []
-    return [{"value": math.log(size), "label": f"all {size:,} tokens equally likely: {math.log(size):.3f}"}]
+    losses = {f"all {size:,} tokens equally likely": math.log(size)}
+    counted = {record.counting for record in records}
+    if len(counted) == 1 and (counts := counted.pop()) is not None:
+        losses["counting single tokens"] = counts.unigram
+        losses["counting pairs"] = counts.bigram
+        losses[f"counting up to {counts.order} tokens"] = counts.ngram
+    return [{"value": loss, "label": f"{name}: {loss:.3f}"} for name, loss in losses.items()]
 
 
 def _curves(chart: Chart, records: Sequence[RunRecord], run: int) -> list[Curve]:

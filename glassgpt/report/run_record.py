@@ -11,6 +11,8 @@ from typing_extensions import TypedDict  # pydantic needs this one below Python 
 
 from glassgpt.config import Count, read_json_as
 from glassgpt.errors import UserError
+from glassgpt.evaluation.counting import CountingLosses
+from glassgpt.report.counting import read_counting
 from glassgpt.training.config_formats import NO_STAGE, check_section, read_config
 from glassgpt.training.metrics import Line, final_record, read_lines
 
@@ -63,6 +65,7 @@ class RunRecord:
     final: Line | None  # last line of a finished run; on the full validation split
     samples: list[Line]
     lines: list[Line] = field(default_factory=list)  # all lines of metrics.jsonl
+    counting: CountingLosses | None = None  # what counting alone reaches on its text, where that is known
 
     @property
     def pretrained(self) -> bool:
@@ -126,6 +129,7 @@ def read_record(folder: Path) -> RunRecord:
         final=final_record(lines),
         samples=read_measurements(folder / "samples.jsonl"),
         lines=lines,
+        counting=read_counting(folder),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from glassgpt.errors import UserError, is_out_of_memory
+from glassgpt.report.counting import count_run
 from glassgpt.report.figures import count, parameters
 from glassgpt.report.inside import INSIDE, inside_html, missing_html
 from glassgpt.report.run_page import write_report
@@ -20,6 +22,10 @@ def report_run(folder: Path) -> Path:
     It shows the last sample in the model of the last checkpoint. If there is no checkpoint that can be read, a sentence
     says so, and the rest of the report is there. Raises UserError as `write_report` does.
     """
+    record = read_record(folder)
+    if record.pretrained and record.train:
+        with contextlib.suppress(UserError):  # without the tokens of its text, the curves have no lines of counting
+            count_run(folder)
     return write_report(folder, inside=_inside_html(folder))
 
 

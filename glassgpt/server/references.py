@@ -11,6 +11,7 @@ from glassgpt.data.dataset_cache import dataset_at_hand
 from glassgpt.data.manifest import load_manifest
 from glassgpt.errors import UserError
 from glassgpt.evaluation.counting import CountingLosses, counting_losses
+from glassgpt.report.counting import read_counting
 from glassgpt.server.library import Card
 from glassgpt.tokenizers import load_tokenizer
 
@@ -49,6 +50,8 @@ class ReferenceBook:
             return References(uniform, problem=str(error))
 
     def _count(self, folder: Path) -> CountingLosses:
+        if (known := read_counting(folder)) is not None:
+            return known
         manifest = load_manifest(folder / "data.json")
         key = manifest.key, manifest.tokenizer.sha256
         with self._turn:

@@ -78,6 +78,18 @@ def test_what_follows_a_token_is_a_distribution(train: list[int], val: list[int]
     assert -np.log(rows[np.arange(len(val) - 1), ids[1:]]) == pytest.approx(model.losses(ids))
 
 
+@given(train=Ids, val=Ids)
+def test_the_known_context_is_the_longest_row_that_occurs(train: list[int], val: list[int]) -> None:
+    text = "".join(map(str, train))
+    longest = [
+        max(n for n in range(4) if n <= at and "".join(map(str, val[at - n : at])) in text)
+        for at in range(1, len(val) + 1)
+    ]
+    assert NGramModel.fit(np.array(train), SIZE, order=4).known_context(np.array(val)).tolist() == [
+        min(length, len(train) - 1) for length in longest
+    ]
+
+
 def test_a_text_in_which_the_last_two_tokens_give_the_next() -> None:
     words = np.array([0, 0, 1, 0, 2] * 200)
     losses = [NGramModel.fit(words, SIZE, order).loss(words) for order in (1, 2, 3)]

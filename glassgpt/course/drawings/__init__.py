@@ -9,6 +9,7 @@ from glassgpt.course.drawings.attention_training import last_token, where_qkv
 from glassgpt.course.drawings.bases import meaning
 from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.costs import tricks, validation
+from glassgpt.course.drawings.counting import beyond_counting
 from glassgpt.course.drawings.curves import journal, metrics
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.laws import scaling_law
@@ -56,6 +57,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "cross-attention": cross_attention,
     "longer-window": longer_window,
     "metrics": metrics,
+    "beyond-counting": beyond_counting,
     "journal": journal,
     "scaling-law": scaling_law,
 }

@@ -105,13 +105,16 @@ function dashedLine(plot, from, to, ink) {
   ctx.restore();
 }
 
-// Labelled horizontal lines, such as the loss of a model that knows nothing, and the step of the sample shown.
+// Labelled horizontal lines, such as the loss of a model that knows nothing, and the step of the sample shown. The
+// highest of those that the curve has yet to reach is named at the lower edge.
 function drawMarks(plot, chart, axis) {
   const { left, top, width, height } = plot.bbox, ink = css("--quiet"), { ctx } = plot;
-  for (const { value, label } of chart.lines) {
-    const y = plot.valToPos(value, "y", true);
+  const lines = chart.lines.map((line) => ({ ...line, y: plot.valToPos(line.value, "y", true) }));
+  const next = lines.filter(({ y }) => y > top + height).sort((a, b) => a.y - b.y)[0];
+  if (next) Object.assign(next, { y: top + height, label: `↓ ${next.label}` });
+  for (const { y, label } of lines) {
     if (!(y >= top && y <= top + height)) continue;
-    dashedLine(plot, [left, y], [left + width, y], ink);
+    if (y < top + height) dashedLine(plot, [left, y], [left + width, y], ink);
     ctx.save();
     ctx.font = `${12 * devicePixelRatio}px ${css("--text")}`;
     ctx.fillStyle = ink;

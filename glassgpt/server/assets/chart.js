@@ -42,6 +42,7 @@ function write(context, text, x, y) {
   context.fillText(text, x, y);
 }
 
+// The highest of the lines that the curve has yet to reach is named at the lower edge.
 function drawLines(plot, lines) {
   const { ctx } = plot, { left, top, width, height } = plot.bbox, ratio = devicePixelRatio;
   ctx.save();
@@ -50,13 +51,17 @@ function drawLines(plot, lines) {
   ctx.font = `${12 * ratio}px ${css("--sans")}`;
   ctx.textAlign = "right";
   ctx.setLineDash([3 * ratio, 4 * ratio]);
-  for (const { value, label } of lines) {
-    const y = plot.valToPos(value, "y", true);
+  const placed = lines.map((line) => ({ ...line, y: plot.valToPos(line.value, "y", true) }));
+  const next = placed.filter(({ y }) => y > top + height).sort((a, b) => a.y - b.y)[0];
+  if (next) Object.assign(next, { y: top + height, label: `↓ ${next.label}` });
+  for (const { y, label } of placed) {
     if (!(y >= top && y <= top + height)) continue;
-    ctx.beginPath();
-    ctx.moveTo(left, y);
-    ctx.lineTo(left + width, y);
-    ctx.stroke();
+    if (y < top + height) {
+      ctx.beginPath();
+      ctx.moveTo(left, y);
+      ctx.lineTo(left + width, y);
+      ctx.stroke();
+    }
     const above = y - top > 20 * ratio;
     ctx.textBaseline = above ? "bottom" : "top";
     write(ctx, fitted(ctx, label, width - 12 * ratio), left + width - 6 * ratio, y + (above ? -3 : 4) * ratio);

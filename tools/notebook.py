@@ -54,7 +54,7 @@ def run_cells(
 
 def read_outputs(cell: NotebookNode) -> tuple[str, str | None]:
     """What a cell has printed, and what went wrong or None."""
-    printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    printed = COLOUR.sub("", "".join(output.text for output in cell.outputs if output.output_type == "stream"))
     errors = [output for output in cell.outputs if output.output_type == "error"]
     problem = "\n".join(COLOUR.sub("", "\n".join(error.traceback)) for error in errors)
     return printed, f"{printed}\n{problem}".strip() if errors else None

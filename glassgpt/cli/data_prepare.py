@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import AsJson, fold, path_option, print_fields, say, terminal_width
+from glassgpt.cli.output import AsJson, fold, path_option, print_fields, redraws, say, terminal_width
 from glassgpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class ProgressLine:
         from rich.console import Console
 
         self._console: Console = Console(stderr=True, highlight=False)
-        self._status = self._console.status("reading") if self._console.is_terminal else None
+        self._status = self._console.status("reading") if redraws(self._console) else None
         self._last = time.monotonic()
 
     def __enter__(self) -> ProgressLine:

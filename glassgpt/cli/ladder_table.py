@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from glassgpt.cli.output import say, table_width
+from glassgpt.cli.output import redraws, say, table_width
 from glassgpt.course.climb import LadderListener, LadderTraining, SectionRow
 from glassgpt.models.ladder import Section
 
@@ -33,7 +33,7 @@ class LadderTable(LadderListener):
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> LadderTable:
-        if self._console.is_terminal:
+        if redraws(self._console):
             self._live.start()
         return self
 
@@ -54,7 +54,7 @@ class LadderTable(LadderListener):
         self._rows.append(row)
         self._now = None
         self._save(self._rows)
-        if not self._console.is_terminal:
+        if not redraws(self._console):
             line = f"{row.section.number:>2} {row.section.name:<12} {describe_loss(row):<15} {row.seconds:6.1f} s"
             print(f"{line}  {row.sample[:60]}", file=sys.stderr, flush=True)
         self._refresh()
@@ -65,7 +65,7 @@ class LadderTable(LadderListener):
         Console(highlight=False, width=width).print(self._table(width))
 
     def _refresh(self) -> None:
-        if self._console.is_terminal:
+        if redraws(self._console):
             self._live.update(self._table(self._console.width), refresh=True)
 
     def _table(self, width: int) -> Table:

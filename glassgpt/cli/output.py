@@ -11,12 +11,15 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from glassgpt.errors import printable
 from glassgpt.files import dump_json, user_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 USUAL_WIDTH = 80  # of a terminal that does not say
@@ -37,6 +40,14 @@ def terminal_width(stream: TextIO) -> int | None:
         return _columns_variable() or os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
     except OSError:  # a terminal without a size, or one that is no file
         return USUAL_WIDTH
+
+
+def redraws(console: Console) -> bool:
+    """Whether a line that was printed can be drawn again: on a terminal, not in a file, a pipe or a notebook.
+
+    rich takes any stream for a terminal where FORCE_COLOR is set, as it is in Jupyter's kernels and on build servers.
+    """
+    return console.file.isatty()
 
 
 def table_width() -> int | None:

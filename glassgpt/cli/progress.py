@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from glassgpt.cli.output import fold, say
+from glassgpt.cli.output import fold, redraws, say
 from glassgpt.report.figures import four_decimals
 from glassgpt.runs.console import PlainListener, discard_stderr, indent
 from glassgpt.runs.folder import RUNS
@@ -25,7 +25,7 @@ NOT_FINITE = "not finite"
 def build_listener() -> PlainListener:
     """A RichListener on a terminal, else a PlainListener."""
     console = Console(stderr=True, highlight=False)
-    return RichListener(console) if console.is_terminal else PlainListener()
+    return RichListener(console) if redraws(console) else PlainListener()
 
 
 class RichListener(PlainListener):
@@ -75,7 +75,7 @@ class RichListener(PlainListener):
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal, else a line every 10%. Yields a function to call with (done, total)."""
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    if not redraws(console):
         yield _tenths(what, console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -8,7 +8,9 @@ import io
 import pytest
 from rich.console import Console
 
-from glassgpt.cli.progress import RichListener
+from glassgpt.cli.output import redraws
+from glassgpt.cli.progress import RichListener, build_listener
+from glassgpt.runs.console import PlainListener
 
 
 class Stream(io.StringIO):
@@ -35,3 +37,9 @@ def test_a_terminal_that_has_closed_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("glassgpt.cli.progress.discard_stderr", lambda: left.append(True))
     RichListener(Console(file=Stream(OSError(errno.EIO, "gone")), force_terminal=True)).note("…")
     assert left == [True]
+
+
+def test_colours_that_are_forced_make_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in Jupyter's kernels
+    assert Console(stderr=True).is_terminal and not redraws(Console(stderr=True))
+    assert type(build_listener()) is PlainListener

@@ -134,6 +134,10 @@ class RunConfig:
             raise UserError(
                 f"training.batch_tokens = {tokens} is not a multiple of model.block_size = {block}: try {near}"
             )
+        if self.optimizer.name == "muon" and self.machine.parallel == "fsdp":
+            raise UserError(
+                "optimizer.name = muon needs whole matrices, and --parallel fsdp divides them: use ddp, or adamw"
+            )
         if self.schedule.name != "constant" and self.schedule.min_lr > self.optimizer.lr:
             raise UserError(
                 f"schedule.min_lr = {self.schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}:"

@@ -158,6 +158,8 @@ class Session:
         """Model, device, optimizer and schedule in one line."""
         config, schedule = self.config, self.config.schedule
         optimizer = "fused AdamW" if self._optimizer.defaults.get("fused") else "AdamW"
+        if self.config.optimizer.name == "muon":
+            optimizer = f"Muon and {optimizer}"
         length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
         return (
             f"{config.architecture}: {self.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per"

@@ -228,13 +228,15 @@ def load_optimizer_state(
     parameters: the kernels of the optimizer would read outside of them.
     """
     parameters = dict(model.named_parameters())
-    for name, tensor in _read_on_first(checkpoint, OPTIMIZER, ranks, partial(_check_optimizer, parameters)):
+    for name, tensor in _read_on_first(checkpoint, OPTIMIZER, ranks, partial(_check_optimizer, parameters, optimizer)):
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         optimizer.state[parameter][key] = distribute(tensor, parameter, ranks)
 
 
-def _check_optimizer(parameters: Mapping[str, nn.Parameter], found: Mapping[str, Tensor], where: Path) -> None:
+def _check_optimizer(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, found: Mapping[str, Tensor], where: Path
+) -> None:
     keys: dict[str, set[str]] = {}
     for name in found:
         parameter_name, _, key = name.rpartition("/")
@@ -242,7 +244,7 @@ def _check_optimizer(parameters: Mapping[str, nn.Parameter], found: Mapping[str,
             raise UserError(f"{where}: the model has no parameter {parameter_name}")
         keys.setdefault(parameter_name, set()).add(key)
     for parameter_name, present in keys.items():
-        expected = state_of(parameters[parameter_name])
+        expected = state_of(optimizer, parameters[parameter_name])
         for key in sorted(expected.keys() ^ present):
             raise UserError(f"{where}: tensor {parameter_name}/{key} is {'missing' if key in expected else 'extra'}")
         for key, like in expected.items():

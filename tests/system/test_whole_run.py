@@ -105,6 +105,19 @@ def test_a_run_made_longer_equals_one_never_stopped(trained: Path, text_file: Pa
     assert (run / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
 
 
+def test_a_run_with_muon_resumes_exactly(text_file: Path, tmp_path: Path) -> None:
+    options = ["--data", text_file, *settings(optimizer__name="muon", optimizer__lr=0.01)]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    started = glassgpt("train", "--run", whole, *options)
+    assert started.code == 0 and "Muon and fused AdamW" in started.err
+    assert glassgpt("train", "--run", parts, "--max-steps", 20, *options).code == 0
+    assert glassgpt("train", "--run", parts, "--resume", "--max-steps", 40).code == 0
+    assert weights(parts) == weights(whole) and figures(parts) == figures(whole)
+    refused = glassgpt("train", "--run", parts, "--resume", "--max-steps", 60, "--set", "optimizer.name=adamw")
+    assert "optimizer.name was 'muon' and is now 'adamw'" in refused.error
+    assert "needs whole matrices" in glassgpt("train", *options, "--parallel", "fsdp").error
+
+
 class PowerCut(BaseException):
     """Ends a run as a kill does: nothing is saved after it."""
 

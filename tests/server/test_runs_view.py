@@ -118,14 +118,21 @@ def test_references_are_counted_once_and_without_a_second_tokenisation(
     assert found.uniform == pytest.approx(math.log(card.vocab_size or 0))
     assert 0 < (found.bigram or 0) < (found.unigram or 0) < (found.uniform or 0)
     assert (found.ngram or 0) > 0 and found.order == 6
-    monkeypatch.setattr(references, "counting_losses", None)
     shutil.copytree(runs / "first", runs / "second")
+    (runs / "second" / "counting.json").unlink()
     assert book.find(library.open("second")[0], runs / "second") == found
+    monkeypatch.setattr(references, "counting_losses", None)
+    shutil.copytree(runs / "second", runs / "third")
+    assert book.find(library.open("third")[0], runs / "third") == found
 
 
 def test_references_of_a_run_whose_tokens_are_gone(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "empty"))
-    found = ReferenceBook().find(Library([], runs).open("first")[0], runs / "first")
+    library, folder = Library([], runs), runs / "first"
+    kept = ReferenceBook().find(library.open("first")[0], folder)
+    assert kept.problem is None and kept.ngram is not None  # the run has them in a file
+    (folder / "counting.json").unlink()
+    found = ReferenceBook().find(library.open("first")[0], folder)
     assert found.uniform is not None
     assert found.unigram is None
     assert found.problem == "the tokens of its text are no longer in the cache, so they cannot be counted"

@@ -39,7 +39,7 @@ function Look({ run, params }) {
   const step = number(params, "step") ?? run.best_step ?? run.steps.at(-1);
   const { layer, neuron } = placeOf(params);
   const question = (step) => ({ run: run.id, step, layer, text: own ? text : "" });
-  const { answer, error, loading } = useAnswer(own && !text ? null : "/api/neurons", question(step));
+  const { answer, answered, error, loading } = useAnswer(own && !text ? null : "/api/neurons", question(step));
   const found = !error && !(own && !text) && answer;
   const block = found && found.meta.blocks.length > 0 && found;
   const chosen = block && (layer ?? block.meta.layer) === block.meta.layer && neuron < block.arrays.dead.shape[0] ? neuron : null;
@@ -50,7 +50,8 @@ function Look({ run, params }) {
   }, [block, chosen, layer, order]);
   const one = (step) => ({ ...question(step), neuron: chosen });
   const details = useAnswer(chosen === null ? null : "/api/neuron", one(step));
-  const fits = chosen !== null && details.answer?.meta.layer === layer && details.answer.meta.neuron === chosen;
+  const fits = chosen !== null && details.answer?.meta.layer === layer && details.answer.meta.neuron === chosen
+    && details.answered.text === answered.text;  // passages of one text beside the figures of another would be a lie
   const film = (step) => Promise.all([ask("/api/neurons", question(step)), ...(chosen === null ? [] : [ask("/api/neuron", one(step))])]);
   return html`
     <div><h1>What excites this neuron?</h1>

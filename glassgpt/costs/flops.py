@@ -11,13 +11,17 @@ from glassgpt.models.attention import Attention
 def estimate_flops_per_token(model: Model) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N counts every parameter except the position embedding, which is only a lookup. A token embedding that is not tied
-    to the head is a lookup too, but it is counted, as in the sections of the ladder. L is the number of `Attention`
-    modules; a section that implements attention itself has none.
+    N counts every parameter except the embeddings of positions and of n-grams, which are only lookups. A token
+    embedding that is not tied to the head is a lookup too, but it is counted, as in the sections of the ladder. L is
+    the number of `Attention` modules; a section that implements attention itself has none.
     """
-    positions = getattr(model, "position_embedding", None)
-    n_matmul = count_parameters(model) - (positions.weight.numel() if isinstance(positions, nn.Embedding) else 0)
+    lookups = sum(
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.startswith(("position_embedding", "ngram_embeddings"))
+    )
     n_attention = sum(isinstance(module, Attention) for module in model.modules())
+    n_matmul = count_parameters(model) - lookups
     return 6.0 * n_matmul + 12.0 * n_attention * model.config.n_embd * model.config.block_size
 
 

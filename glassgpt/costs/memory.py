@@ -220,6 +220,8 @@ def part_of(name: str) -> str:
     names = name.split(".")
     if names[0] in ("token_embedding", "table"):
         return "token table"
+    if names[0] == "ngram_embeddings":
+        return "n-gram tables"
     if names[0] == "position_embedding":
         return "positions"
     if any(word.startswith("norm") for word in names):

@@ -74,6 +74,9 @@ def measure_influence(subject: Subject, queries: list[int], n_positions: int) ->
     None if no token embedding is found. The model is in training mode, because some leaks occur only there.
     """
     model = subject.build().train()
+    for parameter in model.parameters():  # what starts at zero would hide the paths behind it
+        if parameter.dim() > 1 and not bool(parameter.any()):
+            nn.init.normal_(parameter, std=0.02)
     generator = torch.Generator().manual_seed(subject.config.training.seed)
     tokens = torch.randint(subject.tokenizer.vocab_size, (len(queries), n_positions), generator=generator)
     tokens = tokens.to(subject.runtime.device)

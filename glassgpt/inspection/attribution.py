@@ -28,8 +28,8 @@ class Attribution:
     """The parts of a logit, or of the difference of two logits, in order of computation. They add up to `total`.
 
     Heads and MLPs have the names by which `edit` switches them off: `blocks.2.head.5`, `blocks.2.mlp`. The others are
-    `token_embedding`, `position_embedding`, `blocks.2.attn.bias`, `norm.bias` and `head.bias`, where the model has
-    them.
+    `token_embedding`, `position_embedding`, `ngram_embeddings`, `blocks.2.attn.bias`, `norm.bias` and `head.bias`,
+    where the model has them.
     """
 
     parts: list[tuple[str, float]]
@@ -93,6 +93,8 @@ def _vectors(trace: Trace, position: int) -> Iterator[tuple[str, Tensor]]:
         embedding = getattr(model, name, None)
         if isinstance(embedding, nn.Embedding):
             yield name, embedding.weight[row]
+    if getattr(model, "ngram_embeddings", None):  # the rest of the embedding
+        yield "ngram_embeddings", trace["embed"][0, position] - model.token_embedding.weight[trace.ids[position]]
     for n, part in enumerate(parts(model)):
         if part.attn is not None and part.inner is not None:
             for head, result in enumerate(_results(trace, n, position, part)):

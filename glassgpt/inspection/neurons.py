@@ -3,7 +3,7 @@
 Long texts are read in consecutive windows, of `block_size` tokens by default, so the first tokens of a window have a
 short context.
 
-Shapes: L blocks with an MLP, F hidden units in each (4C), T positions.
+Shapes: L blocks with an MLP, F hidden units in each (4C, or 8C/3 with a gate), T positions.
 """
 
 from __future__ import annotations

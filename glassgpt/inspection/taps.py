@@ -10,13 +10,14 @@ The names are the same for every architecture; N counts the blocks from 0:
     blocks.N.attn.out       (B, H, T, D)  the output of each head: pattern · v
     blocks.N.attn.result    (B, H, T, C)  what each head adds to the residual stream: its output times its part of W_O
     blocks.N.resid_mid      (B, T, C)     the residual stream between attention and MLP
-    blocks.N.mlp.hidden     (B, T, 4C)    the hidden units ("neurons") of the MLP, after the nonlinearity
+    blocks.N.mlp.hidden     (B, T, F)     the F hidden units ("neurons") of the MLP, after the nonlinearity and its gate
     blocks.N.mlp.out        (B, T, C)     the output of the MLP
     blocks.N.resid          (B, T, C)     the residual stream after block N
     final                   (B, T, C)     the input of the output head: the last residual stream, normalised
 
-Shapes: B batch, T positions, C = n_embd, H heads (fewer for k and v with grouped-query attention), D head size. The
-bias of the attention's projection belongs to no head, so the results of the heads add up to its output without bias.
+Shapes: B batch, T positions, C = n_embd, F = 4C in most, H heads (fewer for k and v with grouped-query attention), D
+head size. The bias of the attention's projection belongs to no head, so the results of the heads add up to its output
+without bias.
 
 A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names. What an
 architecture must offer for each name is in docs/inspection.md; one that does not lacks the name.

@@ -2,7 +2,8 @@
 
 A head's weights act in two pairs (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). Two inputs
 x and y of attention have the score xᵀ (W_Qᵀ W_K) y / √D, apart from biases: this product says whom the head hears. What
-it adds to the stream for an input y that it hears is (W_O W_V) y: this product says what it passes on.
+it adds to the stream for an input y that it hears is (W_O W_V) y: this product says what it passes on. If queries and
+keys are normalised and turned by their positions, the first product is the one before that.
 
 Shapes: C = n_embd, D head size, H heads.
 """

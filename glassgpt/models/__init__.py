@@ -11,6 +11,7 @@ from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
 from glassgpt.models.model import ContextModel, Model, evaluating
+from glassgpt.models.modern import Modern, ModernConfig
 from glassgpt.models.sizes import ModelConfig
 
 
@@ -35,6 +36,7 @@ class Architecture:
 ARCHITECTURES = {
     "gpt2": Architecture(GPT2Config, GPT2),
     "gpt3": Architecture(GPT3Config, GPT3),
+    "modern": Architecture(ModernConfig, Modern),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

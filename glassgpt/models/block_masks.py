@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
@@ -45,6 +46,10 @@ class BlockMasks:
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """(T,), or (B, T) with documents: the position of each token within its row or document."""
         return self._positions
+
+    def preceding(self, tokens: Tensor, count: int) -> Tensor:
+        """See `Context`: the ids before a token are those of its row."""
+        return F.pad(tokens, (count, 0))
 
     def append(
         self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from glassgpt.models.attention import Mask, causal_mask, window_mask
@@ -19,11 +20,18 @@ from glassgpt.models.attention import Mask, causal_mask, window_mask
 class Context(Protocol):
     """The interface of a model's `context` argument.
 
-    A forward pass calls `positions`, then `append` in every layer, then `advance` once at the end.
+    A forward pass calls `positions`, then `append` in every layer, then `advance` once at the end. A model that looks
+    at earlier ids, too, calls `preceding` before that.
     """
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """The positions of the tokens of this pass, (T,) or (B, T)."""
+
+    def preceding(self, tokens: Tensor, count: int) -> Tensor:
+        """The tokens (B, T) of this pass after the `count` ids before them: (B, count + T).
+
+        Whether there were as many is for `positions` to say: in front of position 0 stand zeros, or other ids.
+        """
 
     def append(
         self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None
@@ -51,12 +59,24 @@ class KVCache:
         self.length = 0  # of the longest row
         self.lengths: Tensor | None = None  # (B,) if rows differ; None if all rows have `length`
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ids: Tensor | None = None  # (B, block_size), if the model looks at earlier ids
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """Positions of the new tokens, after the stored ones: (T,), or (B, T) if row lengths differ."""
         if self.lengths is None:
             return torch.arange(self.length, self.length + n_tokens, device=device)
         return self.lengths[:, None] + torch.arange(n_tokens, device=device)
+
+    def preceding(self, tokens: Tensor, count: int) -> Tensor:
+        """See `Context`. Stores the ids, so a model must call it in every pass or in none."""
+        B, T = tokens.shape
+        if self._ids is None:
+            self._ids = torch.zeros(B, self.block_size, dtype=tokens.dtype, device=tokens.device)
+        first = self.positions(T, tokens.device)[..., :1].expand(B, 1)  # (B, 1): where each row goes on
+        before = first + torch.arange(-count, 0, device=tokens.device)
+        earlier = self._ids.gather(1, before.clamp(min=0))
+        self._ids.scatter_(1, first + torch.arange(T, device=tokens.device), tokens)
+        return torch.cat([earlier, tokens], dim=1)
 
     def append(
         self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None
@@ -136,6 +156,10 @@ class Documents:
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """(B, T): the position of each token within its document."""
         return self._positions
+
+    def preceding(self, tokens: Tensor, count: int) -> Tensor:
+        """See `Context`: the ids before a token are those of its row."""
+        return F.pad(tokens, (count, 0))
 
     def append(self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns k and v unchanged (there are no earlier positions), and the mask (B, 1, T, T)."""

@@ -23,6 +23,7 @@ class OptimizerConfig:
     eps: float = 1e-8  # added to the root of the mean squared gradient, to avoid division by zero
     weight_decay: float = 0.1  # for matrices and embeddings; biases and gains have none
     momentum: float = 0.95  # of muon: decay of the running mean of the gradient, per step
+    embedding_lr: float | None = None  # learning rate of embeddings at its peak; none: `optimizer.lr`
 
     def __post_init__(self) -> None:
         for field in ("lr", "eps"):
@@ -32,6 +33,10 @@ class OptimizerConfig:
         for field in ("beta1", "beta2", "momentum"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise UserError(f"optimizer.{field} = {getattr(self, field)} is out of range: at least 0 and below 1")
+        if self.embedding_lr is not None and not 0.0 < self.embedding_lr < float("inf"):
+            raise UserError(
+                f"optimizer.embedding_lr = {self.embedding_lr} is out of range: it must be finite and above 0"
+            )
         if not 0.0 <= self.weight_decay < float("inf"):
             raise UserError(
                 f"optimizer.weight_decay = {self.weight_decay} is out of range: it must be finite and at least 0"
@@ -41,15 +46,20 @@ class OptimizerConfig:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW with two groups: matrices and embeddings get weight decay; biases and gains do not.
 
-    Muon has a third group before them: the matrices that are neither an embedding nor the head.
+    Muon has a third group before them: the matrices that are neither an embedding nor the head. Embeddings with a
+    learning rate of their own are the last group.
     """
     matrices = find_matrices(model) if config.name == "muon" else {}
     parameters = [p for p in model.parameters() if p.requires_grad]
-    others = [p for p in parameters if p not in matrices]
+    apart = find_embeddings(model) if config.embedding_lr is not None else set()
+    others = [p for p in parameters if p not in matrices and p not in apart]
     groups = [
         {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
     ]
+    if config.embedding_lr is not None:
+        rates = {"weight_decay": config.weight_decay, "lr_factor": config.embedding_lr / config.lr}
+        groups.append({"params": [p for p in parameters if p in apart], **rates})
     settings: dict[str, Any] = {
         "lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps,
         # One kernel for all tensors of a device.
@@ -60,12 +70,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.AdamW([group for group in groups if group["params"]], **settings)
 
 
+def find_embeddings(model: nn.Module) -> set[nn.Parameter]:
+    """The weights of embeddings, of which a step changes the rows of the ids that it has seen."""
+    return {p for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+
+
 def find_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
     """The parameters that Muon trains, each with the number of matrices in it: three in a stack of Q, K and V.
 
     An embedding is a table and no matrix that multiplies a vector, and the head is its counterpart.
     """
-    tables = {p for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    tables = find_embeddings(model)
     if isinstance(head := getattr(model, "head", None), nn.Module):
         tables |= set(head.parameters())
     return {

@@ -27,7 +27,15 @@ from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 IDS = torch.randint(V, (T,), generator=torch.Generator().manual_seed(1)).tolist()
-WITH_STREAM = ("embedding", "residual", "layernorm", "decoder", "gpt2", "gpt3")  # blocks add to it, or there are none
+WITH_STREAM = (
+    "embedding",
+    "residual",
+    "layernorm",
+    "decoder",
+    "gpt2",
+    "gpt3",
+    "modern",
+)  # blocks add to it, or there are none
 
 
 class Peer:
@@ -258,10 +266,12 @@ def test_a_neuron_is_what_each_logit_loses_without_it(model: GPT2, neuron: int) 
 @pytest.mark.parametrize("architecture", [name for name in WITH_STREAM if name != "embedding"])
 def test_the_neurons_add_up_to_their_mlp(architecture: str) -> None:
     model = build(architecture)
-    nn.init.zeros_(model.blocks[1].mlp.down.bias)
+    down = model.blocks[1].mlp.down
+    if down.bias is not None:
+        nn.init.zeros_(down.bias)
     found = trace(model, IDS, [*_default(model), "blocks.1.mlp.hidden"])
     whole = [dict(attribute(found, 4, token).parts)["blocks.1.mlp"] for token in range(V)]
-    neurons = torch.stack([attribute_neuron(found, 1, neuron, 4) for neuron in range(4 * C)])
+    neurons = torch.stack([attribute_neuron(found, 1, neuron, 4) for neuron in range(down.in_features)])
     torch.testing.assert_close(neurons.sum(dim=0), torch.tensor(whole), atol=1e-3, rtol=1e-4)
 
 

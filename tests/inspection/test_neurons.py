@@ -15,7 +15,7 @@ from glassgpt.inspection.capture import capture
 from glassgpt.inspection.neurons import DEAD_BELOW, exciting_texts, neuron_summary
 from glassgpt.models import ARCHITECTURES
 
-BLOCK, F = 12, 4 * C
+BLOCK, F = 12, 4 * C  # of all but gated MLPs
 WITH_MLP = [name for name in ARCHITECTURES if build(name).blocks and hasattr(build(name).blocks[0], "mlp")]
 
 
@@ -33,10 +33,12 @@ def hidden(model: nn.Module, ids: list[int], layer: int) -> Tensor:
 @pytest.mark.parametrize("architecture", WITH_MLP)
 def test_planted_dead_neurons_are_found(architecture: str) -> None:
     model = build(architecture)
-    last = len(model.blocks) - 1
+    last, F = len(model.blocks) - 1, model.blocks[0].mlp.down.in_features
     for layer, neuron, bias in ((0, 5, -1e3), (last, 7, 0.0), (last, F - 1, -1e3)):
-        nn.init.zeros_(model.blocks[layer].mlp.up.weight[neuron].data)
-        model.blocks[layer].mlp.up.bias.data[neuron] = bias
+        up = model.blocks[layer].mlp.up
+        nn.init.zeros_(up.weight[neuron].data)
+        if up.bias is not None:
+            up.bias.data[neuron] = bias
     found = neuron_summary(model, [text(200), text(30, seed=1)])
     assert found.layers == tuple(range(last + 1)) and found.tokens == 230
     assert found.dead.shape == found.largest.shape == found.mean.shape == (last + 1, F)

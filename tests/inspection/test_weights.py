@@ -27,6 +27,9 @@ def full_matrices(model: nn.Module, layer: int, head: int) -> tuple[Tensor, Tens
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
     attn.inner.register_forward_hook(lambda _, inputs, output: found.update(zip("qkv", inputs, strict=False)))
+    for name in "qk":  # norms, if there are any, are no part of the products
+        if hasattr(attn, f"norm_{name}"):
+            setattr(attn, f"norm_{name}", nn.Identity())
     with torch.no_grad():
         attn(torch.eye(C).unsqueeze(1))  # each direction is a text of its own, so it hears itself alone
         q, k, v = ((found[x] if found[x].dim() == 4 else found[x].unsqueeze(1))[:, head, 0] for x in "qkv")  # (C, D)

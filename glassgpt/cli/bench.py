@@ -1,4 +1,4 @@
-"""`glassgpt bench`: measures training tricks on this device."""
+"""`glassgpt bench`: measures training tricks, and the speedrun, on this device."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glassgpt.cli.output import Column, format_table, note, path_option, print_json, say, table_width
+from glassgpt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from glassgpt.tricks import Results
     from glassgpt.tricks.measure import Measured, TrickRow
+    from glassgpt.tricks.speedrun import Speedrun
 
-app = typer.Typer(no_args_is_help=True, help="Benchmark training tricks on this device.")
+app = typer.Typer(no_args_is_help=True, help="Measure training on this device.")
 
 
 @app.command()
@@ -87,3 +89,52 @@ def print_table(results: Results) -> None:
         typer.echo(line)
     for row in results.rows:
         say(f"\n{row.trick.name} ({row.trick.idea}). {explanation(row, results)}")
+
+
+@app.command()
+def speedrun(
+    data: Annotated[str, typer.Option(help="Training text; the target is known for Tiny Shakespeare.")] = "shakespeare",
+    nanogpt: Annotated[Path | None, path_option("Checkout of karpathy/nanoGPT, which takes part.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds, each with a seed of its own.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the first round; the next ones follow.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Time whole training runs, in turn: how soon char-tiny's loss is reached, and what its time is enough for."""
+    from glassgpt.tricks.speedrun import measure_speedrun
+
+    if not 1 <= rounds <= 100:
+        raise UserError(f"--rounds {rounds} is out of range: it must be from 1 to 100")
+    if seed < 0:
+        raise UserError(f"--seed {seed} is out of range: it must be at least 0")
+    found = measure_speedrun(data, range(seed, seed + rounds), nanogpt, note)
+    if as_json:
+        print_json(found.figures())
+    else:
+        print_speedrun(found)
+
+
+def print_speedrun(found: Speedrun) -> None:
+    """Prints a row per contender with its time and its loss, then what follows."""
+    from glassgpt.tricks.speedrun import CONTROL, COUNTING, FAR, FAST
+
+    names = {"control": CONTROL, "nanogpt": "nanoGPT", "fast": FAST, "far": FAR, "open": f"{FAR} + counting"}
+    shown = [name for name in names if getattr(found.rounds[0], name) is not None]
+    losses = {name: [getattr(one, name).val_loss for one in found.rounds] for name in shown}
+    columns = [
+        Column("contender", [names[name] for name in shown]),
+        Column("steps", [f"{found.median(name, 'steps'):,.0f}" for name in shown], right=True),
+        Column("seconds", [f"{found.median(name, 'seconds'):.1f}" for name in shown], right=True),
+        Column("loss", [f"{found.median(name, 'val_loss'):.4f}" for name in shown], right=True),
+        Column("from", [f"{min(losses[name]):.4f}" for name in shown], right=True),
+        Column("to", [f"{max(losses[name]):.4f}" for name in shown], right=True),
+    ]
+    for line in format_table(columns, table_width(), needed=2):
+        typer.echo(line)
+    every = len(found.rounds)
+    say("\nMedians of whole processes; losses in nats per token on the whole validation split.")
+    say(f"{FAST} reached the target of {found.target:.4f} in {found.reached} of {counted(every, 'round')}.")
+    if found.reached == every:
+        peers = [("control", CONTROL)] + [("nanogpt", "nanoGPT")] * ("nanogpt" in shown)
+        for contender, name in peers:
+            say(f"It took 1/{1 / found.ratio(contender):.1f} of the time of {name}.")
+    say(f"{FAR} with counting (weight {COUNTING}) stayed within the time of {CONTROL} in {found.in_time} of {every}.")

@@ -24,6 +24,10 @@ def evaluate(
         int | None,
         typer.Option(help="Tokens from one window to the next: windows overlap, so every target has context."),
     ] = None,
+    counting: Annotated[
+        float | None,
+        typer.Option(metavar="WEIGHT", help="Mix in what counting predicts, with this weight from 0 to 1."),
+    ] = None,
     suite: Annotated[str | None, typer.Option(help="Test suite instead of a text: hellaswag.")] = None,
     file: Annotated[str | None, typer.Option(help="Items of the suite as JSON lines; by default, its own.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N items of the suite.")] = None,
@@ -35,17 +39,24 @@ def evaluate(
     """Compute the loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy on a suite."""
     if suite is None and (file is not None or limit is not None):
         raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")
-    if suite is not None and (data is not None or split is not None or stride is not None):
-        raise UserError("--suite has its own text: leave out --data, --split and --stride")
+    if suite is not None and any(option is not None for option in (data, split, stride, counting)):
+        raise UserError("--suite has its own text: leave out --data, --split, --stride and --counting")
     opened = open_run(run, checkpoint, device, dtype)
     if suite is None:
-        _report_loss(opened, data, split or "val", stride, as_json)
+        _report_loss(opened, data, split or "val", stride, counting, as_json)
     else:
         _report_suite(opened, suite, file, limit, as_json)
 
 
-def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], stride: int | None, as_json: bool) -> None:
-    result = run.evaluate(data, split=split, stride=stride)
+def _report_loss(
+    run: Run,
+    data: str | None,
+    split: Literal["train", "val"],
+    stride: int | None,
+    counting: float | None,
+    as_json: bool,
+) -> None:
+    result = run.evaluate(data, split=split, stride=stride, counting=counting)
     if as_json:
         figures: dict[str, float] = {
             f"{split}_loss": result.loss,
@@ -53,10 +64,13 @@ def _report_loss(run: Run, data: str | None, split: Literal["train", "val"], str
             "bits_per_byte": result.bits_per_byte,
             "tokens": result.tokens,
         }
-        print_json(figures if stride is None else figures | {"stride": stride})
+        given = {"stride": stride, "counting": counting}
+        print_json(figures | {name: value for name, value in given.items() if value is not None})
         return
     windows = "" if stride is None else f", in windows {stride} tokens apart"
     say(f"{run.folder}, step {run.step}, {counted(result.tokens, 'token')} of the {split} split{windows}")
+    if counting is not None:
+        say(f"a mixture: {1 - counting:g} of the model, {counting:g} of what counting predicts")
     say(f"loss           {result.loss:.4f} nats per token")
     say(f"perplexity     {result.perplexity:.4f}")
     say(f"bits per byte  {result.bits_per_byte:.4f}")

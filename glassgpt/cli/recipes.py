@@ -21,8 +21,9 @@ def recipes(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
+    width = max(map(len, found))
     for needs, heading in NEEDS.items():
         typer.echo(heading)
         for name, recipe in found.items():
             if recipe["needs"] == needs:
-                typer.echo(f"  {name:<10}  {recipe['about']}")
+                typer.echo(f"  {name:<{width}}  {recipe['about']}")

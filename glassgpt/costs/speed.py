@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from glassgpt.models import Model, ModelConfig
+from glassgpt.models.sizes import draws_dropout
 from glassgpt.runtime.device import Runtime
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss
@@ -43,7 +44,7 @@ def measure_tokens_per_second(
         batches = random_batches(1, rows, model.config, runtime.device)
         began = time.perf_counter()
         # A step ends by reading the loss, which waits for the GPU. The next step waits for the update.
-        weight, seed = rows * model.config.block_size, 0 if model.config.dropout else None
+        weight, seed = rows * model.config.block_size, 0 if draws_dropout(model.config) else None
         with runtime.compiling():
             train_step(
                 parallel, optimizer, scaler, batches, runtime,

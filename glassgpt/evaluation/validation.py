@@ -42,6 +42,20 @@ class Evaluation:
         return {"val/loss": self.loss, "val/bits_per_byte": self.bits_per_byte, "val/tokens": self.tokens}
 
 
+@dataclass(frozen=True)
+class Counting:
+    """What counting predicts for every token of a split, and its weight in a mixture with a model."""
+
+    losses: np.ndarray  # of each token after the first, in nats
+    weight: float
+
+    def mixed_with(self, losses: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """The losses (rows, T) of the mixed probabilities, for windows that start at `starts`."""
+        counted = self.losses[starts[:, None] + np.arange(losses.shape[1])]
+        with np.errstate(divide="ignore"):  # a weight of 0 has the logarithm -∞, which is right
+            return -np.logaddexp(np.log(1 - self.weight) - losses, np.log(self.weight) - counted)
+
+
 def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
     """(vocab_size,) integers: the number of bytes of text that each id represents."""
     return np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)], dtype=np.int64)
@@ -58,6 +72,7 @@ def evaluate(
     stride: int | None = None,
     eot_id: int | None = None,
     rows: int = 64,
+    counting: Counting | None = None,
 ) -> Evaluation:
     """The loss over consecutive windows of `block_size` targets; the last window may be shorter.
 
@@ -66,7 +81,8 @@ def evaluate(
     before it (Hugging Face, "Perplexity of fixed-length models"). The loss is lower, because only the first targets
     have a short context; it costs `block_size / stride` times as much.
 
-    With an `eot_id`, each document is predicted separately.
+    With an `eot_id`, each document is predicted separately. With `counting`, the prediction is a mixture of the model's
+    and of what counting predicts.
 
     With `max_tokens`, only evenly spaced full windows with about that many targets are used, the same at every call.
     At most `rows` windows go through the blocks at a time, and the head on a part of them, as memory allows
@@ -89,6 +105,8 @@ def evaluate(
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
             _check_ids(windows, len(token_bytes))
             losses = _token_losses(model, windows, eot_id, runtime)  # (rows, T)
+            if counting is not None:
+                losses = counting.mixed_with(losses, starts)
             new = counted & _new_targets(starts, losses.shape[1], width - step - 1)
             losses, sizes = losses[new], token_bytes[windows[:, 1:]][new]
             nats += float(losses.sum())

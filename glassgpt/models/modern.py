@@ -45,6 +45,7 @@ class ModernConfig:
     dropout: float = 0.0
     ngram: int = 4  # the longest n-gram with an embedding; 1: tokens alone
     ngram_rows: int = 16384  # rows of the table of each length of n-grams
+    ngram_dropout: float = 0.0  # probability of leaving an n-gram's embedding out in training; 0: never
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -53,6 +54,10 @@ class ModernConfig:
         if not 2 <= self.ngram_rows <= MOST["vocab_size"]:
             raise UserError(
                 f"model.ngram_rows = {self.ngram_rows} is out of range: at least 2, and at most {MOST['vocab_size']:,}"
+            )
+        if not 0.0 <= self.ngram_dropout < 1.0:
+            raise UserError(
+                f"model.ngram_dropout = {self.ngram_dropout} is out of range: it must be at least 0 and below 1"
             )
         if self.n_embd // self.n_head % 2:
             raise UserError(
@@ -158,6 +163,7 @@ class Modern(ContextModel):
         self.ngram_embeddings = nn.ModuleList(
             nn.Embedding(config.ngram_rows, config.n_embd, padding_idx=0) for _ in range(2, config.ngram + 1)
         )
+        self.ngram_dropout = nn.Dropout(config.ngram_dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, eps=NORM_EPS)
@@ -190,7 +196,11 @@ class Modern(ContextModel):
             earlier = seen[:, before - distance : before - distance + T]
             hashed = (hashed * HASH_FACTOR + earlier + distance) % HASH_PRIME
             row = 1 + hashed % (self.config.ngram_rows - 1)
-            x = x + table(row.masked_fill(positions < distance, 0))
+            added = table(row.masked_fill(positions < distance, 0))
+            if self.training and self.ngram_dropout.p > 0:
+                # A whole n-gram at a time, so that the blocks learn to do without: tables learn a short text by heart.
+                added = added * self.ngram_dropout(added.new_ones(added.shape[:2])).unsqueeze(-1)
+            x = x + added
         return x
 
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:

@@ -59,6 +59,11 @@ def attention_window(config: ModelConfig) -> int | None:
     return width if width is not None and width < config.block_size else None
 
 
+def draws_dropout(config: ModelConfig) -> bool:
+    """Whether a model draws random numbers in training: one of its config's probabilities of dropout is above 0."""
+    return any(getattr(config, name, 0.0) > 0 for name in ("dropout", "ngram_dropout"))
+
+
 def embedding_rows(config: ModelConfig) -> int:
     """Rows of the token embedding: `padded_vocab_size` if the config has it and it is set, else `vocab_size`."""
     return getattr(config, "padded_vocab_size", None) or config.vocab_size

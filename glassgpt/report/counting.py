@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
 from glassgpt.config import read_json_as
+from glassgpt.data.cache import cache_folder
 from glassgpt.data.dataset_cache import dataset_at_hand
-from glassgpt.data.manifest import load_manifest
+from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError
 from glassgpt.evaluation.counting import CountingLosses, counting_losses
+from glassgpt.evaluation.ngram import ORDER
 from glassgpt.files import dump_json, write_text
 from glassgpt.tokenizers import load_tokenizer
 
@@ -18,8 +21,12 @@ COUNTING = "counting.json"  # in a run folder
 
 def read_counting(run_folder: Path) -> CountingLosses | None:
     """What was counted before; None if nothing was, or if the file is damaged, since it can be counted again."""
+    return _read(run_folder / COUNTING)
+
+
+def _read(path: Path) -> CountingLosses | None:
     try:
-        return CountingLosses(**read_json_as(dict[str, float], run_folder / COUNTING))
+        return CountingLosses(**read_json_as(dict[str, float], path))
     except (UserError, OSError, TypeError):
         return None
 
@@ -27,14 +34,27 @@ def read_counting(run_folder: Path) -> CountingLosses | None:
 def count_run(run_folder: Path) -> CountingLosses:
     """Counts the text on which a run was pretrained, unless that was done before. Nothing is tokenised for it.
 
-    Raises UserError if the tokens of the text are no longer at hand, or cannot be counted.
+    It takes a second for a million tokens, which is long for the shortest runs. So the cache has what was counted for
+    other runs on the same text. Raises UserError if the tokens of the text are no longer at hand, or cannot be counted.
     """
     if (known := read_counting(run_folder)) is not None:
         return known
-    tokenizer = load_tokenizer(run_folder / "tokenizer.json")
-    dataset = dataset_at_hand(load_manifest(run_folder / "data.json"), tokenizer)
-    if dataset is None:
-        raise UserError("the tokens of its text are no longer in the cache, so they cannot be counted")
-    found = counting_losses(dataset.train, dataset.val, tokenizer.vocab_size)
+    manifest = load_manifest(run_folder / "data.json")
+    cached = None if manifest.text_sha256 is None else cache_folder() / "counted" / f"{manifest.key}-{ORDER}.json"
+    found = None if cached is None else _read(cached)
+    if found is None:
+        found = _count(run_folder, manifest)
+        if cached is not None:
+            with contextlib.suppress(UserError, OSError):  # without a cache, the next run counts again
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                write_text(cached, dump_json(asdict(found), indent=1) + "\n")
     write_text(run_folder / COUNTING, dump_json(asdict(found), indent=1) + "\n")
     return found
+
+
+def _count(run_folder: Path, manifest: Manifest) -> CountingLosses:
+    tokenizer = load_tokenizer(run_folder / "tokenizer.json")
+    dataset = dataset_at_hand(manifest, tokenizer)
+    if dataset is None:
+        raise UserError("the tokens of its text are no longer in the cache, so they cannot be counted")
+    return counting_losses(dataset.train, dataset.val, tokenizer.vocab_size)

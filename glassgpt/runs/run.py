@@ -28,9 +28,10 @@ from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.evaluation.ngram import NGramModel
 from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
-from glassgpt.evaluation.validation import Evaluation, bytes_per_token, evaluate
+from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token, evaluate
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, write
@@ -49,6 +50,7 @@ from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
 
+MOST_COUNTED = 10_000_000  # tokens that counting predicts: their losses are held in memory
 BEGINNING = 32  # tokens of a sample that `look` shows: their attention fits a terminal
 
 
@@ -225,24 +227,37 @@ class Run:
         text: str | None = None,
         split: Literal["train", "val"] = "val",
         stride: int | None = None,
+        counting: float | None = None,
     ) -> Evaluation:
         """Computes the loss on a whole split of the run's own text, of another source as in `--data`, or of a string.
 
-        With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`. Raises UserError for an
-        unknown split, and if both data and text are given.
+        With a `stride`, the windows overlap, see `glassgpt.evaluation.validation.evaluate`. With `counting`, from 0 to
+        1, the prediction is a mixture: so much of it is what counting predicts, on the training split of the text that
+        is evaluated. Raises UserError for an unknown split, a weight out of range, and if both data and text are given.
         """
         self.check_language_model()
         if data is not None and text is not None:
             raise UserError("both data and text are given: evaluate on one of them")
+        if counting is not None and not 0 <= counting <= 1:
+            raise UserError(f"the weight of counting is {counting}: it must be from 0 (the model alone) to 1")
+        if counting is not None and split == "train":
+            raise UserError(
+                "counting knows the training split by heart: a mixture is evaluated on the validation split"
+            )
         dataset = self._prepare(data, text_corpus(text) if text is not None else None)
+        tokens = dataset.train if split == "train" else dataset.val
+        counts = None
+        if counting is not None:
+            if len(tokens) > MOST_COUNTED:
+                raise UserError(
+                    f"counting predicts {MOST_COUNTED:,} tokens at most, and the validation split has {len(tokens):,}"
+                )
+            counted = NGramModel.fit(dataset.train, self.tokenizer.vocab_size)
+            counts = Counting(counted.losses(tokens.slice(0, len(tokens))), counting)
         return evaluate(
-            self.model,
-            dataset.train if split == "train" else dataset.val,
-            bytes_per_token(self.tokenizer),
-            self.runtime,
-            stride=stride,
-            eot_id=document_eot_id(self.config, self.tokenizer),
-        )
+            self.model, tokens, bytes_per_token(self.tokenizer), self.runtime,
+            stride=stride, eot_id=document_eot_id(self.config, self.tokenizer), counting=counts,
+        )  # fmt: skip
 
     @strict_arguments
     def evaluate_suite(

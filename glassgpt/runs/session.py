@@ -13,6 +13,7 @@ from typing import Any
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
 from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import HellaSwag
+from glassgpt.models.sizes import draws_dropout
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.runs.micro_batch import out_of_memory_advice
@@ -124,7 +125,7 @@ class Session:
                     scaler=self._scaler,
                     max_steps=training.max_steps,
                     grad_clip=training.grad_clip,
-                    seed=training.seed if self.config.model.dropout else None,
+                    seed=training.seed if draws_dropout(self.config.model) else None,
                     expected_weight=training.batch_tokens / ranks.world_size,
                     state=state,
                     on_step=self._after_step,

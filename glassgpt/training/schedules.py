@@ -14,6 +14,7 @@ class ScheduleConfig:
     """The shape of the learning rate from warm-up to minimum.
 
     `cosine`    warm-up, then half a cosine from the peak to `min_lr` at `decay_steps` (Loshchilov & Hutter 2017).
+    `linear`    warm-up, then a straight line from the peak to `min_lr` at `decay_steps`.
     `constant`  warm-up, then the peak for all later steps.
     `wsd`       warm-up, stable at the peak, then linear decay to `min_lr` over the last `cooldown_steps` before
                 `decay_steps` (Hu et al. 2024, MiniCPM, section 4). None: a fifth of `decay_steps`; Hägele et al. 2024
@@ -22,7 +23,7 @@ class ScheduleConfig:
     The config.toml of a run always contains the numbers, so that a run that is extended later keeps its schedule.
     """
 
-    name: Literal["cosine", "constant", "wsd"] = "cosine"  # the shape of the learning rate over the steps
+    name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # the shape of the learning rate over the steps
     warmup_steps: int = 100  # steps over which the rate rises from near 0 to `optimizer.lr`
     decay_steps: int | None = None  # the step at which `min_lr` is reached; none: `training.max_steps`
     cooldown_steps: int | None = None  # wsd: length of the decay at the end; none: a fifth of `decay_steps`

@@ -18,7 +18,7 @@ from glassgpt.models.modern import Modern, ModernConfig, hidden_size
 SMALL = {"vocab_size": 7, "block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16, "ngram": 4, "ngram_rows": 97}
 
 
-def build(**sizes: int) -> Modern:
+def build(**sizes: float) -> Modern:
     """A small model in float64, with weights that all matter."""
     torch.manual_seed(0)
     model = Modern(ModernConfig(**{**SMALL, **sizes})).double()
@@ -67,6 +67,21 @@ def test_the_row_for_no_ngram_stays_zero() -> None:
     for table in model.ngram_embeddings:
         assert not table.weight[0].any()
         assert table.weight[1:].any()
+
+
+def test_dropout_leaves_out_whole_ngrams_in_training_only() -> None:
+    model, tokens = build(ngram_dropout=0.5), ids(8, 24)
+    positions = torch.arange(24)
+    whole = build().embed(tokens, positions, None)
+    torch.testing.assert_close(model.eval().embed(tokens, positions, None), whole)
+    nn.init.zeros_(model.token_embedding.weight)
+    for table in list(model.ngram_embeddings)[1:]:
+        nn.init.zeros_(table.weight)
+    only = model.embed(tokens, positions, None)
+    dropped = model.train().embed(tokens, positions, None)
+    left_out = (dropped == 0).all(dim=-1)
+    torch.testing.assert_close(dropped[~left_out], 2 * only[~left_out])  # so that the mean stays
+    assert 0.3 < left_out.float().mean() < 0.7
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
@@ -144,9 +159,10 @@ def test_without_ngrams_it_is_qwen3() -> None:
         ({"ngram": 0}, "model.ngram = 0 is out of range"),
         ({"ngram": 17}, "model.ngram = 17 is out of range"),
         ({"ngram_rows": 1}, "model.ngram_rows = 1 is out of range"),
+        ({"ngram_dropout": 1.0}, "model.ngram_dropout = 1.0 is out of range"),
         ({"n_embd": 6}, "a head needs an even number"),
     ],
 )
-def test_sizes_out_of_range(sizes: dict[str, int], told: str) -> None:
+def test_sizes_out_of_range(sizes: dict[str, float], told: str) -> None:
     with pytest.raises(UserError, match=told):
         ModernConfig(**{**SMALL, **sizes})

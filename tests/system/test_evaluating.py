@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+import torch
 from command_line import figures, glassgpt, settings
 
+import glassgpt as gg
 from glassgpt.cli import lm_eval
+from glassgpt.data.dataset_cache import dataset_at_hand
+from glassgpt.evaluation.ngram import NGramModel
 
 ITEM = {"ctx": "The cat sat on a", "endings": ["mat", "dogs ran", "sleep and eat", "home"], "label": 0}
 
@@ -31,6 +37,33 @@ def test_a_stride_is_said_with_its_figures(trained: Path) -> None:
     assert sliding["val_loss"] < plain["val_loss"]  # nearly every target has more to go by
     assert "in windows 8 tokens apart" in glassgpt("eval", trained, "--stride", 8).out
     assert "stride 32 is out of range" in glassgpt("eval", trained, "--stride", 32).error
+
+
+def test_a_mixture_with_counting(trained: Path) -> None:
+    plain = json.loads(glassgpt("eval", trained, "--json").out)
+    counted = json.loads((trained / "counting.json").read_text())["ngram"]
+    found = {}
+    for weight in (0, 0.5, 1):
+        found[weight] = json.loads(glassgpt("eval", trained, "--counting", weight, "--json").out)
+        assert found[weight].pop("counting") == weight
+    assert found[0] == pytest.approx(plain)
+    assert found[1]["val_loss"] == pytest.approx(counted)
+    assert found[0.5]["val_loss"] < math.log(2) + min(plain["val_loss"], counted)  # half of the better one at least
+    run = gg.load(trained)
+    dataset = dataset_at_hand(run.manifest, run.tokenizer)
+    assert dataset is not None
+    tokens = torch.from_numpy(dataset.val.slice(0, len(dataset.val)).astype(np.int64))
+    counts = NGramModel.fit(dataset.train, run.tokenizer.vocab_size).losses(dataset.val)
+    total, width = 0.0, run.config.model.block_size
+    for start in range(0, len(tokens) - 1, width):  # by hand, window by window
+        window = tokens[start : start + width + 1]
+        logprobs = run.model(window[None, :-1])[0].log_softmax(-1)
+        p = logprobs.gather(1, window[1:, None])[:, 0].exp().double().detach().numpy()
+        total -= np.log(0.5 * p + 0.5 * np.exp(-counts[start : start + len(p)])).sum()
+    assert found[0.5]["val_loss"] == pytest.approx(total / (len(tokens) - 1), rel=1e-5)
+    assert "0.7 of the model, 0.3 of what counting predicts" in glassgpt("eval", trained, "--counting", 0.3).out
+    assert "the weight of counting is 1.5" in glassgpt("eval", trained, "--counting", 1.5).error
+    assert "knows the training split by heart" in glassgpt("eval", trained, "--counting", 0.5, "--split", "train").error
 
 
 def test_the_loss_is_named_by_its_split(trained: Path) -> None:
@@ -86,7 +119,7 @@ def test_suites_that_cannot_be_opened_are_known_before_anything_begins(text_file
 def test_options_that_do_not_go_together(trained: Path, items: Path) -> None:
     assert "name it with --suite" in glassgpt("eval", trained, "--limit", 3).error
     suite = ("eval", trained, "--suite", "hellaswag", "--file", items)
-    for more in (["--data", "x"], ["--split", "train"], ["--stride", 3]):
+    for more in (["--data", "x"], ["--split", "train"], ["--stride", 3], ["--counting", 0.5]):
         assert "--suite has its own text" in glassgpt(*suite, *more).error
     assert "unknown suite 'mmlu'" in glassgpt("eval", trained, "--suite", "mmlu").error
 

@@ -21,7 +21,7 @@ def rates(n_steps: int, **fields: Any) -> list[float]:
     return [learning_rate(step, PEAK, config) for step in range(n_steps)]
 
 
-@pytest.mark.parametrize("name", ["cosine", "constant", "wsd"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd"])
 def test_warm_up_rises_in_equal_parts_to_the_peak(name: str) -> None:
     got = rates(10, name=name, warmup_steps=10, decay_steps=100, cooldown_steps=20)
     assert got == pytest.approx([PEAK * part / 10 for part in range(1, 11)])
@@ -57,6 +57,13 @@ def test_wsd_without_a_cooldown_decays_over_the_last_fifth() -> None:
     assert given[40] == PEAK > given[41] > given[49] > given[50] == FLOOR
 
 
+def test_linear_falls_in_a_straight_line_to_the_minimum() -> None:
+    got = rates(110, name="linear", warmup_steps=10, decay_steps=100, cooldown_steps=20)
+    assert got[10:101] == pytest.approx([PEAK + (FLOOR - PEAK) * part / 90 for part in range(91)])
+    assert set(got[100:]) == {FLOOR}
+    assert rates(5, name="linear", warmup_steps=0, decay_steps=4)[0] == PEAK
+
+
 def test_cosine_equals_torch() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=PEAK)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=200, eta_min=FLOOR)
@@ -86,7 +93,7 @@ def test_after_warm_up_it_equals_transformers(name: str) -> None:
 
 
 @given(
-    st.sampled_from(["cosine", "constant", "wsd"]),
+    st.sampled_from(["cosine", "linear", "constant", "wsd"]),
     st.integers(0, 50),
     st.integers(1, 50),
     st.integers(1, 50),
@@ -103,7 +110,7 @@ def test_it_rises_once_falls_once_and_stays_between_floor_and_peak(
     assert all(rate >= floor * PEAK for rate in got[warmup:])
 
 
-@pytest.mark.parametrize("name", ["cosine", "wsd"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_a_schedule_that_decays_needs_its_length(name: str) -> None:
     with pytest.raises(UserError, match=rf"schedule\.decay_steps is not set: a {name} schedule needs a number"):
         rates(20, name=name, warmup_steps=10)

@@ -18,7 +18,7 @@ $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course docs bench clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course docs bench speedrun clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ docs: .venv/.ready-docs  ## the site of the documents and the course, in site/; 
 
 bench: $(READY)  ## the measurements of bench/, one after another
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+
+speedrun: $(READY)  ## the best model that minutes can buy, beside the classic recipe: 15 minutes; docs/speedrun.md
+	@$(BIN)/glassgpt bench speedrun
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf .venv .venv-extras .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist site

@@ -95,6 +95,8 @@ def print_table(results: Results) -> None:
 def speedrun(
     data: Annotated[str, typer.Option(help="Training text; the target is known for Tiny Shakespeare.")] = "shakespeare",
     nanogpt: Annotated[Path | None, path_option("Checkout of karpathy/nanoGPT, which takes part.")] = None,
+    fast: Annotated[str, typer.Option(metavar="RECIPE", help="Recipe that is to reach the target.")] = "speedrun",
+    far: Annotated[str, typer.Option(metavar="RECIPE", help="Recipe that gets char-tiny's time.")] = "modern-tiny",
     rounds: Annotated[int, typer.Option(help="Rounds, each with a seed of its own.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the first round; the next ones follow.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -106,18 +108,18 @@ def speedrun(
         raise UserError(f"--rounds {rounds} is out of range: it must be from 1 to 100")
     if seed < 0:
         raise UserError(f"--seed {seed} is out of range: it must be at least 0")
-    found = measure_speedrun(data, range(seed, seed + rounds), nanogpt, note)
+    found = measure_speedrun(data, range(seed, seed + rounds), fast=fast, far=far, nanogpt=nanogpt, note=note)
     if as_json:
         print_json(found.figures())
     else:
-        print_speedrun(found)
+        print_speedrun(found, fast, far)
 
 
-def print_speedrun(found: Speedrun) -> None:
+def print_speedrun(found: Speedrun, fast: str, far: str) -> None:
     """Prints a row per contender with its time and its loss, then what follows."""
-    from glassgpt.tricks.speedrun import CONTROL, COUNTING, FAR, FAST
+    from glassgpt.tricks.speedrun import CONTROL, COUNTING
 
-    names = {"control": CONTROL, "nanogpt": "nanoGPT", "fast": FAST, "far": FAR, "open": f"{FAR} + counting"}
+    names = {"control": CONTROL, "nanogpt": "nanoGPT", "fast": fast, "far": far, "open": f"{far} + counting"}
     shown = [name for name in names if getattr(found.rounds[0], name) is not None]
     losses = {name: [getattr(one, name).val_loss for one in found.rounds] for name in shown}
     columns = [
@@ -132,9 +134,9 @@ def print_speedrun(found: Speedrun) -> None:
         typer.echo(line)
     every = len(found.rounds)
     say("\nMedians of whole processes; losses in nats per token on the whole validation split.")
-    say(f"{FAST} reached the target of {found.target:.4f} in {found.reached} of {counted(every, 'round')}.")
+    say(f"{fast} reached the target of {found.target:.4f} in {found.reached} of {counted(every, 'round')}.")
     if found.reached == every:
         peers = [("control", CONTROL)] + [("nanogpt", "nanoGPT")] * ("nanogpt" in shown)
         for contender, name in peers:
             say(f"It took 1/{1 / found.ratio(contender):.1f} of the time of {name}.")
-    say(f"{FAR} with counting (weight {COUNTING}) stayed within the time of {CONTROL} in {found.in_time} of {every}.")
+    say(f"{far} with counting (weight {COUNTING}) stayed within the time of {CONTROL} in {found.in_time} of {every}.")

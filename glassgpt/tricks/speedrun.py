@@ -106,12 +106,19 @@ class Speedrun:
 
 
 def measure_speedrun(
-    data: str, seeds: Sequence[int], nanogpt: Path | None = None, note: Callable[[str], None] = quiet
+    data: str,
+    seeds: Sequence[int],
+    *,
+    fast: str = FAST,
+    far: str = FAR,
+    nanogpt: Path | None = None,
+    note: Callable[[str], None] = quiet,
 ) -> Speedrun:
     """Runs every contender once with each seed, in turn. On two cores a round takes about four minutes.
 
-    `nanogpt` is a checkout of karpathy/nanoGPT, which trains on the same text. Raises UserError for a bad text or
-    checkout, and if a process fails.
+    `fast` is the recipe that is to reach the target, and `far` the one that gets the control's time. `nanogpt` is a
+    checkout of karpathy/nanoGPT, which trains on the same text. Raises UserError for a bad text or checkout, and if a
+    process fails.
     """
     corpus = load_text(data)
     known = sha256_of(corpus.text) == SHAKESPEARE_SHA256
@@ -119,8 +126,8 @@ def measure_speedrun(
         folder = Path(scratch)
         peer = None if nanogpt is None else NanoGPT(nanogpt, corpus.text, folder)
         note(f"{corpus.note}: {counted(len(seeds), 'round')}, about 4 minutes each on two cores")
-        contest = _Contest(data, folder, note)
-        contest.train(FAST, seeds[0], steps=1)  # fills the caches of Python, of the tokens and of what was counted
+        contest = _Contest(data, fast, far, folder, note)
+        contest.train(fast, seeds[0], steps=1)  # fills the caches of Python, of the tokens and of what was counted
         rounds = [contest.round(seed, peer) for seed in seeds]
     return Speedrun(rounds, NANOGPT_LOSS if known else None)
 
@@ -128,15 +135,17 @@ def measure_speedrun(
 @dataclass
 class _Contest:
     data: str
+    fast: str
+    far: str
     folder: Path
     note: Callable[[str], None]
 
     def round(self, seed: int, peer: NanoGPT | None) -> Round:
         control = self.train(CONTROL, seed)
-        fast = self.train(FAST, seed)
-        trials = [self.train(FAR, seed, steps) for steps in TRIALS]
+        fast = self.train(self.fast, seed)
+        trials = [self.train(self.far, seed, steps) for steps in TRIALS]
         looked_up = self.count_too()
-        far = self.train(FAR, seed, steps_within(control.seconds * SHARE - looked_up.seconds, trials))
+        far = self.train(self.far, seed, steps_within(control.seconds * SHARE - looked_up.seconds, trials))
         mixed = self.count_too()
         both = Timed(far.seconds + mixed.seconds, mixed.val_loss, far.steps)
         found = Round(seed, control, fast, far, both, None if peer is None else Timed(*peer.train()))

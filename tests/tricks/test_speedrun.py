@@ -107,10 +107,11 @@ def test_a_whole_speedrun_of_tiny_recipes(tmp_path: Path, monkeypatch: pytest.Mo
             f'[model]\narchitecture = "{architecture}"\nblock_size = 8\nn_layer = 1\nn_head = 2\nn_embd = 16\n'
             f"[training]\nmax_steps = {steps}\nbatch_tokens = 64\n"
         )
-        monkeypatch.setattr(module, name, str(recipe))
+    monkeypatch.setattr(module, "CONTROL", str(tmp_path / "control.toml"))
     monkeypatch.setattr(module, "TRIALS", (1, 3))
     told: list[str] = []
-    found = measure_speedrun(str(text), [3], note=told.append)
+    recipes = {"fast": str(tmp_path / "fast.toml"), "far": str(tmp_path / "far.toml")}
+    found = measure_speedrun(str(text), [3], **recipes, note=told.append)
     (one,) = found.rounds
     assert (one.control.steps, one.fast.steps) == (9, 12)
     assert one.nanogpt is None

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from glassgpt.errors import UserError
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import Model
 from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos
 from glassgpt.tokenizers.stream import StreamDecoder

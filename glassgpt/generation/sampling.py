@@ -53,13 +53,18 @@ def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
     return probabilities
 
 
-def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
-    """Chooses one token per row: logits (B, V) to (B, 1). Raises UserError if the largest logit is NaN or infinite."""
+def check_finite(logits: Tensor) -> None:
+    """Raises UserError if the largest logit of a row (..., V) is NaN or infinite."""
     if not bool(logits.amax(dim=-1).isfinite().all()):
         raise UserError(
             "the model's logits are not finite: its weights have diverged; take an earlier checkpoint,"
             " or train again with a lower optimizer.lr"
         )
+
+
+def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
+    """Chooses one token per row: logits (B, V) to (B, 1). Raises UserError if the largest logit is NaN or infinite."""
+    check_finite(logits)
     if config.temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
     probabilities = next_token_probabilities(logits, config)

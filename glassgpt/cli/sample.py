@@ -34,6 +34,9 @@ def sample(
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
+    weights: Annotated[
+        str | None, typer.Option(help="Faster weights on a CPU: float32, bfloat16 or int8. Default: as they are.")
+    ] = None,
 ) -> None:
     """Generate text with a run, and print it token by token."""
     from glassgpt.errors import UserError
@@ -46,16 +49,24 @@ def sample(
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
         note(f"the prompt has {n_prompt:,} tokens, the model sees the last {block_size} of them: a rolling window")
-    for number in range(num_samples):
-        if number:
-            print_text("\n" + "-" * 40 + "\n")
-        print_text(prompt)
-        pieces = opened.stream(
-            prompt, config, max_new_tokens=max_new_tokens, seed=None if seed is None else seed + number
-        )
-        for piece in pieces:
+    pieces = opened.stream_many(
+        [prompt] * num_samples, config, max_new_tokens=max_new_tokens, seed=seed, weights=weights
+    )
+    shown, ended = 0, set()
+    waiting = [""] * num_samples  # what has come of later texts
+    print_text(prompt)
+    for number, piece in pieces:
+        if piece is None:
+            ended.add(number)
+        elif number == shown:
             print_text(piece)
-        print_text("\n")
+        else:
+            waiting[number] += piece
+        while shown in ended:
+            print_text("\n")
+            shown += 1
+            if shown < num_samples:
+                print_text("\n" + "-" * 40 + "\n" + prompt + waiting[shown])
 
 
 def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:

@@ -78,8 +78,8 @@ class DraftModel:
         ours, theirs = model.config.vocab_size, large.config.vocab_size
         if ours != theirs:
             raise UserError(
-                f"the draft model has a vocabulary of {ours} ids, and the model one of {theirs}: a draft model needs the"
-                " same tokenizer"
+                f"the draft model has a vocabulary of {ours} ids, and the model one of {theirs}: a draft model needs"
+                " the same tokenizer"
             )
         if not isinstance(model, ContextModel):
             raise UserError(f"the draft model, a {type(model).__name__}, takes no context: its drafts would be slow")

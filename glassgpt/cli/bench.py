@@ -103,7 +103,7 @@ def generate(
         typer.Option(help="float32, bfloat16, int8 or loaded; repeatable. Default: all that this processor has."),
     ] = None,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = 32,
-    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 16,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1,
     rounds: Annotated[int, typer.Option(help="Measurements of each contender, in turn.")] = 3,
     peer: Annotated[bool, typer.Option(help="Measure transformers beside it, if it is installed.")] = True,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",

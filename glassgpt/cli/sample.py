@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 RUN_HELP = "Run name under runs/, or path."
 CHECKPOINT_HELP = "Checkpoint: best, last or a step."
+MOST_SAMPLES = 1_000_000
 DTYPE_HELP = "Precision: float32, tf32, bfloat16, float16 or auto (bfloat16 where a GPU has it)."
 
 
@@ -39,12 +41,14 @@ def sample(
     ] = None,
 ) -> None:
     """Generate text with a run, and print it token by token."""
-    from glassgpt.errors import UserError
+    from glassgpt.errors import UserError, shown
     from glassgpt.generation.sampling import SamplingConfig
 
     config = SamplingConfig(temperature, top_k, top_p)
-    if num_samples < 1:
-        raise UserError(f"num-samples {num_samples} is out of range: it must be at least 1")
+    if not 1 <= num_samples <= MOST_SAMPLES:
+        raise UserError(
+            f"num-samples {shown(num_samples)} is out of range: it must be at least 1 and at most {MOST_SAMPLES:,}"
+        )
     opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
@@ -52,21 +56,21 @@ def sample(
     pieces = opened.stream_many(
         [prompt] * num_samples, config, max_new_tokens=max_new_tokens, seed=seed, weights=weights
     )
-    shown, ended = 0, set()
-    waiting = [""] * num_samples  # what has come of later texts
+    current, ended = 0, set()
+    waiting: defaultdict[int, str] = defaultdict(str)  # what has come of later texts
     print_text(prompt)
     for number, piece in pieces:
         if piece is None:
             ended.add(number)
-        elif number == shown:
+        elif number == current:
             print_text(piece)
         else:
             waiting[number] += piece
-        while shown in ended:
+        while current in ended:
             print_text("\n")
-            shown += 1
-            if shown < num_samples:
-                print_text("\n" + "-" * 40 + "\n" + prompt + waiting[shown])
+            current += 1
+            if current < num_samples:
+                print_text("\n" + "-" * 40 + "\n" + prompt + waiting.pop(current, ""))
 
 
 def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:

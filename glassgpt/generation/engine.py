@@ -168,7 +168,12 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any request is not finished."""
-        return bool(self._rows)
+        return self.n_unfinished > 0
+
+    @property
+    def n_unfinished(self) -> int:
+        """The number of requests that wait or are in progress."""
+        return len(self._rows)
 
     @property
     def _rows(self) -> list[_Row]:

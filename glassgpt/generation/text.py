@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 
@@ -49,20 +50,24 @@ def write_many(
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     max_new_tokens: int,
-    generators: Sequence[torch.Generator],
+    generators: Iterable[torch.Generator],
 ) -> Iterator[tuple[int, str | None]]:
     """As `write`, for many prompts at once: yields which prompt, counted from 0, and the next piece of its text.
 
     After its last piece comes None.
     """
     engine = Engine(model, tokenizer, slots=min(len(prompts), SLOTS))
-    for ids, generator in zip(prompts, generators, strict=True):
-        engine.submit(Request(begin_with_bos(tokenizer, ids), config, max_new_tokens, generator=generator))
-    for piece in engine.run():
-        if piece.text:
-            yield piece.request, piece.text
-        if piece.finish is not None:
-            yield piece.request, None
+    waiting = zip(prompts, generators, strict=True)
+    while True:
+        for ids, generator in islice(waiting, engine.slots - engine.n_unfinished):
+            engine.submit(Request(begin_with_bos(tokenizer, ids), config, max_new_tokens, generator=generator))
+        if not engine.busy:
+            return
+        for piece in engine.step():
+            if piece.text:
+                yield piece.request, piece.text
+            if piece.finish is not None:
+                yield piece.request, None
 
 
 def text_by_token(tokenizer: Tokenizer, ids: Sequence[int], losses: Sequence[float]) -> list[tuple[str, float]]:

@@ -25,6 +25,7 @@ from glassgpt.interop.peer import Peer, lacks_peer
 from glassgpt.models import Model
 
 LOADED = "loaded"  # the weights as the model has them, not packed
+MOST = 1024  # texts at once, new tokens, and rounds: what can be measured in a reasonable time
 ROOF_BYTES = 1 << 30  # read at once to measure the rate: no cache holds them
 
 
@@ -61,17 +62,18 @@ def measure_generation(
     batches: Sequence[int] = (1, 16),
     weights: Sequence[str] = (),
     new_tokens: int = 32,
-    prompt_tokens: int = 16,
+    prompt_tokens: int = 1,
     rounds: int = 3,
     peer: bool = True,
 ) -> GenerationSpeed:
     """Continues random prompts greedily, with each kind of `weights`, by default all that this processor has.
 
-    Raises UserError for a number below 1, for texts longer than the window, and for weights that this processor lacks.
+    Raises UserError for a number out of range, for texts longer than the window, and for weights without a kernel here.
     """
-    for name, value in {"batch": min(batches), "new-tokens": new_tokens, "rounds": rounds}.items():
-        if value < 1:
-            raise UserError(f"--{name} {shown(value)} is out of range: it must be at least 1")
+    for name, values in {"batch": batches, "new-tokens": [new_tokens], "rounds": [rounds]}.items():
+        for value in values:
+            if not 1 <= value <= MOST:
+                raise UserError(f"--{name} {shown(value)} is out of range: it must be at least 1 and at most {MOST}")
     if prompt_tokens < 1 or prompt_tokens + new_tokens > model.config.block_size:
         raise UserError(
             f"--prompt-tokens {shown(prompt_tokens)} is out of range: a prompt has at least 1 token, and with"

@@ -205,13 +205,9 @@ class Run:
             raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed <= 2**32 - len(prompts):
             raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
-        generators = [torch.Generator() for _ in prompts]
-        for number, generator in enumerate(generators):
-            if seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(seed + number)
-        ids = [self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in prompts]
+        generators = (_seeded(None if seed is None else seed + number) for number in range(len(prompts)))
+        encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
+        ids = [encoded[prompt] for prompt in prompts]
         model = self.model if weights is None else pack(self.model, weights)
         return write_many(model, self.tokenizer, ids, config, max_new_tokens, generators)
 
@@ -313,6 +309,15 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)
     opened.model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
     return opened
+
+
+def _seeded(seed: int | None) -> torch.Generator:
+    """A generator with this seed, or with a random one."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+        return generator
+    return generator.manual_seed(seed)
 
 
 def open_run(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto", dtype: str = "float32") -> Run:

@@ -99,7 +99,8 @@ def test_the_command_prints_json_and_a_table_of_80_columns(monkeypatch: pytest.M
         (("tiny", "--random", "char-tiny"), "name a run to measure, or a recipe with --random, and not both"),
         (("--random", "char-tiny", "--batch", "0"), "--batch 0 is out of range"),
         (("--random", "char-tiny", "--rounds", "0"), "--rounds 0 is out of range"),
-        (("--random", "char-tiny", "--new-tokens", "60"), "it must fit into the window of 64"),
+        (("--random", "char-tiny", "--batch", "2000000000"), "out of range: it must be at least 1 and at most 1024"),
+        (("--random", "char-tiny", "--new-tokens", "64"), "it must fit into the window of 64"),
         (("--random", "char-tiny", "--weights", "int4"), "unknown weights 'int4'"),
     ],
 )

@@ -37,7 +37,8 @@ from glassgpt.costs.flops import estimate_flops_per_token
 from glassgpt.data.loader import Loader
 from glassgpt.evaluation.scoring import Pair, score
 from glassgpt.evaluation.validation import evaluate
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import Model, ModelConfig
 from glassgpt.models.block_masks import BlockMasks
 from glassgpt.models.context import Documents

@@ -24,7 +24,8 @@ from transformers import GPT2Config as TheirConfig
 from transformers.utils import logging
 
 import glassgpt as gg
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.huggingface_export import hf_tensors, write_hf_folder
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.models import Model

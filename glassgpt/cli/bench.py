@@ -1,4 +1,4 @@
-"""`glassgpt bench`: measures training tricks, and the speedrun, on this device."""
+"""`glassgpt bench`: measures training tricks, the speedrun and generation on this device."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import Column, format_table, note, path_option, print_json, say, table_width
+from glassgpt.cli.output import AsJson, Column, format_table, note, path_option, print_json, say, table_width
 from glassgpt.errors import UserError, counted
 
 if TYPE_CHECKING:
+    from glassgpt.models import Model
+    from glassgpt.planning.generation_speed import GenerationSpeed, SpeedRow
     from glassgpt.tricks import Results
     from glassgpt.tricks.measure import Measured, TrickRow
     from glassgpt.tricks.speedrun import Speedrun
 
-app = typer.Typer(no_args_is_help=True, help="Measure training on this device.")
+app = typer.Typer(no_args_is_help=True, help="Measure training and generation on this device.")
 
 
 @app.command()
@@ -140,3 +142,81 @@ def print_speedrun(found: Speedrun, fast: str, far: str) -> None:
         for contender, name in peers:
             say(f"It took 1/{1 / found.ratio(contender):.1f} of the time of {name}.")
     say(f"{far} with counting (weight {COUNTING}) stayed within the time of {CONTROL} in {found.in_time} of {every}.")
+
+
+@app.command()
+def generate(
+    run: Annotated[str | None, typer.Argument(help="Run name under runs/, or path.")] = None,
+    random: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Measure a model of this recipe with random weights.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Texts at once; repeatable. Default: 1 and 16.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="float32, bfloat16, int8 or loaded; repeatable. Default: all that this processor has."),
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = 32,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Measurements of each contender, in turn.")] = 3,
+    peer: Annotated[bool, typer.Option(help="Measure transformers beside it, if it is installed.")] = True,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure generation: tokens per second, beside transformers and the rate at which memory is read."""
+    from glassgpt.planning.generation_speed import measure_generation
+
+    if (run is None) == (random is None):
+        raise UserError("name a run to measure, or a recipe with --random, and not both")
+    model = load_model(run, device) if run is not None else random_model(str(random), device)
+    speed = measure_generation(
+        model, batches=batch or (1, 16), weights=weights or (), new_tokens=new_tokens, prompt_tokens=prompt_tokens,
+        rounds=rounds, peer=peer,
+    )  # fmt: skip
+    for line in speed.notes:
+        note(line)
+    if as_json:
+        print_json(speed.to_dict())
+    else:
+        print_speed(speed)
+
+
+def load_model(run: str, device: str) -> Model:
+    """The model of a run, with the weights of its best checkpoint."""
+    from glassgpt.runs.run import load
+
+    opened = load(run, device=device)
+    opened.check_language_model()
+    return opened.model
+
+
+def random_model(recipe: str, device: str) -> Model:
+    """A model of a recipe's size, with weights as at the start of training."""
+    from glassgpt.models import build_model
+    from glassgpt.planning.plan import planned_config
+    from glassgpt.runtime.device import build_runtime
+
+    config, _ = planned_config(recipe)
+    return build_model(config.architecture, config.model).to(build_runtime(device, "float32").device).eval()
+
+
+def print_speed(speed: GenerationSpeed) -> None:
+    """Prints a row for each batch and kind of weights."""
+
+    def column(title: str, cell: Callable[[SpeedRow], str]) -> Column:
+        return Column(title, [cell(row) for row in speed.rows], right=True)
+
+    def ratio(row: SpeedRow) -> str:
+        return "" if row.ratio_to_transformers is None else f"{row.ratio_to_transformers:.2f} x"
+
+    columns = [
+        column("batch", lambda row: str(row.batch)),
+        Column("weights", [row.weights for row in speed.rows]),
+        column("tokens/s", lambda row: f"{row.tokens_per_second:,.1f}"),
+        column("of the roof", lambda row: f"{row.share_of_roof:.0%}"),
+        column("to transformers", ratio),
+        column("weights MB", lambda row: f"{row.weight_bytes / 1e6:,.0f}"),
+        column("rounds", lambda row: f"{min(row.rounds):,.1f} to {max(row.rounds):,.1f}"),
+    ]
+    for line in format_table(columns, table_width(), needed=4):
+        typer.echo(line)
+    say(f"memory is read at {speed.read_rate / 1e9:.1f} GB/s; the roof is batch x this rate / the bytes of the weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 RUN_HELP = "Run name under runs/, or path."
 CHECKPOINT_HELP = "Checkpoint: best, last or a step."
+MOST_SAMPLES = 1_000_000
 DTYPE_HELP = "Precision: float32, tf32, bfloat16, float16 or auto (bfloat16 where a GPU has it)."
 
 
@@ -34,28 +36,41 @@ def sample(
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP)] = "best",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
+    weights: Annotated[
+        str | None, typer.Option(help="Faster weights on a CPU: float32, bfloat16 or int8. Default: as they are.")
+    ] = None,
 ) -> None:
     """Generate text with a run, and print it token by token."""
-    from glassgpt.errors import UserError
+    from glassgpt.errors import UserError, shown
     from glassgpt.generation.sampling import SamplingConfig
 
     config = SamplingConfig(temperature, top_k, top_p)
-    if num_samples < 1:
-        raise UserError(f"num-samples {num_samples} is out of range: it must be at least 1")
+    if not 1 <= num_samples <= MOST_SAMPLES:
+        raise UserError(
+            f"num-samples {shown(num_samples)} is out of range: it must be at least 1 and at most {MOST_SAMPLES:,}"
+        )
     opened = open_run(run, checkpoint, device, dtype)
     n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
     if n_prompt > block_size:
         note(f"the prompt has {n_prompt:,} tokens, the model sees the last {block_size} of them: a rolling window")
-    for number in range(num_samples):
-        if number:
-            print_text("\n" + "-" * 40 + "\n")
-        print_text(prompt)
-        pieces = opened.stream(
-            prompt, config, max_new_tokens=max_new_tokens, seed=None if seed is None else seed + number
-        )
-        for piece in pieces:
+    pieces = opened.stream_many(
+        [prompt] * num_samples, config, max_new_tokens=max_new_tokens, seed=seed, weights=weights
+    )
+    current, ended = 0, set()
+    waiting: defaultdict[int, str] = defaultdict(str)  # what has come of later texts
+    print_text(prompt)
+    for number, piece in pieces:
+        if piece is None:
+            ended.add(number)
+        elif number == current:
             print_text(piece)
-        print_text("\n")
+        else:
+            waiting[number] += piece
+        while current in ended:
+            print_text("\n")
+            current += 1
+            if current < num_samples:
+                print_text("\n" + "-" * 40 + "\n" + prompt + waiting.pop(current, ""))
 
 
 def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:

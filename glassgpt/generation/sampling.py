@@ -1,8 +1,7 @@
-"""Samples tokens from a model's logits, one at a time."""
+"""Chooses the next token from the logits of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,6 @@ from torch import Tensor
 
 from glassgpt.config import check_field_types
 from glassgpt.errors import UserError
-from glassgpt.models import ContextModel, Model, evaluating
-from glassgpt.models.context import KVCache
-from glassgpt.runtime.device import one_thread_for_small
 
 MIN_TEMPERATURE = 1e-30  # below it float32 may divide by zero; sampling is effectively greedy long before
 
@@ -57,51 +53,21 @@ def next_token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
     return probabilities
 
 
-def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
-    """Chooses one token per row: logits (B, V) to (B, 1). Raises UserError if the largest logit is NaN or infinite."""
+def check_finite(logits: Tensor) -> None:
+    """Raises UserError if the largest logit of a row (..., V) is NaN or infinite."""
     if not bool(logits.amax(dim=-1).isfinite().all()):
         raise UserError(
             "the model's logits are not finite: its weights have diverged; take an earlier checkpoint,"
             " or train again with a lower optimizer.lr"
         )
+
+
+def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
+    """Chooses one token per row: logits (B, V) to (B, 1). Raises UserError if the largest logit is NaN or infinite."""
+    check_finite(logits)
     if config.temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
     probabilities = next_token_probabilities(logits, config)
     # Draw on the CPU, so that one seed gives the same text on every device that computes the same logits.
     drawn = torch.multinomial(probabilities.cpu(), num_samples=1, generator=generator)
     return drawn.to(logits.device)
-
-
-@torch.no_grad()
-def generate(
-    model: Model,
-    prompt: Sequence[int],
-    config: SamplingConfig,
-    *,
-    max_new_tokens: int,
-    vocab_size: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[int]:
-    """Yields up to `max_new_tokens` ids that follow `prompt` (at least one id), each as soon as it is chosen.
-
-    Up to `block_size` positions, a KV cache reduces the cost of a token to one row, if the model takes a context.
-    Beyond that, the model sees a sliding window of the last `block_size` tokens. All positions shift, so each token
-    costs a full forward pass.
-    Only the first `vocab_size` logits are used: an imported model may have more ids than its tokenizer.
-    """
-    if not prompt:
-        raise UserError("the prompt is empty: give at least one token to continue from")
-    device = next(model.parameters()).device
-    tokens = torch.tensor([list(prompt)], device=device)
-    block_size = model.config.block_size
-    cache = KVCache(block_size) if isinstance(model, ContextModel) else None
-    with evaluating(model):
-        for _ in range(max_new_tokens):
-            with one_thread_for_small(model):
-                if cache is not None and tokens.size(1) <= block_size:
-                    logits = model(tokens[:, cache.length :], context=cache)
-                else:
-                    logits = model(tokens[:, -block_size:])
-            chosen = choose(logits[:, -1, :vocab_size], config, generator)
-            tokens = torch.cat([tokens, chosen], dim=1)
-            yield int(chosen)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 
 from glassgpt.errors import UserError
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import SLOTS, Engine, Request
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import Model
 from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos
 from glassgpt.tokenizers.stream import StreamDecoder
@@ -37,15 +39,35 @@ def write(
 
     The model sees the tokenizer's `bos_token`, if it has one, before the prompt.
     """
-    prompt = begin_with_bos(tokenizer, ids)
-    decoder = StreamDecoder(tokenizer)
-    for id in generate(
-        model, prompt, config, max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator
-    ):
-        if piece := decoder.feed(id):
+    for _, piece in write_many(model, tokenizer, [ids], config, max_new_tokens, [generator]):
+        if piece is not None:
             yield piece
-    if rest := decoder.flush():
-        yield rest
+
+
+def write_many(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    max_new_tokens: int,
+    generators: Iterable[torch.Generator],
+) -> Iterator[tuple[int, str | None]]:
+    """As `write`, for many prompts at once: yields which prompt, counted from 0, and the next piece of its text.
+
+    After its last piece comes None.
+    """
+    engine = Engine(model, tokenizer, slots=min(len(prompts), SLOTS))
+    waiting = zip(prompts, generators, strict=True)
+    while True:
+        for ids, generator in islice(waiting, engine.slots - engine.n_unfinished):
+            engine.submit(Request(begin_with_bos(tokenizer, ids), config, max_new_tokens, generator=generator))
+        if not engine.busy:
+            return
+        for piece in engine.step():
+            if piece.text:
+                yield piece.request, piece.text
+            if piece.finish is not None:
+                yield piece.request, None
 
 
 def text_by_token(tokenizer: Tokenizer, ids: Sequence[int], losses: Sequence[float]) -> list[tuple[str, float]]:

@@ -50,16 +50,22 @@ class KVCache:
     """Keys and values of all positions so far in every layer, up to `block_size`.
 
     With it, a new token needs only its own query, key and value. Rows may have different lengths: run right-padded
-    prompts, `truncate` the padding, and continue. Memory is allocated on first use, (B, H, block_size, D) for each of
-    k and v in each layer, and is not freed.
+    prompts, `truncate` the padding, and continue. Rows can come and go between two passes: `join` adds those of another
+    cache, `remove` takes one out.
+
+    Memory is allocated on first use, (`max_rows`, H, block_size, D) for each of k and v in each layer, and is not
+    freed. Without `max_rows` there is room for the rows of the first pass.
     """
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, max_rows: int | None = None) -> None:
         self.block_size = block_size
+        self.max_rows = max_rows
+        self.n_rows = 0
         self.length = 0  # of the longest row
         self.lengths: Tensor | None = None  # (B,) if rows differ; None if all rows have `length`
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._ids: Tensor | None = None  # (B, block_size), if the model looks at earlier ids
+        self._ids: Tensor | None = None  # (rows, block_size), if the model looks at earlier ids
+        self._masks: dict[tuple[int, int | None], Tensor] = {}  # of this pass: layers with the same window share one
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """Positions of the new tokens, after the stored ones: (T,), or (B, T) if row lengths differ."""
@@ -70,26 +76,27 @@ class KVCache:
     def preceding(self, tokens: Tensor, count: int) -> Tensor:
         """See `Context`. Stores the ids, so a model must call it in every pass or in none."""
         B, T = tokens.shape
+        self._check_room(T)
         if self._ids is None:
-            self._ids = torch.zeros(B, self.block_size, dtype=tokens.dtype, device=tokens.device)
+            self._ids = tokens.new_zeros(self.max_rows or B, self.block_size)
+        ids = self._ids[:B]
         first = self.positions(T, tokens.device)[..., :1].expand(B, 1)  # (B, 1): where each row goes on
         before = first + torch.arange(-count, 0, device=tokens.device)
-        earlier = self._ids.gather(1, before.clamp(min=0))
-        self._ids.scatter_(1, first + torch.arange(T, device=tokens.device), tokens)
+        earlier = ids.gather(1, before.clamp(min=0))
+        ids.scatter_(1, first + torch.arange(T, device=tokens.device), tokens)
         return torch.cat([earlier, tokens], dim=1)
 
     def append(
         self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """See `Context`. Raises ValueError if there would be more than `block_size` positions."""
-        B, H, T, D = k.shape
-        end = self.length + T
-        if end > self.block_size:
-            raise ValueError(f"{end} positions do not fit into a cache of block_size {self.block_size}")
-        if layer not in self._layers:
-            buffer = torch.empty(2, B, H, self.block_size, D, dtype=k.dtype, device=k.device)
-            self._layers[layer] = (buffer[0], buffer[1])
-        keys, values = self._layers[layer]
+        """See `Context`. Raises ValueError if there would be more than `block_size` positions, or for other rows."""
+        B, T = k.size(0), k.size(2)
+        end = self._check_room(T)
+        if not self._layers:
+            self.n_rows = B
+        if self.n_rows != B:
+            raise ValueError(f"a pass of {B} rows does not fit a cache of {self.n_rows} rows")
+        keys, values = self._rows(layer, k)
         if self.lengths is None:
             keys[:, :, self.length : end] = k
             values[:, :, self.length : end] = v
@@ -99,12 +106,15 @@ class KVCache:
             rows = torch.arange(B, device=k.device)[:, None]
             keys[rows, :, columns] = k.transpose(1, 2)
             values[rows, :, columns] = v.transpose(1, 2)
-            distance = columns[:, None, :, None] - torch.arange(end, device=k.device)  # (B, 1, T, S)
-            mask = (distance >= 0) & (distance < (window or self.block_size))
+            if (T, window) not in self._masks:
+                distance = columns[:, None, :, None] - torch.arange(end, device=k.device)  # (B, 1, T, S)
+                self._masks[T, window] = (distance >= 0) & (distance < (window or self.block_size))
+            mask = self._masks[T, window]
         return keys[:, :, :end], values[:, :, :end], mask
 
     def advance(self, n_tokens: int) -> None:
         """Ends a pass: its `n_tokens` new positions are now stored in every layer."""
+        self._masks.clear()
         self.length += n_tokens
         if self.lengths is not None:
             self.lengths = self.lengths + n_tokens
@@ -114,14 +124,69 @@ class KVCache:
 
         Raises ValueError for a length that is negative or greater than the row's.
         """
-        stored = torch.full_like(lengths, self.length) if self.lengths is None else self.lengths
+        stored = self._stored()
         if bool((lengths < 0).any()) or bool((lengths > stored).any()):
             raise ValueError(f"cannot truncate rows of {stored.tolist()} positions to {lengths.tolist()}")
-        self.length = int(lengths.max())
+        self._set_lengths(lengths)
+
+    def join(self, other: KVCache) -> None:
+        """Adds copies of the rows of `other` after the last row. Raises ValueError if there is no room for them."""
+        first, end = self.n_rows, self.n_rows + other.n_rows
+        if self.max_rows is None or end > self.max_rows or other.length > self.block_size:
+            raise ValueError(f"{end} rows of up to {other.length} positions do not fit into this cache")
+        added = other._stored()
+        lengths = torch.cat([self._stored().to(added.device), added])
+        self.n_rows = end
+        if other._ids is not None:
+            if self._ids is None:
+                self._ids = other._ids.new_zeros(self.max_rows, self.block_size)
+            self._ids[first:end, : other.length] = other._ids[: other.n_rows, : other.length]
+        for layer, parts in other._layers.items():
+            for mine, theirs in zip(self._rows(layer, parts[0]), parts, strict=True):
+                mine[first:, :, : other.length] = theirs[: other.n_rows, :, : other.length]
+        self._set_lengths(lengths)
+
+    def remove(self, row: int) -> None:
+        """Removes a row. The last row takes its place."""
+        last = self.n_rows - 1
+        lengths = self._stored().clone()
+        lengths[row] = lengths[last]
+        if self._ids is not None:
+            self._ids[row] = self._ids[last]
+        for parts in self._layers.values():
+            for stored in parts if row != last else ():
+                stored[row, :, : self.length] = stored[last, :, : self.length]
+        self.n_rows = last
+        self._set_lengths(lengths[:last])
+
+    def _check_room(self, n_tokens: int) -> int:
+        """The length after a pass of so many tokens. Raises ValueError if they do not fit."""
+        end = self.length + n_tokens
+        if end > self.block_size:
+            raise ValueError(f"{end} positions do not fit into a cache of block_size {self.block_size}")
+        return end
+
+    def _rows(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The memory of the rows that are stored, for keys and values of the shape of `like` (B, H, T, D)."""
+        if layer not in self._layers:
+            rows, (_, H, _, D) = self.max_rows or self.n_rows, like.shape
+            # Zeros, as a masked position has the weight 0, and 0 × NaN from unused memory would still be NaN.
+            buffer = torch.zeros(2, rows, H, self.block_size, D, dtype=like.dtype, device=like.device)
+            self._layers[layer] = (buffer[0], buffer[1])
+        keys, values = self._layers[layer]
+        return keys[: self.n_rows], values[: self.n_rows]
+
+    def _stored(self) -> Tensor:
+        """How many positions each row has, (B,)."""
+        if self.lengths is not None:
+            return self.lengths
+        device = next(iter(self._layers.values()))[0].device if self._layers else None
+        return torch.full((self.n_rows,), self.length, device=device)
+
+    def _set_lengths(self, lengths: Tensor) -> None:
+        self._masks.clear()
+        self.length = int(lengths.max()) if len(lengths) else 0
         self.lengths = None if bool((lengths == self.length).all()) else lengths
-        for keys, values in self._layers.values():  # masked, but 0 × NaN from unused memory would still be NaN
-            keys[:, :, self.length :] = 0.0
-            values[:, :, self.length :] = 0.0
 
 
 class Documents:

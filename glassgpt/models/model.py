@@ -49,10 +49,11 @@ class ContextModel(Model):
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Sets the model to evaluation mode (no dropout) and restores the mode of every module afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True

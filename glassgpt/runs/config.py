@@ -25,6 +25,7 @@ from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.config_formats import (
     FORMAT,
     NO_STAGE,
+    PADDING_FORMAT,
     check_section,
     current_setting,
     current_settings,
@@ -221,7 +222,7 @@ def load_config(path: Path) -> RunConfig:
         raise UserError(f"{path} has format {found}, this version of glassgpt reads formats up to {FORMAT}")
     try:
         model = sections.get("model")
-        older = read_toml(path)["format"] < FORMAT
+        older = read_toml(path)["format"] < PADDING_FORMAT
         if older and isinstance(model, dict) and "padded_vocab_size" not in model and _pads(model):
             imported = sections["run"]["stage"] == NO_STAGE
             n_ids = None if imported else load_tokenizer(path.parent / "tokenizer.json").vocab_size

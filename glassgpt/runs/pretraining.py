@@ -17,7 +17,8 @@ from glassgpt.data.loader import Loader
 from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, text_by_token
 from glassgpt.inspection.surprise import token_losses
 from glassgpt.models import Model, build_model

@@ -33,8 +33,9 @@ from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token, evaluate
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
+from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
-from glassgpt.generation.text import start_of_text, write
+from glassgpt.generation.text import start_of_text, write_many
 from glassgpt.models import Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
 from glassgpt.report.look import Look
@@ -184,18 +185,33 @@ class Run:
         seed: int | None = None,
     ) -> Iterator[str]:
         """Yields the text after the prompt as it is generated, in complete characters."""
+        pieces = self.stream_many([prompt], config, max_new_tokens=max_new_tokens, seed=seed)
+        return (piece for _, piece in pieces if piece is not None)
+
+    def stream_many(
+        self,
+        prompts: Sequence[str],
+        config: SamplingConfig,
+        *,
+        max_new_tokens: int,
+        seed: int | None = None,
+        weights: str | None = None,
+    ) -> Iterator[tuple[int, str | None]]:
+        """Continues many prompts at once: yields which prompt, counted from 0, and the next piece of its text.
+
+        After the last piece of a text comes None. Each prompt has a seed of its own, the first has `seed` and each next
+        one is higher by 1. With `weights`, those of the model are packed, see `glassgpt.generation.packed.pack`.
+        """
         self.check_language_model()
         if max_new_tokens < 1:
             raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
-        if seed is not None and not 0 <= seed < 2**32:
+        if seed is not None and not 0 <= seed <= 2**32 - len(prompts):
             raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        ids = self.tokenizer.encode(prompt) or start_of_text(self.tokenizer)
-        return write(self.model, self.tokenizer, ids, config, max_new_tokens, generator)
+        generators = (_seeded(None if seed is None else seed + number) for number in range(len(prompts)))
+        encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
+        ids = [encoded[prompt] for prompt in prompts]
+        model = self.model if weights is None else pack(self.model, weights)
+        return write_many(model, self.tokenizer, ids, config, max_new_tokens, generators)
 
     @strict_arguments
     def look(self, text: str | None = None) -> Look:
@@ -308,6 +324,15 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)
     opened.model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
     return opened
+
+
+def _seeded(seed: int | None) -> torch.Generator:
+    """A generator with this seed, or with a random one."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+        return generator
+    return generator.manual_seed(seed)
 
 
 def open_run(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto", dtype: str = "float32") -> Run:

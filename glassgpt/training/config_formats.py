@@ -12,7 +12,8 @@ from glassgpt.errors import UserError
 
 Sections = dict[str, dict[str, Any]]
 
-FORMAT = 3  # of the config.toml that this version writes
+FORMAT = 4  # of the config.toml that this version writes
+PADDING_FORMAT = 3  # the first in which the padding of the embedding is a field of its own
 NO_STAGE = "none"  # the run.stage of imported weights, which were not trained here
 
 
@@ -74,6 +75,7 @@ CHANGES = {
             "evaluation.suite_file": "",
         },
     ),
+    4: FormatChange(added={"optimizer.momentum": 0.95, "optimizer.embedding_lr": NONE}),
 }
 
 

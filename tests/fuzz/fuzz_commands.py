@@ -90,6 +90,7 @@ USES: dict[str, tuple[str, ...]] = {
     "course": ("course", "4", "--no-browser"),
     "bench tricks": ("bench", "tricks", "recipe.toml", "--steps", "4", "--rounds", "1", "--out", "new.svg"),
     "bench speedrun": ("bench", "speedrun", "--data", "text.txt", "--nanogpt", "texts"),
+    "bench generate": ("bench", "generate", "tiny", "--new-tokens", "2", "--prompt-tokens", "2", "--rounds", "1"),
     "data list": ("data", "list"),
     "data prepare": ("data", "prepare", "texts", "--out", "new", "--tokenizer", "bpe.json"),
     "data info": ("data", "info", "shards"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.generation.sampling import SamplingConfig, choose, generate, next_token_probabilities
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig, choose, next_token_probabilities
 from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
@@ -189,9 +190,9 @@ def test_a_section_of_the_ladder_recomputes_the_text_for_each_token(section: obj
 class Counting(GPT2):
     """Notes how many positions each pass computes."""
 
-    def forward(self, tokens: Tensor, **context: object) -> Tensor:
+    def features(self, tokens: Tensor, **context: object) -> Tensor:
         self.lengths = [*getattr(self, "lengths", []), tokens.size(1)]
-        return super().forward(tokens, **context)  # type: ignore[arg-type]
+        return super().features(tokens, **context)  # type: ignore[arg-type]
 
 
 def test_a_cached_token_costs_one_row() -> None:

@@ -44,7 +44,7 @@ def test_the_model_sees_the_token_that_begins_every_text(
     tokenizer = bytes_tokenizer(END, "<s>", bos_token=bos_token)
     model = GPT2(GPT2Config(tokenizer.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=4))
     passes: list[Tensor] = []
-    model.register_forward_pre_hook(lambda _, arguments: passes.append(arguments[0].clone()))
+    model.token_embedding.register_forward_pre_hook(lambda _, arguments: passes.append(arguments[0].clone()))
     "".join(write(model, tokenizer, prompt, SamplingConfig(), 1, torch.Generator().manual_seed(0)))
     assert passes[0].tolist() == [seen]
 

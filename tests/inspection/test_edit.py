@@ -13,7 +13,8 @@ from toy_models import B, C, H, T, build, state
 
 import glassgpt as gg
 from glassgpt.errors import UserError
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.inspection.capture import capture, capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.models import ARCHITECTURES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -117,14 +119,21 @@ def test_rows_of_one_length_need_no_mask() -> None:
     assert cache.append(0, rows[:, :, :1], rows[:, :, :1])[2] is None
 
 
+@pytest.fixture
+def fresh_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)  # which fills the memory of torch.empty with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("fresh_memory_is_nan")
 def test_what_was_never_written_is_not_read() -> None:
     """Fresh memory may hold a NaN, which no weight of zero takes away."""
+    assert torch.empty(3).isnan().all()
     cache = KVCache(8)
     rows = torch.ones(2, 1, 4, 4)
     cache.append(0, rows, rows)
     cache.advance(4)
-    for part in cache._layers[0]:
-        part[:, :, 4:] = torch.nan
     cache.truncate(torch.tensor([2, 4]))
     k, v, mask = cache.append(0, rows[:, :, :1], rows[:, :, :1])
     assert mask is not None
@@ -139,3 +148,43 @@ def test_a_row_cannot_keep_what_it_does_not_have(lengths: list[int]) -> None:
     cache.advance(4)
     with pytest.raises(ValueError, match=r"cannot truncate rows of \[4, 4\] positions to "):
         cache.truncate(torch.tensor(lengths))
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_rows_come_and_go(data: st.DataObject) -> None:
+    """A cache holds what a list of rows holds, in which the last row takes the place of a removed one."""
+    cache, rows, made = KVCache(6, max_rows=4), [], 0
+    for _ in range(data.draw(st.integers(1, 12))):
+        if len(rows) < 4 and (not rows or data.draw(st.booleans())):
+            n_new, length = data.draw(st.integers(1, 4 - len(rows))), data.draw(st.integers(1, 6))
+            k = torch.arange(made, made + n_new * 2 * length * 3.0).reshape(n_new, 2, length, 3)
+            made += k.numel()
+            joining = KVCache(length)
+            joining.append(0, k, -k)
+            joining.advance(length)
+            cache.join(joining)
+            rows += list(k)
+        else:
+            row = data.draw(st.integers(0, len(rows) - 1))
+            cache.remove(row)
+            rows[row] = rows[-1]
+            rows.pop()
+        lengths = [row.size(1) for row in rows]
+        assert (cache.n_rows, cache.length) == (len(rows), max(lengths, default=0))
+        assert cache.lengths is None or cache.lengths.tolist() == lengths
+        for number, row in enumerate(rows):
+            for part, sign in zip(cache._layers[0], (1, -1), strict=True):
+                assert torch.equal(sign * part[number, :, : row.size(1)], row)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    one, two = KVCache(8), KVCache(8, max_rows=1)
+    rows = torch.zeros(2, 1, 4, 4)
+    one.append(0, rows, rows)
+    one.advance(4)
+    for full in (two, KVCache(3, max_rows=2), KVCache(8)):
+        with pytest.raises(ValueError, match="2 rows of up to 4 positions do not fit into this cache"):
+            full.join(one)
+    with pytest.raises(ValueError, match="a pass of 1 rows does not fit a cache of 2 rows"):
+        one.append(0, rows[:1], rows[:1])

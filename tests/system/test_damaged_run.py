@@ -19,6 +19,7 @@ import glassgpt as gg
 from glassgpt.data.dataset_cache import cached_folder
 from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.training import tensor_files
+from glassgpt.training.config_formats import FORMAT
 
 
 def commands(run: Path) -> list[list[object]]:
@@ -112,7 +113,7 @@ def test_a_data_manifest_with_a_wrong_field_is_refused(run: Path, name: str, val
 @pytest.mark.parametrize(
     ("file", "change"),
     [
-        ("config.toml", lambda text: text.replace("format = 3", "format = 99")),
+        ("config.toml", lambda text: text.replace(f"format = {FORMAT}", "format = 99")),
         ("tokenizer.json", lambda text: text.replace('"version": 1', '"version": 99')),
         ("data.json", lambda text: text.replace('"version": 1', '"version": 99')),
         ("checkpoints/step-00000040/state.json", lambda text: text.replace('"format": 1', '"format": 99')),

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import glassgpt as gg
 from glassgpt.cli import sample as sample_verb
 from glassgpt.course.climb import LadderTraining
+from glassgpt.generation.packed import lacks_kernel
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.runs import train as train_module
 from glassgpt.runs.run import Run
@@ -32,6 +33,23 @@ def test_greedy_writing_is_the_same_every_time(trained: Path) -> None:
     assert first.out.startswith("The ")
     assert len(first.out) == len("The ") + 40 + len("\n")
     assert first.out == second.out
+
+
+def test_many_samples_are_those_of_their_seeds_in_order(trained: Path) -> None:
+    """More than the engine has slots, so that some begin when others have ended."""
+    options = ["sample", trained, "--prompt", "The ", "--max-new-tokens", 5]
+    many = glassgpt(*options, "--num-samples", 18, "--seed", 3).out.split("\n" + "-" * 40 + "\n")
+    assert len(many) == 18
+    for number in (0, 1, 17):
+        assert many[number] == glassgpt(*options, "--seed", 3 + number).out
+    assert "seed 4294967295 is out of range" in glassgpt(*options, "--num-samples", 2, "--seed", 2**32 - 1).err
+
+
+@pytest.mark.skipif(lacks_kernel("float32", torch.device("cpu")) is not None, reason="no kernel")
+def test_packed_weights_write_the_same_text(trained: Path) -> None:
+    options = ["sample", trained, "--prompt", "The ", "--max-new-tokens", 40, "--seed", 1]
+    assert glassgpt(*options, "--weights", "float32").out == glassgpt(*options).out
+    assert "unknown weights 'int7': did you mean 'int8'?" in glassgpt(*options, "--weights", "int7").error
 
 
 def test_a_run_in_16_bits(trained: Path, tmp_path: Path) -> None:

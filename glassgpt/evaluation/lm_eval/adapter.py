@@ -14,7 +14,8 @@ from torch import Generator
 
 from glassgpt.errors import UserError
 from glassgpt.evaluation.scoring import Pair, score
-from glassgpt.generation.sampling import SamplingConfig, generate
+from glassgpt.generation.engine import generate
+from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.models import Model
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos

@@ -1,0 +1,172 @@
+"""Measures how fast a model generates text, beside `transformers` and the rate at which this machine reads memory.
+
+Every new token needs all weights once, so the rate at which memory is read is a roof for the tokens per second. The
+contenders take turns, round after round, so that a machine that slows down affects all of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassgpt.costs.memory import is_tied
+from glassgpt.errors import UserError, shown, unknown
+from glassgpt.generation.engine import Request, generate_batch
+from glassgpt.generation.packed import WEIGHTS, lacks_kernel, pack
+from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.interop.peer import Peer, lacks_peer
+from glassgpt.models import Model
+
+LOADED = "loaded"  # the weights as the model has them, not packed
+MOST = 1024  # texts at once, new tokens, and rounds: what can be measured in a reasonable time
+ROOF_BYTES = 1 << 30  # read at once to measure the rate: no cache holds them
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """How fast one kind of weights is at `batch` texts at once. Rates are tokens per second of all texts together."""
+
+    batch: int
+    weights: str
+    tokens_per_second: float  # the median of the rounds
+    rounds: tuple[float, ...]
+    weight_bytes: int  # of the weights that a pass reads
+    share_of_roof: float  # of batch x (bytes per second of memory) / weight_bytes
+    transformers: float | None = None  # its tokens per second
+    ratio_to_transformers: float | None = None  # the median of the ratios of each round
+
+
+@dataclass(frozen=True)
+class GenerationSpeed:
+    """The result of `measure_generation`: a row for each batch and kind of weights, and bytes per second of memory."""
+
+    rows: tuple[SpeedRow, ...]
+    read_rate: float
+    notes: tuple[str, ...]  # what was not measured, and why
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON output."""
+        return asdict(self)
+
+
+def measure_generation(
+    model: Model,
+    *,
+    batches: Sequence[int] = (1, 16),
+    weights: Sequence[str] = (),
+    new_tokens: int = 32,
+    prompt_tokens: int = 1,
+    rounds: int = 3,
+    peer: bool = True,
+) -> GenerationSpeed:
+    """Continues random prompts greedily, with each kind of `weights`, by default all that this processor has.
+
+    Raises UserError for a number out of range, for texts longer than the window, and for weights without a kernel here.
+    """
+    for name, values in {"batch": batches, "new-tokens": [new_tokens], "rounds": [rounds]}.items():
+        for value in values:
+            if not 1 <= value <= MOST:
+                raise UserError(f"--{name} {shown(value)} is out of range: it must be at least 1 and at most {MOST}")
+    if prompt_tokens < 1 or prompt_tokens + new_tokens > model.config.block_size:
+        raise UserError(
+            f"--prompt-tokens {shown(prompt_tokens)} is out of range: a prompt has at least 1 token, and with"
+            f" {shown(new_tokens)} new ones it must fit into the window of {model.config.block_size}"
+        )
+    models, notes = _prepare(model, weights)
+    lacking = lacks_peer(model) if peer else "transformers was left out"
+    theirs = Peer(model) if lacking is None else None
+    device = next(model.parameters()).device
+    rate, found = 0.0, []
+    for batch in batches:
+        rate = max(rate, measure_read_rate(device))
+        tokens = torch.randint(model.config.vocab_size, (batch, prompt_tokens), device=device)
+        contenders: dict[str, Callable[[], object]] = {
+            name: partial(_write, each, tokens, new_tokens) for name, each in models.items()
+        }
+        if theirs is not None:
+            contenders["transformers"] = partial(theirs.write, tokens, new_tokens)
+        found.append((batch, _measure_in_turn(contenders, batch * new_tokens, rounds)))
+    rows = [_row(batch, name, rates, models[name], rate) for batch, rates in found for name in models]
+    return GenerationSpeed(tuple(rows), rate, tuple(notes if lacking is None else [*notes, lacking]))
+
+
+def measure_read_rate(device: torch.device) -> float:
+    """Bytes per second at which this device reads memory: the best of three ways to read 1 GiB of float32 once.
+
+    They are the sum, and the product with a vector of a matrix that is stored by rows or by columns.
+    """
+    side = int((ROOF_BYTES // 4) ** 0.5)
+    matrix, vector = torch.ones(side, side, device=device), torch.ones(side, device=device)
+    ways: list[Callable[[], Tensor]] = [
+        matrix.sum,
+        partial(torch.mv, matrix, vector),
+        partial(torch.mv, matrix.t(), vector),
+    ]
+
+    def read(way: Callable[[], Tensor]) -> float:
+        began = time.perf_counter()
+        float(way().sum())  # waits for a GPU
+        return time.perf_counter() - began
+
+    return matrix.nbytes / min(read(way) for _ in range(3) for way in ways)
+
+
+def count_weight_bytes(model: Model) -> int:
+    """Bytes of the weights that a pass reads whole: all but the embeddings, of which it looks up single rows."""
+    names = ["position_embedding"] if is_tied(model) else ["position_embedding", "token_embedding"]
+    tables = [table for name in names if isinstance(table := getattr(model, name, None), nn.Embedding)]
+    looked_up = {id(table.weight) for table in tables}
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters() if id(weight) not in looked_up)
+
+
+def _prepare(model: Model, weights: Sequence[str]) -> tuple[dict[str, Model], list[str]]:
+    """The model with each kind of weights, and why a kind is left out that was not asked for."""
+    device, notes = next(model.parameters()).device, []
+    models: dict[str, Model] = {}
+    for name in weights or (*WEIGHTS, LOADED):
+        if name not in (*WEIGHTS, LOADED):
+            raise unknown("weights", name, (*WEIGHTS, LOADED))
+        if name == LOADED:
+            models[name] = model
+        elif not weights and (lacking := lacks_kernel(name, device)):
+            notes.append(f"{name} is not measured: {lacking}")
+        else:
+            models[name] = pack(model, name)
+    return models, notes
+
+
+def _write(model: Model, tokens: Tensor, new_tokens: int) -> None:
+    greedy = SamplingConfig(temperature=0.0)
+    generate_batch(model, [Request(row, greedy, new_tokens) for row in tokens.tolist()], slots=len(tokens))
+
+
+def _measure_in_turn(
+    contenders: Mapping[str, Callable[[], object]], tokens: int, rounds: int
+) -> dict[str, list[float]]:
+    """Tokens per second of each call in each round, after a call that warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, write in contenders.items():
+            began = time.perf_counter()
+            write()
+            if number:
+                rates[name].append(tokens / (time.perf_counter() - began))
+    return rates
+
+
+def _row(batch: int, name: str, rates: Mapping[str, list[float]], model: Model, read_rate: float) -> SpeedRow:
+    median, weight_bytes = statistics.median(rates[name]), count_weight_bytes(model)
+    row = SpeedRow(batch, name, median, tuple(rates[name]), weight_bytes, median * weight_bytes / (batch * read_rate))
+    if (theirs := rates.get("transformers")) is None:
+        return row
+    ratios = [ours / their for ours, their in zip(rates[name], theirs, strict=True)]
+    return SpeedRow(
+        **asdict(row) | {"transformers": statistics.median(theirs), "ratio_to_transformers": statistics.median(ratios)}
+    )

@@ -1,4 +1,4 @@
-"""`glassgpt import`: makes a run of a GPT-2 that transformers saved."""
+"""`glassgpt import`: makes a run of a model that transformers saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Import a GPT-2 saved by transformers. The run has exactly its weights and tokenizer."""
+    """Import a model saved by transformers: a GPT-2, or a Qwen3 exported from here.
+
+    The run has exactly its weights and tokenizer.
+    """
     from glassgpt.costs.flops import count_parameters
     from glassgpt.runs.importing import import_hf
 

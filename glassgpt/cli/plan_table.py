@@ -21,6 +21,8 @@ MOMENT = (
     "Each line shows the moment of a step that needs the most memory: the start of the backward pass, when all"
     " activations are held, or its end, when all gradients are."
 )
+# Parameters that are looked up and not multiplied: costs/flops.py leaves them out too.
+LOOKUPS = {"positions": "the position table", "n-gram tables": "the n-gram tables"}
 NO_BREAK = "\N{NO-BREAK SPACE}"
 INDENT = 18  # where the text of a line begins, after its name
 
@@ -48,12 +50,13 @@ def _size(plan: Plan, width: int) -> list[str]:
 
 def _arithmetic(plan: Plan, width: int) -> list[str]:
     model, training, ratio = plan.config.model, plan.config.training, plan.tokens / plan.n_parameters
-    counted = plan.n_parameters - plan.parameters.get("positions", 0)
+    lookups = [part for part in LOOKUPS if plan.parameters.get(part)]
+    counted = plan.n_parameters - sum(plan.parameters[part] for part in lookups)
+    without = f"; N without {' and '.join(LOOKUPS[part] for part in lookups)}" if lookups else ""
     layers = round((plan.flops_per_token - 6 * counted) / (12 * model.n_embd * model.block_size))
     flops = (
         f"{plan.flops_per_token:.4g} = 6·N + 12·L·C·T, {_equal('N', counted)}, {_equal('L', layers)},"
-        f" {_equal('C', model.n_embd)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B; N without"
-        " the position table)"
+        f" {_equal('C', model.n_embd)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B{without})"
     )
     tokens = (
         f"{training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,}, {ratio:.3g} per parameter"

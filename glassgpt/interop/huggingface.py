@@ -1,9 +1,9 @@
-"""Loads GPT-2 weights that the `transformers` library saved, without using the library.
+"""Loads the weights that the `transformers` library saved, without using the library.
 
-A folder written by `GPT2LMHeadModel.save_pretrained` contains config.json and the weights: model.safetensors, or shards
-of it with an index, or in older folders pytorch_model.bin. The model is the same as ours. Three things differ in the
-files: the names; the matrices, which its Conv1D stores as (in, out) and nn.Linear as (out, in); and, in older files,
-additional buffers with the causal mask.
+A folder written by `save_pretrained` contains config.json and the weights: model.safetensors, or shards of it with an
+index, or in older folders pytorch_model.bin. The model is the same as ours (layouts.py says which). Four things differ
+in the files: the names; one matrix of ours may be several there; the matrices of GPT-2, which its Conv1D stores as
+(in, out) and nn.Linear as (out, in); and, in older files, additional buffers with the causal mask.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,84 +22,61 @@ from torch import Tensor
 from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
-from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.interop.layouts import LAYOUTS, Layout
+from glassgpt.models import Model, ModelConfig, build_model
 
 Tensors = dict[str, Tensor]
+Names = Mapping[str, tuple[str, ...]]  # of our parameters, and of their parts in the file
 
-SIZES = {
-    "vocab_size": "vocab_size",
-    "block_size": "n_positions",
-    "n_layer": "n_layer",
-    "n_head": "n_head",
-    "n_embd": "n_embd",
-}
-# Options that a model of type "gpt2" must have to be the GPT-2 of the paper. The first value is the library's default.
-GPT2_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
-    "layer_norm_epsilon": (1e-5,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
-}
-OUTSIDE_BLOCKS = {
-    "wte.weight": "token_embedding.weight",
-    "wpe.weight": "position_embedding.weight",
-    "ln_f.weight": "norm.weight",
-    "ln_f.bias": "norm.bias",
-}
-IN_BLOCK = {
-    "ln_1": "norm1",
-    "attn.c_attn": "attn.qkv",
-    "attn.c_proj": "attn.proj",
-    "ln_2": "norm2",
-    "mlp.c_fc": "mlp.up",
-    "mlp.c_proj": "mlp.down",
-}
 MASKS = (".attn.bias", ".attn.masked_bias")
-TIED_HEAD = "lm_head.weight"
+HEAD = "lm_head.weight"
+EMBEDDING = "token_embedding.weight"
 
 
 @strict_arguments
-def load_hf(folder: Path | str, *, dropout: float = 0.0) -> GPT2:
-    """The GPT-2 that `transformers` saved in this folder, in float32 on the CPU, with a tied head.
+def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
+    """The model that `transformers` saved in this folder, a GPT-2 or a modern GPT, in float32 on the CPU.
 
     Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
-    executed. Raises UserError for a missing or damaged file, another architecture, an option that GPT-2 does not have,
-    and for tensors that are missing, surplus or of another shape.
+    executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does
+    not have, and for tensors that are missing, surplus or of another shape.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}: load_hf reads a folder written by `save_pretrained`, and downloads nothing"
         )
-    config = read_config(folder / "config.json", dropout)
+    path = folder / "config.json"
+    layout, config = read_config(path, dropout)
     with torch.device("meta"):
-        model = GPT2(config)  # only the shapes: the weights come from the file
+        model = build_model(layout.architecture, config)  # only the shapes: the weights come from the file
     tensors = read_tensors(folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    if not has_biases(folder / "config.json"):
-        tensors = zero_biases(shapes, config.n_layer, _prefix(tensors)) | tensors
-    model.load_state_dict(translated(tensors, shapes, config.n_layer, folder), assign=True)
+    names = names_in(tensors, layout, config.n_layer)
+    if not has_biases(path):
+        tensors = zero_biases(shapes, names) | tensors
+    model.load_state_dict(translated(tensors, shapes, names, layout, folder), assign=True)
     return model
 
 
-def read_config(path: Path, dropout: float) -> GPT2Config:
-    """The sizes in a config.json. Raises UserError unless it describes GPT-2."""
+def read_config(path: Path, dropout: float) -> tuple[Layout, ModelConfig]:
+    """The architecture and the sizes in a config.json. Raises UserError unless it describes one of ours."""
     saved = read_json(path)
-    if saved.get("model_type") != "gpt2":
-        raise UserError(f'{path}: model_type is {json.dumps(saved.get("model_type"))}, only "gpt2" can be loaded')
-    defaults = GPT2Config()
-    sizes = {ours: saved.get(theirs, getattr(defaults, ours)) for ours, theirs in SIZES.items()}
+    layout = next((layout for layout in LAYOUTS if layout.model_type == saved.get("model_type")), None)
+    if layout is None:
+        known = " and ".join(f'"{layout.model_type}"' for layout in LAYOUTS)
+        raise UserError(f"{path}: model_type is {json.dumps(saved.get('model_type'))}, only {known} can be loaded")
+    sizes = {ours: saved.get(theirs, getattr(layout.defaults, ours)) for ours, theirs in layout.sizes.items()}
     for ours, size in sizes.items():
         if type(size) is not int:
-            raise UserError(f"{path}: {SIZES[ours]} is {json.dumps(size)}, not an integer")
-    width = 4 * sizes["n_embd"]
-    for option, allowed in (GPT2_OPTIONS | {"n_inner": (None, width)}).items():
-        value = saved.get(option, allowed[0])
-        if value not in allowed:
-            raise UserError(f"{path}: {option} is {json.dumps(value)}, but GPT-2 has {json.dumps(allowed[-1])}")
-    return GPT2Config(**sizes, dropout=dropout)
+            raise UserError(f"{path}: {layout.sizes[ours]} is {json.dumps(size)}, not an integer")
+    config = layout.config(sizes, dropout)
+    for name, option in layout.options(config).items():
+        value = saved.get(name, option.value if option.absent is None else option.absent)
+        if value not in (option.value, *option.also):
+            wanted = option.also[-1] if option.value is None and option.also else option.value
+            raise UserError(f"{path}: {name} is {json.dumps(value)}, but {layout.ours} has {json.dumps(wanted)}")
+    return layout, config
 
 
 def has_biases(path: Path) -> bool:
@@ -108,9 +84,9 @@ def has_biases(path: Path) -> bool:
     return read_json(path).get("bias") is not False
 
 
-def zero_biases(shapes: dict[str, torch.Size], n_layer: int, prefix: str) -> Tensors:
-    """Zero biases under their Hugging Face names: a model without biases equals GPT-2 with zero biases."""
-    return {prefix + theirs: torch.zeros(shapes[ours]) for theirs, ours in names(n_layer) if theirs.endswith(".bias")}
+def zero_biases(shapes: Mapping[str, torch.Size], names: Names) -> Tensors:
+    """Zero biases under their Hugging Face names: a model without biases equals one with zero biases."""
+    return {theirs: torch.zeros(shapes[ours]) for ours, (theirs, *_) in names.items() if ours.endswith(".bias")}
 
 
 def read_tensors(folder: Path) -> Tensors:
@@ -124,56 +100,56 @@ def read_tensors(folder: Path) -> Tensors:
     raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor shards of them")
 
 
-def translated(tensors: Tensors, shapes: dict[str, torch.Size], n_layer: int, folder: Path) -> Tensors:
+def names_in(tensors: Iterable[str], layout: Layout, n_layer: int) -> Names:
+    """The names of every parameter in a file. A model without a head is saved without the prefix of a whole model."""
+    dropped = "" if any(name.startswith(layout.prefix) for name in tensors) else layout.prefix
+    return {ours: tuple(name.removeprefix(dropped) for name in theirs) for ours, theirs in layout.names(n_layer)}
+
+
+def translated(
+    tensors: Tensors, shapes: Mapping[str, torch.Size], names: Names, layout: Layout, folder: Path
+) -> Tensors:
     """The tensors of a file under our names, in our layout, in float32. Empties `tensors` to save memory.
 
     Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
-    prefix = _prefix(tensors)
-    ours = {prefix + theirs: our for theirs, our in names(n_layer)}
-    _check_names(tensors, ours, folder)
-    _check_tied(tensors, f"{prefix}wte.weight", folder)
+    _check_names(tensors, names, layout, folder)
+    if HEAD in tensors and (HEAD,) not in names.values():
+        _check_tied(tensors, names[EMBEDDING][0], layout, folder)
     state = {}
-    for theirs, our in ours.items():
-        tensor = tensors.pop(theirs)
-        is_conv1d = our.startswith("blocks.") and len(shapes[our]) == 2
-        wanted = tuple(reversed(shapes[our])) if is_conv1d else tuple(shapes[our])
-        if tensor.shape != wanted or not tensor.is_floating_point():
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise UserError(f"{folder}: {theirs} is {kind} {tuple(tensor.shape)}, config.json needs floats {wanted}")
-        state[our] = (tensor.t() if is_conv1d else tensor).to(torch.float32).contiguous()
+    for ours, theirs in names.items():
+        rows, *columns = shapes[ours]
+        wanted = (rows // len(theirs), *columns)
+        transposed = layout.is_transposed(ours, len(wanted))
+        parts = [_take(tensors, name, wanted[::-1] if transposed else wanted, folder) for name in theirs]
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        state[ours] = (whole.t() if transposed else whole).contiguous()
     return state
 
 
-def names(n_layer: int) -> Iterator[tuple[str, str]]:
-    """(Hugging Face name, our name) of every parameter."""
-    yield from OUTSIDE_BLOCKS.items()
-    for n in range(n_layer):
-        for theirs, our in IN_BLOCK.items():
-            for kind in ("weight", "bias"):
-                yield f"h.{n}.{theirs}.{kind}", f"blocks.{n}.{our}.{kind}"
+def _take(tensors: Tensors, name: str, wanted: tuple[int, ...], folder: Path) -> Tensor:
+    """Removes a tensor, in float32. Raises UserError for another shape."""
+    tensor = tensors.pop(name)
+    if tensor.shape != wanted or not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(f"{folder}: {name} is {kind} {tuple(tensor.shape)}, config.json needs floats {wanted}")
+    return tensor.to(torch.float32)
 
 
-def _prefix(tensors: Iterable[str]) -> str:
-    """The common prefix of the names: `GPT2LMHeadModel` writes "transformer.", `GPT2Model` (without a head) nothing."""
-    return "transformer." if any(name.startswith("transformer.") for name in tensors) else ""
-
-
-def _check_names(tensors: Iterable[str], ours: Iterable[str], folder: Path) -> None:
-    found, wanted = set(tensors), set(ours)
-    surplus = {name for name in found - wanted if name != TIED_HEAD and not name.endswith(MASKS)}
+def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
+    found, wanted = set(tensors), {name for theirs in names.values() for name in theirs}
+    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(MASKS)}
     for kind, wrong in (("lacks", wanted - found), ("has surplus", surplus)):
         if wrong:
             first, rest = sorted(wrong)[:3], len(wrong) - 3
             listed = ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
-            raise UserError(f"{folder} {kind} tensors for the GPT-2 of its config.json: {listed}")
+            raise UserError(f"{folder} {kind} tensors for the {layout.family} of its config.json: {listed}")
 
 
-def _check_tied(tensors: Tensors, embedding: str, folder: Path) -> None:
-    head = tensors.get(TIED_HEAD)
-    if head is not None and not torch.equal(head, tensors[embedding]):
+def _check_tied(tensors: Tensors, embedding: str, layout: Layout, folder: Path) -> None:
+    if not torch.equal(tensors[HEAD], tensors[embedding]):
         raise UserError(
-            f"{folder}: {TIED_HEAD} differs from {embedding}, but in GPT-2 the head is tied to the embedding"
+            f"{folder}: {HEAD} differs from {embedding}, but in {layout.family} the head is tied to the embedding"
         )
 
 

@@ -1,4 +1,4 @@
-"""Exports a GPT-2 to a folder that `transformers` loads without GlassGPT; the inverse of huggingface.py."""
+"""Exports a model to a folder that `transformers` loads without GlassGPT; the inverse of huggingface.py."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
-from glassgpt.interop.huggingface import SIZES, names
+from glassgpt.interop.layouts import Layout, layout_of
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
-from glassgpt.models import Model
-from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models import Model, ModelConfig
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.tensor_files import write_tensors
+
+ROWS_PER_ID = ("token_embedding.weight", "head.weight")
 
 
 def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
@@ -27,10 +28,9 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
     an import restores it exactly. Raises UserError for a model or tokenizer that cannot be exported exactly.
     """
-    if not isinstance(model, GPT2):
-        raise UserError("only the gpt2 architecture can be exported: transformers has no equivalent of the others")
+    layout = layout_of(model)
     texts = {
-        "config.json": hf_config(model.config, tokenizer),
+        "config.json": hf_config(layout, model.config, tokenizer),
         "generation_config.json": generation_config(model.config, tokenizer),
         "tokenizer.json": tokenizer_json(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, model.config.block_size),
@@ -47,45 +47,37 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
         raise UserError(f"cannot write {path}: {error}") from None
 
 
-def hf_tensors(model: GPT2, vocab_size: int) -> dict[str, Tensor]:
-    """The weights with the names and layout of `GPT2LMHeadModel`. The tied head is not written twice."""
-    state = model.state_dict()
-    tensors = {}
-    for theirs, ours in names(model.config.n_layer):
+def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
+    """The weights with the names and layout of the class in `transformers`. A tied head is not written twice."""
+    layout, state = layout_of(model), model.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for ours, theirs in layout.names(model.config.n_layer):
         tensor = state[ours].detach().cpu()
-        if ours == "token_embedding.weight":
+        if ours in ROWS_PER_ID:
             tensor = tensor[:vocab_size]
-        if ours.startswith("blocks.") and tensor.dim() == 2:  # Conv1D stores matrices as (in, out)
+        if layout.is_transposed(ours, tensor.dim()):
             tensor = tensor.t()
-        tensors[f"transformer.{theirs}"] = tensor.contiguous()
+        tensors |= {name: part.contiguous() for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
     return tensors
 
 
-def hf_config(config: GPT2Config, tokenizer: Tokenizer) -> dict[str, Any]:
+def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of config.json."""
-    sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()}
     return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        **sizes,
+        "architectures": [layout.model_class],
+        "model_type": layout.model_type,
+        **{theirs: getattr(config, ours) for ours, theirs in layout.sizes.items()},
         "vocab_size": tokenizer.vocab_size,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
+        **{name: option.value for name, option in layout.options(config).items()},
+        **dict.fromkeys(layout.dropouts, config.dropout),
         "initializer_range": 0.02,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "tie_word_embeddings": True,
         "use_cache": True,
         "dtype": "float32",
         **_special_ids(tokenizer),
     }
 
 
-def generation_config(config: GPT2Config, tokenizer: Tokenizer) -> dict[str, Any]:
+def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of generation_config.json: a text ends at end-of-text, or at the maximum length."""
     ids = _special_ids(tokenizer)
     return {**ids, "pad_token_id": ids["eos_token_id"], "max_length": config.block_size}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from glassgpt.interop.layouts import Layout
+
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
 tags:
 - glassgpt
-- gpt2
+- {tag}
 ---
 
 # {name}
 
-A GPT-2 of {parameters:,} parameters, written by GlassGPT.
+A {family} of {parameters:,} parameters, written by GlassGPT.
 
 ```python
 from transformers import pipeline
@@ -33,7 +35,14 @@ write = pipeline("text-generation", "{name}")
 """
 
 
-def model_card(name: str, parameters: int, facts: Mapping[str, Sequence[str]], settings: str) -> str:
+def model_card(name: str, layout: Layout, parameters: int, facts: Mapping[str, Sequence[str]], settings: str) -> str:
     """The README.md of an export. `facts` maps headings to lines; `settings` is TOML."""
     sections = [f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines) for heading, lines in facts.items()]
-    return CARD.format(name=name, parameters=parameters, facts="\n\n".join(sections), settings=settings.strip())
+    return CARD.format(
+        name=name,
+        tag=layout.model_type,
+        family=layout.family,
+        parameters=parameters,
+        facts="\n\n".join(sections),
+        settings=settings.strip(),
+    )

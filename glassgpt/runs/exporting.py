@@ -13,6 +13,7 @@ from glassgpt.costs.flops import count_parameters
 from glassgpt.errors import UserError, option, unknown
 from glassgpt.files import replacing_folder, user_path
 from glassgpt.interop.huggingface_export import write_hf_folder
+from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.model_card import model_card
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.runs.config import Sections, config_sections
@@ -81,7 +82,8 @@ def _card(run: Run, name: str) -> str:
             f"SHA-256 of the text: {data.text_sha256}",
         ]
         facts["Evaluation"] = _results(run)
-    return model_card(name, count_parameters(run.model), facts, dump_toml(_without_paths(sections)))
+    settings = dump_toml(_without_paths(sections))
+    return model_card(name, layout_of(run.model), count_parameters(run.model), facts, settings)
 
 
 def _results(run: Run) -> list[str]:

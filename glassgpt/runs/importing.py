@@ -1,4 +1,4 @@
-"""Imports a GPT-2 that `transformers` saved as a run folder: `import_hf`."""
+"""Imports a model that `transformers` saved as a run folder: `import_hf`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from glassgpt.errors import UserError, option
 from glassgpt.files import user_path
 from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import load_hf
+from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
-from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models import Model
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
 from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
@@ -43,11 +44,11 @@ UNTRAINED: dict[str, Any] = {
 
 @strict_arguments
 def import_hf(source: str | Path, *, run: str | Path, revision: str | None = None, overwrite: bool = False) -> Run:
-    """Creates a run with the weights and tokenizer of a GPT-2 that `transformers` saved, ready to use and fine-tune.
+    """Creates a run with the weights and tokenizer of a model that `transformers` saved, ready to use and fine-tune.
 
     `source` is a folder, or a repository on the Hugging Face hub (gpt2, distilgpt2, owner/name), whose branch, tag or
     commit is `revision`. Everything is read and checked before the run's folder is touched.
-    Raises UserError, naming the cause, if the model is not exactly a GPT-2 or its tokenizer is not supported.
+    Raises UserError, naming the cause, if the model is not exactly one of ours or its tokenizer is not supported.
     """
     folder = named_folder(run)
     check_free(folder, overwrite)
@@ -60,7 +61,7 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
             " they do not belong together"
         )
     files = {path.name: sha256_of_file(path) for path in model_files(found)}
-    config, runtime = _describe(model.config, tokenizer), build_runtime("cpu", "float32")
+    config, runtime = _describe(model, tokenizer), build_runtime("cpu", "float32")
     with lock_run(folder):
         check_free(folder, overwrite)  # again: only now can no other process create it
         with new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
@@ -84,17 +85,17 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
     return downloaded, downloaded.name
 
 
-def _describe(model: GPT2Config, tokenizer: Tokenizer) -> RunConfig:
+def _describe(model: Model, tokenizer: Tokenizer) -> RunConfig:
     """The config of an imported model. Fields that only training uses have their defaults."""
     return RunConfig(
         run=RunKindConfig(NO_STAGE),
-        architecture="gpt2",
-        model=model,
+        architecture=layout_of(model).architecture,
+        model=model.config,
         data=DataConfig(NO_DATA),
         tokenizer=_describe_tokenizer(tokenizer),
         optimizer=OptimizerConfig(),
         schedule=ScheduleConfig(),
-        training=TrainingConfig(batch_tokens=model.block_size),
+        training=TrainingConfig(batch_tokens=model.config.block_size),
         machine=MachineConfig(),
         evaluation=EvaluationConfig(),
         checkpoint=CheckpointConfig(),

@@ -42,7 +42,7 @@ class InitialRun:
             raise self._refusal("architecture", after.architecture, before.architecture)
         for field in to_dict(after.model):
             value, had = getattr(after.model, field), getattr(before.model, field)
-            if field == "block_size" and value > had:
+            if field == "block_size" and value > had and self._positions:
                 raise self._refusal(field, value, had)
             if field not in ("block_size", "dropout") and value != had:
                 raise self._refusal(field, value, had)
@@ -68,13 +68,19 @@ class InitialRun:
         )
 
     @property
+    def _positions(self) -> bool:
+        """Whether the weights have an embedding of positions: a longer context would have positions without one."""
+        return POSITIONS in open_weights(self.run.checkpoint).shapes
+
+    @property
     def _tokenizer(self) -> TokenizerConfig:
         return TokenizerConfig(str(self.run.folder / "tokenizer.json"))
 
     def _refusal(self, field: str, value: object, had: object) -> UserError:
+        changes = "only dropout may change, and block_size may become smaller"
         return UserError(
             f"model.{field} = {value} does not fit the weights of {self.run.folder}, which have {had}: with"
-            f" {option(init_from=None)} only dropout may change, and block_size may become smaller"
+            f" {option(init_from=None)} {changes if self._positions else 'only dropout and block_size may change'}"
         )
 
 

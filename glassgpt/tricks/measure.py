@@ -116,8 +116,8 @@ def measure_tricks(
     runtime = build_runtime(setup.device, "float32")
     missing = {trick.name: why for trick in tricks if (why := trick.needs(setup, runtime))}
     for trick in tricks:
-        if trick.with_it(setup) == trick.without(setup):
-            missing.setdefault(trick.name, "it changes nothing in this setup")
+        if trick.name not in missing and trick.with_it(setup) == trick.without(setup):
+            missing[trick.name] = "it changes nothing in this setup"
     variants = {"plain": setup, "plain again": setup}
     for trick in tricks:
         if trick.name not in missing:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from toys import shake
 
 from glassgpt.errors import UserError
-from glassgpt.interop.huggingface import load_hf, names
+from glassgpt.interop.huggingface import load_hf
+from glassgpt.interop.layouts import layout_of
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 
 transformers = pytest.importorskip("transformers")
@@ -70,9 +71,9 @@ def assert_same_function(ours: GPT2, theirs: nn.Module, tokens: Tensor) -> None:
     logits, their_logits = ours(tokens), theirs(tokens).logits
     assert_near(logits, their_logits)
     found, expected = gradients(ours, logits, tokens), gradients(theirs, their_logits, tokens)
-    for name, our_name in names(ours.config.n_layer):
-        gradient = expected[f"transformer.{name}"]
-        in_block_matrix = gradient.dim() == 2 and name.startswith("h.")
+    for our_name, (name,) in layout_of(ours).names(ours.config.n_layer):
+        gradient = expected[name]
+        in_block_matrix = gradient.dim() == 2 and name.startswith("transformer.h.")
         assert_near(found.pop(our_name), gradient.t() if in_block_matrix else gradient)
     assert not found  # every parameter of ours was compared
 
@@ -220,7 +221,7 @@ def test_wrong_tensors_are_named(saved: Path, change: Change, reason: str) -> No
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("model_type", "llama", 'model_type is "llama", only "gpt2" can be loaded'),
+        ("model_type", "llama", 'model_type is "llama", only "gpt2" and "qwen3" can be loaded'),
         ("activation_function", "relu", "activation_function is \"relu\", but GPT-2 has"),
         ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06, but GPT-2 has 1e-05"),
         ("scale_attn_weights", False, "scale_attn_weights is false, but GPT-2 has true"),

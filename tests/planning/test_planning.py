@@ -223,6 +223,15 @@ def test_the_page_and_the_object_say_the_same() -> None:
                for row in plan["memory"])  # fmt: skip
 
 
+@pytest.mark.parametrize(("ngram", "without"), [(4, "appendix B; N without the n-gram tables)"), (1, "appendix B)")])
+def test_tables_that_are_only_looked_up_are_not_counted(ngram: int, without: str) -> None:
+    by_hand = 2 * 65 * 128 + 4 * (4 * 128**2 + 3 * 128 * 344 + 2 * 128 + 2 * 32) + 128
+    settings = ["--set", "model.architecture=modern", "--set", f"model.ngram={ngram}"]
+    page = " ".join(glassgpt("plan", "char-tiny", "--no-measure", *settings).out.split())
+    assert f"N = {by_hand:,}, L = 4, C = 128, T = 64 (Chowdhery et al. 2022," in page
+    assert without in page
+
+
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [

@@ -76,11 +76,37 @@ def test_a_misspelt_format(trained: Path, elsewhere: Path) -> None:
     )
 
 
+def train_modern(text_file: Path, run: str, *settings: str) -> None:
+    sizes = ["model.architecture=modern", "model.block_size=8", "model.n_layer=1", "model.n_embd=8", "model.n_head=2"]
+    options = [part for setting in (*sizes, "training.batch_tokens=16", *settings) for part in ("--set", setting)]
+    result = glassgpt("train", "--data", text_file, "--run", run, "--max-steps", "1", *options)
+    assert result.code == 0, result.err
+
+
+def test_a_modern_run_without_ngrams_goes_out_and_in_again(text_file: Path, elsewhere: Path) -> None:
+    train_modern(text_file, "mine", "model.ngram=1")
+    assert glassgpt("export", "mine", "--out", "out").code == 0
+    assert json.loads(Path("out/config.json").read_text())["architectures"] == ["Qwen3ForCausalLM"]
+    assert glassgpt("import", "out", "--run", "back").code == 0
+    evaluations = [glassgpt("eval", run, "--data", text_file, "--json").out for run in ("mine", "back")]
+    assert evaluations[0] == evaluations[1] != ""
+
+
+def test_a_modern_run_with_ngrams_is_told_what_can_be_exported(text_file: Path, elsewhere: Path) -> None:
+    train_modern(text_file, "mine")
+    error = glassgpt("export", "mine", "--out", "out").error
+    assert "model.ngram = 4 cannot be exported" in error
+    assert "train one with --set model.ngram=1, which is exported as Qwen3" in error
+    assert not Path("out").exists()
+
+
 def test_a_section_of_the_ladder_cannot_be_exported(text_file: Path, elsewhere: Path) -> None:
     sizes = ["--set", "model.block_size=8", "--set", "model.n_embd=8", "--set", "model.n_head=2"]
     few = ["--max-steps", "1", "--set", "training.batch_tokens=16", "--set", "model.architecture=bigram"]
     assert glassgpt("train", "--data", text_file, "--run", "ladder", *sizes, *few).code == 0
-    assert "only the gpt2 architecture can be exported" in glassgpt("export", "ladder", "--out", "out").error
+    assert (
+        "only the architectures gpt2 and modern can be exported" in glassgpt("export", "ladder", "--out", "out").error
+    )
     assert not Path("out").exists()
 
 

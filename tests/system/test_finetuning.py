@@ -84,6 +84,19 @@ def test_a_shorter_context_cuts_the_positions(parent: Path, other: Path) -> None
     assert torch.equal(first.model(tokens), best.model(tokens))
 
 
+def test_rotary_positions_allow_a_longer_context(text_file: Path, other: Path) -> None:
+    sizes = ["architecture=modern", "block_size=8", "n_layer=1", "n_embd=8", "n_head=2", "ngram_rows=50"]
+    options = [part for size in sizes for part in ("--set", f"model.{size}")]
+    few = ["--max-steps", "1", "--set", "training.batch_tokens=16"]
+    assert glassgpt("train", "--data", text_file, "--run", "parent", *options, *few).code == 0
+    finetune(other, "--set", "model.block_size=16")
+    first, best = gg.load("child", checkpoint=0), gg.load("parent")
+    assert first.config.model.block_size == 16
+    assert all(torch.equal(value, best.model.state_dict()[name]) for name, value in first.model.state_dict().items())
+    refused = ["--init-from", "parent", "--data", other, "--run", "wrong", "--set", "model.ngram=3"]
+    assert "with --init-from only dropout and block_size may change" in glassgpt("train", *refused).error
+
+
 def test_another_recipe_gives_all_but_the_model(parent: Path, other: Path) -> None:
     result = glassgpt("train", "char-tiny", "--init-from", "parent", "--data", other, "--run", "child", *QUICK)
     assert result.code == 0, result.err

@@ -12,6 +12,7 @@ import pytest
 from glassgpt.data.shards import dtype_for, write_shard
 from glassgpt.errors import UserError
 from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models.modern import ModernConfig
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.report.bars_picture import PANELS, Bar, draw_bars
 from glassgpt.training.optimizers import OptimizerConfig
@@ -119,6 +120,17 @@ def test_what_changes_nothing_is_not_measured(tmp_path: Path, monkeypatch: pytes
         missing = {row.trick.name: row.missing for row in results.rows}
         assert missing["padded vocabulary"] == why
         assert missing["accumulation"] == "it changes nothing in this setup"  # one row cannot be split
+
+
+def test_an_architecture_without_a_padded_vocabulary_lacks_that_trick_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_apart", lambda *_: measured())
+    setup = replace(SETUP, architecture="modern", model=ModernConfig(50, 16, 2, 2, 16))
+    results = measure_tricks(setup, FakePrepared(tmp_path), tricks=TRICKS)  # type: ignore[arg-type]
+    missing = {row.trick.name: row.missing for row in results.rows}
+    assert missing["padded vocabulary"] == "modern does not support a padded vocabulary"
+    assert missing["chunked loss"] is None
 
 
 def test_a_trick_must_show_more_than_the_spread_of_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class InitialRun:
             value, had = getattr(after.model, field), getattr(before.model, field)
             if field == "block_size" and value > had and self._positions:
                 raise self._refusal(field, value, had)
-            if field not in ("block_size", "dropout") and value != had:
+            if field not in ("block_size", "dropout", "ngram_dropout") and value != had:
                 raise self._refusal(field, value, had)
 
     def weights(self, model: ModelConfig) -> Callable[[str], Tensor]:

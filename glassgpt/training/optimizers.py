@@ -57,14 +57,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
     ]
-    if config.embedding_lr is not None:
-        rates = {"weight_decay": config.weight_decay, "lr_factor": config.embedding_lr / config.lr}
-        groups.append({"params": [p for p in parameters if p in apart], **rates})
     settings: dict[str, Any] = {
         "lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps,
         # One kernel for all tensors of a device.
         "fused": all(p.device.type in ("cpu", "cuda", "mps") for p in parameters),
     }  # fmt: skip
+    if config.embedding_lr is not None:
+        rates = {"weight_decay": config.weight_decay, "lr_factor": config.embedding_lr / config.lr}
+        groups.append({"params": [p for p in parameters if p in apart], **rates})
     if config.name == "muon":
         return Muon(matrices, groups, momentum=config.momentum, weight_decay=config.weight_decay, **settings)
     return torch.optim.AdamW([group for group in groups if group["params"]], **settings)

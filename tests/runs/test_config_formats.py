@@ -70,7 +70,7 @@ def test_a_config_of_an_older_format_means_what_it_meant(tmp_path: Path, number:
 
 
 def test_a_new_field_has_a_format() -> None:
-    """Else the runs of the version before could not be opened. Add the field to CHANGES with the value that they used."""
+    """Else the runs of the version before cannot be opened: CHANGES has the value that they used."""
     fields = {section: sorted(fields) for section, fields in config_sections(parse()).items() if section != "model"}
     assert FORMAT == 4
     assert fields == {

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassgpt.interop.huggingface import SIZES
+from glassgpt.errors import UserError
 from glassgpt.interop.huggingface_export import hf_tensors
+from glassgpt.interop.layouts import layout_of
 from glassgpt.models import Model
-from glassgpt.models.gpt2 import GPT2
 
 
 def lacks_peer(model: Model) -> str | None:
     """Why `transformers` cannot be measured beside this model, in one sentence; None if it can."""
-    if type(model) is not GPT2:
+    try:
+        layout_of(model)
+    except UserError:
         return f"transformers is not measured: it has no model for {type(model).__name__}"
     if importlib.util.find_spec("transformers") is None:
         return "transformers is not measured: it is not installed (pip install 'glassgpt[hf]')"
@@ -24,17 +26,19 @@ def lacks_peer(model: Model) -> str | None:
 
 
 class Peer:
-    """`GPT2LMHeadModel` with the weights of a GPT-2, on the same device."""
+    """The model of `transformers` with the same weights, on the same device."""
 
     def __init__(self, model: Model) -> None:
-        from transformers import GPT2Config, GPT2LMHeadModel
+        import transformers
 
-        assert isinstance(model, GPT2)
-
-        sizes = {theirs: getattr(model.config, ours) for ours, theirs in SIZES.items()}
-        config: Any = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)
-        self.model: Any = GPT2LMHeadModel(config)
-        self.model.load_state_dict(hf_tensors(model, model.config.vocab_size), strict=False)  # the head is tied
+        layout = layout_of(model)
+        sizes = {theirs: getattr(model.config, ours) for ours, theirs in layout.sizes.items()}
+        options = {name: option.value for name, option in layout.options(model.config).items()}
+        config: Any = transformers.AutoConfig.for_model(
+            layout.model_type, **sizes, **options, bos_token_id=None, eos_token_id=None
+        )
+        self.model: Any = getattr(transformers, layout.model_class)(config)
+        self.model.load_state_dict(hf_tensors(model, model.config.vocab_size), strict=False)  # a tied head is not twice
         self.model.to(next(model.parameters()).device).eval()
 
     def write(self, tokens: Tensor, new_tokens: int) -> Tensor:

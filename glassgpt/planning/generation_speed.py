@@ -120,8 +120,8 @@ def measure_read_rate(device: torch.device) -> float:
 
 def count_weight_bytes(model: Model) -> int:
     """Bytes of the weights that a pass reads whole: all but the embeddings, of which it looks up single rows."""
-    names = ["position_embedding"] if is_tied(model) else ["position_embedding", "token_embedding"]
-    tables = [table for name in names if isinstance(table := getattr(model, name, None), nn.Embedding)]
+    head = "token_embedding" if is_tied(model) else None
+    tables = [part for name, part in model.named_modules() if isinstance(part, nn.Embedding) and name != head]
     looked_up = {id(table.weight) for table in tables}
     return sum(weight.numel() * weight.element_size() for weight in model.parameters() if id(weight) not in looked_up)
 

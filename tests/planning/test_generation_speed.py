@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from glassgpt.generation.engine import Request, generate_batch
 from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.peer import Peer, lacks_peer
+from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
+from glassgpt.models.modern import Modern, ModernConfig
 from glassgpt.planning import generation_speed
 from glassgpt.planning.generation_speed import count_weight_bytes, measure_generation, measure_read_rate
 from tests.system.command_line import glassgpt
@@ -34,12 +37,29 @@ def build() -> GPT2:
     return model
 
 
+def build_modern() -> Modern:
+    torch.manual_seed(0)
+    model = Modern(ModernConfig(50, 32, n_layer=2, n_head=2, n_embd=16, ngram=1)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
 @needs_transformers
-def test_the_peer_has_the_same_weights() -> None:
+@pytest.mark.parametrize("build", [build, build_modern])
+def test_the_peer_has_the_same_weights(build: Callable[[], Model]) -> None:
     model, tokens = build(), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert lacks_peer(model) is None
     written = Peer(model).write(tokens, 8)
     requests = [Request(row, SamplingConfig(0.0), 8) for row in tokens.tolist()]
     assert written[:, 3:].tolist() == [one.ids for one in generate_batch(model, requests)]
+
+
+def test_bytes_of_tables_that_are_looked_up_do_not_count() -> None:
+    config = ModernConfig(50, 32, n_layer=2, n_head=2, n_embd=16, ngram=4)
+    tables = (50 + 3 * config.ngram_rows) * 16
+    model = Modern(config)
+    assert count_weight_bytes(model) == 4 * (sum(weight.numel() for weight in model.parameters()) - tables)
 
 
 def test_bytes_are_those_of_the_weights_that_a_token_reads() -> None:

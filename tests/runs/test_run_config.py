@@ -47,7 +47,8 @@ def test_every_recipe_is_whole_and_says_what_it_is(name: str) -> None:
 
 
 def test_recipes_come_in_the_order_of_what_they_need() -> None:
-    assert list(list_recipes())[:6] == ["char-tiny", "finetune", "gpt2-mini", "induction", "char-baby", "gpt2-124m"]
+    laptop = ["char-tiny", "finetune", "gpt2-mini", "induction", "modern-tiny", "speedrun"]
+    assert list(list_recipes())[:8] == [*laptop, "char-baby", "gpt2-124m"]
 
 
 def test_the_classic_cpu_recipe_is_what_it_is_known_for() -> None:
@@ -168,7 +169,7 @@ def test_overrides_are_put_into_a_copy() -> None:
         ("model.dropout=1.0", r"model\.dropout = 1\.0 is out of range"),
         ("optimizer.lr=0", r"optimizer\.lr = 0\.0 is out of range"),
         ("optimizer.name=sgd", r"optimizer\.name = 'sgd': input should be 'adamw'"),
-        ("schedule.name=cosin", r"schedule\.name = 'cosin': input should be 'cosine', 'constant' or 'wsd'"),
+        ("schedule.name=cosin", r"schedule\.name = 'cosin': input should be 'cosine', 'linear', 'constant' or 'wsd'"),
         ("schedule.min_lr=0.1", r"schedule\.min_lr = 0\.1 is above optimizer\.lr = 0\.001"),
         ("training.batch_tokens=100", r"training\.batch_tokens = 100 is not a multiple of model.* try 64"),
         ("training.batch_tokens=10", r"try 64"),
@@ -219,12 +220,12 @@ def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 4\n", "format = 0\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 5\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
     with pytest.raises(
-        UserError, match=r"config\.toml has format (4|0|None), this version of glassgpt reads formats up to 3"
+        UserError, match=r"config\.toml has format (5|0|None), this version of glassgpt reads formats up to 4"
     ):
         load_config(path)
 

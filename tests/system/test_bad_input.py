@@ -120,7 +120,7 @@ def test_a_device_is_no_text(elsewhere: Path, device: str) -> None:
         (["--set", "optimizer.name=sgd"], ["optimizer.name", "sgd", "adamw"]),
         (["--set", "schedule.min_lr=nan"], ["schedule.min_lr", "nan"]),
         (["--set", "schedule.min_lr=1.0"], ["schedule.min_lr", "1.0", "optimizer.lr"]),
-        (["--set", "schedule.name=linear"], ["schedule.name", "linear", "cosine"]),
+        (["--set", "schedule.name=straight"], ["schedule.name", "straight", "cosine"]),
         (["--set", "training.grad_clip=nan"], ["training.grad_clip", "nan"]),
         (["--set", "training.batch_tokens=33"], ["batch_tokens", "33", "block_size", "32"]),
         (["--set", "training.batch_tokens=8"], ["batch_tokens", "8", "block_size", "32"]),

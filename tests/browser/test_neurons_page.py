@@ -111,13 +111,17 @@ def test_a_text_of_ones_own(site: Site, open_page: OpenPage) -> None:
     page.get_by_role("button", name="my own text").click()
     page.get_by_text("Type or paste a text.").wait_for()
     held: list[Any] = []
-    page.route("**/api/neuron", held.append)  # the passages of the new text come after its figures
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/api/neuron", hold)  # the passages of the new text come after its figures
     page.get_by_label("Your text").fill(WORDS)
     page.get_by_text(f"all {len(WORDS)} tokens of your text").wait_for()
     assert page.locator(".passages").count() == 0
-    page.unroute("**/api/neuron")
     for route in held:
         route.continue_()
+    page.unroute("**/api/neuron")
     page.locator(".passages li").first.wait_for()
     shown = page.locator(".passages .tokens").first.inner_text().replace("\n", "").replace("·", " ")
     assert shown in WORDS

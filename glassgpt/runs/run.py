@@ -206,7 +206,8 @@ class Run:
         if max_new_tokens < 1:
             raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed <= 2**32 - len(prompts):
-            raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32")
+            last = "" if len(prompts) == 1 else ", as must be those of the other texts, each 1 higher"
+            raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32{last}")
         generators = (_seeded(None if seed is None else seed + number) for number in range(len(prompts)))
         encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
         ids = [encoded[prompt] for prompt in prompts]

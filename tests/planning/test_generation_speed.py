@@ -29,20 +29,20 @@ def little_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation_speed, "ROOF_BYTES", 1 << 20)
 
 
-def build() -> GPT2:
+def shaken(model: Model) -> Model:
+    """The model with weights that all matter."""
     torch.manual_seed(0)
-    model = GPT2(GPT2Config(50, 32, n_layer=2, n_head=2, n_embd=16, padded_vocab_size=64)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return model.eval()
 
 
-def build_modern() -> Modern:
-    torch.manual_seed(0)
-    model = Modern(ModernConfig(50, 32, n_layer=2, n_head=2, n_embd=16, ngram=1)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
+def build() -> Model:
+    return shaken(GPT2(GPT2Config(50, 32, n_layer=2, n_head=2, n_embd=16, padded_vocab_size=64)))
+
+
+def build_modern() -> Model:
+    return shaken(Modern(ModernConfig(50, 32, n_layer=2, n_head=2, n_embd=16, ngram=1)))
 
 
 @needs_transformers

@@ -125,11 +125,30 @@ def test_a_text_of_ones_own(site: Site, open_page: OpenPage) -> None:
     page.locator(".passages li").first.wait_for()
     shown = page.locator(".passages .tokens").first.inner_text().replace("\n", "").replace("·", " ")
     assert shown in WORDS
+
+
+@pytest.mark.parametrize("late", ["neuron", "neurons"])
+def test_the_error_of_a_text_goes_with_the_text(site: Site, open_page: OpenPage, late: str) -> None:
+    page = open_page(f"{site.address}/{PAGE}&neuron=0.7&own=1&text={quote(WORDS)}", expected="400 (Bad Request)")
+    page.locator(".passages li").first.wait_for()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route(f"**/api/{late}", hold)  # the page asks two questions about a text, and either may fail first
     page.get_by_label("Your text").fill("a 字")
     page.get_by_role("alert").get_by_text("character '字'").wait_for()
+    for route in held:
+        route.continue_()
+    page.unroute(f"**/api/{late}")
+    page.locator(".neuron-map").wait_for(state="detached")
+    page.route("**/api/neuron", hold)
     page.get_by_role("button", name="the run's text").click()
     page.get_by_text("of its validation text").wait_for()
+    page.locator(".neuron-map").wait_for()
     assert page.get_by_role("alert").count() == 0
+    page.unroute("**/api/neuron")
 
 
 def test_switching_a_neuron_off_leads_inside(site: Site, open_page: OpenPage) -> None:

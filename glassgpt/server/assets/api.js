@@ -79,7 +79,10 @@ export function useAnswer(path, question, { again = false, version = 0 } = {}) {
   const [state, set] = useState({ answer: null, answered: null, error: null, loading: true });
   const last = useRef(-PAUSE);
   useEffect(() => {
-    if (key === null) return undefined;
+    if (key === null) {  // nothing is asked, so nothing is wrong any more
+      set((before) => (before.error === null ? before : { ...before, error: null }));
+      return undefined;
+    }
     const controller = new AbortController();
     let current = true;
     set((before) => ({ ...before, loading: true }));

@@ -181,7 +181,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if value is None:
         return NONE
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(member) for member in value] if isinstance(value, tuple) else value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

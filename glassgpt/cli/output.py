@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -21,6 +22,7 @@ from glassgpt.files import dump_json, user_path
 if TYPE_CHECKING:
     from rich.console import Console
 
+STARTED = time.monotonic()  # the start of the process, but for Python's own
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 USUAL_WIDTH = 80  # of a terminal that does not say
 LEAST_TEXT = 12  # columns to which a column of text may shrink

@@ -66,6 +66,12 @@ class RichListener(PlainListener):
             self._bar.update(self._task, completed=state.step)
             self._live.update(Group(self._bar, Text(self.figures(record))))
 
+    def replanned(self, step: int, steps: int) -> None:
+        super().replanned(step, steps)
+        assert self._task is not None
+        with self._unfailing():
+            self._bar.update(self._task, total=steps)
+
     def stopped(self) -> None:
         with self._unfailing():
             self._live.stop()

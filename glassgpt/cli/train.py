@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glassgpt.cli.output import print_json
+from glassgpt.cli.output import STARTED, print_json
 
 
 def train(
@@ -22,6 +22,10 @@ def train(
     run: Annotated[str | None, typer.Option(help="Run name under runs/, or path.")] = None,
     max_steps: Annotated[
         int | None, typer.Option(help="Stop after this many steps; the schedule does not change.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Take so many minutes: chooses the steps and, without a recipe, the size."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
@@ -66,9 +70,9 @@ def train(
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         finished = train_run(
-            recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, resume=resume, overwrite=overwrite,
-            overfit_batch=overfit_batch, track=track or (), overrides=set or [], settings=settings,
-            listener=build_listener(),
+            recipe, data=data, init_from=init_from, run=run, max_steps=max_steps, minutes=minutes, resume=resume,
+            overwrite=overwrite, overfit_batch=overfit_batch, track=track or (), overrides=set or [],
+            settings=settings, listener=build_listener(), began=STARTED,
         )  # fmt: skip
     except Interrupted as interrupted:
         raise typer.Exit(128 + interrupted.signal) from None

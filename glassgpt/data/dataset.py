@@ -68,6 +68,12 @@ def tokenizer_sha256(tokenizer: Tokenizer) -> str:
     return sha256_of(json.dumps(tokenizer.to_dict(), sort_keys=True))
 
 
+def is_tokenized(source: str) -> bool:
+    """Whether the source has ids and no text: a prepared folder, finished or not, or foreign token files."""
+    path = local_path(source)
+    return bool(tokenizer_of(source) or (path and (path / STATE_NAME).is_file()) or find_token_files(source))
+
+
 def open_tokenized(source: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> Dataset | None:
     """The dataset in a folder of shards or in foreign token files; None if the source is neither."""
     if own := tokenizer_of(source):

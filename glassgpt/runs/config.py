@@ -59,6 +59,7 @@ class TrainingConfig:
     """Settings of the training loop that affect the weights. Raises UserError for a value out of range."""
 
     max_steps: int = 2000  # optimizer steps of the run
+    minutes: float | None = None  # the time of the whole run that max_steps was planned for (`--minutes`); none: any
     batch_tokens: int = 768  # tokens per optimizer step, over all ranks
     micro_batch: int | Literal["auto"] | None = None  # rows per pass; none: all rows of a rank; auto: as many as fit
     grad_clip: float = 1.0  # maximum global norm of the gradient; 0: no clipping
@@ -67,7 +68,15 @@ class TrainingConfig:
     overfit_batch: bool = False  # train on the first batch only, until its loss is near zero
 
     def __post_init__(self) -> None:
-        least = {"max_steps": 1, "batch_tokens": 1, "micro_batch": 1, "grad_clip": 0, "seed": 0, "loss_chunk": 1}
+        least = {
+            "max_steps": 1,
+            "batch_tokens": 1,
+            "micro_batch": 1,
+            "grad_clip": 0,
+            "seed": 0,
+            "loss_chunk": 1,
+            "minutes": 0,
+        }
         check_least("training", self, least)
 
 

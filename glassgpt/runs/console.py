@@ -47,6 +47,10 @@ class PlainListener(Listener):
             figures = f"{self.figures(record)}  eta {self._eta(state)}"
             self.say(f"step {state.step:>5}/{self._max_steps}  {figures}")
 
+    def replanned(self, step: int, steps: int) -> None:
+        self.say(f"step {step}: {steps:,} steps instead of {self._max_steps:,}, to end in time")
+        self._max_steps = steps
+
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         self._validating += seconds
         if "val/loss" in figures:

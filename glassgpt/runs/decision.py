@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from glassgpt.config import NONE, from_dict, to_dict
-from glassgpt.data.corpora import Corpus
-from glassgpt.data.dataset import tokenizer_of
+from glassgpt.data.corpora import Corpus, load_text
+from glassgpt.data.dataset import is_tokenized, tokenizer_of
+from glassgpt.data.manifest import Manifest
 from glassgpt.errors import UserError, option
 from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import (
@@ -36,6 +37,7 @@ from glassgpt.runs.config import (
 from glassgpt.runs.folder import check_free, check_trained, find_last, has_ended, is_run, missing_run
 from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
 from glassgpt.runs.micro_batch import with_micro_batch
+from glassgpt.runs.minutes import TimeLimit
 from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.runtime.distributed import ALONE, Ranks
@@ -108,6 +110,7 @@ class Decision:
     recorded: int = 0  # last step in metrics.jsonl: trackers may already have it
     finished: bool = False  # nothing is left to train
     changed: dict[str, Any] = field(default_factory=dict)  # settings that end bit-exactness: [old, new] by name
+    deadline: float | None = None  # of the last step, by time.monotonic() of the first rank; None: there is none
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -131,6 +134,7 @@ def decide_new_run(
     *,
     corpus: Corpus | None = None,
     overwrite: bool = False,
+    time_limit: TimeLimit | None = None,
     ranks: Ranks = ALONE,
     note: Note = quiet,
 ) -> Decision:
@@ -147,9 +151,23 @@ def decide_new_run(
         raise UserError(f"run.init_from only records {option(init_from='RUN')}: use that")
     check_ranks(config, ranks)
     runtime = find_runtime(config, ranks, note)
+    if time_limit is not None and not is_tokenized(config.data.source):
+        corpus = corpus or load_text(config.data.source)
+        fraction = {"val_fraction": time_limit.validation_fraction(len(corpus.text))}
+        sections = sections | {"data": fraction | sections.get("data", {})}
+        config = changes.apply(sections, note=note)
     data, tokenizer, remark = find_stage(config.run.stage).prepare(config, corpus)
     note(remark)
-    config = with_dtype(changes.apply(sections, tokenizer.vocab_size, note), runtime.precision)
+
+    def settled(settings: Mapping[str, Any]) -> RunConfig:
+        chosen = changes.apply(with_settings(sections, settings), tokenizer.vocab_size, note)
+        return with_dtype(chosen, runtime.precision)
+
+    config = settled({})
+    deadline = None
+    if time_limit is not None:
+        plan = time_limit.plan(settled, Manifest.from_dict(data), tokenizer, runtime, note)
+        config, deadline = plan.config, plan.deadline
     if initial is not None:  # again: the tokenizer has decided the vocabulary
         initial.check(config)
     if config.model.vocab_size < tokenizer.vocab_size:
@@ -159,7 +177,7 @@ def decide_new_run(
         )
     config = with_micro_batch(config, runtime, note)
     origin = None if initial is None else dataclasses.asdict(initial.origin())
-    return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin)
+    return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin, deadline=deadline)
 
 
 def once(note: Note) -> Note:
@@ -229,10 +247,15 @@ def _config_of_resumed(folder: Path, recipe: str | None, changes: Changes, ranks
     # Fields that a recipe may leave open were set when the run started.
     decided = (
         ("model", "vocab_size"), ("data", "source"), ("schedule", "decay_steps"), ("run", "init_from"),
-        ("evaluation", "every"),
+        ("evaluation", "every"), ("training", "minutes"), ("schedule", "replanned"),
     )  # fmt: skip
     for section, name in decided:
         sections.setdefault(section, {}).setdefault(name, getattr(getattr(stored, section), name))
+    if stored.training.minutes is not None:  # its length was not chosen by a recipe, but by the clock
+        kept = config_sections(stored)
+        sections.setdefault("training", {})["max_steps"] = stored.training.max_steps
+        for name in ("warmup_steps", "decay_steps"):
+            sections["schedule"][name] = kept["schedule"][name]
     if "padded_vocab_size" in sections["model"]:  # a recipe may have gained padding since the run was started
         sections["model"]["padded_vocab_size"] = getattr(stored.model, "padded_vocab_size", None) or NONE
     # Only the user changes these, not a recipe: a run that once ran out of memory keeps what made it fit.

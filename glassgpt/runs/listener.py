@@ -33,6 +33,9 @@ class Listener:
     def stepped(self, state: TrainState, record: Line) -> None:
         """A step is done; `record` is its line of metrics.jsonl."""
 
+    def replanned(self, step: int, steps: int) -> None:
+        """After `step` steps: the run, which has to end in time, now gets `steps` steps in all."""
+
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         """Validation figures after `step` steps, measured in `seconds`; `final` ones are on all held-out data."""
 

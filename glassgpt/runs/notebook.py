@@ -57,6 +57,10 @@ class NotebookListener(PlainListener):
             self._figures = f"{self.figures(record)}  eta {self._eta(state)}"
         self._refresh()
 
+    def replanned(self, step: int, steps: int) -> None:
+        super().replanned(step, steps)
+        self._total = steps
+
     def stopped(self) -> None:
         self._training = False
         self._refresh()

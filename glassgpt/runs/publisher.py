@@ -53,6 +53,9 @@ class Publisher(Listener):
             self._send(state.step, lambda tracker: tracker.log(finite_figures(record), state.step))
         self._listener.stepped(state, record)
 
+    def replanned(self, step: int, steps: int) -> None:
+        self._listener.replanned(step, steps)
+
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
         named = {f"final/{name}" if final else name: value for name, value in figures.items() if name != "val/tokens"}
         self._send(step, lambda tracker: tracker.log(finite_figures(named), step))

@@ -6,17 +6,19 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
 from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import HellaSwag
+from glassgpt.files import write_text
 from glassgpt.models.sizes import draws_dropout
-from glassgpt.runs.config import RunConfig
+from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.runs.micro_batch import out_of_memory_advice
+from glassgpt.runs.pace import Pace
 from glassgpt.runtime.device import Runtime
 from glassgpt.training.checkpoint import Checkpoint, load_stage_state, write_checkpoint
 from glassgpt.training.checkpoint_manager import CheckpointManager, snapshot_steps
@@ -51,8 +53,13 @@ class Session:
         suites: Mapping[str, HellaSwag],
         runtime: Runtime,
         listener: Listener,
+        pace: Pace | None = None,
     ) -> None:
-        """`suites` are the test suites that the model takes while it trains, by name."""
+        """`suites` are the test suites that the model takes while it trains, by name.
+
+        With a `pace` the number of steps follows the clock. A resumed run has none: it replays what was recorded.
+        """
+        self._pace = pace
         self.folder, self.config, self.stage = folder, config, stage
         self.runtime, self.listener = runtime, listener
         model = stage.model
@@ -111,6 +118,8 @@ class Session:
             info = RunInfo(self.folder, self.config, self.n_parameters, (self._describe(), stage.describe()))
             ranks.on_first(lambda: self.listener.started(info, state))  # a tracker may take long to reach its server
             self._clock = time.perf_counter()
+            if self._pace is not None:
+                self._pace.start()
             memory = out_of_memory_advice(self.config, self.runtime, self.folder)
             interruption = Interrupt(self._announce_stop)
             with memory, self.runtime.compiling(), self._open_batches() as batches, interruption as interrupt:
@@ -123,7 +132,7 @@ class Session:
                     lr_at=lambda step: learning_rate(step, self.config.optimizer.lr, self.config.schedule),
                     runtime=self.runtime,
                     scaler=self._scaler,
-                    max_steps=training.max_steps,
+                    max_steps=lambda: self.config.training.max_steps,
                     grad_clip=training.grad_clip,
                     seed=training.seed if draws_dropout(self.config.model) else None,
                     expected_weight=training.batch_tokens / ranks.world_size,
@@ -161,7 +170,7 @@ class Session:
         optimizer = "fused AdamW" if self._optimizer.defaults.get("fused") else "AdamW"
         if self.config.optimizer.name == "muon":
             optimizer = f"Muon and {optimizer}"
-        length = "" if schedule.name == "constant" else f" over {schedule.decay_steps:,} steps"
+        length = "" if schedule.name == "constant" else f" over {schedule.end:,} steps"
         return (
             f"{config.architecture}: {self.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per"
             f" step, {self.flops_per_token / 1e6:,.1f} MFLOPs per token; {self.runtime.describe()}; {optimizer},"
@@ -182,7 +191,23 @@ class Session:
         line = step_line(state, result, self._elapsed(), mfu)
         self._log.add(line)
         self.listener.stepped(state, line)
+        if self._pace is not None and self._pace.is_due(state.step, self.config.training.max_steps):
+            self._keep_pace(self._pace, state.step)
         self._run_due(state)
+
+    def _keep_pace(self, pace: Pace, step: int) -> None:
+        """Makes the rest of the run shorter or longer if it would not end in time, and records that in config.toml."""
+        planned = self.config.training.max_steps
+        steps = self.runtime.ranks.on_first(lambda: pace.look(step, planned))
+        pace.looked(step)
+        if steps == planned:
+            return
+        schedule = replace(self.config.schedule, replanned=(*self.config.schedule.replanned, (step, steps)))
+        training = replace(self.config.training, max_steps=steps)
+        self.config = replace(self.config, schedule=schedule, training=training)
+        if self.runtime.ranks.first:
+            write_text(self.folder / "config.toml", dump_config(self.config))
+        self.listener.replanned(step, steps)
 
     def _run_due(self, state: TrainState) -> None:
         """Runs what is due after this step: validation, suites, a sample, a checkpoint, in that order."""

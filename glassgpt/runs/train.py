@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from glassgpt.runs.folder import (
 from glassgpt.runs.init_from import FINETUNE, open_initial_run
 from glassgpt.runs.listener import Listener
 from glassgpt.runs.micro_batch import check_fits
+from glassgpt.runs.minutes import RECIPE, SIZES, TimeLimit
 from glassgpt.runs.notebook import build_listener
 from glassgpt.runs.origin import ORIGIN, Origin
+from glassgpt.runs.pace import Pace
 from glassgpt.runs.publisher import Publisher
 from glassgpt.runs.reporting import report_run
 from glassgpt.runs.run import Run, load, open_run
@@ -62,6 +65,7 @@ def train(
     init_from: str | Path | None = None,
     run: str | Path | None = None,
     max_steps: int | None = None,
+    minutes: float | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
     overfit_batch: bool = False,
@@ -69,12 +73,17 @@ def train(
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    began: float | None = None,
 ) -> Run | None:
     """Trains a recipe (`char-tiny` by default) on a text and returns the finished run with its best weights.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
     `settings` the same as values: {"training.seed": 1}. `max_steps` only sets where to stop: the schedule keeps the
     length of the recipe, so that a run stopped early and resumed later equals one that was never stopped.
+    `minutes` is the time that the run is to take, from its start to its report. Then the number of steps is chosen and,
+    without a recipe, the size of the model too: the one that learns most in that time on this device. If steps turn out
+    slower or faster, the run gets shorter or longer; what was changed is recorded, and a resumed run replays it.
+    `began` is when the time began by time.monotonic(); None is now.
     `init_from` names a run that provides the initial weights (its best), the sizes and the tokenizer; the default
     recipe is then `finetune`.
     If the folder of `run` exists, a call with the same settings gives that run back if it is finished, and continues it
@@ -94,6 +103,7 @@ def train(
 
     Raises UserError for invalid input, such as an argument of the wrong type, Interrupted after a signal to stop.
     """
+    began_at = time.monotonic() if began is None else began
     ranks = join_ranks()
     listener = (listener or build_listener()) if ranks.first else Listener()
     with contextlib.ExitStack() as held, ranks.together():
@@ -107,32 +117,39 @@ def train(
                 )
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
+            time_limit = None
+            if minutes is not None:
+                _check_unplanned(max_steps, overfit_batch, overrides, settings or {})
+                time_limit = TimeLimit(minutes, began_at, SIZES if recipe is None and init_from is None else None)
             corpus = text_corpus(text) if text is not None else None
             source = corpus.source if corpus else None if data is None else str(data)
-            new = recipe or (DEFAULT_RECIPE if init_from is None else FINETUNE)  # the recipe of a new run
-            folder = named_folder(run) if run is not None else _own_folder(new, overfit_batch)
+            new = recipe or _usual_recipe(minutes, init_from)  # of a new run
+            planned = time_limit is not None and time_limit.sizes is not None
+            own = "modern" if planned else Path(new).stem
+            folder = named_folder(run) if run is not None else _own_folder(own, overfit_batch)
             values = current_settings(settings or {}, listener.note) | (
                 {} if source is None else {"data.source": source}
             )
             if init_from is not None:
                 values["run.init_from"] = named_run(init_from)
             values |= {"evaluation.track": list(track)} if track else {}
+            values |= {"training.minutes": minutes} if minutes is not None else {}
             changes = Changes(overrides, values, max_steps, overfit_batch)
-            can_begin = recipe is not None or source is not None or init_from is not None
+            can_begin = any(given is not None for given in (recipe, source, init_from, minutes))
             if resume and not can_begin and not folder.exists() and is_run_folder(RUNS / folder):
                 folder = RUNS / folder  # a name of several parts, such as ladder/s04-head
             held.enter_context(lock_run(folder))
             again = resume is None and not overwrite and is_run_folder(folder)  # the same call as before
             if again or (resume and (folder.exists() or not can_begin)):
-                decision = decide_resumed_run(
-                    folder, new if again else recipe, changes, corpus=corpus, ranks=ranks, note=listener.note
-                )
+                known = new if again and not planned else recipe
+                decision = decide_resumed_run(folder, known, changes, corpus=corpus, ranks=ranks, note=listener.note)
                 return decision.to_json()
             if resume:
                 listener.note(f"there is no run {folder} yet: beginning it")
             decision = decide_new_run(
-                folder, new, changes, corpus=corpus, overwrite=overwrite, ranks=ranks, note=listener.note
-            )
+                folder, new, changes, corpus=corpus, overwrite=overwrite, time_limit=time_limit, ranks=ranks,
+                note=listener.note,
+            )  # fmt: skip
             return decision.to_json()
 
         decision = Decision.from_json(ranks.on_first(decide))
@@ -226,7 +243,10 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     ranks.connect(runtime.device, compiling=runtime.compile)
     stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
     with _model_memory_advice(runtime):
-        session = Session(Path(decision.folder), config, stage, suites, runtime, listener)
+        pace = None
+        if decision.deadline is not None and config.training.minutes is not None:
+            pace = Pace(60 * config.training.minutes, decision.deadline)
+        session = Session(Path(decision.folder), config, stage, suites, runtime, listener, pace)
         if begins and not draws:
             _begin_with(lambda: _initial_weights(kind, config, runtime), model, ranks)
     return session
@@ -323,6 +343,25 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     return state
 
 
-def _own_folder(recipe: str, overfit_batch: bool) -> Path:
+def _check_unplanned(
+    max_steps: int | None, overfit_batch: bool, overrides: Sequence[str], settings: Mapping[str, Any]
+) -> None:
+    """Raises UserError for arguments that choose what `minutes` chooses."""
+    named = {text.partition("=")[0].strip() for text in overrides} | settings.keys()
+    given: list[str] = [name for name in ("training.max_steps", "schedule.decay_steps") if name in named]
+    given += [option(max_steps=None)] if max_steps is not None else []
+    given += [option(overfit_batch=True)] if overfit_batch else []
+    if given:
+        raise UserError(f"{option(minutes=None)} chooses the number of steps, and so does {given[0]}: give one of them")
+
+
+def _usual_recipe(minutes: float | None, init_from: str | Path | None) -> str:
+    """The recipe of a new run for which none is named."""
+    if init_from is not None:
+        return FINETUNE
+    return DEFAULT_RECIPE if minutes is None else RECIPE
+
+
+def _own_folder(name: str, overfit_batch: bool) -> Path:
     """The default folder of a run without a name."""
-    return free_folder(Path(recipe).stem + ("-overfit" if overfit_batch else ""))
+    return free_folder(name + ("-overfit" if overfit_batch else ""))

@@ -220,12 +220,12 @@ def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 5\n", "format = 0\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 6\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
     with pytest.raises(
-        UserError, match=r"config\.toml has format (5|0|None), this version of glassgpt reads formats up to 4"
+        UserError, match=r"config\.toml has format (6|0|None), this version of glassgpt reads formats up to 5"
     ):
         load_config(path)
 

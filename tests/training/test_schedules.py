@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassgpt.errors import UserError
-from glassgpt.training.schedules import ScheduleConfig, learning_rate
+from glassgpt.training.schedules import ScheduleConfig, learning_rate, place_in_plan
 
 PEAK, FLOOR = 3e-3, 2e-4
 
@@ -122,3 +122,43 @@ def test_a_schedule_that_decays_needs_its_length(name: str) -> None:
 def test_a_value_out_of_range_is_named(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"schedule\.{field} = {value} is out of range"):
         ScheduleConfig(**{field: value})
+
+
+@given(
+    st.sampled_from(["cosine", "linear", "wsd"]),
+    st.lists(st.tuples(st.floats(0.01, 0.99), st.integers(1, 80)), max_size=4),
+)
+def test_a_changed_plan_spreads_the_rest_over_the_steps_that_are_left(
+    name: str, changes: list[tuple[float, int]]
+) -> None:
+    replanned: list[tuple[int, int]] = []
+    step, planned = 0, 300
+    for share, left in changes:  # always before the end that was planned last
+        if step + 1 < planned:
+            step += max(1, int(share * (planned - step)))
+            planned = step + left
+            replanned.append((step, planned))
+    config = ScheduleConfig(name=name, warmup_steps=5, decay_steps=300, min_lr=FLOOR, replanned=tuple(replanned))
+    end = config.end
+    assert end is not None
+    places = [place_in_plan(step, config) for step in range(end + 20)]
+    assert places == sorted(places)
+    assert places[end] == pytest.approx(300)
+    for step, _ in replanned:  # what was done before a change stays as it was
+        before = ScheduleConfig(**{**vars(config), "replanned": tuple(pair for pair in replanned if pair[0] < step)})
+        assert places[: step + 1] == [place_in_plan(earlier, before) for earlier in range(step + 1)]
+    assert learning_rate(end, PEAK, config) == pytest.approx(FLOOR)
+
+
+def test_a_plan_cut_in_half_falls_twice_as_fast() -> None:
+    config = {"name": "linear", "warmup_steps": 0, "decay_steps": 100, "min_lr": 0.0, "replanned": ((50, 75),)}
+    got = rates(80, **config)
+    assert got[:51] == rates(51, **{**config, "replanned": ()})
+    assert got[60] == pytest.approx(PEAK * 0.3)
+    assert got[75:] == [0.0] * 5
+
+
+@pytest.mark.parametrize("replanned", [((5, 5),), ((9, 20), (5, 30)), ((-1, 5),), ((5, 9), (5, 10))])
+def test_a_change_of_plan_that_cannot_be_is_refused(replanned: tuple[tuple[int, int], ...]) -> None:
+    with pytest.raises(UserError, match=r"schedule.replanned = .*in the order of the steps"):
+        ScheduleConfig(replanned=replanned)

@@ -57,9 +57,12 @@ def test_it_takes_its_time_and_says_what_it_chose(
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.2 * rates[0]
 
-    again = glassgpt(*small("--data", text_file, "--minutes", 0.1, "--run", "quick"))
-    assert (again.code, "is finished at step" in again.err) == (0, True)
-    assert "training.minutes was 0.1 and is now 0.2" in glassgpt("train", "--minutes", 0.2, "--run", "quick").error
+    again = glassgpt("train", "--minutes", 0.1, "--run", "quick", "--resume")
+    assert (again.code, "is finished at step" in again.err) == (0, True), again.err
+    assert (
+        "training.minutes was 0.1 and is now 0.2"
+        in glassgpt("train", "--minutes", 0.2, "--run", "quick", "--resume").error
+    )
 
 
 def test_a_recipe_keeps_its_size(text_file: Path, elsewhere: Path) -> None:

@@ -53,4 +53,4 @@ def train_without_mlp(run: Path, text: str) -> None:
         "model.block_size": 16, "schedule.warmup_steps": 1, "training.batch_tokens": 32, "training.max_steps": 1,
         "machine.device": "cpu", "evaluation.tokens": 100,
     }  # fmt: skip
-    gg.train(data=source, run=run, settings=settings, listener=gg.Listener())
+    gg.train("char-tiny", data=source, run=run, settings=settings, listener=gg.Listener())

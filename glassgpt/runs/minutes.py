@@ -33,6 +33,7 @@ RATE = 1.28  # the learning rate of Muon, times the channels: 0.02 for 64, 0.01 
 MOST_VALIDATED = 150_000  # characters, or as many for each minute if that is more
 VALIDATIONS, CHECKPOINTS, SNAPSHOTS = 10, 5, 10  # of the whole run
 END_SHARE = 0.6  # of the time from the start of the process to the plan: a checkpoint, the report, a last sample
+FEW_EPOCHS = 3.0  # for which the recipe's dropout is enough
 MEASURED = 0.3  # seconds for which a size is timed
 WORSE = 0.02  # nats: sizes are timed in rising order, until one would be so much worse than the best
 
@@ -158,6 +159,8 @@ class TimeLimit:
         if self.sizes:
             note(self._describe_longer(chosen, timed, left))
         settings = {**chosen.settings, **_length(chosen.config, steps), "training.minutes": self.minutes}
+        if self.sizes:
+            settings |= regularisation(chosen.tokens(steps) / data.train.tokens)
         return Plan(build(settings), deadline)
 
     def _describe(self, chosen: _Timed, steps: int) -> str:
@@ -175,6 +178,11 @@ class TimeLimit:
         model = better.config.model
         size = "the same size" if better is chosen else f"{counted(model.n_layer, 'block')} of {model.n_embd} channels"
         return f"twice the time, {2 * self.minutes:g} min, would lower the loss by about {gain:.2f}, with {size}"
+
+
+def regularisation(epochs: float) -> dict[str, float]:
+    """The dropouts for a text that is read so often: what is read again and again would be learned by heart."""
+    return {"model.ngram_dropout": 0.5, "model.dropout": 0.1} if epochs > FEW_EPOCHS else {}
 
 
 def _count(data: Manifest, tokenizer: Tokenizer) -> CountingLosses | None:

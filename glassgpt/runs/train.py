@@ -53,7 +53,7 @@ from glassgpt.training.checkpoint import record_score
 from glassgpt.training.config_formats import current_settings
 from glassgpt.training.fit import Diverged, TrainState
 
-DEFAULT_RECIPE = "char-tiny"
+DEFAULT_RECIPE = "modern-tiny"
 
 
 @strict_arguments

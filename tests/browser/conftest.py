@@ -39,7 +39,13 @@ def trained_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     (source := root.parent / "sentences.txt").write_text(text, encoding="utf-8")
     for name, width in (("small", 32), ("wide", 48)):
-        gg.train(data=source, run=root / name, settings=SETTINGS | {"model.n_embd": width}, listener=gg.Listener())
+        gg.train(
+            "char-tiny",
+            data=source,
+            run=root / name,
+            settings=SETTINGS | {"model.n_embd": width},
+            listener=gg.Listener(),
+        )
     return root
 
 

@@ -28,7 +28,7 @@ def sections(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     (source := root.parent / "sentences.txt").write_text(text, encoding="utf-8")
     for name in SECTIONS:
         settings = SETTINGS | {"model.architecture": name}
-        gg.train(data=source, run=root / name, settings=settings, listener=gg.Listener())
+        gg.train("char-tiny", data=source, run=root / name, settings=settings, listener=gg.Listener())
     with served(root) as found:
         yield found
 

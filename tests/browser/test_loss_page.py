@@ -118,7 +118,7 @@ def test_runs_with_different_tokenizers(
         "training.max_steps": 2, "training.batch_tokens": 64, "schedule.warmup_steps": 1, "evaluation.tokens": 200,
         "tokenizer.name": "bpe", "tokenizer.vocab_size": 290,
     }  # fmt: skip
-    gg.train(data=source, run=runs_folder / "pairs", settings=settings, listener=gg.Listener())
+    gg.train("char-tiny", data=source, run=runs_folder / "pairs", settings=settings, listener=gg.Listener())
     tokenizer = gg.load(runs_folder / "pairs").tokenizer
     lengths = [len(tokenizer.token_bytes(id)) for id in tokenizer.encode(WORDS)]
     starts = [sum(lengths[:index]) for index in range(len(lengths))]

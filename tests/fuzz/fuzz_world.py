@@ -49,13 +49,13 @@ def build_world(folder: Path) -> None:
     (folder / ".lock").write_text("somebody's lock")
     (folder / ".draft.tmp").write_text("somebody's draft")
     for command in (
-        ("train", "--data", "text.txt", "--run", "tiny", *SET),
+        ("train", "char-tiny", "--data", "text.txt", "--run", "tiny", *SET),
         ("note", "tiny", "learns"),
         ("doctor", "tiny"),
         ("tokenizer", "train", "--data", "text.txt", "--out", "bpe.json", "--vocab-size", "270",
          "--special", "<|endoftext|>"),
         ("data", "prepare", "texts", "--out", "shards", "--tokenizer", "bpe.json", "--shard-tokens", "500"),
-        ("train", "--data", "shards", "--run", "sharded", *SET),
+        ("train", "char-tiny", "--data", "shards", "--run", "sharded", *SET),
         ("export", "sharded", "--out", "hf"),
     ):  # fmt: skip
         ended = run_forked(command, folder, Streams(), limit=300)

@@ -58,7 +58,7 @@ def test_training_fills_the_bar_in_one_output(
 ) -> None:
     small: dict[str, Any] = {"model.n_layer": 1, "model.n_embd": 16, "model.block_size": 16}
     small |= {"training.batch_tokens": 64, "evaluation.sample_tokens": 5}
-    gg.train(text="<b>to be or not to be</b>\n" * 40, run=tmp_path / "run", max_steps=3, settings=small)
+    gg.train("char-tiny", text="<b>to be or not to be</b>\n" * 40, run=tmp_path / "run", max_steps=3, settings=small)
     assert capsys.readouterr().err == ""
     bars = [html for html in output.shown if "<progress" in html]
     for step in range(4):

@@ -34,7 +34,7 @@ def trained_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source := root.parent / "sentences.txt").write_text(text, encoding="utf-8")
     kinds = {"letters": {"tokenizer.name": "char"}, "pairs": {"tokenizer.name": "bpe", "tokenizer.vocab_size": 290}}
     for name, tokenizer in kinds.items():
-        gg.train(data=source, run=root / name, settings=SETTINGS | tokenizer, listener=gg.Listener())
+        gg.train("char-tiny", data=source, run=root / name, settings=SETTINGS | tokenizer, listener=gg.Listener())
     return root
 
 

@@ -48,7 +48,9 @@ def trained(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("server")
     (root / "sentences.txt").write_text(text, encoding="utf-8")
-    gg.train(data=root / "sentences.txt", run=root / "runs" / "first", settings=SETTINGS, listener=gg.Listener())
+    gg.train(
+        "char-tiny", data=root / "sentences.txt", run=root / "runs" / "first", settings=SETTINGS, listener=gg.Listener()
+    )
     return root / "runs" / "first"
 
 

@@ -49,7 +49,7 @@ def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 40 steps. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    result = glassgpt("train", "--data", text_file, "--run", folder, *settings())
+    result = glassgpt("train", "char-tiny", "--data", text_file, "--run", folder, *settings())
     assert result.code == 0, result.err
     return folder
 

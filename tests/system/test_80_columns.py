@@ -109,7 +109,12 @@ def test_doctor_shows_all_it_found_and_explains_what_failed(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("train", "--data", "no/such/file/anywhere/on/this/disk/that/is/longer/than/a/line/of/eighty/columns.txt"),
+        (
+            "train",
+            "char-tiny",
+            "--data",
+            "no/such/file/anywhere/on/this/disk/that/is/longer/than/a/line/of/eighty/columns.txt",
+        ),
         ("eval", "no-such-run", "--checkpoint", "best"),
         ("data", "list"),
         ("recipes",),
@@ -124,5 +129,5 @@ def test_nothing_breaks_inside_a_word(elsewhere: Path, arguments: tuple[str, ...
 
 def test_an_error_in_a_pipe_is_one_line(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    result = glassgpt("train", "--data", "no/such/file")
+    result = glassgpt("train", "char-tiny", "--data", "no/such/file")
     assert result.err == f"glassgpt: {result.error}\n"

@@ -221,7 +221,10 @@ def test_a_run_that_is_none(elsewhere: Path, verb: str, name: str) -> None:
 
 
 def test_a_misspelt_run_is_recognised(elsewhere: Path, text_file: Path) -> None:
-    assert glassgpt("train", "--data", text_file, "--run", "romeo", *settings(training__max_steps=1)).code == 0
+    assert (
+        glassgpt("train", "char-tiny", "--data", text_file, "--run", "romeo", *settings(training__max_steps=1)).code
+        == 0
+    )
     assert "did you mean 'romeo'" in glassgpt("sample", "romoe").error
     assert "did you mean 'romeo'" in glassgpt("train", "--run", "romoe", "--resume").error
 
@@ -407,7 +410,7 @@ def test_a_run_is_locked_inside_from_its_first_session_on(run: Path, text_file: 
 def test_no_run_is_made_inside_another(run: Path, text_file: Path, overwrite: list[str]) -> None:
     before = contents(run)
     for inner in ("inner", "checkpoints", "checkpoints/inner"):
-        error = glassgpt("train", "--data", text_file, "--run", run / inner, *settings(), *overwrite).error
+        error = glassgpt("train", "char-tiny", "--data", text_file, "--run", run / inner, *settings(), *overwrite).error
         assert f"lies inside the run {run}" in error
     assert contents(run) == before
 
@@ -421,7 +424,10 @@ def test_a_run_is_compared_with_itself_by_mistake_alone(run: Path, elsewhere: Pa
 def test_a_path_through_a_folder_that_is_not_there_replaces_nothing(elsewhere: Path, trained: Path, name: str) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("years of work", encoding="utf-8")
-    for arguments in (["train", "--data", "mine/thesis.txt", *settings(), "--run"], ["export", trained, "--out"]):
+    for arguments in (
+        ["train", "char-tiny", "--data", "mine/thesis.txt", *settings(), "--run"],
+        ["export", trained, "--out"],
+    ):
         assert glassgpt(*arguments, name).code == 2
         assert contents(Path("mine")).keys() >= {"thesis.txt"}
 
@@ -441,13 +447,15 @@ def test_a_trick_of_an_unknown_name_is_refused(elsewhere: Path) -> None:
 
 
 def test_one_set_option_sets_one_field(elsewhere: Path, text_file: Path) -> None:
-    refused = glassgpt("train", "--data", text_file, "--run", "x", "--set", "model.n_layer=1\noptimizer.lr=9").error
+    refused = glassgpt(
+        "train", "char-tiny", "--data", text_file, "--run", "x", "--set", "model.n_layer=1\noptimizer.lr=9"
+    ).error
     assert "has several lines: give each field an option of its own" in refused
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1.0"])
 def test_a_learning_rate_that_is_no_number_to_train_with(elsewhere: Path, text_file: Path, value: str) -> None:
-    refused = glassgpt("train", "--data", text_file, "--run", "x", "--set", f"optimizer.lr={value}").error
+    refused = glassgpt("train", "char-tiny", "--data", text_file, "--run", "x", "--set", f"optimizer.lr={value}").error
     assert refused == f"optimizer.lr = {value} is out of range: it must be finite and above 0"
 
 

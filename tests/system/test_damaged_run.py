@@ -265,7 +265,7 @@ def test_a_full_disk_at_the_beginning_leaves_no_run(
     text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensor_files, "save_file", half_written)
-    error = glassgpt("train", "--data", text_file, "--run", "new", *settings()).error
+    error = glassgpt("train", "char-tiny", "--data", text_file, "--run", "new", *settings()).error
     assert "no space left" in error
     assert contents(elsewhere) == {}
 
@@ -355,7 +355,7 @@ def test_a_run_that_diverges_says_so_while_it_is_watched(text_file: Path, tmp_pa
     """The weights stay finite, for such steps are not applied; what the model says with them does not."""
     options = settings(evaluation__sample_every=1, evaluation__every=1, schedule__warmup_steps=0)
     wild = ["--set", "optimizer.lr=1e30", "--set", "optimizer.weight_decay=0.0"]
-    error = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *options, *wild).error
+    error = glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *options, *wild).error
     assert "5 steps in a row" in error
     assert "optimizer.lr" in error
     assert (tmp_path / "run" / "report.html").is_file()

@@ -18,10 +18,10 @@ QUICK = settings(training__max_steps=6, evaluation__every=2, checkpoint__every=2
 def trained_twice(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs `whole` and `divided`, trained in the same way."""
     folder = tmp_path_factory.mktemp("twice")
-    assert glassgpt("train", "--data", text_file, "--run", folder / "whole", *QUICK).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", folder / "whole", *QUICK).code == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensor_files, "MAX_FILE_BYTES", 30_000)
-        assert glassgpt("train", "--data", text_file, "--run", folder / "divided", *QUICK).code == 0
+        assert glassgpt("train", "char-tiny", "--data", text_file, "--run", folder / "divided", *QUICK).code == 0
     return folder
 
 

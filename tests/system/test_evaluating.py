@@ -85,7 +85,7 @@ def test_a_suite(trained: Path, items: Path) -> None:
 
 def test_suites_while_training(text_file: Path, items: Path, tmp_path: Path) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
-    common = ("train", "--data", text_file, *settings())
+    common = ("train", "char-tiny", "--data", text_file, *settings())
     suites = settings(
         evaluation__suites='["hellaswag"]', evaluation__suite_file=items, evaluation__suite_limit=6,
         evaluation__suite_every=15,
@@ -109,7 +109,7 @@ def test_suites_while_training(text_file: Path, items: Path, tmp_path: Path) -> 
 
 def test_suites_that_cannot_be_opened_are_known_before_anything_begins(text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    common = ("train", "--data", text_file, "--run", run)
+    common = ("train", "char-tiny", "--data", text_file, "--run", run)
     assert "unknown suite 'mmlu'" in glassgpt(*common, *settings(evaluation__suites='["mmlu"]')).error
     missing = settings(evaluation__suites='["hellaswag"]', evaluation__suite_file="nowhere.jsonl")
     assert "cannot read the HellaSwag file nowhere.jsonl" in glassgpt(*common, *missing).error

@@ -79,7 +79,7 @@ def test_a_misspelt_format(trained: Path, elsewhere: Path) -> None:
 def train_modern(text_file: Path, run: str, *settings: str) -> None:
     sizes = ["model.architecture=modern", "model.block_size=8", "model.n_layer=1", "model.n_embd=8", "model.n_head=2"]
     options = [part for setting in (*sizes, "training.batch_tokens=16", *settings) for part in ("--set", setting)]
-    result = glassgpt("train", "--data", text_file, "--run", run, "--max-steps", "1", *options)
+    result = glassgpt("train", "char-tiny", "--data", text_file, "--run", run, "--max-steps", "1", *options)
     assert result.code == 0, result.err
 
 
@@ -103,7 +103,7 @@ def test_a_modern_run_with_ngrams_is_told_what_can_be_exported(text_file: Path, 
 def test_a_section_of_the_ladder_cannot_be_exported(text_file: Path, elsewhere: Path) -> None:
     sizes = ["--set", "model.block_size=8", "--set", "model.n_embd=8", "--set", "model.n_head=2"]
     few = ["--max-steps", "1", "--set", "training.batch_tokens=16", "--set", "model.architecture=bigram"]
-    assert glassgpt("train", "--data", text_file, "--run", "ladder", *sizes, *few).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", "ladder", *sizes, *few).code == 0
     assert (
         "only the architectures gpt2 and modern can be exported" in glassgpt("export", "ladder", "--out", "out").error
     )

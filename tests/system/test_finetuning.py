@@ -88,7 +88,7 @@ def test_rotary_positions_allow_a_longer_context(text_file: Path, other: Path) -
     sizes = ["architecture=modern", "block_size=8", "n_layer=1", "n_embd=8", "n_head=2", "ngram_rows=50"]
     options = [part for size in sizes for part in ("--set", f"model.{size}")]
     few = ["--max-steps", "1", "--set", "training.batch_tokens=16"]
-    assert glassgpt("train", "--data", text_file, "--run", "parent", *options, *few).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", "parent", *options, *few).code == 0
     finetune(other, "--set", "model.block_size=16")
     first, best = gg.load("child", checkpoint=0), gg.load("parent")
     assert first.config.model.block_size == 16
@@ -136,7 +136,7 @@ def test_the_run_must_be_named_and_be_there(parent: Path, other: Path) -> None:
     assert "name it with --init-from RUN" in nothing.error
     missing = glassgpt("train", "--init-from", "parrot", "--data", other, "--run", "child")
     assert "did you mean 'parent'?" in missing.error
-    by_setting = glassgpt("train", "--data", other, "--run", "child", "--set", "run.init_from=parent")
+    by_setting = glassgpt("train", "char-tiny", "--data", other, "--run", "child", "--set", "run.init_from=parent")
     assert "--init-from RUN" in by_setting.error
 
 

@@ -86,7 +86,7 @@ def test_the_sample_begins_with_the_special_token_and_not_with_its_letters(text_
     bpe = {"tokenizer.name": "bpe", "tokenizer.vocab_size": 300, "tokenizer.special_tokens": "['<|endoftext|>']"}
     options = [part for name, value in bpe.items() for part in ("--set", f"{name}={value}")]
     small = settings(training__max_steps=2, evaluation__sample_every=1)
-    trained = glassgpt("train", "--data", text_file, "--run", tmp_path / "bpe", *small, *options)
+    trained = glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / "bpe", *small, *options)
     assert trained.code == 0, trained.err
     first = gg.load(tmp_path / "bpe").look().tokens().tokens[0]
     assert (first["text"], first["special"]) == ("<|endoftext|>", True)

@@ -56,7 +56,7 @@ def two_runs(elsewhere: Path, trained: Path) -> Path:
         ["ladder", "--data", "text.txt", "--section", "1", "--steps", "1", "--seeds", "1", "--out", "runs/a"],
         ["tokenizer", "train", "--data", "text.txt", "--out", "thesis.txt", "--type", "char"],
         ["tokenizer", "train", "--data", "text.txt", "--out", "runs/a/tokenizer.json", "--overwrite"],
-        ["train", "--data", "text.txt", "--run", "./out", "--overwrite"],
+        ["train", "char-tiny", "--data", "text.txt", "--run", "./out", "--overwrite"],
         ["export", "a", "--out", "out", "--overwrite"],
         ["export", "a", "--out", "runs/b", "--overwrite"],
         ["data", "prepare", "text.txt", "--out", "runs/a", "--tokenizer", "bpe"],
@@ -100,7 +100,7 @@ def test_a_site_is_no_run(elsewhere: Path, verb: list[str]) -> None:
     name, *options = verb
     text = ["text"] if name == "note" else []
     assert "./site is a folder but not a run: a run has" in glassgpt(name, "./site", *text, *options).error
-    refused = glassgpt("train", "--data", "site/config.toml", "--run", "./site", "--overwrite").error
+    refused = glassgpt("train", "char-tiny", "--data", "site/config.toml", "--run", "./site", "--overwrite").error
     assert "site exists and is not a run folder" in refused
     assert contents(Path()) == before
 

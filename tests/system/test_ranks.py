@@ -48,7 +48,7 @@ def start(end_commands: None) -> type[Job]:
 def alone(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process that every job must equal."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    result = glassgpt("train", "--data", text_file, "--run", folder, *SETTINGS)
+    result = glassgpt("train", "char-tiny", "--data", text_file, "--run", folder, *SETTINGS)
     assert result.code == 0, result.err
     return folder
 
@@ -66,7 +66,7 @@ def test_two_ranks_train_as_one(start: type[Job], text_file: Path, tmp_path: Pat
     """Cut into micro-batches, the last one smaller: figures, files, and everything said once."""
     run = tmp_path / "run"
     way = ["--parallel", "ddp", "--set", "training.micro_batch=3"]
-    code, out, err = start("train", "--data", text_file, "--run", run, *SETTINGS, *way, "--json").end()
+    code, out, err = start("train", "char-tiny", "--data", text_file, "--run", run, *SETTINGS, *way, "--json").end()
     assert code == 0, err
     assert json.loads(out)["steps"] == STEPS
     assert err.count(f"step    20/{STEPS}") == 1
@@ -110,7 +110,7 @@ def test_two_ranks_hold_few_logits(
 ) -> None:
     """A loss that calls `features` and `head`, with validation, samples, and every block run again."""
     way = ["--parallel", parallel, "--set", "training.loss_chunk=50", "--set", "machine.activation_checkpointing=true"]
-    code, _, err = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *way).end()
+    code, _, err = start("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *way).end()
     assert code == 0, err
     assert_same_losses(tmp_path / "run", alone)
 
@@ -137,6 +137,7 @@ def test_train_ends_no_caller(start: type[Job], text_file: Path, tmp_path: Path)
 def test_ranks_share_no_disk(start: type[Job], text_file: Path, elsewhere: Path, alone: Path) -> None:
     Path("apart.py").write_text(APART)
     options = [
+        "char-tiny",
         "--data",
         text_file,
         "--run",
@@ -359,7 +360,7 @@ def test_a_divided_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(start: type[Job], text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    job = start("train", "--data", text_file, "--run", run, *ENDLESS)
+    job = start("train", "char-tiny", "--data", text_file, "--run", run, *ENDLESS)
     job.wait_for("step     5/")
     os.kill(job.ranks()[1], signal.SIGTERM)
     code, _, err = job.end()
@@ -372,7 +373,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(start: type[Job], te
 
 def test_a_rank_that_dies_ends_the_job_with_a_sentence(start: type[Job], text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    job = start("train", "--data", text_file, "--run", run, *ENDLESS)
+    job = start("train", "char-tiny", "--data", text_file, "--run", run, *ENDLESS)
     job.wait_for("step     5/")
     os.kill(job.ranks()[1], signal.SIGKILL)
     code, _, err = job.end()
@@ -405,7 +406,7 @@ def test_an_error_of_one_rank_is_reported_at_once(
 ) -> None:
     program = tmp_path / "failing.py"
     program.write_text(FAILING.replace("WHERE", where))
-    job = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, program=[program])
+    job = start("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, program=[program])
     code, _, err = job.end()
     assert code == 1
     assert "rank 1: this rank has no memory left" in err
@@ -414,7 +415,7 @@ def test_an_error_of_one_rank_is_reported_at_once(
 
 def test_what_ranks_cannot_share_is_said_once(start: type[Job], text_file: Path, tmp_path: Path) -> None:
     odd = ["--set", "training.batch_tokens=288"]
-    code, _, err = start("train", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *odd).end()
+    code, _, err = start("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *SETTINGS, *odd).end()
     assert code == 1
     (sentence,) = [line for line in err.splitlines() if line.startswith("glassgpt: ")]
     assert "288 is 9 rows of model.block_size = 32, which 2 ranks cannot share evenly: try 256 or 320" in sentence
@@ -436,7 +437,7 @@ def test_devices_train_as_one_from_stdin_and_go_on(text_file: Path, tmp_path: Pa
         with text_file.open() as text:
             return subprocess.run([*map(str, (*command, *options))], stdin=text, capture_output=True, text=True)
 
-    first = train("--data", "-", *SETTINGS, "--max-steps", 12)
+    first = train("char-tiny", "--data", "-", *SETTINGS, "--max-steps", 12)
     assert first.returncode == 0, first.stderr
     assert "2 ranks with ddp" in first.stderr and first.stderr.count("step    12/12") == 1
     second = train("--resume", "--max-steps", STEPS)
@@ -472,10 +473,10 @@ def test_a_device_that_dies_is_one_message(end_commands: None, text_file: Path, 
 
 def test_several_ranks_need_devices(text_file: Path, elsewhere: Path) -> None:
     for parallel in ("ddp", "fsdp"):
-        error = glassgpt("train", "--data", text_file, "--parallel", parallel, *SETTINGS).error
+        error = glassgpt("train", "char-tiny", "--data", text_file, "--parallel", parallel, *SETTINGS).error
         assert f"--parallel {parallel} is for several devices: add their number, for example --devices 2" in error
-    assert "--devices 0 is out of range" in glassgpt("train", "--data", text_file, "--devices", 0).error
-    assert "'ddp'" in glassgpt("train", "--data", text_file, "--parallel", "dpp", *SETTINGS).error
+    assert "--devices 0 is out of range" in glassgpt("train", "char-tiny", "--data", text_file, "--devices", 0).error
+    assert "'ddp'" in glassgpt("train", "char-tiny", "--data", text_file, "--parallel", "dpp", *SETTINGS).error
     assert not Path("runs").exists()
 
 
@@ -501,6 +502,6 @@ def test_variables_of_torchrun_without_torchrun(
     for name, value in (TORCHRUN | changes).items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    error = glassgpt("train", "--data", text_file, *SETTINGS).error
+    error = glassgpt("train", "char-tiny", "--data", text_file, *SETTINGS).error
     assert [words for words in told if words not in error] == [], error
     assert not Path("runs").exists()

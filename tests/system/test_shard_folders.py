@@ -70,7 +70,9 @@ def test_a_run_on_shards_resumes_exactly_and_is_evaluated(shards: Path) -> None:
 def test_the_tokenizer_of_the_folder_is_taken_and_no_other(shards: Path) -> None:
     train("a", "--data", "shards", *settings(training__max_steps=2))
     assert (shards / "tokenizer.json").read_bytes() == Path("runs/a/tokenizer.json").read_bytes()
-    error = glassgpt("train", "--data", "shards", "--run", "b", *settings(), "--set", "tokenizer.name=char").error
+    error = glassgpt(
+        "train", "char-tiny", "--data", "shards", "--run", "b", *settings(), "--set", "tokenizer.name=char"
+    ).error
     assert "holds ids of its own tokenizer, bpe of 300, but 'char' is a different one" in error
     assert not Path("runs/b").exists()
 
@@ -98,7 +100,7 @@ def test_a_run_on_foreign_shards(foreign: Path, shards: Path) -> None:
 
 
 def test_foreign_shards_need_to_be_told_whose_ids_they_are(foreign: Path) -> None:
-    error = glassgpt("train", "--data", foreign, "--run", "a").error
+    error = glassgpt("train", "char-tiny", "--data", foreign, "--run", "a").error
     assert "holds token ids without their tokenizer" in error
     assert "--set tokenizer.name=gpt2" in error
 
@@ -108,7 +110,7 @@ def test_bad_shards_are_refused_before_anything_is_written(foreign: Path, shards
 
     def error() -> str:
         whose = ("--set", f"tokenizer.name={shards / 'tokenizer.json'}")
-        return glassgpt("train", "--data", foreign, "--run", "a", *settings(), *whose).error
+        return glassgpt("train", "char-tiny", "--data", foreign, "--run", "a", *settings(), *whose).error
 
     whole = second.read_bytes()
     second.unlink()

@@ -28,7 +28,7 @@ def test_a_signal_finishes_the_step_saves_and_leaves(
     start: type[Command], text_file: Path, tmp_path: Path, trained: Path, number: int, code: int
 ) -> None:
     run = tmp_path / "run"
-    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(), "--json")
+    command = start("train", "char-tiny", "--data", text_file, "--run", run, *ENDLESS, *settings(), "--json")
     command.wait_for("step     7/")
     returned, out, err = command.end(number)
     assert (returned, out) == (code, "")
@@ -55,7 +55,19 @@ def attach(ignored: bool) -> None:
 def test_a_terminal_that_closes_ends_no_run_unsaved(text_file: Path, tmp_path: Path, ignored: bool) -> None:
     """Its signal comes when no message can be shown any more. With it ignored, as under nohup, training goes on."""
     run, (master, slave) = tmp_path / "run", pty.openpty()
-    command = [sys.executable, "-m", "glassgpt", "train", "--data", text_file, "--run", run, *ENDLESS, *settings()]
+    command = [
+        sys.executable,
+        "-m",
+        "glassgpt",
+        "train",
+        "char-tiny",
+        "--data",
+        text_file,
+        "--run",
+        run,
+        *ENDLESS,
+        *settings(),
+    ]
     process = subprocess.Popen(
         [str(word) for word in command], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         preexec_fn=lambda: attach(ignored),
@@ -81,7 +93,7 @@ def test_a_signal_that_ends_the_reader_of_stderr_too_saves_all_the_same(
 ) -> None:
     """As Ctrl-C does with `glassgpt train 2>&1 | tee log`."""
     run = tmp_path / "run"
-    command = start("train", "--data", text_file, "--run", run, *ENDLESS, *settings(checkpoint__every=0))
+    command = start("train", "char-tiny", "--data", text_file, "--run", run, *ENDLESS, *settings(checkpoint__every=0))
     command.wait_for("step     7/")
     assert command.process.stderr is not None
     command.process.stderr.close()
@@ -95,7 +107,7 @@ def test_a_second_interrupt_stops_at_once(start: type[Command], text_file: Path,
     # One step of this run takes minutes: 2¹⁸ rows, one at a time.
     minutes = settings(training__batch_tokens=2**23, training__micro_batch=1, training__max_steps=2)
     run = tmp_path / "run"
-    command = start("train", "--data", text_file, "--run", run, *minutes)
+    command = start("train", "char-tiny", "--data", text_file, "--run", run, *minutes)
     command.wait_for("step 0 writes")
     for _ in range(2):
         with pytest.raises(subprocess.TimeoutExpired):  # time to begin its step, and then to notice the signal
@@ -119,7 +131,7 @@ def test_an_interrupt_before_the_first_step_says_what_it_left(
     text_file: Path, elsewhere: Path, moment: str, said: str
 ) -> None:
     with mock.patch.object(train_module, moment, side_effect=KeyboardInterrupt):
-        result = glassgpt("train", "--data", text_file, "--run", "new", *settings())
+        result = glassgpt("train", "char-tiny", "--data", text_file, "--run", "new", *settings())
     assert (result.code, result.out) == (130, "")
     assert result.err.splitlines()[-1] == f"glassgpt: {said}"
     assert not Path("runs/new").exists()
@@ -130,7 +142,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(
 ) -> None:
     run, steps = tmp_path / "run", random.Random(3)
     for first, last in ((1, 12), (13, 25), (26, 38)):
-        command = start("train", "--data", text_file, "--run", run, "--resume", *settings())
+        command = start("train", "char-tiny", "--data", text_file, "--run", run, "--resume", *settings())
         command.wait_for(f"step {steps.randint(first, last):>5}/")
         assert command.end(signal.SIGKILL)[0] == -signal.SIGKILL
     assert glassgpt("train", "--run", run, "--resume").code == 0

@@ -63,7 +63,7 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     monkeypatch.setattr(publisher, "open_tracker", lambda name, start: Tracker(start))
     monkeypatch.setattr(trackers, "find_spec", lambda _: True)
     run = tmp_path / "run"
-    result = glassgpt("train", "--data", text_file, "--run", run, *REWARD, "--track", "wandb", "--json")
+    result = glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *REWARD, "--track", "wandb", "--json")
     assert result.code == 0, result.err
     summary = json.loads(result.out)
     assert summary["best_val_accuracy"] >= summary["val_accuracy"] > 0.9
@@ -95,7 +95,7 @@ def test_a_reward_head_is_trained_reported_and_tracked(
 
 
 def test_a_killed_reward_run_resumes_bit_for_bit(text_file: Path, tmp_path: Path) -> None:
-    begin = ["--data", text_file, *REWARD, "--set", "checkpoint.every=5"]
+    begin = ["char-tiny", "--data", text_file, *REWARD, "--set", "checkpoint.every=5"]
     train(tmp_path / "whole", *begin)
     kill_after("step     8/", ["--run", tmp_path / "killed", *begin])
     err = train(tmp_path / "killed", "--resume")
@@ -111,7 +111,7 @@ def test_a_killed_reward_run_resumes_bit_for_bit(text_file: Path, tmp_path: Path
 def test_two_ranks_train_a_reward_head_as_one(
     text_file: Path, tmp_path: Path, architecture: str, parallel: str
 ) -> None:
-    begin = ["--data", text_file, *REWARD, "--set", f"model.architecture={architecture}"]
+    begin = ["char-tiny", "--data", text_file, *REWARD, "--set", f"model.architecture={architecture}"]
     train(tmp_path / "alone", *begin)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", PROGRAM, "--", "train"]
     options = ["--run", tmp_path / "two", *begin, "--parallel", parallel]
@@ -127,7 +127,7 @@ def test_two_ranks_train_a_reward_head_as_one(
 
 
 def test_a_policy_killed_in_the_middle_of_a_rollout_resumes_bit_for_bit(text_file: Path, tmp_path: Path) -> None:
-    begin = ["--data", text_file, *POLICY]
+    begin = ["char-tiny", "--data", text_file, *POLICY]
     train(tmp_path / "whole", *begin)
     kill_after("step     6/", ["--run", tmp_path / "killed", *begin])
     assert (tmp_path / "killed" / "checkpoints" / "step-00000004" / "stage.safetensors").exists()

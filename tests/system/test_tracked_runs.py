@@ -127,9 +127,15 @@ def test_bad_names_and_missing_libraries_are_known_before_anything_begins(
     text_file: Path, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new, before = tmp_path / "new", contents(run)
-    assert "unknown tracker 'swan'" in glassgpt("train", "--data", text_file, "--run", new, "--track", "swan").error
+    assert (
+        "unknown tracker 'swan'"
+        in glassgpt("train", "char-tiny", "--data", text_file, "--run", new, "--track", "swan").error
+    )
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
-    assert "pip install wandb" in glassgpt("train", "--data", text_file, "--run", new, "--track", "wandb").error
+    assert (
+        "pip install wandb"
+        in glassgpt("train", "char-tiny", "--data", text_file, "--run", new, "--track", "wandb").error
+    )
     assert not new.exists()
     more = ("train", "--run", run, "--resume", "--max-steps", 41, "--track", "wandb")
     assert "pip install wandb" in glassgpt(*more).error
@@ -190,7 +196,9 @@ def test_the_real_library(name: str, text_file: Path, elsewhere: Path, monkeypat
         for module in ("trackio.utils", "trackio.sqlite_storage"):
             monkeypatch.setattr(importlib.import_module(module), "TRACKIO_DIR", elsewhere / "trackio")
     common = ["--run", "tracked", "--json"]
-    first = glassgpt("train", "--data", text_file, *settings(), *common, "--max-steps", 20, "--track", name)
+    first = glassgpt(
+        "train", "char-tiny", "--data", text_file, *settings(), *common, "--max-steps", 20, "--track", name
+    )
     assert first.code == 0, first.err
     again = glassgpt("train", *common, "--resume", "--max-steps", 30)
     assert (first.code, again.code) == (0, 0), again.err

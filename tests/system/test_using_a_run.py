@@ -211,7 +211,7 @@ def test_python_trains_on_a_text_opens_it_and_writes(text: str, elsewhere: Path)
 
 def test_the_python_names_take_settings_as_values(text: str, elsewhere: Path) -> None:
     values = {"model.n_layer": 1, "model.n_embd": 16, "training.max_steps": 2, "evaluation.sample_every": 0}
-    finished = gg.train(text=text, run=elsewhere / "mine", settings=values)
+    finished = gg.train("char-tiny", text=text, run=elsewhere / "mine", settings=values)
     assert finished.folder == elsewhere / "mine"
     assert finished.config.model.n_layer == 1
     assert finished.summary is not None

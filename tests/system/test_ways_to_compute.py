@@ -27,7 +27,7 @@ def losses(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 def train(text_file: Path, folder: Path, **changes: object) -> dict[str, float]:
     """Every loss of the run, by its kind and step."""
-    done = glassgpt("train", "--data", text_file, "--run", folder, *settings(**SHORT, **changes))
+    done = glassgpt("train", "char-tiny", "--data", text_file, "--run", folder, *settings(**SHORT, **changes))
     assert done.code == 0, done.err
     lines = [line for line in figures(folder) if "final" not in line]
     return {
@@ -53,6 +53,8 @@ def test_validation_and_samples_use_up_no_compilation(text_file: Path, tmp_path:
     torch.compiler.reset()
     compiled = {"machine__compile": "true", "training__loss_chunk": 100, "evaluation__sample_every": 2}
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        done = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *settings(**(SHORT | compiled)))
+        done = glassgpt(
+            "train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *settings(**(SHORT | compiled))
+        )
     assert done.code == 0, done.err
     assert (tmp_path / "run" / "samples.jsonl").read_text().count("\n") == 4

@@ -55,7 +55,9 @@ def test_only_an_import_has_no_stage(text_file: Path, tmp_path: Path) -> None:
 
 
 def test_progress_goes_to_stderr_and_the_end_to_stdout(text_file: Path, tmp_path: Path) -> None:
-    result = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *settings(training__max_steps=3))
+    result = glassgpt(
+        "train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *settings(training__max_steps=3)
+    )
     assert result.code == 0
     for words in (
         "parameters",
@@ -83,7 +85,7 @@ def test_json_gives_exactly_one_object_on_stdout(text_file: Path, tmp_path: Path
 
 def test_the_same_command_gives_the_same_run(trained: Path, text_file: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    assert glassgpt("train", "--data", text_file, "--run", again, *settings()).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", again, *settings()).code == 0
     assert weights(again) == weights(trained)
     assert figures(again) == figures(trained)
     assert (again / "samples.jsonl").read_bytes() == (trained / "samples.jsonl").read_bytes()
@@ -91,13 +93,13 @@ def test_the_same_command_gives_the_same_run(trained: Path, text_file: Path, tmp
 
 def test_another_seed_gives_another_run(trained: Path, text_file: Path, tmp_path: Path) -> None:
     options = ["--run", tmp_path / "run", "--seed", 7, *settings(training__max_steps=1)]
-    assert glassgpt("train", "--data", text_file, *options).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, *options).code == 0
     assert figures(tmp_path / "run")[0]["val/loss"] != figures(trained)[0]["val/loss"]
 
 
 def test_a_run_made_longer_equals_one_never_stopped(trained: Path, text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert glassgpt("train", "--data", text_file, "--run", run, "--max-steps", 20, *settings()).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", run, "--max-steps", 20, *settings()).code == 0
     assert last_checkpoint(run).name == "step-00000020"
     assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
     assert weights(run) == weights(trained)
@@ -138,9 +140,9 @@ def test_the_best_is_saved_without_the_optimizer_and_a_killed_run_loses_nothing_
 ) -> None:
     options = settings(evaluation__every=5, checkpoint__every=20, checkpoint__snapshots=0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert glassgpt("train", "--data", text_file, "--run", whole, *options).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", whole, *options).code == 0
     with pytest.raises(PowerCut):
-        gg.train(data=str(text_file), run=cut, listener=CutAt(33), overrides=options[1::2])
+        gg.train("char-tiny", data=str(text_file), run=cut, listener=CutAt(33), overrides=options[1::2])
     found = {checkpoint.step: checkpoint.resumable for checkpoint in list_checkpoints(cut / "checkpoints")}
     assert found == {0: True, 15: False, 20: True, 30: False}  # 30 is the best, 15 was the best before 20
     assert gg.load(cut).step == 30
@@ -155,7 +157,7 @@ def test_the_best_is_saved_without_the_optimizer_and_a_killed_run_loses_nothing_
 
 def test_looking_more_often_changes_nothing_in_training(trained: Path, text_file: Path, tmp_path: Path) -> None:
     changes = settings(evaluation__every=0, evaluation__sample_every=0, checkpoint__every=0, checkpoint__snapshots=0)
-    assert glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *changes).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *changes).code == 0
     assert weights(tmp_path / "run") == weights(trained)
 
 
@@ -164,7 +166,7 @@ def test_micro_batches_change_no_more_than_rounding(trained: Path, text_file: Pa
     cut = settings(model__dropout=0.0, training__max_steps=5, training__micro_batch=3)  # 8 rows: 3, 3 and 2
     losses = []
     for name, options in (("plain", plain), ("cut", cut)):
-        assert glassgpt("train", "--data", text_file, "--run", tmp_path / name, *options).code == 0
+        assert glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / name, *options).code == 0
         losses.append([line["train/loss"] for line in figures(tmp_path / name) if "lr" in line])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
@@ -182,7 +184,7 @@ def test_what_only_the_end_of_a_shorter_run_measured_is_forgotten(
     text_file: Path, tmp_path: Path, trained: Path
 ) -> None:
     run = tmp_path / "run"
-    assert glassgpt("train", "--data", text_file, "--run", run, *settings(), "--max-steps", 35).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *settings(), "--max-steps", 35).code == 0
     state = last_checkpoint(run) / "state.json"
     assert json.loads(state.read_text())["score"] is not None
     assert samples(run)[-1].items() >= {"step": 35, "at_end": True}.items()
@@ -228,7 +230,7 @@ def test_a_sample_has_the_loss_of_each_of_its_tokens(trained: Path) -> None:
 
 def test_a_run_killed_before_its_last_line_ends_with_the_same_sample(text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert glassgpt("train", "--data", text_file, "--run", run, *settings(training__max_steps=5)).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *settings(training__max_steps=5)).code == 0
     whole = figures(run), samples(run)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
@@ -240,7 +242,7 @@ def test_a_run_killed_before_its_last_line_ends_with_the_same_sample(text_file: 
 def test_a_figure_is_the_same_wherever_it_is_shown(text_file: Path, tmp_path: Path) -> None:
     """Short runs measure on a part of the validation split while they train, and on the whole of it at the end."""
     options = settings(training__max_steps=12, evaluation__tokens=64)
-    told = glassgpt("train", "--data", text_file, "--run", tmp_path / "run", *options)
+    told = glassgpt("train", "char-tiny", "--data", text_file, "--run", tmp_path / "run", *options)
     summary = json.loads(glassgpt("train", "--run", tmp_path / "run", "--resume", "--json").out)
     (listed,) = json.loads(glassgpt("runs", tmp_path, "--json").out)["runs"]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -275,7 +277,7 @@ def test_batches_prepared_ahead_change_nothing(
     """As on a GPU, and with an interruption."""
     monkeypatch.setattr(Session, "_open_batches", lambda session: Prefetched(session.stage.batches))
     run = tmp_path / "run"
-    assert glassgpt("train", "--data", text_file, "--run", run, "--max-steps", 17, *settings()).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", run, "--max-steps", 17, *settings()).code == 0
     assert glassgpt("train", "--run", run, "--resume", "--max-steps", 40).code == 0
     assert weights(run) == weights(trained)
     assert figures(run) == figures(trained)
@@ -303,7 +305,7 @@ def test_a_recipe_that_has_gained_padding_resumes_a_run_made_without(text_file: 
 def test_a_run_goes_on_with_smaller_passes(text_file: Path, tmp_path: Path) -> None:
     """As after running out of memory: within rounding what it would have been, which is said and recorded once."""
     run, plain = tmp_path / "run", settings(model__dropout=0.0)
-    assert glassgpt("train", "--data", text_file, "--run", run, *plain, "--max-steps", 20).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *plain, "--max-steps", 20).code == 0
     less = ["--set", "training.micro_batch=3", "--set", "training.loss_chunk=40"]
     result = glassgpt("train", "--run", run, "--resume", "--max-steps", 30, *less)
     assert result.code == 0, result.err
@@ -320,7 +322,7 @@ def test_a_run_goes_on_with_smaller_passes(text_file: Path, tmp_path: Path) -> N
     assert "within rounding" not in result.err
     assert load_config(run / "config.toml").training.micro_batch == 3
     whole = tmp_path / "whole"
-    assert glassgpt("train", "--data", text_file, "--run", whole, *plain).code == 0
+    assert glassgpt("train", "char-tiny", "--data", text_file, "--run", whole, *plain).code == 0
     for name in ("train/loss", "val/loss"):
         ours, theirs = ([line[name] for line in figures(folder) if name in line] for folder in (run, whole))
         assert ours == pytest.approx(theirs, abs=1e-4)
@@ -331,11 +333,11 @@ def test_resume_chooses_the_micro_batch_that_fits_now(
 ) -> None:
     """It was ignored. The first command, given again, keeps what it chose: the run stays the same bit for bit."""
     run = tmp_path / "run"
-    begin = ["--data", text_file, "--run", run, *settings(training__micro_batch="auto")]
+    begin = ["char-tiny", "--data", text_file, "--run", run, *settings(training__micro_batch="auto")]
     assert glassgpt("train", *begin, "--max-steps", 2).code == 0
     assert load_config(run / "config.toml").training.micro_batch == 8
     monkeypatch.setattr(micro_batch, "largest_micro_batch", lambda *_: 3)  # of less memory
-    assert glassgpt("train", "char-tiny", *begin, "--resume", "--max-steps", 3).code == 0
+    assert glassgpt("train", *begin, "--resume", "--max-steps", 3).code == 0
     assert load_config(run / "config.toml").training.micro_batch == 8
     less = ["--resume", "--set", "training.micro_batch=auto"]
     result = glassgpt("train", "--run", run, *less, "--max-steps", 4)
@@ -406,7 +408,7 @@ def test_resume_refuses_any_other_change_and_shows_both_values(
 
 def test_an_existing_run_is_never_replaced_unasked(run: Path, text_file: Path) -> None:
     before = contents(run)
-    error = glassgpt("train", "--data", text_file, "--run", run, *settings()).error
+    error = glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *settings()).error
     assert str(run) in error
     assert "--resume" in error
     assert "--overwrite" in error
@@ -425,13 +427,15 @@ def test_overwrite_with_a_mistake_keeps_the_old_run(run: Path, tmp_path: Path) -
     before = contents(run)
     short = tmp_path / "short.txt"
     short.write_text("too short to learn from")
-    assert "too short" in glassgpt("train", "--data", short, "--run", run, "--overwrite", *settings()).error
+    assert (
+        "too short" in glassgpt("train", "char-tiny", "--data", short, "--run", run, "--overwrite", *settings()).error
+    )
     assert contents(run) == before
 
 
 def test_without_a_name_runs_are_named_after_the_recipe(elsewhere: Path, text_file: Path) -> None:
     for _ in range(2):
-        assert glassgpt("train", "--data", text_file, *settings(training__max_steps=1)).code == 0
+        assert glassgpt("train", "char-tiny", "--data", text_file, *settings(training__max_steps=1)).code == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["char-tiny", "char-tiny-2"]
 
 
@@ -449,7 +453,7 @@ def glassgpt_recipes() -> Path:
 
 
 def test_text_may_come_from_stdin(text: str, tmp_path: Path, trained: Path) -> None:
-    options = ["--data", "-", "--run", tmp_path / "run", *settings(training__max_steps=2)]
+    options = ["char-tiny", "--data", "-", "--run", tmp_path / "run", *settings(training__max_steps=2)]
     assert glassgpt("train", *options, stdin=text.encode()).code == 0
     assert figures(tmp_path / "run")[0] == figures(trained)[0]  # the same text, so the same first figure
 
@@ -465,7 +469,7 @@ def test_a_batch_learned_by_heart_needs_no_further_step(text_file: Path, elsewhe
     """Killed between its last step and its last figures."""
     small = settings(model__dropout=0.0, training__batch_tokens=64, model__n_embd=64)
     run = Path("runs/heart")
-    options = ["--data", text_file, "--overfit-batch", *small, "--set", "training.max_steps=1000"]
+    options = ["char-tiny", "--data", text_file, "--overfit-batch", *small, "--set", "training.max_steps=1000"]
     assert glassgpt("train", "--run", "heart", *options, "--set", "optimizer.lr=0.01").code == 0
     expected = figures(run)
     assert expected[-1]["step"] < 1000
@@ -479,7 +483,7 @@ def test_overfit_batch_learns_its_batch_by_heart(text_file: Path, elsewhere: Pat
     small = [
         part for name in ("n_layer=2", "n_head=2", "n_embd=64", "block_size=16") for part in ("--set", f"model.{name}")
     ]
-    options = ["--data", text_file, "--overfit-batch", *small, "--set", "training.batch_tokens=64"]
+    options = ["char-tiny", "--data", text_file, "--overfit-batch", *small, "--set", "training.batch_tokens=64"]
     result = glassgpt("train", *options, "--set", "optimizer.lr=0.01", "--json")
     assert result.code == 0, result.err
     run = Path("runs/char-tiny-overfit")
@@ -492,7 +496,7 @@ def test_overfit_batch_learns_its_batch_by_heart(text_file: Path, elsewhere: Pat
 def test_an_old_name_is_noted_once_at_the_start_and_on_resume(text_file: Path, tmp_path: Path) -> None:
     run, note = tmp_path / "run", "training.eval_every is now evaluation.every"
     old = ["--set", "training.eval_every=2"]
-    begun = glassgpt("train", "--data", text_file, "--run", run, *settings(training__max_steps=4), *old)
+    begun = glassgpt("train", "char-tiny", "--data", text_file, "--run", run, *settings(training__max_steps=4), *old)
     resumed = glassgpt("train", "--run", run, "--resume", "--max-steps", 6, *old)
     for result in (begun, resumed):
         assert result.code == 0, result.err

@@ -11,7 +11,9 @@ from glassgpt.cli.output import STARTED, print_json
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe (glassgpt recipes) or TOML file; modern-tiny by default.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Training text: a name (glassgpt data list), a file, a folder, or - for stdin."),

@@ -33,7 +33,8 @@ RATE = 1.28  # the learning rate of Muon, times the channels: 0.02 for 64, 0.01 
 MOST_VALIDATED = 150_000  # characters, or as many for each minute if that is more
 VALIDATIONS, CHECKPOINTS, SNAPSHOTS = 10, 5, 10  # of the whole run
 END_SHARE = 0.6  # of the time from the start of the process to the plan: a checkpoint, the report, a last sample
-FEW_EPOCHS = 3.0  # for which the recipe's dropout is enough
+FEW_EPOCHS, MANY_EPOCHS = 5.0, 8.0  # up to the first, the recipe's dropout is enough; from the second on, it is not
+NGRAM_DROPOUT, DROPOUT = (0.3, 0.5), (0.0, 0.1)  # for few and for many epochs
 MEASURED = 0.3  # seconds for which a size is timed
 WORSE = 0.02  # nats: sizes are timed in rising order, until one would be so much worse than the best
 
@@ -181,8 +182,11 @@ class TimeLimit:
 
 
 def regularisation(epochs: float) -> dict[str, float]:
-    """The dropouts for a text that is read so often: what is read again and again would be learned by heart."""
-    return {"model.ngram_dropout": 0.5, "model.dropout": 0.1} if epochs > FEW_EPOCHS else {}
+    """The dropouts for a text that is read so many times. What is read again and again would be learned by heart."""
+    part = min(1.0, max(0.0, (epochs - FEW_EPOCHS) / (MANY_EPOCHS - FEW_EPOCHS)))
+    few, many = zip(NGRAM_DROPOUT, DROPOUT, strict=True)
+    ngram, other = (round(low + part * (high - low), 3) for low, high in zip(few, many, strict=True))
+    return {"model.ngram_dropout": ngram, "model.dropout": other}
 
 
 def _count(data: Manifest, tokenizer: Tokenizer) -> CountingLosses | None:

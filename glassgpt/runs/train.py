@@ -75,7 +75,7 @@ def train(
     listener: Listener | None = None,
     began: float | None = None,
 ) -> Run | None:
-    """Trains a recipe (`char-tiny` by default) on a text and returns the finished run with its best weights.
+    """Trains a recipe (`modern-tiny` by default) on a text and returns the finished run with its best weights.
 
     `data` names the text as `--data` does, `text` is the text itself. `overrides` are "section.field=value" strings,
     `settings` the same as values: {"training.seed": 1}. `max_steps` only sets where to stop: the schedule keeps the

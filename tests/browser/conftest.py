@@ -122,7 +122,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)  # a loaded machine can stand still for half a minute
         if rate := os.environ.get("GLASSGPT_TEST_THROTTLE"):
             context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": float(rate)})
         page.on("console", lambda message: note(message.type, message.text))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,29 @@ class Site:
 
     address: str
     runs: Path
+
+
+LONGEST_DELAY = 0.4  # seconds, before an answer is computed and once more before it is sent
+
+
+def delayed(app: Any, seed: str) -> Any:
+    """The app, with answers to a page's questions that come late and in another order than they were asked for."""
+    times = random.Random(seed)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
+            await app(scope, receive, send)
+            return
+
+        async def send_late(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(times.uniform(0, LONGEST_DELAY))
+            await send(message)
+
+        await asyncio.sleep(times.uniform(0, LONGEST_DELAY))
+        await app(scope, receive, send_late)
+
+    return answer
 
 
 @contextmanager
@@ -35,6 +62,8 @@ def served(root: Path, token: str | None = None) -> Iterator[Site]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         app = build_app(Library([], root), Workbench("cpu"), Access("127.0.0.1", port, token))
+        if seed := os.environ.get("GLASSGPT_TEST_DELAYS"):
+            app = delayed(app, seed)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()  # the socket listens already: a request waits until the server is up

@@ -91,6 +91,27 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
+def hold() -> Callable[[Any, str], Callable[[], None]]:
+    """`release = hold(page, pattern)`: the requests of a page for such addresses wait until `release()` is called."""
+
+    def hold_back(page: Any, pattern: str) -> Callable[[], None]:
+        held: list[Any] = []
+
+        def keep(route: Any) -> None:
+            held.append(route)
+
+        def release() -> None:
+            for route in held:
+                route.continue_()
+            page.unroute(pattern, keep)
+
+        page.route(pattern, keep)
+        return release
+
+    return hold_back
+
+
+@pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(url, width=1280, dark=False, expected="…", origin=…)` is a page of its own window.
 
@@ -107,7 +128,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)  # a loaded machine can stand still for half a minute
+        if rate := os.environ.get("GLASSGPT_TEST_THROTTLE"):
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": float(rate)})
         page.on("console", lambda message: note(message.type, message.text))
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
 

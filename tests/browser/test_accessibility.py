@@ -12,7 +12,7 @@ OpenPage = Callable[..., Any]
 Site = Any  # a running server, of the fixtures
 WORDS = quote("The cat sat on a mat.")
 VIEWS = {
-    "runs": ("/runs?run=small", ".uplot"),
+    "runs": ("/runs?run=small", ".answer:has-text('counting')"),
     "tokens": (f"/tokens?run=small&text={WORDS}", ".tokens"),
     "inside": (f"/inside?run=small&text={WORDS}&edits=blocks.0.head.1", ".bars tr"),
     "loss": (f"/loss?run=small&text={WORDS}", ".tokens"),

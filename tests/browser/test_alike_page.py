@@ -51,6 +51,17 @@ def test_the_slider_moves_the_tokens_and_not_the_axes(page: Any) -> None:
     page.wait_for_function(f"before => ({PLACES})() === before", arg=places)
 
 
+def test_the_map_is_as_wide_as_its_panel_from_the_start(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"{site.address}/tokens?run=small&text={quote(WORDS)}", width=400)
+    page.evaluate("() => { window.ResizeObserver = class { observe() {} disconnect() {} }; }")  # it comes later
+    page.get_by_role("link", name="Inside").click()
+    page.locator(".map2d g").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.locator(".map2d svg").bounding_box()["width"] == pytest.approx(
+        page.locator(".map2d").bounding_box()["width"], abs=1
+    )
+
+
 def test_a_near_token_leads_to_those_alike_to_it(page: Any) -> None:
     first = page.locator(".nearest tbody button").first
     name = first.inner_text()

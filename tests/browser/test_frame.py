@@ -15,19 +15,21 @@ OpenPage = Callable[..., Any]
 
 def test_navigation(site: Site, open_page: OpenPage) -> None:
     page = open_page(f"{site.address}/")
-    assert page.get_by_role("navigation", name="Views").is_visible()
+    page.get_by_role("navigation", name="Views").wait_for()
 
 
 def test_a_link_into_another_view_shows_its_top_and_keeps_the_focus(site: Site, open_page: OpenPage) -> None:
     page = open_page(f"{site.address}/heads?run=small&part=neurons", width=400)
     link = page.get_by_role("link", name="off in this text")
     link.focus()  # far below
-    assert page.evaluate("scrollY") > 0
+    page.wait_for_function("() => scrollY > 0")
     page.keyboard.press("Enter")
     page.locator(".headmap canvas").wait_for()
-    assert page.evaluate("[scrollY, document.activeElement.localName]") == [0, "main"]
+    page.wait_for_function("() => scrollY === 0 && document.activeElement.localName === 'main'")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.closest('main') !== null")
+    page.wait_for_function(
+        "() => document.activeElement.closest('main') && document.activeElement.localName !== 'main'"
+    )
 
 
 def test_keys_do_nothing_behind_the_help(site: Site, open_page: OpenPage) -> None:
@@ -48,14 +50,14 @@ def test_a_run_without_a_model_is_named(
     shutil.rmtree(runs_folder / "wide" / "checkpoints")
     address = serve(runs_folder).address
     page = open_page(f"{address}/{view}?run=wide")
-    told = page.get_by_role("alert").inner_text()
-    assert told == "There is no model to look into in wide: it has no checkpoint yet."
+    told = "There is no model to look into in wide: it has no checkpoint yet."
+    page.get_by_role("alert").get_by_text(told, exact=True).wait_for()
     assert page.locator("main h1").count() == 0
     page.get_by_label("run").select_option("small")
     page.locator("main h1").wait_for()
     page = open_page(f"{address}/{view}?run=gone")
     page.locator("main h1").wait_for()
-    assert page.get_by_text("There is no run gone here; this is small.").is_visible()
+    page.get_by_text("There is no run gone here; this is small.").wait_for()
 
 
 def test_another_run_of_the_list_takes_nothing_of_the_old_one_along(site: Site, open_page: OpenPage) -> None:

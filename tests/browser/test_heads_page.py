@@ -29,14 +29,14 @@ def test_all_heads_with_their_scores(site: Site, open_page: OpenPage) -> None:
 def test_sorting_effects_and_the_way_inside(site: Site, open_page: OpenPage) -> None:
     page = open_page(f"{site.address}/heads?run=small")
     page.get_by_role("button", name="measure the loss without each head").click()
-    page.get_by_role("columnheader", name="loss without it").wait_for()
     page.get_by_role("button", name="loss without it").click()
-    page.wait_for_function("() => location.search.includes('sort=effect')")
-    shown = [
-        float(text.replace("−", "-")) for text in page.locator(".all-heads tbody td:nth-child(7)").all_inner_texts()
-    ]
+    effects = page.locator(".all-heads tbody td:nth-child(7)")
+    effects.filter(has_not_text="…").nth(3).wait_for()  # the column is there before its figures
+    page.locator("th[aria-sort=descending]", has_text="loss without it").wait_for()
+    texts = effects.all_inner_texts()
+    shown = [float(text.replace("−", "-")) for text in texts]
     assert shown == sorted(shown, reverse=True) and len(shown) == 4
-    signs = [text[0] for text in page.locator(".all-heads tbody td:nth-child(7)").all_inner_texts()]
+    signs = [text[0] for text in texts]
     assert signs == ["0" if value == 0 else "+" if value > 0 else "−" for value in shown]
     page.locator(".all-heads tbody a").first.click()
     page.locator(".headmap canvas").wait_for()

@@ -16,6 +16,7 @@ from glassgpt.inspection.attention import heads_of
 from glassgpt.inspection.trace import trace
 
 OpenPage = Callable[..., Any]
+Hold = Callable[[Any, str], Callable[[], None]]
 Site = Any  # a running server, of the fixtures
 WORDS = "The cat sat on a mat."
 ADDRESS = f"/inside?run=small&text={quote(WORDS)}"
@@ -43,6 +44,7 @@ def test_the_answer_is_that_of_the_model(page: Any, site: Site) -> None:
     ids = run.tokenizer.encode(WORDS)
     seen = trace(run.model, ids)
     page.get_by_role("button", name="head 1.1").click()
+    page.get_by_role("heading", name="head 1.1").wait_for()
     row = heads_of(seen)[1, 1, -1]
     told = page.locator("main h1 + p").inner_text()
     assert f"gives {round(100 * float(row.max()))}% of the attention" in told
@@ -67,6 +69,34 @@ def test_arrow_keys_move_through_the_text(page: Any) -> None:
     assert state(page, "token") == [str(len(WORDS) - 2)]
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => !location.search.includes('token=')")
+
+
+def test_a_heading_names_the_token_whose_answer_is_below_it(page: Any, hold: Hold) -> None:
+    ahead, lens = page.get_by_label("What comes next"), page.get_by_label("Prediction layer by layer")
+    release = hold(page, "**/api/next")
+    page.keyboard.press("ArrowLeft")
+    page.locator(".tokens [aria-pressed=true]").get_by_text("t", exact=True).wait_for()
+    assert ahead.locator("h2").inner_text() == "what comes next, after “.”"
+    assert lens.locator("h3").inner_text().startswith("after “.”")
+    before = ahead.locator(".bars").inner_text()
+    release()
+    ahead.get_by_role("heading", name="what comes next, after “t”").wait_for()
+    lens.get_by_role("heading", name="after “t”").wait_for()
+    assert ahead.locator(".bars").inner_text() != before
+
+
+def test_nothing_of_an_old_text_stays_beside_a_new_one(page: Any, hold: Hold) -> None:
+    page.get_by_text("the numbers: q · k").click()
+    page.locator(".vector").nth(2).wait_for()
+    page.get_by_text("change the text").click()
+    releases = [hold(page, f"**/api/{name}") for name in ("head", "next", "lens")]
+    page.get_by_label("Text", exact=True).fill(WORDS.replace("cat", "dog"))  # as many tokens
+    page.locator(".tokens button").nth(4).get_by_text("d", exact=True).wait_for()
+    for part in (".vector", ".bars", ".lens", ".lens-grid"):
+        assert page.locator(part).count() == 0
+    for release in releases:
+        release()
+    page.locator(".vector").nth(2).wait_for()
 
 
 def test_keys_lead_to_the_heads_and_to_the_lens(page: Any) -> None:
@@ -126,7 +156,7 @@ def test_a_wrong_address_shows_a_sentence_or_the_nearest_view(site: Site, open_p
     page.locator("main h1, main [role=alert]").first.wait_for()
 
 
-def test_every_key_does_what_the_help_says(page: Any) -> None:
+def test_every_key_does_what_the_help_says(page: Any, hold: Hold) -> None:
     def step() -> int:
         return int(page.locator(".film input").input_value())
 
@@ -137,10 +167,15 @@ def test_every_key_does_what_the_help_says(page: Any) -> None:
     page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 2}'")
     page.keyboard.press("Alt+]")  # as it is typed on many keyboards
     page.wait_for_function(f"() => document.querySelector('.film input').value === '{at - 1}'")
+    page.locator(".film input").fill("0")
+    page.locator(".film").get_by_text("1 of ").wait_for()
     page.locator(".tokens button").nth(4).click()
+    release = hold(page, "**/api/inside")  # the film waits for its second frame, so that it is seen to play
     page.keyboard.press("Space")  # the token is chosen already: to press it would do nothing
     page.get_by_role("button", name="pause").wait_for()
+    release()
     page.get_by_role("button", name="play all checkpoints").wait_for()
+    page.locator(".film").get_by_text(f"{at + 1} of ").wait_for()
     assert (step(), state(page, "token")) == (at, ["4"])
     page.keyboard.press("?")
     told = page.get_by_role("dialog").locator("kbd").all_inner_texts()
@@ -155,7 +190,7 @@ def test_from_a_damaged_checkpoint_the_slider_leads_to_another(
     page.get_by_role("alert").get_by_text("is damaged").wait_for()
     page.get_by_role("slider", name="checkpoint").press("ArrowLeft")
     page.locator(".headmap canvas").wait_for()
-    assert page.get_by_role("alert").count() == 0
+    page.get_by_role("alert").wait_for(state="detached")
 
 
 def test_an_imported_model_is_shown_with_a_sentence(

@@ -31,7 +31,7 @@ def test_all_ten_sections_then_one_of_them(site: Site, open_page: OpenPage) -> N
     assert page.locator(".drawing svg").get_attribute("aria-label").startswith("A query meets the keys")
     assert rows[3]["sample"] in page.locator(".samples").inner_text()
     assert rows[2]["sample"] in page.locator(".samples").inner_text()
-    assert page.evaluate("document.activeElement.localName") == "main"  # not lost with the link
+    page.wait_for_function("() => document.activeElement.localName === 'main'")  # not lost with the link
     page.go_back()
     page.locator(".rung").first.wait_for()
 
@@ -46,7 +46,7 @@ def test_another_section_has_another_drawing_and_other_code(site: Site, open_pag
     page.locator(".steps a").nth(7).click()
     page.wait_for_function("() => location.search.includes('section=7')")
     page.get_by_text("self.blocks = nn.ModuleList(").first.wait_for()
-    assert page.locator(".drawing svg").get_attribute("aria-label") != first
+    page.wait_for_function("before => document.querySelector('.drawing svg').ariaLabel !== before", arg=first)
     assert "by itself, this idea makes it worse" in page.locator(".words").first.inner_text()
 
 
@@ -72,6 +72,22 @@ def test_arrows_go_from_section_to_section(site: Site, open_page: OpenPage) -> N
         )
     page.keyboard.press("ArrowLeft")
     page.locator(".steps [aria-current]").get_by_text("decoder").wait_for()
+
+
+def test_two_quick_arrows_go_two_sections(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"{site.address}/ladder")
+    page.locator(".rung").first.wait_for()
+    page.evaluate(
+        """() => new Promise((done) => {
+          const key = { key: "ArrowRight", bubbles: true };
+          const press = () => document.body.dispatchEvent(new KeyboardEvent("keydown", key));
+          const { port1, port2 } = new MessageChannel();  // another task, before the next frame
+          port1.onmessage = () => { press(); done(); };
+          press();
+          port2.postMessage(null);
+        })"""
+    )
+    page.wait_for_url("**section=2")
 
 
 def test_no_section_is_wider_than_a_phone(site: Site, open_page: OpenPage) -> None:

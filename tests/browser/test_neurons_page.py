@@ -15,6 +15,7 @@ from glassgpt.data.dataset_cache import dataset_at_hand
 from glassgpt.inspection.neurons import NeuronSummary, exciting_texts, neuron_summary
 
 OpenPage = Callable[..., Any]
+Hold = Callable[[Any, str], Callable[[], None]]
 Site = Any  # a running server, of the fixtures
 WORDS = "The cat sat on a mat. The dogs ran home."
 PAGE = "heads?run=small&part=neurons"
@@ -105,50 +106,68 @@ def test_the_slider_shows_the_same_neuron_at_another_checkpoint(site: Site, open
         assert chosen(page) == ["0.7"]
 
 
-def test_a_text_of_ones_own(site: Site, open_page: OpenPage) -> None:
+def test_the_slider_stays_where_it_was_put(site: Site, open_page: OpenPage, hold: Hold) -> None:
+    page = open_page(f"{site.address}/{PAGE}&neuron=0.7&step=60")
+    page.locator(".passages li").first.wait_for()
+    slider = page.get_by_label("checkpoint", exact=True)
+    release = hold(page, "**/api/neurons")
+    slider.press("Home")
+    page.wait_for_url("**step=0")
+    assert slider.input_value() == "0"
+    page.locator(".film").get_by_text("step 60").wait_for()  # whose figures are still shown
+    slider.press("End")  # moves it, as it is at its start
+    page.wait_for_url("**step=60")
+    release()
+
+
+def test_a_text_of_ones_own(site: Site, open_page: OpenPage, hold: Hold) -> None:
     page = open_page(f"{site.address}/{PAGE}&neuron=0.7", expected="400 (Bad Request)")
     page.get_by_text("of its validation text").wait_for()
     page.get_by_role("button", name="my own text").click()
     page.get_by_text("Type or paste a text.").wait_for()
-    held: list[Any] = []
-
-    def hold(route: Any) -> None:
-        held.append(route)
-
-    page.route("**/api/neuron", hold)  # the passages of the new text come after its figures
+    release = hold(page, "**/api/neuron")  # the passages of the new text come after its figures
     page.get_by_label("Your text").fill(WORDS)
     page.get_by_text(f"all {len(WORDS)} tokens of your text").wait_for()
     assert page.locator(".passages").count() == 0
-    for route in held:
-        route.continue_()
-    page.unroute("**/api/neuron")
+    release()
     page.locator(".passages li").first.wait_for()
     shown = page.locator(".passages .tokens").first.inner_text().replace("\n", "").replace("·", " ")
     assert shown in WORDS
 
 
 @pytest.mark.parametrize("late", ["neuron", "neurons"])
-def test_the_error_of_a_text_goes_with_the_text(site: Site, open_page: OpenPage, late: str) -> None:
+def test_the_error_of_a_text_goes_with_the_text(site: Site, open_page: OpenPage, hold: Hold, late: str) -> None:
     page = open_page(f"{site.address}/{PAGE}&neuron=0.7&own=1&text={quote(WORDS)}", expected="400 (Bad Request)")
     page.locator(".passages li").first.wait_for()
-    held: list[Any] = []
-
-    def hold(route: Any) -> None:
-        held.append(route)
-
-    page.route(f"**/api/{late}", hold)  # the page asks two questions about a text, and either may fail first
+    release = hold(page, f"**/api/{late}")  # the page asks two questions about a text, and either may fail first
     page.get_by_label("Your text").fill("a 字")
     page.get_by_role("alert").get_by_text("character '字'").wait_for()
-    for route in held:
-        route.continue_()
-    page.unroute(f"**/api/{late}")
+    release()
     page.locator(".neuron-map").wait_for(state="detached")
-    page.route("**/api/neuron", hold)
+    release = hold(page, "**/api/neuron")
     page.get_by_role("button", name="the run's text").click()
     page.get_by_text("of its validation text").wait_for()
     page.locator(".neuron-map").wait_for()
     assert page.get_by_role("alert").count() == 0
-    page.unroute("**/api/neuron")
+    release()
+
+
+def test_the_error_of_one_question_goes_with_the_answer_to_the_other(
+    site: Site, open_page: OpenPage, hold: Hold
+) -> None:
+    page = open_page(f"{site.address}/{PAGE}&neuron=0.7&own=1&text={quote(WORDS)}", expected="400 (Bad Request)")
+    page.locator(".passages li").first.wait_for()
+    figures = hold(page, "**/api/neurons")
+    page.get_by_label("Your text").fill("a 字")
+    page.get_by_role("alert").get_by_text("character '字'").wait_for()  # of the passages
+    passages = hold(page, "**/api/neuron")
+    page.get_by_label("Your text").fill("The dogs")
+    page.wait_for_url("**text=The+dogs")
+    figures()
+    page.get_by_text("all 8 tokens of your text").wait_for()
+    assert page.get_by_role("alert").count() == 0
+    passages()
+    page.locator(".passages li").first.wait_for()
 
 
 def test_switching_a_neuron_off_leads_inside(site: Site, open_page: OpenPage) -> None:

@@ -6,11 +6,19 @@ import { percent, quoted, visible } from "glass/text.js";
 
 const SHOWN = 8;  // tokens in the list
 
-export function Ahead({ question, token }) {
-  const { answer, error } = useAnswer("/api/next", question);
-  return html`<section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(token)}</h2>
+// {answer, position, error}: what comes next in a text, and after which of its tokens. Until the answer is there, it is that
+// of the last token, but never that of another text.
+export function useNext(question) {
+  const { answer, answered, error } = useAnswer("/api/next", question);
+  const fits = answer && !error && answered.text === question.text;
+  return { answer: fits ? answer : null, position: (fits ? answered : question).position, error };
+}
+
+export function Ahead({ question, tokens }) {
+  const { answer, position, error } = useNext(question);
+  return html`<section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(tokens[position])}</h2>
     ${error && html`<p class="error">${error}</p>`}
-    ${answer && !error && html`<${Next} answer=${answer} />`}</section>`;
+    ${answer && html`<${Next} answer=${answer} />`}</section>`;
 }
 
 function setting(name, initial, params) {

@@ -44,7 +44,9 @@ function Map2d({ arrays, chosen, near, name }) {
   const figure = useRef(null);
   const [width, setWidth] = useState(480);
   useLayoutEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.max(200, Math.round(entry.contentRect.width))));
+    const fit = () => setWidth(Math.max(200, Math.round(figure.current.getBoundingClientRect().width)));
+    fit();  // at once: an observer would first let the map be seen at another width
+    const observer = new ResizeObserver(fit);
     observer.observe(figure.current);
     return () => observer.disconnect();
   }, []);

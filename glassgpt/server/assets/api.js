@@ -71,27 +71,27 @@ export function ask(path, question, signal) {
 // An answer that may change: asked each time.
 export const askAgain = (path, question, signal) => fetchAnswer(path, question, signal, true);
 
-// {answer, answered, error, loading}: while a new answer is awaited, the last one stays, so that nothing flickers.
-// `answered` is the question that it answers.
+// {answer, answered, error, refused, loading}: while a new answer is awaited, the last one stays, so that nothing flickers.
+// `answered` is the question that it answers, and `refused` the one that the error is about.
 // `version`: a number that changes when the question is to be asked once more.
 export function useAnswer(path, question, { again = false, version = 0 } = {}) {
   const key = path === null ? null : keyOf(path, question);
-  const [state, set] = useState({ answer: null, answered: null, error: null, loading: true });
+  const [state, set] = useState({ answer: null, answered: null, error: null, refused: null, loading: true });
   const last = useRef(-PAUSE);
   useEffect(() => {
     if (key === null) {  // nothing is asked, so nothing is wrong any more
-      set((before) => (before.error === null ? before : { ...before, error: null }));
+      set((before) => (before.error === null ? before : { ...before, error: null, refused: null }));
       return undefined;
     }
     const controller = new AbortController();
     let current = true;
     set((before) => ({ ...before, loading: true }));
     const attempt = () => (again ? askAgain : ask)(path, question, controller.signal).then(
-      (answer) => current && set({ answer, answered: question, error: null, loading: false }),
+      (answer) => current && set({ answer, answered: question, error: null, refused: null, loading: false }),
       (error) => {
         if (!current) return undefined;
         if (error.name === "AbortError") return attempt();  // another part of the page gave up the question that both had
-        set((before) => ({ ...before, error: error.message, loading: false }));
+        set((before) => ({ ...before, error: error.message, refused: question, loading: false }));
         return undefined;
       },
     );

@@ -1,5 +1,5 @@
 // Two versions of a file as one: what was removed, what was added, and a little around it.
-import { html, useEffect, useState } from "glass/dom.js";
+import { html, useState } from "glass/dom.js";
 import { count } from "glass/numbers.js";
 
 const AROUND = 2;  // unchanged lines that are shown before and after a change
@@ -52,7 +52,6 @@ function Line({ line, whole }) {
 
 export function CodeDiff({ section, before }) {
   const [open, set] = useState(new Set()), [whole, showWhole] = useState(false);
-  useEffect(() => { set(new Set()); showWhole(false); }, [section.number]);
   const groups = whole ? [{ folded: false, lines: section.lines }] : folded(section.lines);
   const title = before === null ? "The code" : `What changes in the code, from ${before.name} to ${section.name}`;
   return html`<section class="panel" aria-label="Code">

@@ -8,10 +8,13 @@ const FRAME = 120;  // milliseconds for which a checkpoint is shown at least: 8 
 
 export const films = new Set();  // those on the page: references to {run, steps, step, show(index)}
 
-// `name` is the parameter of the address: a second slider of the same page has another, and no keys.
+// `step` is the checkpoint on the page; the address may already ask for another. `name` is the parameter of the address: a
+// second slider of the same page has another, and no keys.
 export function Film({ run, step, ask, name = "step" }) {
   const steps = useOffered(run.steps, ask);
-  const at = Math.max(0, steps.indexOf(step));
+  const shown = steps.indexOf(step);  // -1 in a link to a checkpoint that has been removed since
+  const asked = steps.indexOf(number(read().params, name));
+  const at = Math.max(0, asked < 0 ? shown : asked);  // the slider does not wait for the answer, or it would jump back
   const [playing, setPlaying] = useState(false);
   const current = useRef({});
   const show = (index) => change({ [name]: steps[index] });
@@ -41,20 +44,18 @@ export function Film({ run, step, ask, name = "step" }) {
   }, [playing]);
 
   const move = (distance) => {
-    const asked = steps.indexOf(number(read().params, name));  // its answer may still be awaited
     setPlaying(false);
-    show(Math.max(0, Math.min(steps.length - 1, (asked < 0 ? at : asked) + distance)));
+    show(Math.max(0, Math.min(steps.length - 1, at + distance)));
   };
   useKeys(name === "step" ? { "[": () => move(-1), "]": () => move(1), " ": () => setPlaying((now) => !now) } : {});
-  const known = steps.includes(step);  // not in a link to a checkpoint that has been removed since
-  if (steps.length === 1 && !known) return html`<div class="film row"><button onClick=${() => show(0)}>show step ${steps[0].toLocaleString("en")}, the only checkpoint</button></div>`;
+  if (steps.length === 1 && shown < 0) return html`<div class="film row"><button onClick=${() => show(0)}>show step ${steps[0].toLocaleString("en")}, the only checkpoint</button></div>`;
   if (steps.length < 2) return html`<p class="film quiet">step ${step.toLocaleString("en")}, the only checkpoint${saved && " of this saved page"}</p>`;
   return html`<div class="film row">
     <button onClick=${() => setPlaying(!playing)} aria-label=${playing ? "pause" : "play all checkpoints"}>${playing ? "❚❚" : "▶"}</button>
     <input type="range" min="0" max=${steps.length - 1} value=${at} aria-label="checkpoint" aria-valuetext=${`step ${steps[at]}`}
       onInput=${(event) => { setPlaying(false); show(Number(event.target.value)); }} />
     <span class="mono">step ${step.toLocaleString("en")}</span>
-    <span class="quiet">${known ? `${at + 1} of` : "not one of the"} ${steps.length} ${saved && "saved "}checkpoints${step === run.best_step ? ", the best" : ""}</span>
+    <span class="quiet">${shown >= 0 ? `${shown + 1} of` : "not one of the"} ${steps.length} ${saved && "saved "}checkpoints${step === run.best_step ? ", the best" : ""}</span>
   </div>`;
 }
 

@@ -1,5 +1,5 @@
 // Inside: one text through one model. Whom does a token hear, what comes next, and when does the model know it?
-import { html, useEffect, useMemo, useRef, useState } from "glass/dom.js";
+import { html, useLayoutEffect, useRef, useState } from "glass/dom.js";
 import { ask, useAnswer } from "glass/api.js";
 import { lossColour } from "glass/colours.js";
 import { HeadMap, Thumbnail, useTheme } from "glass/maps.js";
@@ -113,7 +113,7 @@ function View({ run, question, edits, answer, position, params, look }) {
         <${HeadMap} ...${{ weights, tokens, query: position, keyToken, label: mapLabel(tokens, weights, position, chosen) }}
           onChoose=${(row, column) => change({ token: row === size - 1 ? null : row, key: column })} />
         <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken }} /></section>`}
-      <${Ahead} question=${next} token=${tokens[position]} />
+      <${Ahead} question=${next} tokens=${tokens} />
       <${LogitLens} ...${{ question: lens, next, tokens, position, look }} />
       <${Alike} question=${embedding} />
     </div>`;
@@ -198,8 +198,8 @@ function partName(name) {
 // q · k / √D, and the vectors behind it, for one query and one key.
 function Arithmetic({ question, chosen, tokens, query, keyToken }) {
   const [open, setOpen] = useState(false);
-  const { answer, error } = useAnswer(open ? "/api/head" : null, { ...question, layer: chosen.layer, head: chosen.head });
-  const fits = answer && answer.meta.layer === chosen.layer && answer.meta.head === chosen.head && answer.arrays.q.shape[0] === tokens.length;
+  const { answer, answered, error } = useAnswer(open ? "/api/head" : null, { ...question, layer: chosen.layer, head: chosen.head });
+  const fits = answer && answer.meta.layer === chosen.layer && answer.meta.head === chosen.head && answered.text === question.text;
   return html`<details open=${open} onToggle=${(event) => setOpen(event.target.open)}>
     <summary>the numbers: q · k / √D → softmax → weight × v</summary>
     ${error && html`<p class="error">${error}</p>`}
@@ -236,7 +236,7 @@ function Vector({ name, of, values }) {
 export function useKeys(handlers) {
   const current = useRef(handlers);
   current.current = handlers;
-  useEffect(() => {
+  useLayoutEffect(() => {  // a key works as soon as what it moves is there to be seen
     const listener = (event) => {
       // A bracket is typed with Alt or AltGr on many keyboards.
       if (!/[[\]]/.test(event.key) && (event.ctrlKey || event.metaKey || event.altKey)) return;

@@ -1,5 +1,5 @@
 // What does each idea add? The ten sections of the course: their curves, drawings, code and samples.
-import { html, useEffect, useMemo } from "glass/dom.js";
+import { html, useLayoutEffect, useMemo, useRef } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { Chart, css, useTheme } from "glass/chart.js";
 import { CodeDiff } from "glass/code-diff.js";
@@ -133,22 +133,25 @@ function Lesson({ section, sections, known, link }) {
     <figure class="panel drawing"><figcaption>${section.drawing.title}</figcaption>
       <div dangerouslySetInnerHTML=${{ __html: section.drawing.svg }}></div></figure>
     <${Writing} figures=${figures} before=${before} /></div>
-    <${CodeDiff} section=${section} before=${earlier} />`;
+    <${CodeDiff} key=${i} section=${section} before=${earlier} />`;
 }
 
 // --- the view -------------------------------------------------------------------------------------------------------
 
 function useArrows(chosen, last) {
-  useEffect(() => {
+  const current = useRef(null);
+  current.current = { chosen, last };  // a second key may come before an effect of the first has run
+  useLayoutEffect(() => {
     const onKey = (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!by || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog, .scroll")) return;
+      const { chosen, last } = current.current;
       const next = chosen === null ? (by > 0 ? 1 : last) : chosen + by;
       change({ section: next >= 1 && next <= last ? next : null });
     };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
-  }, [chosen, last]);
+  }, []);
 }
 
 export function Ladder({ params }) {

@@ -1,5 +1,6 @@
 // The logit lens: what the model would say next if it stopped after each layer, for many tokens of the text at once.
 import { html, useLayoutEffect, useMemo, useRef } from "glass/dom.js";
+import { useNext } from "glass/ahead.js";
 import { useAnswer } from "glass/api.js";
 import { percent, quoted, spoken, visible } from "glass/text.js";
 
@@ -13,13 +14,13 @@ export function windowStart(position, width, length) {
 
 export function LogitLens({ question, next, tokens, position, look }) {
   const { answer, answered, error } = useAnswer("/api/lens", question);
-  const { answer: detail } = useAnswer("/api/next", next);
+  const detail = useNext(next);
   const fits = answer && !error && answered.text === question.text;  // of another text only until the new answer is there
   return html`<section class="panel wide" aria-label="Prediction layer by layer" id="lens">
     <h2>when does it know? The prediction after each layer (logit lens)</h2>
     ${error && html`<p class="error">${error}</p>`}
     ${fits && html`<${Grid} ...${{ answer, tokens, position, look }} />`}
-    ${detail && html`<h3>after ${quoted(tokens[position])}: the most likely tokens in each layer</h3><${Candidates} answer=${detail} />`}
+    ${detail.answer && html`<h3>after ${quoted(tokens[detail.position])}: the most likely tokens in each layer</h3><${Candidates} answer=${detail.answer} />`}
   </section>`;
 }
 

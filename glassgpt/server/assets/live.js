@@ -107,7 +107,8 @@ export function useLive(ids, onRuns) {
         run.figures.add(lines, mark);
         run.heard = Date.now();
         if (run.figures.finished && !ended) {  // now it has final figures and perhaps a verdict
-          askAgain(place(run.id)).then((details) => { run.details = details; redraw(); }, () => {});
+          const keep = ({ samples, samples_mark }) => ({ samples, samples_mark });  // the stream tells those
+          askAgain(place(run.id)).then((details) => { run.details = { ...details, ...keep(run.details) }; redraw(); }, () => {});
         }
       });
       on("sample", ({ step, prompt, text, mark }, run) => {

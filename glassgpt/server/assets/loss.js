@@ -29,10 +29,11 @@ function Look({ runs, run, params }) {
   const otherStep = other && (number(params, "step2") ?? (other.id === run.id ? run.steps[0] : other.best_step ?? other.steps.at(-1)));
   const one = useLosses(run, step, text);
   const two = useLosses(other, otherStep, text);
-  const chosen = useChoice(one.found, text, params);
-  const comparison = useMemo(() => one.found && two.found && compare(one.found, two.found), [one.found, two.found]);
-  const toOther = one.found && two.found ? (index) => across(one.found, two.found, index) : (index) => index;
-  const fromOther = one.found && two.found ? (index) => across(two.found, one.found, index) : (index) => index;
+  const chosen = useChoice(one.found, params);
+  const both = one.found && two.found && one.found.text === two.found.text;  // one side may be answered before the other
+  const comparison = useMemo(() => both && compare(one.found, two.found), [both, one.found, two.found]);
+  const toOther = both ? (index) => across(one.found, two.found, index) : (index) => index;
+  const fromOther = both ? (index) => across(two.found, one.found, index) : (index) => index;
   const choose = (index) => change({ token: index });
   return html`
     <div><h1>Which tokens surprise it?</h1>
@@ -43,7 +44,7 @@ function Look({ runs, run, params }) {
     <div class=${other ? "sides two" : "sides"}>
       <${Side} ...${{ run, step, text, ...one, name: "step", chosen, choose }} />
       ${other && html`<${Side} ...${{
-        run: other, step: otherStep, text, ...two, name: "step2", comparison, against: label(run, step),
+        run: other, step: otherStep, text, ...two, name: "step2", comparison, against: both && label(run, one.found.step),
         chosen: toOther(chosen), choose: (index) => choose(fromOther(index)),
       }} />`}
     </div>`;
@@ -59,12 +60,13 @@ function opening(details) {
 const label = (run, step) => `${run.id}, step ${step.toLocaleString("en")}`;
 const question = (run, step, text) => ({ run: run.id, step, text });
 
-// {found, error}: the losses of a text, or why there are none. `found` has the tokens and what is expected for each.
+// {found, error}: the losses of a text, or why there are none. `found` has the tokens and what is expected for each. Until
+// the answer is there, it is that of the last text or step, but never that of another run.
 function useLosses(run, step, text) {
   const asked = run && text ? question(run, step, text) : null;
-  const { answer, error } = useAnswer(asked && "/api/losses", asked);
-  const found = useMemo(() => answer && unpacked(answer), [answer]);
-  return { found: asked && !error ? found : null, error: asked && error };
+  const { answer, answered, error } = useAnswer(asked && "/api/losses", asked);
+  const found = useMemo(() => answer && { ...unpacked(answer), text: answered.text }, [answer]);
+  return { found: asked && !error && answered?.run === run.id ? found : null, error: asked && error };
 }
 
 function unpacked({ meta, arrays }) {
@@ -89,10 +91,10 @@ function across(from, to, index) {
 }
 
 // The token that is chosen: that of the address, else the one that surprised most when this text was first seen.
-function useChoice(found, text, params) {
+function useChoice(found, params) {
   const first = useRef({ text: null, at: null });
   if (!found) return null;
-  if (first.current.text !== text) first.current = { text, at: 1 + ranked(found.losses)[0] };
+  if (first.current.text !== found.text) first.current = { text: found.text, at: 1 + ranked(found.losses)[0] };
   return Math.min(number(params, "token") ?? first.current.at, found.tokens.length - 1);
 }
 
@@ -157,7 +159,7 @@ function Side({ run, step, text, found, error, chosen, choose, name, comparison,
   } : {});
   return html`<section class="panel" aria-label=${name === "step" ? "The model" : "The model compared with"}>
     <h2>${run.id}</h2>
-    <${Film} ...${{ run, step, name, ask: (step) => ask("/api/losses", question(run, step, text)) }} />
+    <${Film} ...${{ run, step: found?.step ?? step, name, ask: (step) => ask("/api/losses", question(run, step, text)) }} />
     ${error && html`<p class="error" role="alert">${error}</p>`}
     ${found && html`
       <div ref=${strip}><${TokenStrip} ...${{ tokens: found.tokens, colours, chosen, describe }} label=${`The text, in tokens coloured by ${gains ? "difference of loss" : "loss"}`}

@@ -50,6 +50,7 @@ function Look({ run, params }) {
   }, [block, chosen, layer, order]);
   const one = (step) => ({ ...question(step), neuron: chosen });
   const details = useAnswer(chosen === null ? null : "/api/neuron", one(step));
+  const problem = error ?? (details.refused?.text === question(step).text ? details.error : null);
   const fits = chosen !== null && details.answer?.meta.layer === layer && details.answer.meta.neuron === chosen
     && details.answered.text === answered.text;  // passages of one text beside the figures of another would be a lie
   const film = (step) => Promise.all([ask("/api/neurons", question(step)), ...(chosen === null ? [] : [ask("/api/neuron", one(step))])]);
@@ -59,7 +60,7 @@ function Look({ run, params }) {
         : block && chosen !== null ? summary(block, chosen, fits ? details.answer : null)
         : "A neuron is a hidden unit of an MLP. It is active on some tokens, and then adds its own direction to the stream."}</p></div>
     ${(!found || block) && html`<${Source} ...${{ run, own, text, lost, params, meta: block?.meta, loading }} />`}
-    ${[error, details.error].filter(Boolean).slice(0, 1).map((told) => html`<p class="error" role="alert">${told}</p>`)}
+    ${problem && html`<p class="error" role="alert">${problem}</p>`}
     ${block && html`<${Film} run=${run} step=${block.meta.step} ask=${film} />
     <div class="neurons">
       <section class="panel" aria-label="All neurons of the block"><${Block} ...${{ block, by, order, chosen }} /></section>

@@ -1,6 +1,7 @@
 // Tokens: how does a text become numbers? One text through several tokenizers, and how a word is built, merge by merge.
 import { html, useMemo, useState } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
+import { keyOf } from "glass/record.js";
 import { change } from "glass/state.js";
 import { quoted, spoken, visible } from "glass/text.js";
 import { TextField, useText } from "glass/text-field.js";
@@ -19,13 +20,13 @@ const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 
 
 export function Tokens({ run, params }) {
   const { text, lost } = useText(params, EXAMPLES[0][1]);
-  const { answer, error } = useAnswer(text ? "/api/tokens" : null, { text, run: run?.id ?? null });
+  const { answer, answered, error } = useAnswer(text ? "/api/tokens" : null, { text, run: run?.id ?? null });
   return html`
     <div><h1>How does a text become numbers?</h1>
       <p>${text && answer && !error ? summary(answer) : "A tokenizer cuts it into tokens, and each token has a number, its id."}</p></div>
     <${TextField} ...${{ text, lost, params, forget: ["pick", "token"], examples: EXAMPLES }} />
     ${error && text && html`<p class="error" role="alert">${error}</p>`}
-    ${text && answer && !error && html`<${SideBySide} ...${{ answer, text, run, params }} />`}`;
+    ${text && answer && !error && html`<${SideBySide} ...${{ answer, answered, params }} />`}`;
 }
 
 function summary({ letters, bytes, tokenizers }) {
@@ -41,7 +42,8 @@ function shownOf(tokenizers) {
   return tokenizers.filter(({ name }) => name !== "char" || own?.kind !== "char");
 }
 
-function SideBySide({ answer, text, run, params }) {
+// `answered`: the question of this answer, {text, run}; the address may already ask another.
+function SideBySide({ answer, answered, params }) {
   const [pointed, point] = useState(null);  // {name, index} of the token under the pointer
   const shown = useMemo(() => shownOf(answer.tokenizers).map((entry) => ({ ...entry, starts: entry.sizes && startsOf(entry.sizes) })), [answer]);
   const [name, index] = (params.get("pick") ?? "").split(":");
@@ -59,7 +61,7 @@ function SideBySide({ answer, text, run, params }) {
           entry, withIds, most: answer.most_tokens, bytes: answer.bytes, chosen: index,
           marked: range && entry.name !== source ? within(entry, range) : null,
           onPoint: (index) => point(index === null ? null : { name: entry.name, index }),
-        }} />${index !== null && html`<${Chosen} key="chosen" ...${{ entry, text, run, index }} />`}`;
+        }} />${index !== null && html`<${Chosen} key="chosen" ...${{ entry, ...answered, index }} />`}`;
       })}
     </div>`;
 }
@@ -126,10 +128,12 @@ function wordAt(text, starts, place) {
 }
 
 function Merges({ entry, word, run }) {
-  const { answer, error } = useAnswer("/api/merges", { text: word, name: entry.name, run: run?.id ?? null });
+  const question = { text: word, name: entry.name, run };
+  const { answer, answered, error, refused } = useAnswer("/api/merges", question);
+  const isThis = (other) => keyOf("", other) === keyOf("", question);
   const title = html`<h3>how the word <span class="mono">${quoted({ text: word })}</span> is built</h3>`;
-  if (error) return html`${title}<p class="quiet">${error}</p>`;
-  if (!answer || answer.word !== word) return title;
+  if (error && isThis(refused)) return html`${title}<p class="quiet">${error}</p>`;
+  if (!answer || !isThis(answered)) return title;
   const { steps } = answer;
   return html`${title}
     <p class="quiet">It begins as ${many(steps[0].parts.length, "byte")}. ${steps.length > 1

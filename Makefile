@@ -38,8 +38,8 @@ $(EXTRAS)/.ready: pyproject.toml constraints.txt
 	@$(call install,$(EXTRAS)/bin,dev$(COMMA)hf$(COMMA)data$(COMMA)eval$(COMMA)track$(COMMA)serve$(COMMA)browser)
 	@touch $@
 
-demo: $(READY)  ## train a small GPT, watch it learn to write; goes on where it was interrupted
-	@$(BIN)/glassgpt train char-tiny --run demo --resume
+demo: $(READY)  ## train a small GPT for two minutes, watch it learn to write; goes on where it was interrupted
+	@$(BIN)/glassgpt train --minutes 2 --run demo --resume
 
 test: $(READY)  ## the test suite, but for the longest tests and those of pages in a browser
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "not heavy and not browser"

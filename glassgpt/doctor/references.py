@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
@@ -19,12 +19,15 @@ from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import Line
 
 SIZES = ("architecture", "block_size", "n_layer", "n_head", "n_embd")
-SETTINGS = {
+NGRAM_SIZES = ("ngram", "ngram_rows")  # of architectures with n-gram embeddings
+SETTINGS: Mapping[str, tuple[str, ...]] = {
     "model": ("dropout",),
     "optimizer": ("name", "lr", "beta1", "beta2", "weight_decay"),
     "schedule": ("name", "warmup_steps", "decay_steps", "min_lr"),
     "training": ("batch_tokens", "grad_clip"),
 }
+NGRAM_SETTINGS: Mapping[str, tuple[str, ...]] = {"model": ("ngram_dropout",)}
+MUON_SETTINGS: Mapping[str, tuple[str, ...]] = {"optimizer": ("momentum", "embedding_lr")}
 WINDOW = 50  # steps over which the training loss is averaged for one point
 
 
@@ -93,6 +96,7 @@ def identity_of(record: RunRecord) -> dict[str, Any]:
     model, tokenizer = record.config.get("model", {}), record.data.get("tokenizer", {})
     return {
         **{field: model.get(field) for field in SIZES},
+        **{field: model[field] for field in NGRAM_SIZES if field in model},
         "tokenizer": tokenizer.get("name"),
         "ids": tokenizer.get("vocab_size"),
         "text_sha256": record.data.get("text_sha256"),
@@ -102,9 +106,15 @@ def identity_of(record: RunRecord) -> dict[str, Any]:
 
 def settings_of(record: RunRecord) -> dict[str, Any]:
     """The settings that may differ between a run and its reference."""
+    groups = [SETTINGS]
+    if "ngram" in record.config.get("model", {}):
+        groups.append(NGRAM_SETTINGS)
+    if record.config.get("optimizer", {}).get("name") == "muon":
+        groups.append(MUON_SETTINGS)
     return {
         f"{section}.{field}": record.config.get(section, {}).get(field)
-        for section, fields in SETTINGS.items()
+        for group in groups
+        for section, fields in group.items()
         for field in fields
     }
 

@@ -23,6 +23,7 @@ from glassgpt.doctor.references import (
     Point,
     Reference,
     build_reference,
+    differences,
     identity_of,
     load_references,
     parse_reference,
@@ -118,6 +119,19 @@ def test_a_reference_is_of_the_same_model_tokenizer_and_text(reference: Referenc
     finding = check_reference(other, [reference])
     assert finding.status == "skipped"
     assert "tiny on a text" in finding.reason
+
+
+def test_a_model_with_ngrams_is_compared_with_one_of_the_same_ngrams() -> None:
+    def modern(ngram: int, rate: float) -> RunRecord:
+        record = run()
+        record.config["model"] |= {"architecture": "modern", "ngram": ngram, "ngram_rows": 64, "ngram_dropout": 0.3}
+        record.config["optimizer"] |= {"name": "muon", "momentum": 0.95, "embedding_lr": rate}
+        return record
+
+    of_four = build_reference([modern(4, 0.02)], recipe="modern", text="a text", command="", machine="")
+    assert check_reference(modern(4, 0.02), [of_four]).status == "passed"
+    assert check_reference(modern(1, 0.02), [of_four]).status == "skipped"
+    assert differences(modern(4, 0.5), of_four) == ["optimizer.embedding_lr 0.5 (reference: 0.02)"]
 
 
 def test_more_tokens_a_step_are_compared_by_tokens(reference: Reference) -> None:

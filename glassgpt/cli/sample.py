@@ -1,14 +1,16 @@
-"""`glassgpt sample`: generates text with a run."""
+"""`glassgpt sample`: generates text with a run, for one prompt or for many."""
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glassgpt.cli.output import note
+from glassgpt.cli.output import note, path_option, print_json
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 
 if TYPE_CHECKING:
@@ -23,7 +25,11 @@ DTYPE_HELP = "Precision: float32, tf32, bfloat16, float16 or auto (bfloat16 wher
 def sample(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
-    num_samples: Annotated[int, typer.Option(help="Number of texts.")] = 1,
+    prompts: Annotated[
+        Path | None,
+        path_option('Texts to continue: one a line, or objects with a "prompt" in a .jsonl; - for stdin.'),
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Number of texts for each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = MAX_NEW_TOKENS,
     temperature: Annotated[
         float, typer.Option(help="Sampling temperature: 0 is greedy, 1 is unscaled, above 1 is more random.")
@@ -39,8 +45,14 @@ def sample(
     weights: Annotated[
         str | None, typer.Option(help="Faster weights on a CPU: float32, bfloat16 or int8. Default: as they are.")
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Run of a smaller model whose drafts save time; same tokenizer."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each text, one a line.")] = False,
 ) -> None:
     """Generate text with a run, and print it token by token."""
+    from glassgpt.data.prompts import read_prompts
     from glassgpt.errors import UserError, shown
     from glassgpt.generation.sampling import SamplingConfig
 
@@ -49,28 +61,57 @@ def sample(
         raise UserError(
             f"num-samples {shown(num_samples)} is out of range: it must be at least 1 and at most {MOST_SAMPLES:,}"
         )
+    if prompts is not None and prompt:
+        raise UserError("--prompt and --prompts exclude each other: write the text into the file")
+    asked = [prompt] if prompts is None else read_prompts(prompts)
+    if len(asked) * num_samples > MOST_SAMPLES:
+        raise UserError(f"{len(asked):,} prompts x {num_samples:,} samples are more than {MOST_SAMPLES:,} texts")
     opened = open_run(run, checkpoint, device, dtype)
-    n_prompt, block_size = len(opened.tokenizer.encode(prompt)), opened.config.model.block_size
+    drafting = None if draft is None else open_run(draft, "best", device, dtype)
+    n_prompt, block_size = max(len(opened.tokenizer.encode(each)) for each in asked), opened.config.model.block_size
     if n_prompt > block_size:
-        note(f"the prompt has {n_prompt:,} tokens, the model sees the last {block_size} of them: a rolling window")
+        longest = "the prompt has" if len(asked) == 1 else "the longest prompt has"
+        note(f"{longest} {n_prompt:,} tokens, the model sees the last {block_size} of them: a rolling window")
+    texts = [each for each in asked for _ in range(num_samples)]
     pieces = opened.stream_many(
-        [prompt] * num_samples, config, max_new_tokens=max_new_tokens, seed=seed, weights=weights
+        texts, config, max_new_tokens=max_new_tokens, seed=seed, weights=weights, draft=drafting
     )
+    if as_json:
+        written = ["" for _ in texts]
+        for number, piece in in_order(pieces):
+            if piece is not None:
+                written[number] += piece
+            else:
+                own_seed = None if seed is None else seed + number
+                print_json({"prompt": texts[number], "text": written[number], "seed": own_seed})
+                sys.stdout.flush()
+        return
+    print_text(texts[0])
+    for number, piece in in_order(pieces):
+        if piece is not None:
+            print_text(piece)
+        elif number + 1 < len(texts):
+            print_text("\n\n" + "-" * 40 + "\n" + texts[number + 1])
+        else:
+            print_text("\n")
+
+
+def in_order(pieces: Iterable[tuple[int, str | None]]) -> Iterator[tuple[int, str | None]]:
+    """The pieces of text 0 up to its None, then those of text 1, and so on. Pieces of later texts wait."""
     current, ended = 0, set()
-    waiting: defaultdict[int, str] = defaultdict(str)  # what has come of later texts
-    print_text(prompt)
+    waiting: defaultdict[int, str] = defaultdict(str)
     for number, piece in pieces:
         if piece is None:
             ended.add(number)
         elif number == current:
-            print_text(piece)
+            yield number, piece
         else:
             waiting[number] += piece
         while current in ended:
-            print_text("\n")
+            yield current, None
             current += 1
-            if current < num_samples:
-                print_text("\n" + "-" * 40 + "\n" + prompt + waiting.pop(current, ""))
+            if current in waiting:
+                yield current, waiting.pop(current)
 
 
 def open_run(run: str, checkpoint: str, device: str, dtype: str) -> Run:

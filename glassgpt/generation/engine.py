@@ -109,8 +109,11 @@ class Engine:
 
     A text longer than the window sees its last `block_size` tokens. With learned positions all of them then have a new
     position for each new token, so no key or value can be kept, and a token costs a pass over the whole window. With
-    `past_window=False` such a text ends, with the reason "context". A model that takes no context (`Model`, not
-    `ContextModel`) reads the whole text for each token.
+    `relative_positions` the cache rolls: a new token takes the place of the oldest, and costs a pass over one position.
+    What a kept key or value has learned from earlier tokens stays in it, so the logits are those of one pass over the
+    whole text in which each position attends to the last `block_size`. With `past_window=False` a text ends with its
+    window, with the reason "context". A model that takes no context (`Model`, not `ContextModel`) reads the whole text
+    for each token.
 
     Only the first `vocab_size` logits are used: an imported model may have more ids than its tokenizer, whose size is
     the default.
@@ -132,7 +135,9 @@ class Engine:
         self.slots = slots
         self.past_window = past_window
         self._vocab_size = tokenizer.vocab_size if vocab_size is None and tokenizer is not None else vocab_size
-        self._cache = KVCache(model.config.block_size, slots) if isinstance(model, ContextModel) else None
+        self._cache: KVCache | None = None
+        if isinstance(model, ContextModel):
+            self._cache = KVCache(model.config.block_size, slots, rolling=model.relative_positions)
         self._n_requests = 0
         self._cancelled: set[int] = set()
         self._waiting: deque[_Row] = deque()
@@ -215,15 +220,21 @@ class Engine:
             elif len(row.ids) > block_size and not self.past_window:
                 pieces.append(Piece(row.number, text=_rest(row), finish="context"))
                 self._leave(row)
-            elif len(row.ids) > block_size and row in self._cached:
+            elif len(row.ids) > block_size and row in self._cached and not self._rolls:
                 self._leave(row)
                 self._whole.append(row)
         self._cancelled.clear()
         prompts: list[_Row] = []
         while self._waiting and len(self._cached) + len(self._whole) + len(prompts) < self.slots:
             row = self._waiting.popleft()
-            (prompts if self._cache is not None and len(row.ids) <= block_size else self._whole).append(row)
+            fits = self._cache is not None and (self._rolls or len(row.ids) <= block_size)
+            (prompts if fits else self._whole).append(row)
         return pieces, prompts
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether rows stay in the cache past the window."""
+        return self._cache is not None and self._cache.rolling
 
     def _run(self, prompts: list[_Row]) -> Tensor:
         """Passes for all rows in progress. Returns the features of the last position of each, (N, C)."""
@@ -237,11 +248,12 @@ class Engine:
         return torch.cat(features)
 
     def _prefill(self, rows: list[_Row]) -> Tensor:
-        """One pass over whole prompts, whose keys and values join the cache. Returns features (n, C)."""
+        """One pass over prompts, whose keys and values join the cache. Returns features (n, C)."""
         assert self._cache is not None
-        lengths = [len(row.ids) for row in rows]
+        ids = [row.ids[-self.model.config.block_size :] for row in rows]
+        lengths = [len(each) for each in ids]
         prompts = KVCache(max(lengths))
-        features = self._features([row.ids for row in rows], prompts)
+        features = self._features(ids, prompts)
         prompts.truncate(torch.tensor(lengths, device=features.device))
         self._cache.join(prompts)
         self._cached += rows
@@ -261,15 +273,13 @@ class Engine:
 
     def _hand_out(self, rows: list[_Row], logits: Tensor) -> list[Piece]:
         """Chooses a token for each row, from its logits (N, V), and ends the rows that are complete."""
-        chosen = torch.empty(len(rows), 1, dtype=torch.long, device=logits.device)
-        greedy = [i for i, row in enumerate(rows) if row.request.sampling.temperature == 0.0]
-        if greedy:
-            chosen[greedy] = choose(logits[greedy], SamplingConfig(0.0), None)
-        for i, row in enumerate(rows):
-            if row.request.sampling.temperature > 0.0:
-                chosen[i] = choose(logits[i : i + 1], row.request.sampling, row.generator)
-        logits = logits.float()
-        logprobs = logits.gather(1, chosen).squeeze(1) - logits.logsumexp(dim=1)
+        if all(row.request.sampling.temperature == 0.0 for row in rows):
+            chosen = choose(logits, SamplingConfig(0.0), None)
+        else:
+            chosen = torch.cat(
+                [choose(logits[i : i + 1], row.request.sampling, row.generator) for i, row in enumerate(rows)]
+            )
+        logprobs = logits.float().log_softmax(dim=1).gather(1, chosen).squeeze(1)
         pieces = []
         for row, id, logprob in zip(rows, chosen.squeeze(1).tolist(), logprobs.tolist(), strict=True):
             piece = self._add(row, id, logprob)

@@ -75,15 +75,7 @@ class DraftModel:
     """
 
     def __init__(self, model: Model, large: Model, *, vocab_size: int | None = None) -> None:
-        ours, theirs = model.config.vocab_size, large.config.vocab_size
-        if ours != theirs:
-            raise UserError(
-                f"the draft model has a vocabulary of {ours} ids, and the model one of {theirs}: a draft model needs"
-                " the same tokenizer"
-            )
-        if not isinstance(model, ContextModel):
-            raise UserError(f"the draft model, a {type(model).__name__}, takes no context: its drafts would be slow")
-        self._model = model
+        self._model = check_draft(model, large)
         self._vocab_size = vocab_size
         self._cache = KVCache(model.config.block_size)
         self._read: list[int] = []  # the ids in the cache
@@ -109,6 +101,19 @@ class DraftModel:
                 drafts += unread
         self._read = [*ids, *drafts[:-1]]
         return drafts, torch.cat(distributions)
+
+
+def check_draft(model: Model, large: Model) -> ContextModel:
+    """The model, if it can draft for the large one. Raises UserError if not, see `DraftModel`."""
+    ours, theirs = model.config.vocab_size, large.config.vocab_size
+    if ours != theirs:
+        raise UserError(
+            f"the draft model has a vocabulary of {ours} ids, and the model one of {theirs}: a draft model needs"
+            " the same tokenizer"
+        )
+    if not isinstance(model, ContextModel):
+        raise UserError(f"the draft model, a {type(model).__name__}, takes no context: its drafts would be slow")
+    return model
 
 
 def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:
@@ -157,14 +162,15 @@ def generate_speculatively(
     """Yields ids as `generate` does, with the same distribution, but several from one pass where drafts are accepted.
 
     The same seed gives another text than `generate` does, except with temperature 0: more numbers are drawn. Past the
-    window of `block_size` tokens, and for a model that takes no context, it goes on as `generate`.
+    window of `block_size` tokens, and for a model that takes no context, it goes on as `generate`, without drafts.
     """
     ids, end, block_size = list(prompt), len(prompt) + max_new_tokens, model.config.block_size
     if isinstance(model, ContextModel) and ids:
-        cache, device = KVCache(block_size), next(model.parameters()).device
+        rolling = model.relative_positions
+        cache, device = KVCache(block_size, rolling=rolling), next(model.parameters()).device
         with evaluating(model):
-            while len(ids) < end and len(ids) <= block_size:
-                n = min(n_drafts, end - len(ids) - 1, block_size - len(ids))
+            while len(ids) < end and (len(ids) <= block_size or (rolling and cache.length > 0)):
+                n = max(min(n_drafts, end - len(ids) - 1, block_size - len(ids)), 0)
                 drafts, theirs = drafter.draft(ids, n, config, generator)
                 unread = torch.tensor([[*ids[cache.length :], *drafts]], device=device)
                 features = model.features(unread, context=cache)[0, -len(drafts) - 1 :]

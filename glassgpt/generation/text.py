@@ -10,6 +10,7 @@ import torch
 from glassgpt.errors import UserError
 from glassgpt.generation.engine import SLOTS, Engine, Request
 from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.generation.speculative import DraftModel, generate_speculatively
 from glassgpt.models import Model
 from glassgpt.tokenizers.base import END_OF_TEXT, Tokenizer, begin_with_bos
 from glassgpt.tokenizers.stream import StreamDecoder
@@ -68,6 +69,32 @@ def write_many(
                 yield piece.request, piece.text
             if piece.finish is not None:
                 yield piece.request, None
+
+
+def write_with_drafts(
+    model: Model,
+    draft: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    max_new_tokens: int,
+    generators: Iterable[torch.Generator],
+) -> Iterator[tuple[int, str | None]]:
+    """As `write_many`, one prompt after another, with the drafts of a smaller model (speculative decoding).
+
+    Raises UserError if the draft model has another vocabulary, or takes no context.
+    """
+    for number, (ids, generator) in enumerate(zip(prompts, generators, strict=True)):
+        decoder, drafter = StreamDecoder(tokenizer), DraftModel(draft, model, vocab_size=tokenizer.vocab_size)
+        for id in generate_speculatively(
+            model, begin_with_bos(tokenizer, ids), config, drafter,
+            max_new_tokens=max_new_tokens, vocab_size=tokenizer.vocab_size, generator=generator,
+        ):  # fmt: skip
+            if piece := decoder.feed(id):
+                yield number, piece
+        if rest := decoder.flush():
+            yield number, rest
+        yield number, None
 
 
 def text_by_token(tokenizer: Tokenizer, ids: Sequence[int], losses: Sequence[float]) -> list[tuple[str, float]]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from glassgpt.models.attention import Mask, causal_mask, window_mask
 
+GROWTH = 64  # positions for which a KV cache takes more memory at a time, at least
+
 
 class Context(Protocol):
     """The interface of a model's `context` argument.
@@ -53,15 +55,21 @@ class KVCache:
     prompts, `truncate` the padding, and continue. Rows can come and go between two passes: `join` adds those of another
     cache, `remove` takes one out.
 
-    Memory is allocated on first use, (`max_rows`, H, block_size, D) for each of k and v in each layer, and is not
-    freed. Without `max_rows` there is room for the rows of the first pass.
+    With `rolling`, a row goes on past `block_size`, one token at a time: a new position takes the place of the oldest
+    one, so that each position attends to the last `block_size` (sliding-window attention, Beltagy et al. 2020). This is
+    right only for a model with `relative_positions`, as all others have no positions past `block_size`.
+
+    Memory is (`max_rows`, H, positions, D) for each of k and v in each layer. It grows with the longest row, and is not
+    freed: memory for the whole window would scatter short rows over it, which makes them slower to read. Without
+    `max_rows` there is room for the rows of the first pass.
     """
 
-    def __init__(self, block_size: int, max_rows: int | None = None) -> None:
+    def __init__(self, block_size: int, max_rows: int | None = None, *, rolling: bool = False) -> None:
         self.block_size = block_size
         self.max_rows = max_rows
+        self.rolling = rolling
         self.n_rows = 0
-        self.length = 0  # of the longest row
+        self.length = 0  # of the longest row, with the positions that have rolled out
         self.lengths: Tensor | None = None  # (B,) if rows differ; None if all rows have `length`
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._ids: Tensor | None = None  # (rows, block_size), if the model looks at earlier ids
@@ -78,12 +86,12 @@ class KVCache:
         B, T = tokens.shape
         self._check_room(T)
         if self._ids is None:
-            self._ids = tokens.new_zeros(self.max_rows or B, self.block_size)
-        ids = self._ids[:B]
+            self._ids = tokens.new_zeros(self.max_rows or B, self.block_size + count)
+        ids, size = self._ids[:B], self._ids.size(1)
         first = self.positions(T, tokens.device)[..., :1].expand(B, 1)  # (B, 1): where each row goes on
         before = first + torch.arange(-count, 0, device=tokens.device)
-        earlier = ids.gather(1, before.clamp(min=0))
-        ids.scatter_(1, first + torch.arange(T, device=tokens.device), tokens)
+        earlier = ids.gather(1, before.clamp(min=0) % size)
+        ids.scatter_(1, (first + torch.arange(T, device=tokens.device)) % size, tokens)
         return torch.cat([earlier, tokens], dim=1)
 
     def append(
@@ -96,21 +104,24 @@ class KVCache:
             self.n_rows = B
         if self.n_rows != B:
             raise ValueError(f"a pass of {B} rows does not fit a cache of {self.n_rows} rows")
-        keys, values = self._rows(layer, k)
-        if self.lengths is None:
-            keys[:, :, self.length : end] = k
-            values[:, :, self.length : end] = v
+        S = min(end, self.block_size)
+        keys, values = self._rows(layer, k, S)
+        if self.lengths is None and (end == S or window is None):
+            start = self.length % self.block_size  # position p is stored in column p modulo block_size
+            keys[:, :, start : start + T] = k
+            values[:, :, start : start + T] = v
             mask = window_mask(T, end, window, k.device)
         else:
-            columns = self.positions(T, k.device)  # (B, T): position p is stored in column p
-            rows = torch.arange(B, device=k.device)[:, None]
+            positions = self.positions(T, k.device).expand(B, T)
+            rows, columns = torch.arange(B, device=k.device)[:, None], positions % self.block_size
             keys[rows, :, columns] = k.transpose(1, 2)
             values[rows, :, columns] = v.transpose(1, 2)
             if (T, window) not in self._masks:
-                distance = columns[:, None, :, None] - torch.arange(end, device=k.device)  # (B, 1, T, S)
-                self._masks[T, window] = (distance >= 0) & (distance < (window or self.block_size))
+                distance = positions[:, None, :, None] - torch.arange(S, device=k.device)  # (B, 1, T, S)
+                near = distance % self.block_size < (window or self.block_size)
+                self._masks[T, window] = (distance >= 0) & near
             mask = self._masks[T, window]
-        return keys[:, :, :end], values[:, :, :end], mask
+        return keys[:, :, :S], values[:, :, :S], mask
 
     def advance(self, n_tokens: int) -> None:
         """Ends a pass: its `n_tokens` new positions are now stored in every layer."""
@@ -122,10 +133,11 @@ class KVCache:
     def truncate(self, lengths: Tensor) -> None:
         """Keeps the first `lengths` (B,) positions of each row and drops the rest.
 
-        Raises ValueError for a length that is negative or greater than the row's.
+        Raises ValueError for a length that is negative or greater than the row's, and for a row that has rolled.
         """
         stored = self._stored()
-        if bool((lengths < 0).any()) or bool((lengths > stored).any()):
+        rolled = (stored > self.block_size) & (lengths < stored)
+        if bool((lengths < 0).any()) or bool((lengths > stored).any()) or bool(rolled.any()):
             raise ValueError(f"cannot truncate rows of {stored.tolist()} positions to {lengths.tolist()}")
         self._set_lengths(lengths)
 
@@ -139,10 +151,11 @@ class KVCache:
         self.n_rows = end
         if other._ids is not None:
             if self._ids is None:
-                self._ids = other._ids.new_zeros(self.max_rows, self.block_size)
+                added_room = other._ids.size(1) - other.block_size
+                self._ids = other._ids.new_zeros(self.max_rows, self.block_size + added_room)
             self._ids[first:end, : other.length] = other._ids[: other.n_rows, : other.length]
         for layer, parts in other._layers.items():
-            for mine, theirs in zip(self._rows(layer, parts[0]), parts, strict=True):
+            for mine, theirs in zip(self._rows(layer, parts[0], other.length), parts, strict=True):
                 mine[first:, :, : other.length] = theirs[: other.n_rows, :, : other.length]
         self._set_lengths(lengths)
 
@@ -162,17 +175,21 @@ class KVCache:
     def _check_room(self, n_tokens: int) -> int:
         """The length after a pass of so many tokens. Raises ValueError if they do not fit."""
         end = self.length + n_tokens
-        if end > self.block_size:
+        if end > self.block_size and not (self.rolling and n_tokens == 1):
             raise ValueError(f"{end} positions do not fit into a cache of block_size {self.block_size}")
         return end
 
-    def _rows(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The memory of the rows that are stored, for keys and values of the shape of `like` (B, H, T, D)."""
-        if layer not in self._layers:
+    def _rows(self, layer: int, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:
+        """The memory of the rows that are stored, with room for `needed` positions, like k and v (B, H, T, D)."""
+        held = self._layers.get(layer)
+        if held is None or held[0].size(2) < needed:
             rows, (_, H, _, D) = self.max_rows or self.n_rows, like.shape
+            room = min(self.block_size, needed + max(GROWTH, needed // 4))
             # Zeros, as a masked position has the weight 0, and 0 × NaN from unused memory would still be NaN.
-            buffer = torch.zeros(2, rows, H, self.block_size, D, dtype=like.dtype, device=like.device)
-            self._layers[layer] = (buffer[0], buffer[1])
+            grown = torch.zeros(2, rows, H, room, D, dtype=like.dtype, device=like.device)
+            for new, old in zip(grown, held or (), strict=False):
+                new[: self.n_rows, :, : old.size(2)] = old[: self.n_rows]
+            self._layers[layer] = (grown[0], grown[1])
         keys, values = self._layers[layer]
         return keys[: self.n_rows], values[: self.n_rows]
 

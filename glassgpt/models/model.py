@@ -41,6 +41,9 @@ class ContextModel(Model):
     is generated from by passing the whole text through it for each token.
     """
 
+    # Whether a score depends on the distance of two positions alone, so that a KV cache may roll past block_size.
+    relative_positions = False
+
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the input of the head, (B, T, C)."""
         raise NotImplementedError

@@ -154,6 +154,7 @@ class Modern(ContextModel):
     """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
 
     config: ModernConfig
+    relative_positions = True
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()

@@ -35,7 +35,8 @@ from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
-from glassgpt.generation.text import start_of_text, write_many
+from glassgpt.generation.speculative import check_draft
+from glassgpt.generation.text import start_of_text, write_many, write_with_drafts
 from glassgpt.models import Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
 from glassgpt.report.look import Look
@@ -196,13 +197,23 @@ class Run:
         max_new_tokens: int,
         seed: int | None = None,
         weights: str | None = None,
+        draft: Run | None = None,
     ) -> Iterator[tuple[int, str | None]]:
         """Continues many prompts at once: yields which prompt, counted from 0, and the next piece of its text.
 
         After the last piece of a text comes None. Each prompt has a seed of its own, the first has `seed` and each next
-        one is higher by 1. With `weights`, those of the model are packed, see `glassgpt.generation.packed.pack`.
+        one is higher by 1. With `weights`, those of the model are packed, see `glassgpt.generation.packed.pack`. With a
+        `draft`, a run of a smaller model with the same tokenizer, one text is written after another, with its drafts:
+        see `glassgpt.generation.speculative`.
         """
         self.check_language_model()
+        if draft is not None:
+            draft.check_language_model()
+            if tokenizer_sha256(draft.tokenizer) != tokenizer_sha256(self.tokenizer):
+                raise UserError(
+                    f"the draft model {draft.folder} has another tokenizer than {self.folder}: its drafts would be"
+                    " other text; name a run that was trained with the same tokenizer"
+                )
         if max_new_tokens < 1:
             raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
         if seed is not None and not 0 <= seed <= 2**32 - len(prompts):
@@ -212,7 +223,11 @@ class Run:
         encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
         ids = [encoded[prompt] for prompt in prompts]
         model = self.model if weights is None else pack(self.model, weights)
-        return write_many(model, self.tokenizer, ids, config, max_new_tokens, generators)
+        if draft is None:
+            return write_many(model, self.tokenizer, ids, config, max_new_tokens, generators)
+        check_draft(draft.model, self.model)
+        small = draft.model if weights is None else pack(draft.model, weights)
+        return write_with_drafts(model, small, self.tokenizer, ids, config, max_new_tokens, generators)
 
     @strict_arguments
     def look(self, text: str | None = None) -> Look:

@@ -15,7 +15,8 @@ from glassgpt.errors import UserError
 from glassgpt.generation.engine import Engine, Piece, Request, generate, generate_batch
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.stopping import TextUntil
-from glassgpt.models import Model
+from glassgpt.models import ContextModel, Model
+from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import LadderConfig
@@ -53,10 +54,28 @@ def request(prompt: list[int], sampling: SamplingConfig = GREEDY, n: int = 8, *,
     return Request(prompt, sampling, n, generator=seeded(seed))
 
 
+class SlidingWindow(Documents):
+    """One text as a whole, of any length, in which each position attends to the last BLOCK positions."""
+
+    def __init__(self) -> None:
+        pass
+
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+        return torch.arange(n_tokens)
+
+    def append(self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        distance = torch.arange(k.size(2))[:, None] - torch.arange(k.size(2))
+        return k, v, ((distance >= 0) & (distance < BLOCK))[None, None]
+
+
 @torch.no_grad()
 def logprobs_naively(model: Model, prompt: list[int], ids: list[int]) -> list[float]:
-    """Each from a whole pass over the last BLOCK tokens."""
+    """Each from a whole pass over the last BLOCK tokens, or from one pass with a sliding window where keys are kept."""
     whole, found = [*prompt, *ids], []
+    if isinstance(model, ContextModel) and model.relative_positions:
+        whole = [*prompt[-BLOCK:], *ids]
+        logits = model(torch.tensor([whole[:-1]]), context=SlidingWindow())[0, -len(ids) :, :VOCAB]
+        return [float(row[id]) for row, id in zip(logits.log_softmax(dim=-1), ids, strict=True)]
     for end in range(len(prompt), len(whole)):
         logits = model(torch.tensor([whole[max(end - BLOCK, 0) : end]]))[0, -1, :VOCAB]
         found.append(float(logits.log_softmax(dim=0)[whole[end]]))

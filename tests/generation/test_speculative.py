@@ -20,6 +20,7 @@ from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
+from glassgpt.models.modern import Modern, ModernConfig
 
 BLOCK, VOCAB, PADDED = 16, 7, 9
 GREEDY = SamplingConfig(temperature=0.0)
@@ -38,6 +39,7 @@ def woken(model: Model, seed: int = 0, std: float = 0.4) -> Model:
 
 LARGE = woken(GPT2(GPT2Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16)))
 BANDED = woken(GPT3(GPT3Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, band_width=3)))
+ROLLING = woken(Modern(ModernConfig(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, ngram=3, ngram_rows=31)))
 SMALL = woken(GPT2(GPT2Config(PADDED, 12, n_layer=1, n_head=1, n_embd=8)), seed=1)
 DECODER = woken(DecoderModel(LadderConfig(PADDED, BLOCK, n_layer=1, n_head=1, n_embd=8)))
 
@@ -55,7 +57,7 @@ class Guess:
 some_ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=BLOCK + 2)
 
 
-@pytest.mark.parametrize("model", [LARGE, BANDED, DECODER])
+@pytest.mark.parametrize("model", [LARGE, BANDED, ROLLING, DECODER])
 @given(prompt=some_ids, guesses=st.lists(some_ids, max_size=8), n_drafts=st.integers(0, 5), n=st.integers(0, 20))
 @settings(max_examples=8)
 def test_greedy_text_is_that_of_the_model_alone(

@@ -44,14 +44,50 @@ def test_more_than_block_size_does_not_fit() -> None:
     assert cache.length == 2
 
 
-def test_memory_is_taken_once() -> None:
-    cache = KVCache(block_size=64)
-    places = set()
-    for _ in range(64):
-        k, _, _ = cache.append(0, torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+def test_memory_grows_with_the_text_in_large_pieces() -> None:
+    """Short rows of a long window would else lie far from each other, and be slow to read."""
+    cache, sizes = KVCache(block_size=1000, max_rows=3), []
+    k = torch.randn(2, 2, 1000, 4, generator=torch.Generator().manual_seed(0))
+    for place in range(1000):
+        keys, values, _ = cache.append(0, k[:, :, place : place + 1], -k[:, :, place : place + 1])
         cache.advance(1)
-        places.add(k.untyped_storage().data_ptr())
-    assert len(places) == 1
+        sizes.append(keys.untyped_storage().nbytes() // (2 * 3 * 2 * 4 * 4))  # positions
+    assert torch.equal(keys, k)
+    assert torch.equal(values, -k)
+    assert all(length <= room <= length + max(64, length // 4) for length, room in enumerate(sizes, 1))
+    assert len(set(sizes)) < 12
+
+
+@given(st.lists(st.integers(1, 14), min_size=1, max_size=3), st.sampled_from([None, 1, 2, 5]))
+@settings(max_examples=25)
+def test_a_rolling_cache_keeps_the_last_positions(lengths: list[int], window: int | None) -> None:
+    """Whatever the lengths of the rows, attention is that over the last `window` positions, by default block_size."""
+    block, attention, n_rows = 6, Attention(), len(lengths)
+    q, k, v = torch.randn(3, n_rows, 2, 40, 4, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(1, 41).repeat(n_rows, 1)
+    cache = KVCache(block, rolling=True)
+    prompt = [min(length, block) for length in lengths]
+    cache.preceding(ids[:, : max(prompt)], 8)
+    cache.append(0, k[:, :, : max(prompt)], v[:, :, : max(prompt)], window=window)
+    cache.advance(max(prompt))
+    cache.truncate(torch.tensor(prompt))
+    rows = torch.arange(n_rows)
+    for step in range(20):
+        places = torch.tensor(prompt) + step
+        earlier = cache.preceding(ids[rows, places][:, None], 8)
+        new_k, new_v = k[rows, :, places][:, :, None], v[rows, :, places][:, :, None]
+        keys, values, mask = cache.append(0, new_k, new_v, window=window)
+        found = attention(q[rows, :, places][:, :, None], keys, values, mask)
+        cache.advance(1)
+        for row, place in enumerate(places.tolist()):
+            seen = slice(max(place + 1 - (window or block), 0), place + 1)
+            expected = attention(q[row : row + 1, :, place : place + 1], k[row, None, :, seen], v[row, None, :, seen])
+            torch.testing.assert_close(found[row], expected[0], atol=1e-5, rtol=1e-5)
+            assert earlier[row, max(8 - place, 0) :].tolist() == list(range(max(place - 7, 1), place + 2))
+    with pytest.raises(ValueError, match="cannot truncate"):
+        cache.truncate(cache._stored() - 1)
+    with pytest.raises(ValueError, match="do not fit into a cache of block_size 6"):
+        cache.append(0, k[:, :, :2], v[:, :, :2])
 
 
 MODELS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -184,6 +185,47 @@ def test_sample_options(trained: Path, arguments: list[str], told: list[str]) ->
     error = glassgpt("sample", trained, *arguments).error
     assert [words for words in told if words not in error] == [], error
     assert contents(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "told"),
+    [
+        ("", "a.txt", "is empty"),
+        (" \n\n", "a.txt", "has no prompt: write one a line"),
+        ('{"prompt": "the"}\n[1]', "a.jsonl", "a.jsonl, line 2 is not a JSON object with a text"),
+        ('{"text": "the"}', "a.jsonl", "a.jsonl, line 1 is not"),
+        ('{"prompt": 3}', "a.jsonl", "a.jsonl, line 1 is not"),
+        ("the\nça", "a.txt", "'ç'"),
+        (None, "a.txt", "a.txt"),
+    ],
+)
+def test_prompts_that_cannot_be_read(trained: Path, tmp_path: Path, content: str | None, name: str, told: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert told in glassgpt("sample", trained, "--prompts", tmp_path / name, "--max-new-tokens", 2).error
+
+
+def test_prompts_from_stdin_and_beside_a_prompt(trained: Path) -> None:
+    out = glassgpt("sample", trained, "--prompts", "-", "--json", "--max-new-tokens", 2, stdin=b"the\na\n").out
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["the", "a"]
+    assert "exclude each other" in glassgpt("sample", trained, "--prompts", "-", "--prompt", "a", stdin=b"a").error
+    asked = ["--prompts", "-", "--num-samples", 1_000_000]
+    assert "2 prompts x 1,000,000 samples are more than" in glassgpt("sample", trained, *asked, stdin=b"a\nthe").error
+
+
+def test_a_draft_model_with_another_vocabulary(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (tmp_path / "digits.txt").write_text("0123456789" * 60, encoding="utf-8")
+    made = glassgpt("train", "--data", tmp_path / "digits.txt", "--run", other, *settings(training__max_steps=1))
+    assert made.code == 0, made.err
+    assert "has another tokenizer than" in glassgpt("sample", trained, "--draft", other).error
+    assert "no run 'nobody'" in glassgpt("sample", trained, "--draft", "nobody").error
+
+
+def test_int8_weights_without_a_kernel(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassgpt.generation.packed._cpu_has_int8", lambda: False)
+    error = glassgpt("sample", trained, "--weights", "int8").error
+    assert error == "this processor has no products of int8 (VNNI or AMX): use float32 weights"
 
 
 def test_the_coldest_temperature_is_greedy(trained: Path) -> None:

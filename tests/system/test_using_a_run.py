@@ -45,6 +45,47 @@ def test_many_samples_are_those_of_their_seeds_in_order(trained: Path) -> None:
     assert "seed 4294967295 is out of range" in glassgpt(*options, "--num-samples", 2, "--seed", 2**32 - 1).err
 
 
+def test_the_prompts_of_a_file_are_continued_together(trained: Path, tmp_path: Path) -> None:
+    """Each as alone with its seed: as text in the order of the file, or as a JSON object for each."""
+    options = ["--max-new-tokens", 5, "--seed", 3]
+    prompts = ["The cat", "a ", "The"]
+    lines, records = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    lines.write_text("The cat\r\n\na \nThe", encoding="utf-8")
+    records.write_text("".join(json.dumps({"prompt": prompt, "id": 1}) + "\n" for prompt in prompts), encoding="utf-8")
+    written = glassgpt("sample", trained, "--prompts", lines, *options)
+    alone = [
+        glassgpt("sample", trained, "--prompt", prompt, "--max-new-tokens", 5, "--seed", 3 + number).out
+        for number, prompt in enumerate(prompts)
+    ]
+    assert written.out == ("\n" + "-" * 40 + "\n").join(alone)
+    for file, copies in (lines, 1), (records, 2):
+        out = glassgpt("sample", trained, "--prompts", file, *options, "--num-samples", copies, "--json").out
+        found = [json.loads(line) for line in out.splitlines()]
+        assert [one["seed"] for one in found] == list(range(3, 3 + 3 * copies))
+        assert [one["prompt"] for one in found] == [prompt for prompt in prompts for _ in range(copies)]
+        assert all(len(one["text"]) == 5 for one in found)
+        if copies == 1:
+            assert [one["prompt"] + one["text"] + "\n" for one in found] == alone
+
+
+def test_a_draft_model_saves_passes_and_leaves_the_greedy_text_alone(trained: Path) -> None:
+    """A draft from the model itself is always right. The packed weights of both are used."""
+    options = ["sample", trained, "--prompt", "The ", "--temperature", 0, "--num-samples", 2, "--max-new-tokens", 40]
+    plain = glassgpt(*options)
+    assert glassgpt(*options, "--draft", trained).out == plain.out
+    large, n_passes = gg.load(trained), 0
+
+    def count(*_: object) -> None:
+        nonlocal n_passes
+        n_passes += 1
+
+    large.model.register_forward_hook(count)
+    large.model.norm.register_forward_hook(count)
+    drawn = large.stream_many(["The "], SamplingConfig(0.8), max_new_tokens=25, seed=1, draft=gg.load(trained))
+    assert len("".join(piece or "" for _, piece in drawn)) == 25
+    assert n_passes < 15
+
+
 @pytest.mark.skipif(lacks_kernel("float32", torch.device("cpu")) is not None, reason="no kernel")
 def test_packed_weights_write_the_same_text(trained: Path) -> None:
     options = ["sample", trained, "--prompt", "The ", "--max-new-tokens", 40, "--seed", 1]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
 import json
 import statistics
 import sys
@@ -26,12 +25,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from glassgpt.costs.flops import estimate_flops_per_token
 from glassgpt.data.loader import Loader
@@ -44,13 +41,13 @@ from glassgpt.models.block_masks import BlockMasks
 from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
-from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.device import Runtime, build_runtime, describe_machine
 from glassgpt.training.checkpoint import write_checkpoint
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, BuildContext, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 from glassgpt.training.prefetch import Prefetched
+from glassgpt.tricks.step_speed import build_nanogpt, draw_batches, measure_matrix_rate, synchronize
 
 ADAMW = OptimizerConfig(lr=6e-4, beta1=0.9, beta2=0.95, weight_decay=0.1)
 
@@ -60,7 +57,7 @@ class Side:
     """One implementation: its step over micro-batches, and what was measured of it."""
 
     name: str
-    step: Callable[[Sequence[Batch]], None]
+    step: Callable[[Sequence[Batch]], object]
     held: int = 0  # bytes that stay between two steps
     peak: int = 0  # bytes at the highest point of a step, without what the other side holds
     seconds: list[float] = field(default_factory=list)
@@ -87,57 +84,6 @@ def build_ours(
     return step
 
 
-def build_theirs(checkout: Path, config: GPT2Config, runtime: Runtime) -> Callable[[Sequence[Batch]], None]:
-    """The step of nanoGPT's train.py, on its own model."""
-    module = load_module(checkout / "model.py")
-    torch.manual_seed(0)
-    sizes = {name: getattr(config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
-    model = module.GPT(module.GPTConfig(vocab_size=embedding_rows(config), **sizes, dropout=0.0, bias=False)).to(
-        runtime.device
-    )
-    betas = (ADAMW.beta1, ADAMW.beta2)
-    optimizer = model.configure_optimizers(ADAMW.weight_decay, ADAMW.lr, betas, runtime.device.type)
-    called: Any = torch.compile(model) if runtime.compile else model
-
-    def step(batches: Sequence[Batch]) -> None:
-        for batch in batches:
-            with runtime.autocast():
-                _, loss = called(batch.inputs, batch.targets)
-                loss = loss / len(batches)
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.item()  # its log line reads the loss; ours does at every step
-
-    return step
-
-
-def load_module(path: Path) -> ModuleType:
-    """nanoGPT is not a package: its model file, as a module."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise SystemExit(f"{path} is not there: --nanogpt names a checkout of karpathy/nanoGPT")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def draw_batches(config: ModelConfig, rows: int, count: int, device: torch.device) -> list[Batch]:
-    """`count` micro-batches of random ids of real tokens."""
-    draw = torch.Generator().manual_seed(0)
-    shape = (rows, config.block_size + 1)
-    windows = [torch.randint(config.vocab_size, shape, generator=draw) for _ in range(count)]
-    return [Batch(window[:, :-1].contiguous().to(device), window[:, 1:].contiguous().to(device)) for window in windows]
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def measure(side: Side, batches: list[Batch], steps: int, device: torch.device) -> None:
     """Times `steps` steps of one side, and watches the memory where the device tells."""
     others = 0
@@ -162,22 +108,6 @@ def warm_up(side: Side, batches: list[Batch], steps: int, device: torch.device) 
     synchronize(device)
     if device.type == "cuda":
         side.held = torch.cuda.memory_allocated(device) - before
-
-
-def measure_matrix_rate(runtime: Runtime, size: int) -> float:
-    """FLOP/s of a square product in the precision of the run: what its matrix units give at best."""
-    dtype = getattr(torch, runtime.precision) if runtime.precision in ("bfloat16", "float16") else torch.float32
-    a = torch.randn(size, size, device=runtime.device, dtype=dtype)
-    best = float("inf")
-    for _ in range(10):
-        synchronize(runtime.device)
-        began = time.perf_counter()
-        for _ in range(5):
-            product: Tensor = a @ a
-        synchronize(runtime.device)
-        best = min(best, (time.perf_counter() - began) / 5)
-    del product
-    return 2.0 * size**3 / best
 
 
 def profile(side: Side, batches: list[Batch], path: Path) -> str:
@@ -453,7 +383,7 @@ def main() -> None:
     rate = measure_matrix_rate(runtime, 8192 if runtime.device.type == "cuda" else 1024)
     sides = [Side("glassgpt", build_ours(GPT2(config), runtime))]
     if options.nanogpt:
-        sides.append(Side("nanoGPT", build_theirs(options.nanogpt, config, runtime)))
+        sides.append(Side("nanoGPT", build_nanogpt(options.nanogpt, config, ADAMW, runtime)))
 
     batches = draw_batches(config, options.micro_batch, options.accumulate, runtime.device)
     for side in sides:

@@ -1,4 +1,4 @@
-"""`glassgpt bench`: measures training tricks, the speedrun and generation on this device."""
+"""`glassgpt bench`: measures training tricks, the speedrun, generation and a training step on this device."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from glassgpt.tricks import Results
     from glassgpt.tricks.measure import Measured, TrickRow
     from glassgpt.tricks.speedrun import Speedrun
+    from glassgpt.tricks.step_speed import StepRow, StepSpeed
 
 app = typer.Typer(no_args_is_help=True, help="Measure training and generation on this device.")
 
@@ -220,3 +221,67 @@ def print_speed(speed: GenerationSpeed) -> None:
     for line in format_table(columns, table_width(), needed=4):
         typer.echo(line)
     say(f"memory is read at {speed.read_rate / 1e9:.1f} GB/s; the roof is batch x this rate / the bytes of the weights")
+
+
+@app.command()
+def step(
+    recipe: Annotated[str, typer.Argument(help="Recipe name (glassgpt recipes) or TOML file.")] = "gpt2-124m",
+    rows: Annotated[int, typer.Option(help="Rows of a micro-batch.")] = 2,
+    passes: Annotated[int, typer.Option(help="Micro-batches of a step.")] = 1,
+    steps: Annotated[int, typer.Option(help="Training steps of each contender in a round.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds, after one that warms up.")] = 3,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="Precision of our step; repeatable. Default: all that this device is fast in."),
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile all models with torch.compile.")] = False,
+    peer: Annotated[bool, typer.Option(help="Measure transformers beside it, if it is installed.")] = True,
+    nanogpt: Annotated[Path | None, path_option("Checkout of karpathy/nanoGPT, which takes part.")] = None,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a recipe field; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a training step, beside transformers, nanoGPT and the rate of matrix products."""
+    from glassgpt.planning.plan import planned_config
+    from glassgpt.tricks.step_speed import measure_step
+
+    config, _ = planned_config(recipe, set or [])
+    speed = measure_step(
+        config.architecture, config.model, config.optimizer, rows=rows, passes=passes, steps=steps, rounds=rounds,
+        device=device, precisions=dtype or (), compile=compile, peer=peer, nanogpt=nanogpt,
+    )  # fmt: skip
+    for line in speed.notes:
+        note(line)
+    if as_json:
+        print_json(speed.to_dict())
+    else:
+        print_steps(speed)
+
+
+def print_steps(speed: StepSpeed) -> None:
+    """Prints a row for each contender, then how many times as long the peers take."""
+
+    def column(title: str, cell: Callable[[StepRow], str]) -> Column:
+        return Column(title, [cell(row) for row in speed.rows], right=True)
+
+    tokens = f"{speed.passes} x {speed.batch_rows} x {speed.block_size} tokens a step"
+    say(f"{speed.parameters:,} parameters, {tokens}; {speed.machine['device']}")
+    columns = [
+        Column("contender", [row.contender for row in speed.rows]),
+        Column("dtype", [row.precision for row in speed.rows]),
+        column("tokens/s", lambda row: f"{row.tokens_per_second:,.0f}"),
+        column("ms a step", lambda row: f"{row.seconds * 1e3:,.1f}"),
+        column("of products", lambda row: f"{row.share_of_matrix_rate:.0%}"),
+        column("loss", lambda row: f"{row.loss:.4f}"),
+        column("rounds, ms", lambda row: f"{min(row.rounds) * 1e3:,.0f} to {max(row.rounds) * 1e3:,.0f}"),
+    ]
+    for line in format_table(columns, table_width(), needed=5):
+        typer.echo(line)
+    for precision, rate in speed.matrix_rates.items():
+        say(f"matrix products in {precision}: {rate / 1e9:,.0f} GFLOPs per second")
+    for name, times in (("transformers", speed.times_transformers), ("nanoGPT", speed.times_nanogpt)):
+        if times is not None:
+            say(f"{name} takes {times:.2f} times as long")

@@ -34,6 +34,7 @@ class Peer:
         layout = layout_of(model)
         sizes = {theirs: getattr(model.config, ours) for ours, theirs in layout.sizes.items()}
         options = {name: option.value for name, option in layout.options(model.config).items()}
+        options |= dict.fromkeys(layout.dropouts, model.config.dropout)
         config: Any = transformers.AutoConfig.for_model(
             layout.model_type, **sizes, **options, bos_token_id=None, eos_token_id=None
         )

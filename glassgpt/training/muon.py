@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glassgpt.training.adamw import AdamW
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: singular values come to about 0.7 to 1.2 in five rounds
 ROUNDS = 5
 RMS = 0.2  # of the numbers of a step, over the learning rate, as AdamW's usually is (Liu et al. 2025)
 
 
-class Muon(torch.optim.AdamW):
+class Muon(AdamW):
     """Muon for `matrices`, and AdamW for the groups `others`.
 
     A parameter may be a stack of matrices, such as those of query, key and value. `matrices` has the number of matrices

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
+from glassgpt.training.adamw import AdamW
 from glassgpt.training.muon import Muon
 
 
@@ -67,7 +68,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         groups.append({"params": [p for p in parameters if p in apart], **rates})
     if config.name == "muon":
         return Muon(matrices, groups, momentum=config.momentum, weight_decay=config.weight_decay, **settings)
-    return torch.optim.AdamW([group for group in groups if group["params"]], **settings)
+    return AdamW([group for group in groups if group["params"]], **settings)
 
 
 def find_embeddings(model: nn.Module) -> set[nn.Parameter]:

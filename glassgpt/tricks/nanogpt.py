@@ -53,7 +53,7 @@ class NanoGPT:
     @torch.no_grad()
     def loss(self) -> float:
         """The mean loss of its checkpoint over all targets, in windows of 64: as ours is measured."""
-        module = _load(self.copy / "model.py")
+        module = load_model_file(self.copy)
         checkpoint = torch.load(self.copy / "out-shakespeare-char" / "ckpt.pt", weights_only=True)
         model = module.GPT(module.GPTConfig(**checkpoint["model_args"]))
         model.load_state_dict(checkpoint["model"])
@@ -79,10 +79,12 @@ def _run(arguments: list[str], folder: Path) -> None:
         raise UserError(f"nanoGPT's {arguments[0]} failed: {told[0]}")
 
 
-def _load(path: Path) -> ModuleType:
-    """nanoGPT is not a package: its model file, as a module."""
+def load_model_file(checkout: Path) -> ModuleType:
+    """The model.py of a checkout, as a module: nanoGPT is not a package. Raises UserError if it is not there."""
+    path = checkout / "model.py"
     spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"{checkout} is no checkout of karpathy/nanoGPT: model.py is missing")
     module = importlib.util.module_from_spec(spec)
     sys.modules["nanogpt_model"] = module
     spec.loader.exec_module(module)

@@ -59,8 +59,8 @@ test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in
 test-browser: $(EXTRAS)/.ready  ## only the tests of pages in Chromium or Chrome, in .venv-extras
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser
 
-screenshots: $(EXTRAS)/.ready  ## the picture in the README, from the run of make demo
-	@$(EXTRAS)/bin/python tools/screenshots.py demo docs/look.png --height 1200 \
+screenshots: $(EXTRAS)/.ready  ## the picture in the README, from a run of char-tiny
+	@$(EXTRAS)/bin/python tools/screenshots.py char-tiny docs/look.png --height 1200 \
 	  --query "text=First%20Citizen%3A%0ABefore%20we%20proceed&head=1.3"
 
 fuzz: $(READY)  ## random damage to files and random options, for about an hour; FUZZ_CASES=N, FUZZ_FIRST=N

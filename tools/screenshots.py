@@ -2,7 +2,7 @@
 
     python tools/screenshots.py RUN docs/look.png [--view inside] [--query "head=1.2&dark=1"] [--width 1280]
 
-RUN is a trained run. The run of `make demo` on Tiny Shakespeare is the one in the README.
+RUN is a trained run. A run of `char-tiny` on Tiny Shakespeare is the one in the README.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ END_SHARE = 0.6  # of the time from the start of the process to the plan: a chec
 FEW_EPOCHS, MANY_EPOCHS = 5.0, 8.0  # up to the first, the recipe's dropout is enough; from the second on, it is not
 NGRAM_DROPOUT, DROPOUT = (0.3, 0.5), (0.0, 0.1)  # for few and for many epochs
 MEASURED = 0.3  # seconds for which a size is timed
-WORSE = 0.02  # nats: sizes are timed in rising order, until one would be so much worse than the best
+CLOSE = 0.01  # nats: what two seeds of the same size differ by
+WORSE = 0.03  # nats: sizes are timed in rising order, until one would be so much worse than the best
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class TimeLimit:
         deadline = self.began + self.seconds - ending
         timed = _time([size.settings for size in self.sizes or ()] or [{}], build, data, runtime, deadline)
         left = deadline - time.monotonic()
-        chosen = min(timed, key=lambda one: one.loss_after(left))
+        chosen = _best(timed, left)
         steps = chosen.steps_in(left)
         if steps < FEWEST_STEPS:
             least = (time.monotonic() - self.began + 2 * ending + FEWEST_STEPS * timed[0].step_seconds) / 60
@@ -174,7 +175,7 @@ class TimeLimit:
 
     def _describe_longer(self, chosen: _Timed, timed: Sequence[_Timed], left: float) -> str:
         later = left + self.seconds
-        better = min(timed, key=lambda one: one.loss_after(later))
+        better = _best(timed, later)
         gain = chosen.loss_after(left) - better.loss_after(later)
         model = better.config.model
         size = "the same size" if better is chosen else f"{counted(model.n_layer, 'block')} of {model.n_embd} channels"
@@ -195,6 +196,12 @@ def _count(data: Manifest, tokenizer: Tokenizer) -> CountingLosses | None:
         return count_text(data, tokenizer)
     except UserError:
         return None
+
+
+def _best(timed: Sequence[_Timed], seconds: float) -> _Timed:
+    """The size with the lowest loss after `seconds`; of sizes that are about as good, the largest has more to see."""
+    least = min(one.loss_after(seconds) for one in timed)
+    return next(one for one in reversed(timed) if one.loss_after(seconds) <= least + CLOSE)
 
 
 def _time(

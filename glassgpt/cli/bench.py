@@ -160,6 +160,9 @@ def generate(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1,
     rounds: Annotated[int, typer.Option(help="Measurements of each contender, in turn.")] = 3,
     peer: Annotated[bool, typer.Option(help="Measure transformers beside it, if it is installed.")] = True,
+    llama_cpp: Annotated[
+        bool, typer.Option("--llama-cpp", help="Measure llama.cpp beside it: GPT-2 on a CPU, needs xllamacpp and gguf.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -171,7 +174,7 @@ def generate(
     model = load_model(run, device) if run is not None else random_model(str(random), device)
     speed = measure_generation(
         model, batches=batch or (1, 16), weights=weights or (), new_tokens=new_tokens, prompt_tokens=prompt_tokens,
-        rounds=rounds, peer=peer,
+        rounds=rounds, peer=peer, llama_cpp=llama_cpp,
     )  # fmt: skip
     for line in speed.notes:
         note(line)
@@ -206,15 +209,17 @@ def print_speed(speed: GenerationSpeed) -> None:
     def column(title: str, cell: Callable[[SpeedRow], str]) -> Column:
         return Column(title, [cell(row) for row in speed.rows], right=True)
 
-    def ratio(row: SpeedRow) -> str:
-        return "" if row.ratio_to_transformers is None else f"{row.ratio_to_transformers:.2f} x"
+    def ratio(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f} x"
 
+    beside_llama_cpp = [column("to llama.cpp", lambda row: ratio(row.ratio_to_llama_cpp))]
     columns = [
         column("batch", lambda row: str(row.batch)),
         Column("weights", [row.weights for row in speed.rows]),
         column("tokens/s", lambda row: f"{row.tokens_per_second:,.1f}"),
         column("of the roof", lambda row: f"{row.share_of_roof:.0%}"),
-        column("to transformers", ratio),
+        column("to transformers", lambda row: ratio(row.ratio_to_transformers)),
+        *(beside_llama_cpp if any(row.llama_cpp is not None for row in speed.rows) else []),
         column("weights MB", lambda row: f"{row.weight_bytes / 1e6:,.0f}"),
         column("rounds", lambda row: f"{min(row.rounds):,.1f} to {max(row.rounds):,.1f}"),
     ]

@@ -1,4 +1,4 @@
-"""Measures how fast a model generates text, beside `transformers` and the rate at which this machine reads memory.
+"""Measures how fast a model generates text, beside its peers and the rate at which this machine reads memory.
 
 Every new token needs all weights once, so the rate at which memory is read is a roof for the tokens per second. The
 contenders take turns, round after round, so that a machine that slows down affects all of them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from glassgpt.errors import UserError, shown, unknown
 from glassgpt.generation.engine import Request, generate_batch
 from glassgpt.generation.packed import WEIGHTS, lacks_kernel, pack
 from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.interop.llama_cpp import LlamaCpp, check_llama_cpp
 from glassgpt.interop.peer import Peer, lacks_peer
 from glassgpt.models import Model
 
@@ -41,6 +42,8 @@ class SpeedRow:
     share_of_roof: float  # of batch x (bytes per second of memory) / weight_bytes
     transformers: float | None = None  # its tokens per second
     ratio_to_transformers: float | None = None  # the median of the ratios of each round
+    llama_cpp: float | None = None
+    ratio_to_llama_cpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,13 @@ def measure_generation(
     prompt_tokens: int = 1,
     rounds: int = 3,
     peer: bool = True,
+    llama_cpp: bool = False,
 ) -> GenerationSpeed:
     """Continues random prompts greedily, with each kind of `weights`, by default all that this processor has.
 
-    Raises UserError for a number out of range, for texts longer than the window, and for weights without a kernel here.
+    `transformers` takes part if it is installed and a `peer` is wanted, llama.cpp if `llama_cpp` asks for it. Raises
+    UserError for a number out of range, for texts longer than the window, for weights without a kernel here, and if
+    llama.cpp cannot be measured.
     """
     for name, values in {"batch": batches, "new-tokens": [new_tokens], "rounds": [rounds]}.items():
         for value in values:
@@ -79,9 +85,13 @@ def measure_generation(
             f"--prompt-tokens {shown(prompt_tokens)} is out of range: a prompt has at least 1 token, and with"
             f" {shown(new_tokens)} new ones it must fit into the window of {model.config.block_size}"
         )
+    if llama_cpp:
+        check_llama_cpp(model)
     models, notes = _prepare(model, weights)
     lacking = lacks_peer(model) if peer else "transformers was left out"
     theirs = Peer(model) if lacking is None else None
+    positions = prompt_tokens + new_tokens
+    server = LlamaCpp(model, slots=max(batches), positions=positions) if llama_cpp else None
     device = next(model.parameters()).device
     rate, found = 0.0, []
     for batch in batches:
@@ -92,6 +102,8 @@ def measure_generation(
         }
         if theirs is not None:
             contenders["transformers"] = partial(theirs.write, tokens, new_tokens)
+        if server is not None:
+            contenders["llama_cpp"] = partial(server.write, tokens, new_tokens)
         found.append((batch, _measure_in_turn(contenders, batch * new_tokens, rounds)))
     rows = [_row(batch, name, rates, models[name], rate) for batch, rates in found for name in models]
     return GenerationSpeed(tuple(rows), rate, tuple(notes if lacking is None else [*notes, lacking]))
@@ -164,9 +176,9 @@ def _measure_in_turn(
 def _row(batch: int, name: str, rates: Mapping[str, list[float]], model: Model, read_rate: float) -> SpeedRow:
     median, weight_bytes = statistics.median(rates[name]), count_weight_bytes(model)
     row = SpeedRow(batch, name, median, tuple(rates[name]), weight_bytes, median * weight_bytes / (batch * read_rate))
-    if (theirs := rates.get("transformers")) is None:
-        return row
-    ratios = [ours / their for ours, their in zip(rates[name], theirs, strict=True)]
-    return SpeedRow(
-        **asdict(row) | {"transformers": statistics.median(theirs), "ratio_to_transformers": statistics.median(ratios)}
-    )
+    for peer in ("transformers", "llama_cpp"):
+        if (theirs := rates.get(peer)) is not None:
+            ratios = [ours / their for ours, their in zip(rates[name], theirs, strict=True)]
+            compared: dict[str, Any] = {peer: statistics.median(theirs), f"ratio_to_{peer}": statistics.median(ratios)}
+            row = replace(row, **compared)
+    return row

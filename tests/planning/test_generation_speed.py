@@ -9,9 +9,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from glassgpt.errors import UserError
 from glassgpt.generation.engine import Request, generate_batch
 from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.interop.llama_cpp import PACKAGES, LlamaCpp
 from glassgpt.interop.peer import Peer, lacks_peer
 from glassgpt.models import Model
 from glassgpt.models.gpt2 import GPT2, GPT2Config
@@ -53,6 +55,24 @@ def test_the_peer_has_the_same_weights(build: Callable[[], Model]) -> None:
     written = Peer(model).write(tokens, 8)
     requests = [Request(row, SamplingConfig(0.0), 8) for row in tokens.tolist()]
     assert written[:, 3:].tolist() == [one.ids for one in generate_batch(model, requests)]
+
+
+@pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="needs llama.cpp")
+def test_llama_cpp_has_the_same_weights() -> None:
+    model, tokens = build(), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    written = LlamaCpp(model, slots=2, positions=11).write(tokens, 8)
+    requests = [Request(row, SamplingConfig(0.0), 8) for row in tokens.tolist()]
+    assert written[:, 3:].tolist() == [one.ids for one in generate_batch(model, requests)]
+    speed = measure_generation(build(), batches=[2], weights=["loaded"], new_tokens=2, peer=False, llama_cpp=True)
+    assert speed.rows[0].llama_cpp is not None and speed.rows[0].ratio_to_llama_cpp is not None
+
+
+def test_where_llama_cpp_cannot_be_measured_one_sentence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="measured beside GPT-2 only, not beside Modern"):
+        measure_generation(build_modern(), new_tokens=2, llama_cpp=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="is not installed: pip install xllamacpp gguf"):
+        measure_generation(build(), new_tokens=2, llama_cpp=True)
 
 
 def test_bytes_of_tables_that_are_looked_up_do_not_count() -> None:

@@ -74,18 +74,21 @@ def place_in_plan(step: int, config: ScheduleConfig) -> float:
 
 def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
     """The learning rate of the update after `step` updates. From the end of the decay on it is `min_lr`."""
-    place = place_in_plan(step, config)
-    if place < config.warmup_steps:
-        return peak * (place + 1) / config.warmup_steps
+    return _planned_rate(place_in_plan(step, config), peak, config)
+
+
+def _planned_rate(step: float, peak: float, config: ScheduleConfig) -> float:
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
     if config.name == "constant":
         return peak
     decay_steps = _decay_steps(config)
-    if place >= decay_steps:
+    if step >= decay_steps:
         return config.min_lr
     stable_until = decay_steps - cooldown_steps(config) if config.name == "wsd" else 0
     decay_start = max(config.warmup_steps, stable_until)
-    if place < decay_start:
+    if step < decay_start:
         return peak
-    done = (place - decay_start) / (decay_steps - decay_start)  # from 0 to 1 at decay_steps
+    done = (step - decay_start) / (decay_steps - decay_start)  # from 0 to 1 at decay_steps
     shape = 0.5 * (1 + math.cos(math.pi * done)) if config.name == "cosine" else 1 - done
     return config.min_lr + shape * (peak - config.min_lr)

@@ -85,8 +85,8 @@ course: $(READY)  ## every command of the course at full size, and every figure 
 docs: .venv/.ready-docs  ## the site of the documents and the course, in site/; it opens without a server or a network
 	@$(BIN)/python tools/site/build.py
 
-bench: $(READY)  ## the measurements of bench/, one after another
-	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+bench: $(READY)  ## every figure of docs/benchmarks.md, in less than 30 minutes; NANOGPT=../nanoGPT takes part
+	@$(BIN)/python bench/benchmarks.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
 
 speedrun: $(READY)  ## the best model that minutes can buy, beside the classic recipe: 15 minutes; docs/speedrun.md
 	@$(BIN)/glassgpt bench speedrun

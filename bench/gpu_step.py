@@ -8,7 +8,7 @@ measures, instead, single decisions that are made for a GPU, each in turn with w
 
 Prints for each side tokens per second, the share of the device's peak (MFU) and of the matrix rate that was measured
 here, and the peak of memory. Both sides get the same random tokens, bfloat16 and `torch.compile`; nanoGPT's side is the
-step of its train.py. It needs torch, numpy, safetensors and tiktoken alone: `PYTHONPATH=. python bench/gpu_step.py`
+step of its train.py. It needs torch, numpy, safetensors, tiktoken and pydantic: `PYTHONPATH=. python bench/gpu_step.py`
 runs in an environment where glassgpt is not installed. `--tiny` is for checking the script where there is no GPU.
 """
 

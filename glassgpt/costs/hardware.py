@@ -18,8 +18,8 @@ from glassgpt.runtime.peak_flops import PEAK_FLOPS
 GIB = 2**30
 RESERVE = 0.1  # fraction of a device's memory that a plan leaves free for fragmentation, validation and samples
 CUDA_FLOOR = GIB // 2 + GIB // 8  # CUDA context with torch's kernels, and the cuBLAS workspace; varies by driver
-CPU_FLOOR = 320 << 20  # torch's CPU build and the imports of a step; used only where it cannot be measured
-CPU_KERNELS = 16 << 20  # code and buffers that the first matrix products allocate
+CPU_FLOOR = 256 << 20  # torch's CPU build and the imports of a step; used only where it cannot be measured
+CPU_KERNELS = 40 << 20  # what the first step imports, and the buffers of the first matrix products
 LOCAL = ("this", "cpu")  # names of devices of this machine
 
 

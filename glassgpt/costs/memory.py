@@ -41,8 +41,8 @@ LOSS_BYTES = 8
 
 # Fragmentation of the C library's heap: freed memory in blocks too small to reuse. HEAP_WASTE is a fraction of the
 # activations and of the logits. Of the logits, at most three tensors of LARGEST_BLOCK count, because larger blocks
-# return to the system. It was fitted to the 16 cases of bench/plan_memory.py. Earlier constants, fitted without 8 of
-# these cases, predicted those 8 within HEAP_MARGIN.
+# return to the system. It was fitted to the 16 cases of bench/plan_memory.py, while LARGEST_BLOCK was 32 MiB. With
+# 1 GiB it predicts all but one of them within HEAP_MARGIN: several micro-batches with large logits take more.
 HEAP_WASTE = 0.4
 HEAP_MARGIN = 0.15
 

@@ -24,13 +24,14 @@ def estimate_memory(
     config: RunConfig, hardware: Hardware, *, precision: str, parallel: str = "none", ranks: int = 1
 ) -> StepMemory:
     """Estimates the memory of a training step on a device, or on each of several `ranks`, including the framework."""
+    # Before the estimate: it imports torch's compiler, which a training process does without.
+    floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     memory = estimate_step_memory(
         config.architecture, config.model, config.optimizer,
         precision=precision, device_type=hardware.kind,
         activation_checkpointing=config.machine.activation_checkpointing, loss_chunk=config.training.loss_chunk,
         parallel=parallel, ranks=ranks,
     )  # fmt: skip
-    floor = resident_bytes() + CPU_KERNELS if hardware.floor is None else hardware.floor
     return memory.with_floor(floor, on_heap=hardware.kind == "cpu")
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glassgpt.data.corpora import SHAKESPEARE_SHA256, STDIN, load_text
 from glassgpt.data.dataset import sha256_of
 from glassgpt.errors import UserError, counted
@@ -37,6 +39,7 @@ class Timed:
     seconds: float
     val_loss: float
     steps: int
+    curve: tuple[tuple[float, float], ...] = ()  # (seconds since the process began, loss on a part of the split)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,9 @@ class _Contest:
         command = ["train", recipe, "--data", self.data, "--run", str(self.folder / "run"), "--overwrite"]
         command += ["--seed", str(seed)] + ([] if steps is None else ["--set", f"training.max_steps={steps}"])
         seconds, told = _glassgpt(command)
-        return Timed(seconds, told["val_loss"], told["steps"])
+        return Timed(
+            seconds, told["val_loss"], told["steps"], read_curve(self.folder / "run" / "metrics.jsonl", seconds)
+        )
 
     def count_too(self) -> tuple[float, float]:
         """Seconds and loss of the last run together with counting."""
@@ -180,6 +185,25 @@ def steps_within(seconds: float, trials: Sequence[Timed]) -> int:
     step = max(1e-4, (long.seconds - short.seconds) / (long.steps - short.steps))
     start = short.seconds - short.steps * step
     return max(1, int((seconds - start) / step))
+
+
+def read_curve(metrics: Path, seconds: float) -> tuple[tuple[float, float], ...]:
+    """The losses of a run's validations while it trained, each with the seconds since a process of `seconds` began.
+
+    Not every step has a line with its seconds. Between two that have one, time is a straight line.
+    """
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    final = next(record for record in records if record.get("final"))
+    records.remove(final)
+    start = seconds - final["seconds"]  # the session counts its seconds from where it begins to train
+    timed = {0: 0.0, final["step"]: final["seconds"]}
+    timed |= {record["step"]: record["seconds"] for record in records if "seconds" in record}
+    steps = sorted(timed)
+    return tuple(
+        (start + float(np.interp(record["step"], steps, [timed[step] for step in steps])), record["val/loss"])
+        for record in records
+        if "val/loss" in record
+    )
 
 
 def _glassgpt(arguments: Sequence[str]) -> tuple[float, dict[str, Any]]:

@@ -178,7 +178,7 @@ def build_nanogpt(checkout: Path, sizes: GPT2Config, config: OptimizerConfig, ru
     module = load_model_file(checkout)
     torch.manual_seed(0)
     names = ("block_size", "n_layer", "n_head", "n_embd", "dropout")
-    shape = {name: getattr(sizes, name) for name in names} | {"vocab_size": embedding_rows(sizes), "bias": False}
+    shape = {name: getattr(sizes, name) for name in names} | {"vocab_size": embedding_rows(sizes), "bias": True}
     with contextlib.redirect_stdout(sys.stderr):  # it prints its sizes
         model = module.GPT(module.GPTConfig(**shape)).to(runtime.device).train()
         betas = (config.beta1, config.beta2)

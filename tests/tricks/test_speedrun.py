@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from glassgpt.errors import UserError
 from glassgpt.tricks import speedrun as module
 from glassgpt.tricks.nanogpt import NanoGPT
-from glassgpt.tricks.speedrun import Round, Speedrun, Timed, measure_speedrun, steps_within
+from glassgpt.tricks.speedrun import Round, Speedrun, Timed, measure_speedrun, read_curve, steps_within
 
 TEXT = "The cat sat on the mat, and the dog ran home. " * 60
 
@@ -33,7 +33,7 @@ def test_ratios_are_of_the_same_round_and_medians_over_rounds() -> None:
     assert found["ratio_nanogpt"] == pytest.approx(0.05)
     assert (found["seconds"], found["control_seconds"]) == (6.0, 100.0)
     assert [one["seed"] for one in found["rounds"]] == [1, 2, 3]
-    assert found["rounds"][1]["fast"] == {"seconds": 20.0, "val_loss": 1.87, "steps": 40}
+    assert found["rounds"][1]["fast"] == {"seconds": 20.0, "val_loss": 1.87, "steps": 40, "curve": ()}
     json.dumps(found)
 
 
@@ -54,6 +54,17 @@ def test_the_planned_steps_take_the_time_that_is_given(start: float, step: float
     assert abs(steps_within(start + steps * step, trials) - steps) <= 1
 
 
+def test_a_curve_has_the_seconds_since_the_process_began(tmp_path: Path) -> None:
+    records = [
+        {"step": 0, "val/loss": 4.0}, {"step": 5, "train/loss": 3.5, "seconds": 2.0}, {"step": 5, "val/loss": 3.4},
+        {"step": 7, "val/loss": 3.2}, {"step": 9, "train/loss": 3.1, "seconds": 5.0}, {"step": 9, "val/loss": 3.0},
+        {"step": 9, "final": True, "train/loss": 3.1, "val/loss": 2.9, "seconds": 6.0},
+    ]  # fmt: skip
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert read_curve(metrics, 10.0) == ((4.0, 4.0), (6.0, 3.4), (7.5, 3.2), (9.0, 3.0))
+
+
 def test_there_is_always_a_step() -> None:
     assert steps_within(0.5, [Timed(3.0, 2.0, 20), Timed(2.9, 2.0, 80)]) == 1
 
@@ -72,6 +83,7 @@ def test_the_order_of_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return 2.0 + 0.05 * steps, {"val_loss": 1.8, "steps": steps}
 
     monkeypatch.setattr(module, "_glassgpt", pretend)
+    monkeypatch.setattr(module, "read_curve", lambda *_: ())
     (tmp_path / "text.txt").write_text(TEXT)
     found = measure_speedrun(str(tmp_path / "text.txt"), [5, 6])
     first = [one[1] if one[0] == "train" else "eval" for one in done[2:9]]
@@ -121,5 +133,6 @@ def test_a_whole_speedrun_of_tiny_recipes(tmp_path: Path, monkeypatch: pytest.Mo
     assert (one.control.steps, one.fast.steps) == (9, 12)
     assert one.nanogpt is None
     assert 0 < one.open.val_loss != one.far.val_loss
+    assert one.fast.curve and all(0 < seconds < one.fast.seconds for seconds, _ in one.fast.curve)
     assert all(timed.seconds > 0.5 for timed in (one.control, one.fast, one.far))
     assert [line.split()[2] for line in told[1:]] == ["control", "fast", "far", "open"]

@@ -110,7 +110,7 @@ class Decision:
     recorded: int = 0  # last step in metrics.jsonl: trackers may already have it
     finished: bool = False  # nothing is left to train
     changed: dict[str, Any] = field(default_factory=dict)  # settings that end bit-exactness: [old, new] by name
-    deadline: float | None = None  # of the last step, by time.monotonic() of the first rank; None: there is none
+    pace: dict[str, Any] | None = None  # of a run with a time limit: see `Pace`, on the clock of the first rank
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -164,10 +164,10 @@ def decide_new_run(
         return with_dtype(chosen, runtime.precision)
 
     config = settled({})
-    deadline = None
+    pace = None
     if time_limit is not None:
         plan = time_limit.plan(settled, Manifest.from_dict(data), tokenizer, runtime, note)
-        config, deadline = plan.config, plan.deadline
+        config, pace = plan.config, plan.pace.to_json()
     if initial is not None:  # again: the tokenizer has decided the vocabulary
         initial.check(config)
     if config.model.vocab_size < tokenizer.vocab_size:
@@ -177,7 +177,7 @@ def decide_new_run(
         )
     config = with_micro_batch(config, runtime, note)
     origin = None if initial is None else dataclasses.asdict(initial.origin())
-    return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin, deadline=deadline)
+    return Decision(str(folder), config_sections(config), data, tokenizer.to_dict(), origin, pace=pace)
 
 
 def once(note: Note) -> Note:

@@ -23,6 +23,7 @@ from glassgpt.models import build_model
 from glassgpt.report.counting import count_text
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.micro_batch import estimate_memory
+from glassgpt.runs.pace import Pace
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 
@@ -33,9 +34,13 @@ RATE = 1.28  # the learning rate of Muon, times the channels: 0.02 for 64, 0.01 
 MOST_VALIDATED = 150_000  # characters, or as many for each minute if that is more
 VALIDATIONS, CHECKPOINTS, SNAPSHOTS = 10, 5, 10  # of the whole run
 END_SHARE = 0.6  # of the time from the start of the process to the plan: a checkpoint, the report, a last sample
-FEW_EPOCHS, MANY_EPOCHS = 5.0, 8.0  # up to the first, the recipe's dropout is enough; from the second on, it is not
-NGRAM_DROPOUT, DROPOUT = (0.3, 0.5), (0.0, 0.1)  # for few and for many epochs
+FEW_EPOCHS = 5.0  # times that a text may be read without more dropout than the recipe's
+MOST_EPOCHS = 8.0  # reading it more often makes a model worse on new text, whatever its dropout
+LEAST_LIMIT = 200  # steps that even the shortest text is given, however often that reads it
+FEW = {"model.ngram_dropout": 0.3, "model.dropout": 0.0, "optimizer.weight_decay": 0.3}
+MANY = {"model.ngram_dropout": 0.5, "model.dropout": 0.1, "optimizer.weight_decay": 1.0}
 MEASURED = 0.3  # seconds for which a size is timed
+SPARE = 0.1  # of the time: a run that leaves more of it says so
 CLOSE = 0.01  # nats: what two seeds of the same size differ by
 WORSE = 0.03  # nats: sizes are timed in rising order, until one would be so much worse than the best
 
@@ -67,10 +72,10 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that ends in time: its config, the steps included, and when its last step is due by time.monotonic()."""
+    """A run that ends in time: its config, the number of steps included, and the pace that it has to keep."""
 
     config: RunConfig
-    deadline: float
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,12 @@ class _Timed:
     block_parameters: int  # those that the scaling law counts
     step_seconds: float
     data: Manifest
+    most_steps: int | None  # None: as many as fit
 
     def steps_in(self, seconds: float) -> int:
         """The steps that fit into `seconds`, beside the validations."""
-        return max(0, int((seconds - self._validating()) / self.step_seconds))
+        fitting = max(0, int((seconds - self._validating()) / self.step_seconds))
+        return fitting if self.most_steps is None else min(fitting, self.most_steps)
 
     def loss_after(self, seconds: float) -> float:
         """The loss that the scaling law expects after `seconds`."""
@@ -145,7 +152,7 @@ class TimeLimit:
         ending = END_SHARE * (time.monotonic() - self.began)
         counting = _count(data, tokenizer)
         deadline = self.began + self.seconds - ending
-        timed = _time([size.settings for size in self.sizes or ()] or [{}], build, data, runtime, deadline)
+        timed = _time([size.settings for size in self.sizes or ()], build, data, runtime, deadline)
         left = deadline - time.monotonic()
         chosen = _best(timed, left)
         steps = chosen.steps_in(left)
@@ -156,6 +163,12 @@ class TimeLimit:
                 f" least {least + 0.05:.1f}"
             )
         note(self._describe(chosen, steps))
+        needed = steps * chosen.step_seconds
+        if steps == chosen.most_steps and needed < (1 - SPARE) * left:
+            note(
+                f"the text is short, and reading it more often would not make the model better: the run takes about"
+                f" {(self.seconds - left + needed) / 60:.1f} min; more text would help"
+            )
         if counting is not None:
             note(f"counting rows of {counting.order} tokens, without any model, reaches a loss of {counting.ngram:.2f}")
         if self.sizes:
@@ -163,7 +176,7 @@ class TimeLimit:
         settings = {**chosen.settings, **_length(chosen.config, steps), "training.minutes": self.minutes}
         if self.sizes:
             settings |= regularisation(chosen.tokens(steps) / data.train.tokens)
-        return Plan(build(settings), deadline)
+        return Plan(build(settings), Pace(self.seconds, deadline, chosen.most_steps))
 
     def _describe(self, chosen: _Timed, steps: int) -> str:
         model, tokens = chosen.config.model, chosen.tokens(steps)
@@ -183,11 +196,9 @@ class TimeLimit:
 
 
 def regularisation(epochs: float) -> dict[str, float]:
-    """The dropouts for a text that is read so many times. What is read again and again would be learned by heart."""
-    part = min(1.0, max(0.0, (epochs - FEW_EPOCHS) / (MANY_EPOCHS - FEW_EPOCHS)))
-    few, many = zip(NGRAM_DROPOUT, DROPOUT, strict=True)
-    ngram, other = (round(low + part * (high - low), 3) for low, high in zip(few, many, strict=True))
-    return {"model.ngram_dropout": ngram, "model.dropout": other}
+    """Dropout and weight decay for a text that is read so many times, or it would be learned by heart."""
+    part = min(1.0, max(0.0, (epochs - FEW_EPOCHS) / (MOST_EPOCHS - FEW_EPOCHS)))
+    return {name: round(few + part * (MANY[name] - few), 3) for name, few in FEW.items()}
 
 
 def _count(data: Manifest, tokenizer: Tokenizer) -> CountingLosses | None:
@@ -211,9 +222,12 @@ def _time(
     runtime: Runtime,
     deadline: float,
 ) -> list[_Timed]:
-    """Times steps of the candidates in their order, as long as a larger one may end with a lower loss."""
+    """Times steps of the candidates in their order, as long as a larger one may end with a lower loss.
+
+    Without candidates, it times the size of the recipe.
+    """
     timed: list[_Timed] = []
-    for settings in candidates:
+    for settings in candidates or [{}]:
         config = build(settings)
         if timed and not _fits(config, runtime):
             break
@@ -225,7 +239,9 @@ def _time(
         )
         blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("blocks."))
         seconds = config.training.batch_tokens / runtime.ranks.world_size / rate
-        timed.append(_Timed(settings, config, count_parameters(model), max(1, blocks), seconds, data))
+        epoch = data.train.tokens / config.training.batch_tokens
+        most = max(LEAST_LIMIT, int(MOST_EPOCHS * epoch)) if candidates else None
+        timed.append(_Timed(settings, config, count_parameters(model), max(1, blocks), seconds, data, most))
         losses = [one.loss_after(deadline - time.monotonic()) for one in timed]
         if losses[-1] > min(losses) + WORSE:
             break

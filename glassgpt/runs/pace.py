@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 LOOKS = 10  # at the clock, evenly over the steps
 TOLERANCE = 0.03  # of the whole time: a plan that misses its end by less is kept
@@ -16,7 +17,12 @@ class Pace:
 
     seconds: float  # of the whole run
     deadline: float  # on the clock: when the last step should be done
+    most_steps: int | None = None  # more would not make the model better; None: no limit
     clock: Callable[[], float] = time.monotonic
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits, for the clock of the same machine."""
+        return {"seconds": self.seconds, "deadline": self.deadline, "most_steps": self.most_steps}
 
     def start(self) -> None:
         """Training begins now."""
@@ -37,6 +43,8 @@ class Pace:
         newer, whole = (now - self._last) / (step - self._step), (now - self._first) / step
         each = max(1e-9, (newer + whole) / 2)
         fitting = step + max(1, int((self.deadline - now) / each))
+        if self.most_steps is not None:
+            fitting = max(step + 1, min(fitting, self.most_steps))
         missed = abs(fitting - max_steps) * each
         return fitting if missed > TOLERANCE * self.seconds else max_steps
 

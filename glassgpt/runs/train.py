@@ -243,9 +243,7 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     ranks.connect(runtime.device, compiling=runtime.compile)
     stage = ranks.on_all(lambda: kind.build(config, model, data, runtime))
     with _model_memory_advice(runtime):
-        pace = None
-        if decision.deadline is not None and config.training.minutes is not None:
-            pace = Pace(60 * config.training.minutes, decision.deadline)
+        pace = None if decision.pace is None else Pace(**decision.pace)
         session = Session(Path(decision.folder), config, stage, suites, runtime, listener, pace)
         if begins and not draws:
             _begin_with(lambda: _initial_weights(kind, config, runtime), model, ranks)

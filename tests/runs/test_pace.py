@@ -18,10 +18,12 @@ class Clock:
         return self.now
 
 
-def train(planned: int, seconds: float, step_seconds: list[float]) -> tuple[int, float, list[tuple[int, int]]]:
+def train(
+    planned: int, seconds: float, step_seconds: list[float], most: int | None = None
+) -> tuple[int, float, list[tuple[int, int]]]:
     """Runs steps that take `step_seconds`, the last of them over and over: (steps, seconds, changes of the plan)."""
     clock = Clock()
-    pace = Pace(seconds, clock.now + seconds, clock)
+    pace = Pace(seconds, clock.now + seconds, most, clock)
     pace.start()
     steps, step, changes = planned, 0, []
     while step < steps:
@@ -62,3 +64,8 @@ def test_a_machine_that_slept_ends_at_the_next_step() -> None:
     steps, _, changes = train(100, 10.0, [0.1] * 30 + [3600.0, 0.1])
     assert changes[-1][1] == steps
     assert steps <= 50
+
+
+def test_a_short_text_is_not_read_more_often_because_there_is_time() -> None:
+    assert train(100, 100.0, [0.1], most=100) == (100, pytest.approx(10.0), [])
+    assert train(100, 100.0, [0.1], most=150)[0] == 150

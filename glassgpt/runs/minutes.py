@@ -6,6 +6,7 @@ law says which of them would end with the lowest loss.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ VALIDATIONS, CHECKPOINTS, SNAPSHOTS = 10, 5, 10  # of the whole run
 END_SHARE = 0.6  # of the time from the start of the process to the plan: a checkpoint, the report, a last sample
 FEW_EPOCHS = 5.0  # times that a text may be read without more dropout than the recipe's
 MOST_EPOCHS = 8.0  # reading it more often makes a model worse on new text, whatever its dropout
+TOKENS_A_ROW, MOST_ROWS = 60, 14  # of a table of n-grams; 2^14 rows are those of the recipe
 LEAST_LIMIT = 200  # steps that even the shortest text is given, however often that reads it
 FEW = {"model.ngram_dropout": 0.3, "model.dropout": 0.0, "optimizer.weight_decay": 0.3}
 MANY = {"model.ngram_dropout": 0.5, "model.dropout": 0.1, "optimizer.weight_decay": 1.0}
@@ -152,7 +154,8 @@ class TimeLimit:
         ending = END_SHARE * (time.monotonic() - self.began)
         counting = _count(data, tokenizer)
         deadline = self.began + self.seconds - ending
-        timed = _time([size.settings for size in self.sizes or ()], build, data, runtime, deadline)
+        rows = {"model.ngram_rows": ngram_rows(data.train.tokens)}
+        timed = _time([size.settings | rows for size in self.sizes or ()], build, data, runtime, deadline)
         left = deadline - time.monotonic()
         chosen = _best(timed, left)
         steps = chosen.steps_in(left)
@@ -193,6 +196,14 @@ class TimeLimit:
         model = better.config.model
         size = "the same size" if better is chosen else f"{counted(model.n_layer, 'block')} of {model.n_embd} channels"
         return f"twice the time, {2 * self.minutes:g} min, would lower the loss by about {gain:.2f}, with {size}"
+
+
+def ngram_rows(tokens: int) -> int:
+    """The rows of each table of n-grams for a text: so many that about 60 tokens share one, as in the recipe.
+
+    With more rows, a table would learn a shorter text by heart.
+    """
+    return int(2 ** min(MOST_ROWS, max(8, round(math.log2(tokens / TOKENS_A_ROW)))))
 
 
 def regularisation(epochs: float) -> dict[str, float]:

@@ -33,7 +33,7 @@ LONGEST = 7 * 24 * 60.0  # minutes
 FEWEST_STEPS = 20  # a shorter run learns next to nothing
 RATE = 1.28  # the learning rate of Muon, times the channels: 0.02 for 64, 0.01 for 128
 MOST_VALIDATED = 150_000  # characters, or as many for each minute if that is more
-VALIDATIONS, CHECKPOINTS, SNAPSHOTS = 10, 5, 10  # of the whole run
+VALIDATIONS, SAMPLES, CHECKPOINTS, SNAPSHOTS = 10, 5, 5, 10  # of the whole run
 END_SHARE = 0.6  # of the time from the start of the process to the plan: a checkpoint, the report, a last sample
 FEW_EPOCHS = 4.0  # times that a text may be read without more dropout than the recipe's
 MOST_EPOCHS = 8.0  # reading it more often made a model worse on new text, with any dropout
@@ -272,7 +272,7 @@ def _length(config: RunConfig, steps: int) -> dict[str, Any]:
         "schedule.decay_steps": steps,
         "schedule.warmup_steps": min(config.schedule.warmup_steps, steps // 10),
         "evaluation.every": max(1, steps // VALIDATIONS),
-        "evaluation.sample_every": max(1, steps * 5 // 8),  # in the middle; there is one at the end anyway
+        "evaluation.sample_every": -(-steps // SAMPLES),
         "checkpoint.every": max(1, steps // CHECKPOINTS),
         "checkpoint.snapshots": min(config.checkpoint.snapshots, SNAPSHOTS),
     }

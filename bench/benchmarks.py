@@ -36,7 +36,10 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page. `command` are the arguments of `glassgpt`; none: nothing is measured yet."""
+    """A section of the page. `command` are the arguments of `glassgpt`, or a script of bench/ and its arguments.
+
+    None: nothing is measured yet.
+    """
 
     name: str
     title: str
@@ -112,6 +115,16 @@ def speedrun_picture(found: Figures) -> str:
     return document(WIDTH, height, parts, [LINE, QUIET, *(colour for _, _, colour in shown)])
 
 
+def minutes_table(found: Figures) -> str:
+    """A row for each contender of each text and time."""
+    rows = [
+        [one["data"], f"{one['minutes']:g}", one["contender"], f"{one['n_layer']} × {one['n_embd']}",
+         f"{one['seconds']:.1f}", f"{one['steps']:,}", f"{one['val_loss']:.4f}"]
+        for one in found["rows"]
+    ]  # fmt: skip
+    return table(("text", "minutes", "contender", "blocks × channels", "seconds", "steps", "loss"), rows)
+
+
 def generation_table(found: Figures) -> str:
     """A row for each batch and kind of weights."""
     rows = [
@@ -185,7 +198,10 @@ PARTS = (
     Part(
         "minutes",
         "The best model in some minutes",
-        "What a model reaches that is chosen for the minutes that it may train.",
+        "`glassgpt train --minutes` beside the next smaller and the next larger size in the same time, and beside"
+        " `char-tiny`. Whole processes, one run each. How the size is chosen is in [planning](planning.md).",
+        ("minutes.py", "--data", "shakespeare", "--minutes", "1", "--seed", "5"),
+        table=minutes_table,
     ),
     Part(
         "generate",
@@ -278,22 +294,25 @@ def draw_bars(title: str, bars: Sequence[tuple[str, float, float | None]]) -> st
 
 def measure(part: Part, nanogpt: Path | None, figures: Path) -> None:
     """Runs the command of a part and stores its figures."""
+    first, *arguments = part.command
+    is_script = first.endswith(".py")
     takes_part = part.with_nanogpt and nanogpt is not None
-    told = " ".join(["glassgpt", *part.command, *(["--nanogpt", "../nanoGPT"] if takes_part else [])])
+    program = f"python bench/{first}" if is_script else f"glassgpt {first}"
+    told = " ".join([program, *arguments, *(["--nanogpt", "../nanoGPT"] if takes_part else [])])
     print(told, file=sys.stderr)
-    result = run_glassgpt([*part.command, *(["--nanogpt", str(nanogpt)] if takes_part else []), "--json"])
+    begin = [str(ROOT / "bench" / first)] if is_script else ["-P", "-m", "glassgpt", first]
+    result = run_python([*begin, *arguments, *(["--nanogpt", str(nanogpt)] if takes_part else []), "--json"])
     today = datetime.now(UTC).date().isoformat()
     store = {"date": today, "command": told, "machine": describe(), "result": result}
     figures.mkdir(parents=True, exist_ok=True)
     (figures / f"{part.name}.json").write_text(json.dumps(store, indent=1) + "\n", encoding="utf-8")
 
 
-def run_glassgpt(arguments: Sequence[str]) -> Figures:
-    """What `glassgpt` prints with these arguments. Raises SystemExit if it fails; it has said why."""
-    command = [sys.executable, "-P", "-m", "glassgpt", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+def run_python(arguments: Sequence[str]) -> Figures:
+    """What a Python program prints with these arguments. Raises SystemExit if it fails; it has said why."""
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"glassgpt {' '.join(arguments)} failed with exit code {done.returncode}")
+        raise SystemExit(f"{' '.join(arguments)} failed with exit code {done.returncode}")
     found: Figures = json.loads(done.stdout)
     return found
 

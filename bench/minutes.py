@@ -2,20 +2,21 @@
 
     python bench/minutes.py --data tinyshakespeare.txt --minutes 1 --minutes 3
 
-For each time, in turn: the size that was chosen, the next smaller and larger one with the same settings, and char-tiny.
-Each is a whole process of `glassgpt train`; nothing else should run beside it. The losses are those on the whole
-validation split. With --json, one object a line.
+For each text and time, in turn: the size that was chosen, the next smaller and larger one with the same settings, and
+char-tiny. Each is a whole process of `glassgpt train`; nothing else should run beside it. The losses are those on the
+whole validation split. With --json, one object at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,43 +52,44 @@ def neighbours(run: Path) -> dict[str, list[str]]:
     return found
 
 
+def compare(data: str, minutes: float, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """A row for each contender, in the order in which they ran."""
+    common = ["--data", data, "--minutes", minutes, "--seed", seed]
+    contenders: dict[str, list[Any]] = {"chosen": common}
+    for name in ("chosen", "half", "double", "char-tiny"):
+        if name not in contenders:
+            continue
+        found = train(contenders[name], folder / name)
+        if name == "chosen":
+            near = neighbours(folder / "chosen")
+            contenders |= {side: [RECIPE, *common, *sets] for side, sets in near.items()}
+            contenders["char-tiny"] = ["char-tiny", *common]
+        model: Any = load_config(folder / name / "config.toml").model
+        sizes = {"n_layer": model.n_layer, "n_embd": model.n_embd}
+        yield {"data": Path(data).stem, "minutes": minutes, "contender": name, **sizes, **found}
+
+
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default="shakespeare", help="the text, as for glassgpt train")
+    parser.add_argument("--data", action="append", help="a text, as for glassgpt train; repeatable (shakespeare)")
     parser.add_argument("--minutes", type=float, action="append", help="a time; repeatable (1 by default)")
     parser.add_argument("--seed", type=int, default=1, help="the seed of every run")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object at the end")
     options = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory(prefix="glassgpt-minutes-") as scratch:
-        folder = Path(scratch)
-        for minutes in options.minutes or [1.0]:
-            common = ["--data", options.data, "--minutes", minutes, "--seed", options.seed]
-            contenders: dict[str, list[Any]] = {"chosen": common}
-            for name in ("chosen", "half", "double", "char-tiny"):
-                if name not in contenders:
-                    continue
-                found = train(contenders[name], folder / name)
-                if name == "chosen":
-                    near = neighbours(folder / "chosen")
-                    contenders |= {side: [RECIPE, *common, *sets] for side, sets in near.items()}
-                    contenders["char-tiny"] = ["char-tiny", *common]
-                model: Any = load_config(folder / name / "config.toml").model
-                line = {
-                    "minutes": minutes,
-                    "contender": name,
-                    "n_layer": model.n_layer,
-                    "n_embd": model.n_embd,
-                    **found,
-                }
-                if options.json:
-                    print(json.dumps(line), flush=True)
-                else:
-                    print(
-                        f"{minutes:g} min  {name:9}  {model.n_layer} x {model.n_embd:3}  {found['seconds']:6.1f} s"
-                        f"  {found['steps']:6,} steps  {found['val_loss']:.4f}",
-                        flush=True,
-                    )
+        for data, minutes in itertools.product(options.data or ["shakespeare"], options.minutes or [1.0]):
+            for row in compare(data, minutes, options.seed, Path(scratch)):
+                rows.append(row)
+                print(
+                    f"{row['data']}  {minutes:g} min  {row['contender']:9}  {row['n_layer']} x {row['n_embd']:3}"
+                    f"  {row['seconds']:6.1f} s  {row['steps']:6,} steps  {row['val_loss']:.4f}",
+                    file=sys.stderr if options.json else sys.stdout,
+                    flush=True,
+                )
+    if options.json:
+        print(json.dumps({"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,15 @@ RESULTS: dict[str, dict[str, Any]] = {
             for name in ("glassgpt", "transformers")
         ],
     },
+    "minutes": {
+        "rows": [
+            {"data": "shakespeare", "minutes": 1.0, "contender": name, "n_layer": 2, "n_embd": 128, "seconds": 60.5,
+             "steps": 900, "val_loss": 1.49, "replanned": 1}
+            for name in ("chosen", "half")
+        ],
+    },
 }  # fmt: skip
+PICTURES = ("speedrun", "generate", "step")
 
 
 @pytest.fixture
@@ -61,15 +69,20 @@ def run(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *optio
     return (folder / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
+def part_of(arguments: list[str]) -> str:
+    """The part of the page that a command measures: `-P -m glassgpt bench step …`, or a script of bench/."""
+    return Path(arguments[0]).stem if arguments[0].endswith(".py") else arguments[4]
+
+
 def answer(monkeypatch: pytest.MonkeyPatch, bench: ModuleType) -> list[list[str]]:
     """Every command of the script answers with the canned figures; returns the commands as they come."""
     called: list[list[str]] = []
 
     def fake(arguments: list[str]) -> dict[str, Any]:
         called.append(arguments)
-        return RESULTS[arguments[1]]
+        return RESULTS[part_of(arguments)]
 
-    monkeypatch.setattr(bench, "run_glassgpt", fake)
+    monkeypatch.setattr(bench, "run_python", fake)
     return called
 
 
@@ -78,8 +91,8 @@ def test_a_page_has_every_figure_with_its_date_its_machine_and_its_command(
 ) -> None:
     called = answer(monkeypatch, bench)
     page = run(bench, monkeypatch, tmp_path, "--nanogpt", "/elsewhere/nanoGPT")
-    assert [command[:2] for command in called] == [["bench", name] for name in ("speedrun", "generate", "step")]
-    assert called[0][2:] == ["--nanogpt", "/elsewhere/nanoGPT", "--json"] and "--nanogpt" not in called[1]
+    assert [part_of(command) for command in called] == ["speedrun", "minutes", "generate", "step"]
+    assert called[0][5:] == ["--nanogpt", "/elsewhere/nanoGPT", "--json"] and "--nanogpt" not in called[1]
     flat = " ".join(page.split())
     assert "| speedrun | 7.0 (6.0 to 8.0) | 1.9000 |" in page
     assert "1/20.0 of the control's time" in flat
@@ -87,8 +100,10 @@ def test_a_page_has_every_figure_with_its_date_its_machine_and_its_command(
     assert "| glassgpt | float32 | 256 (244 to 269) | 80% | 9.500 |" in page
     assert "transformers takes 1.12 times as long" in flat
     assert "`glassgpt bench speedrun --nanogpt ../nanoGPT`" in flat and "/elsewhere" not in page
-    assert flat.count("Measured on 20") == 3 and "torch" in flat
-    assert flat.count("*No figure yet.*") == 2  # what is not measured says so
+    assert "| shakespeare | 1 | chosen | 2 × 128 | 60.5 | 900 | 1.4900 |" in page
+    assert "`python bench/minutes.py --data shakespeare --minutes 1 --seed 5`" in flat
+    assert flat.count("Measured on 20") == 4 and "torch" in flat
+    assert flat.count("*No figure yet.*") == 1  # what is not measured says so
 
 
 def test_pictures_are_drawn_for_light_and_dark_and_for_a_phone(
@@ -96,7 +111,7 @@ def test_pictures_are_drawn_for_light_and_dark_and_for_a_phone(
 ) -> None:
     answer(monkeypatch, bench)
     page = run(bench, monkeypatch, tmp_path)
-    for name in RESULTS:
+    for name in PICTURES:
         assert f"(benchmarks/{name}.svg)" in page
         drawn = (tmp_path / "docs" / "benchmarks" / f"{name}.svg").read_text(encoding="utf-8")
         picture = ET.fromstring(drawn)
@@ -115,7 +130,7 @@ def test_a_part_is_measured_alone_and_the_others_keep_their_figures(
     before = run(bench, monkeypatch, tmp_path)
     called.clear()
     assert run(bench, monkeypatch, tmp_path, "--only", "step") == before
-    assert [command[1] for command in called] == ["step"]
+    assert [part_of(command) for command in called] == ["step"]
     called.clear()
     assert run(bench, monkeypatch, tmp_path, "--draw") == before
     assert called == []

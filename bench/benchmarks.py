@@ -100,7 +100,7 @@ def speedrun_picture(found: Figures) -> str:
     _, y = place(0, target)
     parts += [
         line(LEFT, y, RIGHT, y, QUIET, dash="4 3"),
-        text(RIGHT, y - 8, f"the loss to reach: {target:.4f}", size=12, anchor="end", colour=QUIET),
+        text(LEFT + 24, y - 8, f"the loss to reach: {target:.4f}", size=12, colour=QUIET),
     ]
     for number, (key, name, colour) in enumerate(shown):
         for one in found["rounds"]:

@@ -91,6 +91,7 @@ USES: dict[str, tuple[str, ...]] = {
     "bench tricks": ("bench", "tricks", "recipe.toml", "--steps", "4", "--rounds", "1", "--out", "new.svg"),
     "bench speedrun": ("bench", "speedrun", "--data", "text.txt", "--nanogpt", "texts"),
     "bench generate": ("bench", "generate", "tiny", "--new-tokens", "2", "--prompt-tokens", "2", "--rounds", "1"),
+    "bench step": ("bench", "step", "recipe.toml", "--steps", "1", "--rounds", "1", "--rows", "2"),
     "data list": ("data", "list"),
     "data prepare": ("data", "prepare", "texts", "--out", "new", "--tokenizer", "bpe.json"),
     "data info": ("data", "info", "shards"),

@@ -117,6 +117,7 @@ def train(
                 )
             if data is not None and text is not None:
                 raise UserError("both data and text are given: train on one of them")
+            _check_recorded(overrides, settings or {})
             time_limit = None
             if minutes is not None:
                 _check_unplanned(max_steps, overfit_batch, overrides, settings or {})
@@ -341,11 +342,22 @@ def _resume_run(session: Session, decision: Decision) -> TrainState:
     return state
 
 
+def _named(overrides: Sequence[str], settings: Mapping[str, Any]) -> set[str]:
+    """The "section.field" of everything that a user sets."""
+    return {text.partition("=")[0].strip() for text in overrides} | settings.keys()
+
+
+def _check_recorded(overrides: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raises UserError for settings that only record what a planned run did."""
+    for name in sorted(_named(overrides, settings) & {"training.minutes", "schedule.replanned"}):
+        raise UserError(f"{name} only records what {option(minutes=None)} did: give a run its time with that")
+
+
 def _check_unplanned(
     max_steps: int | None, overfit_batch: bool, overrides: Sequence[str], settings: Mapping[str, Any]
 ) -> None:
     """Raises UserError for arguments that choose what `minutes` chooses."""
-    named = {text.partition("=")[0].strip() for text in overrides} | settings.keys()
+    named = _named(overrides, settings)
     given: list[str] = [name for name in ("training.max_steps", "schedule.decay_steps") if name in named]
     given += [option(max_steps=None)] if max_steps is not None else []
     given += [option(overfit_batch=True)] if overfit_batch else []

@@ -102,7 +102,8 @@ USES: dict[str, tuple[str, ...]] = {
     "tokenizer info": ("tokenizer", "info", "--tokenizer", "bpe.json"),
 }
 
-NOT_DRAWN = {("course", "--run"), ("course", "--browser")}  # minutes of training, and a window of the browser
+# Minutes of training, and a window of the browser.
+NOT_DRAWN = {("course", "--run"), ("train", "--minutes"), ("course", "--browser")}
 
 # What a command may change of the world: the run it names, and the cache. Everything else that it found must stay.
 OURS = ("runs/tiny", "runs/sharded", "shards", "cache")

@@ -114,6 +114,7 @@ def test_a_changed_plan_is_recorded_and_replayed(
         (["--minutes", "inf"], "--minutes inf is out of range"),
         (["--minutes", "1", "--max-steps", "9"], "--minutes chooses the number of steps, and so does --max-steps"),
         (["--minutes", "1", "--set", "training.max_steps=9"], "and so does training.max_steps: give one of them"),
+        (["--set", "training.minutes=2"], "training.minutes only records what --minutes did"),
         (["--minutes", "1", "--overfit-batch"], "and so does --overfit-batch: give one of them"),
         (["--minutes", "0.0001"], "--minutes 0.0001 is too short for 20 steps on cpu: give at least 0."),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glassgpt.costs.flops import count_parameters
@@ -26,6 +26,7 @@ from glassgpt.runs.config import RunConfig
 from glassgpt.runs.micro_batch import estimate_memory
 from glassgpt.runs.pace import Pace
 from glassgpt.runtime.device import Runtime
+from glassgpt.runtime.distributed import ALONE
 from glassgpt.tokenizers import Tokenizer
 
 RECIPE = "modern-tiny"  # whose sizes and length `--minutes` replaces
@@ -38,6 +39,7 @@ END_SHARE = 0.6  # of the time from the start of the process to the plan: a chec
 FEW_EPOCHS = 4.0  # times that a text may be read without more dropout than the recipe's
 MOST_EPOCHS = 8.0  # reading it more often made a model worse on new text, with any dropout
 TOKENS_A_ROW, MOST_ROWS = 60, 14  # of a table of n-grams; 2^14 rows are those of the recipe
+MOST_PARAMETERS = 4  # of the blocks, for each token of the text: larger models were not measured
 LEAST_LIMIT = 200  # steps that even the shortest text is given, however often that reads it
 FEW = {"model.ngram_dropout": 0.3, "model.dropout": 0.0}
 MANY = {"model.ngram_dropout": 0.5, "model.dropout": 0.1}
@@ -94,7 +96,7 @@ class _Timed:
 
     def steps_in(self, seconds: float) -> int:
         """The steps that fit into `seconds`, beside the validations."""
-        fitting = max(0, int((seconds - self._validating()) / self.step_seconds))
+        fitting = max(0, int((seconds - self.validating()) / self.step_seconds))
         return fitting if self.most_steps is None else min(fitting, self.most_steps)
 
     def loss_after(self, seconds: float) -> float:
@@ -105,7 +107,7 @@ class _Timed:
         """The tokens that so many steps read."""
         return steps * self.config.training.batch_tokens
 
-    def _validating(self) -> float:
+    def validating(self) -> float:
         """Seconds: the whole validation split at the end, and parts of it before. A forward pass is 1/3 of a step."""
         whole = self.data.val.tokens
         tokens = whole + VALIDATIONS * min(whole, self.config.evaluation.tokens)
@@ -160,21 +162,22 @@ class TimeLimit:
         chosen = _best(timed, left)
         steps = chosen.steps_in(left)
         if steps < FEWEST_STEPS:
-            least = (time.monotonic() - self.began + 2 * ending + FEWEST_STEPS * timed[0].step_seconds) / 60
+            seconds = timed[0].validating() + FEWEST_STEPS * timed[0].step_seconds
+            least = (time.monotonic() - self.began + 2 * ending + seconds) / 60
             raise UserError(
                 f"{option(minutes=self.minutes)} is too short for {FEWEST_STEPS} steps on {runtime.device}: give at"
                 f" least {least + 0.05:.1f}"
             )
         note(self._describe(chosen, steps))
+        if counting is not None:
+            note(f"counting rows of {counting.order} tokens, without any model, reaches a loss of {counting.ngram:.2f}")
         needed = steps * chosen.step_seconds
         if steps == chosen.most_steps and needed < (1 - SPARE) * left:
             note(
-                f"the text is short, and reading it more often would not make the model better: the run takes about"
+                "the text is short, and reading it more often would not make the model better: the run takes about"
                 f" {(self.seconds - left + needed) / 60:.1f} min; more text would help"
             )
-        if counting is not None:
-            note(f"counting rows of {counting.order} tokens, without any model, reaches a loss of {counting.ngram:.2f}")
-        if self.sizes:
+        elif self.sizes:
             note(self._describe_longer(chosen, timed, left))
         settings = {**chosen.settings, **_length(chosen.config, steps), "training.minutes": self.minutes}
         if self.sizes:
@@ -238,17 +241,20 @@ def _time(
     Without candidates, it times the size of the recipe.
     """
     timed: list[_Timed] = []
+    alone = replace(runtime, ranks=ALONE, parallel="none")  # the other ranks wait for the plan
     for settings in candidates or [{}]:
         config = build(settings)
         if timed and not _fits(config, runtime):
             break
         model = build_model(config.architecture, config.model).to(runtime.device)
+        blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("blocks."))
+        if timed and blocks > MOST_PARAMETERS * data.train.tokens:
+            break
         rows = config.batch_rows // runtime.ranks.world_size
         micro_batch = min(rows, 8) if config.training.micro_batch == "auto" else config.rows_of_pass(rows)
         rate, _ = measure_tokens_per_second(
-            model, config.optimizer, runtime, micro_batch=min(rows, micro_batch), seconds=MEASURED
+            model, config.optimizer, alone, micro_batch=min(rows, micro_batch), seconds=MEASURED
         )
-        blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("blocks."))
         seconds = config.training.batch_tokens / runtime.ranks.world_size / rate
         epoch = data.train.tokens / config.training.batch_tokens
         most = max(LEAST_LIMIT, int(MOST_EPOCHS * epoch)) if candidates else None

@@ -31,7 +31,19 @@ TIMINGS = ("seconds", "tokens_per_second", "mfu", "val/seconds", "validation_sec
 def command(run: Path, data: str) -> list[str]:
     """The same command begins the run and goes on with it."""
     overrides = [part for setting in SETTINGS for part in ("--set", setting)]
-    return [sys.executable, "-m", "glassgpt", "train", "--data", data, "--run", str(run), "--resume", *overrides]
+    return [
+        sys.executable,
+        "-m",
+        "glassgpt",
+        "train",
+        "char-tiny",
+        "--data",
+        data,
+        "--run",
+        str(run),
+        "--resume",
+        *overrides,
+    ]
 
 
 def finish(run: Path, data: str, kill_after: float | None = None) -> bool:

@@ -33,7 +33,7 @@ ip -n "${nodes[0]}" link set eth-a up
 ip -n "${nodes[1]}" link set eth-b up
 
 export PYTHONPATH=$root OMP_NUM_THREADS=1
-settings=(--data python-manual --max-steps 20 --set model.n_layer=2 --set model.n_embd=64 --set evaluation.every=10
+settings=(char-tiny --data python-manual --max-steps 20 --set model.n_layer=2 --set model.n_embd=64 --set evaluation.every=10
   --set evaluation.sample_every=0 --set schedule.warmup_steps=10)
 
 run_node() { # number, network interface
@@ -41,7 +41,7 @@ run_node() { # number, network interface
   GLASSGPT_CACHE=$work/cache-$1 GLOO_SOCKET_IFNAME=$2 ip netns exec "${nodes[$1]}" \
     "$python" -m torch.distributed.run --nnodes 2 --node-rank "$1" --nproc-per-node 1 \
     --master-addr 10.77.0.1 --master-port 29400 --local-addr "10.77.0.$(($1 + 1))" \
-    -m glassgpt -- train --run two "${settings[@]}" --parallel "$parallel"
+    -m glassgpt -- train "${settings[@]}" --run two --parallel "$parallel"
 }
 
 run_node 1 eth-b >"$work/second" 2>&1 &
@@ -53,7 +53,7 @@ ip netns exec "${nodes[0]}" cat /sys/class/net/eth-a/statistics/tx_bytes >"$work
 ip netns exec "${nodes[1]}" cat /sys/class/net/eth-b/statistics/tx_bytes >"$work/bytes-b"
 
 cd "$work/node-0"
-GLASSGPT_CACHE=$work/cache-0 "$python" -m glassgpt train --run one "${settings[@]}" >/dev/null 2>&1
+GLASSGPT_CACHE=$work/cache-0 "$python" -m glassgpt train "${settings[@]}" --run one >/dev/null 2>&1
 "$python" - "$work" "$parallel" <<'PYTHON'
 import json, pathlib, sys
 

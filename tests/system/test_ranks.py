@@ -192,7 +192,7 @@ def train(parallel, recompute, chunk):
         runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0),
         build_optimizer(model, OptimizerConfig()), batches=batches,
         expected_weight=ROWS * BLOCK / ranks.world_size, lr_at=lambda step: 0.003, runtime=runtime,
-        scaler=runtime.build_scaler(), max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
+        scaler=runtime.build_scaler(), max_steps=lambda: 20, grad_clip=0.5, seed=0, state=TrainState(),
         on_step=lambda state, result: losses.append(result.loss) or seen.append(state.tokens_seen),
     )
     assert seen[-1] == 20 * ROWS * BLOCK
@@ -308,7 +308,7 @@ def test_a_run_saved_by_two_ranks_goes_on_with_one_and_back(
     start: type[Job], text_file: Path, tmp_path: Path, alone: Path
 ) -> None:
     run = tmp_path / "run"
-    begin = ["--data", text_file, "--parallel", "fsdp", *SETTINGS, "--max-steps", 7]
+    begin = ["char-tiny", "--data", text_file, "--parallel", "fsdp", *SETTINGS, "--max-steps", 7]
     code, _, err = start("train", "--run", run, *begin).end()
     assert code == 0, err
     result = glassgpt("train", "--run", run, "--resume", "--max-steps", 13)
@@ -336,7 +336,7 @@ def test_a_divided_checkpoint_of_two_ranks_goes_on_with_one_and_with_three(
     program = tmp_path / "divided.py"
     program.write_text(DIVIDED)
     run, alone = tmp_path / "run", tmp_path / "alone"
-    begin = ["--data", text_file, *SETTINGS, "--set", "training.batch_tokens=192"]
+    begin = ["char-tiny", "--data", text_file, *SETTINGS, "--set", "training.batch_tokens=192"]
     result = glassgpt("train", "--run", alone, *begin)
     assert result.code == 0, result.err
     way = ["--parallel", "fsdp", "--max-steps", 7]

@@ -91,7 +91,7 @@ def main() -> None:
         settings: dict[str, Any] = {**MODEL, **TRAINING, "tokenizer.name": "bpe", "tokenizer.vocab_size": 2048}
         settings["tokenizer.special_tokens"] = ["<|endoftext|>"]  # lm-eval asks for one
         run = gg.train(
-            text=text, run=folder / "run", max_steps=options.steps, settings=settings, listener=Listener()
+            "char-tiny", text=text, run=folder / "run", max_steps=options.steps, settings=settings, listener=Listener()
         )  # fmt: skip
         assert run is not None  # it is on the ranks of torchrun beside the first
         export = export_hf(run, folder / "export")

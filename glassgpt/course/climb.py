@@ -326,7 +326,7 @@ def _climb(
         lr_at=lambda _: training.rate(section),
         runtime=runtime,
         scaler=runtime.build_scaler(),
-        max_steps=lambda: training.steps,
+        max_steps=training.steps,
         grad_clip=training.grad_clip,
         seed=seed,
         expected_weight=training.batch_tokens(section),

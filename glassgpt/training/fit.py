@@ -65,7 +65,7 @@ def fit(
     lr_at: Callable[[int], float],
     runtime: Runtime,
     scaler: torch.amp.GradScaler,
-    max_steps: Callable[[], int],
+    max_steps: int | Callable[[], int],
     grad_clip: float,
     seed: int | None,
     expected_weight: float,
@@ -74,9 +74,9 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Trains the module returned by `runtime.wrap` up to `max_steps()`, or until told to stop. Returns the new state.
+    """Trains the module returned by `runtime.wrap` up to `max_steps`, or until told to stop. Returns the new state.
 
-    `max_steps()` is asked before every step: the plan of a run that has to end in time may change while it trains.
+    A function for `max_steps` is asked before every step: the plan of a run that has to end in time may change.
     `batches(step)` returns this rank's micro-batches of a step, as many on every rank. `lr_at(step)` returns the
     learning rate, which a parameter group multiplies by its `lr_factor`, if any. `seed` is None for a model without
     dropout, and `expected_weight` approximates the weight of one rank's batch, see `train_step`. `on_step` is called
@@ -88,7 +88,7 @@ def fit(
     alone = not runtime.ranks.several
     stopping = alone and interrupted()
     parallel.train()
-    while state.step < max_steps() and not stopping and not should_stop():
+    while state.step < (max_steps() if callable(max_steps) else max_steps) and not stopping and not should_stop():
         started = time.perf_counter()
         lr = lr_at(state.step)
         for group in optimizer.param_groups:

@@ -38,6 +38,7 @@ def test_it_takes_its_time_and_says_what_it_chose(
 ) -> None:
     first = glassgpt(*small("modern-tiny", "--data", text_file, "--max-steps", 1, "--run", "first"))
     assert first.code == 0, first.err  # imports what every run needs, which takes seconds once
+    monkeypatch.setattr(planning, "MOST_EPOCHS", 1e6)  # on a fast machine the small text would end the run early
     monkeypatch.setattr(verb, "STARTED", time.monotonic())
     began = time.monotonic()
     result = glassgpt(*small("--data", text_file, "--minutes", 0.1, "--run", "quick"))
@@ -63,6 +64,16 @@ def test_it_takes_its_time_and_says_what_it_chose(
         "training.minutes was 0.1 and is now 0.2"
         in glassgpt("train", "--minutes", 0.2, "--run", "quick", "--resume").error
     )
+
+
+def test_a_short_text_ends_the_run_early(text_file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MOST_EPOCHS", 0.0)
+    monkeypatch.setattr(planning, "LEAST_LIMIT", 30)
+    result = glassgpt(*small("--data", text_file, "--minutes", 2, "--run", "short"))
+    assert result.code == 0, result.err
+    assert "the text is short, and reading it more often would not make the model better" in result.err
+    assert "twice the time" not in result.err
+    assert load_config(Path("runs/short/config.toml")).training.max_steps == 30
 
 
 def test_a_recipe_keeps_its_size(text_file: Path, elsewhere: Path) -> None:

@@ -192,7 +192,7 @@ def train(parallel, recompute, chunk):
         runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0),
         build_optimizer(model, OptimizerConfig()), batches=batches,
         expected_weight=ROWS * BLOCK / ranks.world_size, lr_at=lambda step: 0.003, runtime=runtime,
-        scaler=runtime.build_scaler(), max_steps=lambda: 20, grad_clip=0.5, seed=0, state=TrainState(),
+        scaler=runtime.build_scaler(), max_steps=20, grad_clip=0.5, seed=0, state=TrainState(),
         on_step=lambda state, result: losses.append(result.loss) or seen.append(state.tokens_seen),
     )
     assert seen[-1] == 20 * ROWS * BLOCK

@@ -92,7 +92,7 @@ def run(
         "on_step": lambda state, result: seen.append((state, result)),
     } | changes
     parallel = ModelWithLoss(model, arguments.pop("loss_function", next_token_loss))
-    return fit(parallel, optimizer, max_steps=lambda: max_steps, **arguments), seen
+    return fit(parallel, optimizer, max_steps=max_steps, **arguments), seen
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:

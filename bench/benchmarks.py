@@ -118,11 +118,11 @@ def speedrun_picture(found: Figures) -> str:
 def minutes_table(found: Figures) -> str:
     """A row for each contender of each text and time."""
     rows = [
-        [one["data"], f"{one['minutes']:g}", one["contender"], f"{one['n_layer']} × {one['n_embd']}",
-         f"{one['seconds']:.1f}", f"{one['steps']:,}", f"{one['val_loss']:.4f}"]
+        [one["contender"], f"{one['val_loss']:.4f}", f"{one['seconds']:.1f}", one["data"], f"{one['minutes']:g}",
+         f"{one['n_layer']} × {one['n_embd']}", f"{one['steps']:,}"]
         for one in found["rows"]
     ]  # fmt: skip
-    return table(("text", "minutes", "contender", "blocks × channels", "seconds", "steps", "loss"), rows)
+    return table(("contender", "loss", "seconds", "text", "minutes", "blocks × channels", "steps"), rows)
 
 
 def generation_table(found: Figures) -> str:

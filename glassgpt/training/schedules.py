@@ -78,6 +78,7 @@ def learning_rate(step: int, peak: float, config: ScheduleConfig) -> float:
 
 
 def _planned_rate(step: float, peak: float, config: ScheduleConfig) -> float:
+    """The learning rate at a place in the first plan."""
     if step < config.warmup_steps:
         return peak * (step + 1) / config.warmup_steps
     if config.name == "constant":

@@ -100,7 +100,7 @@ def test_a_page_has_every_figure_with_its_date_its_machine_and_its_command(
     assert "| glassgpt | float32 | 256 (244 to 269) | 80% | 9.500 |" in page
     assert "transformers takes 1.12 times as long" in flat
     assert "`glassgpt bench speedrun --nanogpt ../nanoGPT`" in flat and "/elsewhere" not in page
-    assert "| shakespeare | 1 | chosen | 2 × 128 | 60.5 | 900 | 1.4900 |" in page
+    assert "| chosen | 1.4900 | 60.5 | shakespeare | 1 | 2 × 128 | 900 |" in page
     assert "`python bench/minutes.py --data shakespeare --minutes 1 --seed 5`" in flat
     assert flat.count("Measured on 20") == 4 and "torch" in flat
     assert flat.count("*No figure yet.*") == 1  # what is not measured says so

@@ -6,8 +6,8 @@ N counts the parameters of the blocks, T the tokens that are read, and U the tok
 again teaches less each time: D is what T tokens are worth, at most R times the text. The first equation is that of
 Hoffmann et al. 2022 (equation 2), the second is like that of Muennighoff et al. 2023 (equation 5).
 
-The constants were fitted to runs on Tiny Shakespeare, whose losses are in docs/planning.md; `bench/scaling_law.py` trains
-and fits them again.
+The constants were fitted to runs on Tiny Shakespeare, whose losses are in docs/planning.md. `bench/scaling_law.py`
+trains them again and fits the law.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, BuildContext, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 from glassgpt.training.prefetch import Prefetched
-from glassgpt.tricks.step_speed import build_nanogpt, draw_batches, measure_matrix_rate, synchronize
+from glassgpt.tricks.step_speed import build_nanogpt_step, draw_batches, measure_matrix_rate, synchronize
 
 ADAMW = OptimizerConfig(lr=6e-4, beta1=0.9, beta2=0.95, weight_decay=0.1)
 
@@ -383,7 +383,7 @@ def main() -> None:
     rate = measure_matrix_rate(runtime, 8192 if runtime.device.type == "cuda" else 1024)
     sides = [Side("glassgpt", build_ours(GPT2(config), runtime))]
     if options.nanogpt:
-        sides.append(Side("nanoGPT", build_nanogpt(options.nanogpt, config, ADAMW, runtime)))
+        sides.append(Side("nanoGPT", build_nanogpt_step(options.nanogpt, config, ADAMW, runtime)))
 
     batches = draw_batches(config, options.micro_batch, options.accumulate, runtime.device)
     for side in sides:

@@ -154,12 +154,15 @@ def generate(
     batch: Annotated[list[int] | None, typer.Option(help="Texts at once; repeatable. Default: 1 and 16.")] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="float32, bfloat16, int8 or loaded; repeatable. Default: all that this processor has."),
+        typer.Option(
+            help="float32, float16, bfloat16, int8 or loaded; repeatable. Default: all that this processor has."
+        ),
     ] = None,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = 32,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1,
     rounds: Annotated[int, typer.Option(help="Measurements of each contender, in turn.")] = 3,
     peer: Annotated[bool, typer.Option(help="Measure transformers beside it, if it is installed.")] = True,
+    nanogpt: Annotated[Path | None, path_option("Checkout of karpathy/nanoGPT, which takes part: GPT-2.")] = None,
     llama_cpp: Annotated[
         bool, typer.Option("--llama-cpp", help="Measure llama.cpp beside it: GPT-2 on a CPU, needs xllamacpp and gguf.")
     ] = False,
@@ -174,7 +177,7 @@ def generate(
     model = load_model(run, device) if run is not None else random_model(str(random), device)
     speed = measure_generation(
         model, batches=batch or (1, 16), weights=weights or (), new_tokens=new_tokens, prompt_tokens=prompt_tokens,
-        rounds=rounds, peer=peer, llama_cpp=llama_cpp,
+        rounds=rounds, peer=peer, nanogpt=nanogpt, llama_cpp=llama_cpp,
     )  # fmt: skip
     for line in speed.notes:
         note(line)
@@ -212,20 +215,24 @@ def print_speed(speed: GenerationSpeed) -> None:
     def ratio(value: float | None) -> str:
         return "" if value is None else f"{value:.2f} x"
 
-    beside_llama_cpp = [column("to llama.cpp", lambda row: ratio(row.ratio_to_llama_cpp))]
+    peers = [
+        column("to transformers", lambda row: ratio(row.ratio_to_transformers)),
+        column("to nanoGPT", lambda row: ratio(row.ratio_to_nanogpt)),
+        column("to llama.cpp", lambda row: ratio(row.ratio_to_llama_cpp)),
+    ]
     columns = [
         column("batch", lambda row: str(row.batch)),
         Column("weights", [row.weights for row in speed.rows]),
         column("tokens/s", lambda row: f"{row.tokens_per_second:,.1f}"),
         column("of the roof", lambda row: f"{row.share_of_roof:.0%}"),
-        column("to transformers", lambda row: ratio(row.ratio_to_transformers)),
-        *(beside_llama_cpp if any(row.llama_cpp is not None for row in speed.rows) else []),
+        *(peer for peer in peers if any(peer.cells)),
         column("weights MB", lambda row: f"{row.weight_bytes / 1e6:,.0f}"),
         column("rounds", lambda row: f"{min(row.rounds):,.1f} to {max(row.rounds):,.1f}"),
     ]
     for line in format_table(columns, table_width(), needed=4):
         typer.echo(line)
-    say(f"memory is read at {speed.read_rate / 1e9:.1f} GB/s; the roof is batch x this rate / the bytes of the weights")
+    low, median, high = (rate / 1e9 for rate in (min(speed.read_rates), speed.read_rate, max(speed.read_rates)))
+    say(f"memory is read at {median:.1f} GB/s ({low:.1f} to {high:.1f}); the roof is batch x rate / bytes of weights")
 
 
 @app.command()

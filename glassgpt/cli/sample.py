@@ -43,7 +43,8 @@ def sample(
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
     weights: Annotated[
-        str | None, typer.Option(help="Faster weights on a CPU: float32, bfloat16 or int8. Default: as they are.")
+        str | None,
+        typer.Option(help="Faster weights on a CPU: float32, float16, bfloat16 or int8. Default: as they are."),
     ] = None,
     draft: Annotated[
         str | None,

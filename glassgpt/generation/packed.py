@@ -1,11 +1,13 @@
 """Weights laid out for generation on a CPU: a transformation of a loaded model, which itself stays as it is.
 
 A pass over a few rows is as fast as its weights are read. `nn.Linear` stores a weight as (N, K) and hands it to a
-library for large products, which reads it at half the speed of memory and computes slowly for 16 rows. oneDNN, which is
-a part of torch, stores the same weight in blocks that fit the vector registers of the processor, and reads it at nearly
-the speed of memory. The blocks are made once.
+library for large products, which reads it at half the speed of memory and computes slowly for 16 rows. Two libraries
+that are a part of torch do better. oneDNN stores the weight in blocks that fit the vector registers of the processor.
+FBGEMM does so with float16 weights, and computes in float32; for one row nothing is faster. So for one row a float32
+weight becomes the sum of two float16 numbers, which are as many bytes.
 
-The weights may also be smaller. bfloat16 has half the bytes, int8 a quarter. docs/generation.md has the figures.
+The weights may also be smaller. float16 and bfloat16 have half the bytes, int8 a quarter. docs/generation.md has the
+figures.
 
 Shapes: N outputs, K inputs of a product.
 """
@@ -24,8 +26,11 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.models import Model
 from glassgpt.runtime.device import cpu_has_bfloat16
 
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "float16", "bfloat16", "int8")
 ROWS = 16  # rows of a pass for which oneDNN chooses its blocks; with those, 1 to 4 rows are fast too
+HALVES_ROWS = 2  # texts at a time up to which two float16 products are faster than one float32 product
+LARGEST_FLOAT16 = 65504.0
+REST = 2.0**-11  # the rounding error of a float16 number, relative to it, is at most half of this
 ZERO = 128  # the unsigned byte that stands for 0
 
 
@@ -43,6 +48,33 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N), in the dtype of x."""
         product = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, "none", [], "")
+        return product.to(x.dtype)
+
+
+class Float16Linear(nn.Module):
+    """`nn.Linear` with a float16 weight, by FBGEMM: inputs, sums and outputs are float32.
+
+    With `halves` the weight is the sum of two float16 numbers, its rounded value and 2⁻¹¹ times the rest. They have 22
+    bits of the 24 of a float32 number.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, halves: bool = False) -> None:
+        super().__init__()
+        self.out_features, self.halves = len(weight), halves
+        weight, bias = weight.detach().float(), None if bias is None else bias.detach().float()
+        if halves:
+            rounded = weight.half().float()
+            weight = torch.cat([rounded, (weight - rounded) / REST])
+            bias = None if bias is None else torch.cat([bias, torch.zeros_like(bias)])
+        self.packed: Any = torch.ops.quantized.linear_prepack_fp16(weight, bias)  # with a copy of the bias
+        self.packed_bytes = 2 * weight.numel() + (0 if bias is None else 4 * self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) to (..., N), in the dtype of x."""
+        product = torch.ops.quantized.linear_dynamic_fp16(x.float(), self.packed)
+        if self.halves:
+            rounded, rest = product.split(self.out_features, dim=-1)
+            product = torch.add(rounded, rest, alpha=REST)
         return product.to(x.dtype)
 
 
@@ -82,23 +114,37 @@ def _scale_rows(values: Tensor) -> Tensor:
     return values.abs().amax(dim=1, keepdim=True).clamp_(min=1e-30) / 127
 
 
-def pack(model: Model, weights: str = "float32") -> Model:
-    """A copy of the model for generation whose matrix products have packed weights: float32, bfloat16 or int8.
+def pack(model: Model, weights: str = "float32", *, rows: int = ROWS) -> Model:
+    """A copy of the model for generation whose matrix products have packed weights: one of `WEIGHTS`.
+
+    `rows` is the number of texts that are continued at a time, for which float32 weights get their layout.
 
     Each `nn.Linear` is replaced, and a head that is tied to the token embedding. All other parameters are shared with
     the model, which is not changed. Whoever does not need the model any more can drop it, and with it its own weights.
 
-    The results of float32 are the same up to rounding. Raises UserError if the model is not on a CPU, or if this
-    processor or this build of torch has no kernel.
+    The results of float32 are the same up to rounding. Raises UserError if the model is not on a CPU, if this processor
+    or this build of torch has no kernel, and for float16 if a weight is too large for it.
     """
     if weights not in WEIGHTS:
         raise unknown("weights", weights, WEIGHTS)
     if lacking := lacks_kernel(weights, next(model.parameters()).device):
         raise UserError(lacking)
 
+    embedding = _tied_head(model)
+    matrices = [module.weight for module in model.modules() if type(module) is nn.Linear]
+    matrices += [] if embedding is None else [embedding]
+    fits = all(float(matrix.detach().abs().max()) <= LARGEST_FLOAT16 for matrix in matrices)
+    if weights == "float16" and not fits:
+        raise UserError(f"a weight is above {LARGEST_FLOAT16:,.0f}, the largest float16 number: use float32 weights")
+    halves = rows <= HALVES_ROWS and fits and lacks_kernel("float16", torch.device("cpu")) is None
+
     def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
         if weights == "int8":
             return Int8Linear(weight, bias)
+        if weights == "float16":
+            return Float16Linear(weight, bias)
+        if weights == "float32" and halves:
+            return Float16Linear(weight, bias, halves=True)
         return PackedLinear(weight.to(getattr(torch, weights)), bias)
 
     # What is in the memo is not copied: parameters are shared, and linear layers replaced.
@@ -107,7 +153,7 @@ def pack(model: Model, weights: str = "float32") -> Model:
         if type(module) is nn.Linear:
             memo[id(module)] = packed(module.weight, module.bias)
     copied = copy.deepcopy(model, memo).eval()
-    if (embedding := _tied_head(model)) is not None:
+    if embedding is not None:
         copied.packed_head = packed(embedding, None)  # a submodule, so that its weights are counted
         vars(copied)["head"] = copied.packed_head  # found before the method of the class
     return copied
@@ -117,13 +163,19 @@ def lacks_kernel(weights: str, device: torch.device) -> str | None:
     """Why `pack` cannot give these weights on this device, in one sentence; None if it can."""
     if device.type != "cpu":
         return f"{weights} weights for generation are packed for a CPU, and the model is on {device}"
-    if not torch.backends.mkldnn.is_available():
+    if weights != "float16" and not torch.backends.mkldnn.is_available():
         return f"this build of torch has no oneDNN, whose kernels {weights} weights for generation need"
+    if weights == "float16" and not _has_fbgemm():
+        return "this build of torch has no FBGEMM, or this processor no AVX2: use float32 weights"
     if weights == "bfloat16" and not cpu_has_bfloat16():
         return "this processor has no products of bfloat16 (AVX512-BF16 or AMX): use float32 weights"
     if weights == "int8" and not _cpu_has_int8():
         return "this processor has no products of int8 (VNNI or AMX): use float32 weights"
     return None
+
+
+def _has_fbgemm() -> bool:
+    return "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def _cpu_has_int8() -> bool:

@@ -22,8 +22,15 @@ def gelu_tanh(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
+    if not torch.is_grad_enabled():
+        return x * _sigma(x)
     result: Tensor = _LogisticForm.apply(x)
     return result
+
+
+def _sigma(x: Tensor) -> Tensor:
+    """σ(u), see `_LogisticForm`."""
+    return (x * x).mul_(_CUBIC).add_(_LINEAR).mul_(x).sigmoid_()
 
 
 class _LogisticForm(torch.autograd.Function):
@@ -31,7 +38,7 @@ class _LogisticForm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        sigma = (x * x).mul_(_CUBIC).add_(_LINEAR).mul_(x).sigmoid_()
+        sigma = _sigma(x)
         ctx.save_for_backward(x, sigma)
         return x * sigma
 

@@ -1,7 +1,8 @@
 """Measures how fast a model generates text, beside its peers and the rate at which this machine reads memory.
 
 Every new token needs all weights once, so the rate at which memory is read is a roof for the tokens per second. The
-contenders take turns, round after round, so that a machine that slows down affects all of them.
+contenders take turns, round after round, so that a machine that slows down affects all of them. Memory is read in each
+round, too: on a shared machine its rate may double within a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +21,17 @@ from torch import Tensor, nn
 from glassgpt.costs.memory import is_tied
 from glassgpt.errors import UserError, shown, unknown
 from glassgpt.generation.engine import Request, generate_batch
-from glassgpt.generation.packed import WEIGHTS, lacks_kernel, pack
+from glassgpt.generation.packed import WEIGHTS, Float16Linear, lacks_kernel, pack
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.llama_cpp import LlamaCpp, check_llama_cpp
+from glassgpt.interop.nanogpt import NanoGPTPeer
 from glassgpt.interop.peer import Peer, lacks_peer
 from glassgpt.models import Model
 
 LOADED = "loaded"  # the weights as the model has them, not packed
 MOST = 1024  # texts at once, new tokens, and rounds: what can be measured in a reasonable time
+READ = "read"  # the rate of memory, among those of the contenders
+PEERS = ("transformers", "nanogpt", "llama_cpp")
 ROOF_BYTES = 1 << 30  # read at once to measure the rate: no cache holds them
 
 
@@ -39,9 +44,11 @@ class SpeedRow:
     tokens_per_second: float  # the median of the rounds
     rounds: tuple[float, ...]
     weight_bytes: int  # of the weights that a pass reads
-    share_of_roof: float  # of batch x (bytes per second of memory) / weight_bytes
+    share_of_roof: float  # of batch x (bytes per second of memory) / weight_bytes: the median of the rounds
     transformers: float | None = None  # its tokens per second
     ratio_to_transformers: float | None = None  # the median of the ratios of each round
+    nanogpt: float | None = None
+    ratio_to_nanogpt: float | None = None
     llama_cpp: float | None = None
     ratio_to_llama_cpp: float | None = None
 
@@ -51,7 +58,8 @@ class GenerationSpeed:
     """The result of `measure_generation`: a row for each batch and kind of weights, and bytes per second of memory."""
 
     rows: tuple[SpeedRow, ...]
-    read_rate: float
+    read_rate: float  # the median
+    read_rates: tuple[float, ...]  # of all rounds
     notes: tuple[str, ...]  # what was not measured, and why
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,13 +76,14 @@ def measure_generation(
     prompt_tokens: int = 1,
     rounds: int = 3,
     peer: bool = True,
+    nanogpt: Path | None = None,
     llama_cpp: bool = False,
 ) -> GenerationSpeed:
     """Continues random prompts greedily, with each kind of `weights`, by default all that this processor has.
 
-    `transformers` takes part if it is installed and a `peer` is wanted, llama.cpp if `llama_cpp` asks for it. Raises
-    UserError for a number out of range, for texts longer than the window, for weights without a kernel here, and if
-    llama.cpp cannot be measured.
+    `transformers` takes part if it is installed and a `peer` is wanted, nanoGPT if there is a checkout of it, llama.cpp
+    if `llama_cpp` asks for it. Raises UserError for a number out of range, for texts longer than the window, for
+    weights without a kernel here, and if nanoGPT or llama.cpp cannot be measured.
     """
     for name, values in {"batch": batches, "new-tokens": [new_tokens], "rounds": [rounds]}.items():
         for value in values:
@@ -87,26 +96,27 @@ def measure_generation(
         )
     if llama_cpp:
         check_llama_cpp(model)
-    models, notes = _prepare(model, weights)
+    kinds, notes = _choose_weights(weights, next(model.parameters()).device)
     lacking = lacks_peer(model) if peer else "transformers was left out"
-    theirs = Peer(model) if lacking is None else None
-    positions = prompt_tokens + new_tokens
-    server = LlamaCpp(model, slots=max(batches), positions=positions) if llama_cpp else None
-    device = next(model.parameters()).device
-    rate, found = 0.0, []
+    if lacking is not None:
+        notes.append(lacking)
+    writers: dict[str, Callable[[Tensor, int], object]] = {}
+    if lacking is None:
+        writers["transformers"] = Peer(model).write
+    if nanogpt is not None:
+        writers["nanogpt"] = NanoGPTPeer(model, nanogpt).write
+    if llama_cpp:
+        writers["llama_cpp"] = LlamaCpp(model, slots=max(batches), positions=prompt_tokens + new_tokens).write
+    rows: list[SpeedRow] = []
+    read: list[float] = []
     for batch in batches:
-        rate = max(rate, measure_read_rate(device))
-        tokens = torch.randint(model.config.vocab_size, (batch, prompt_tokens), device=device)
-        contenders: dict[str, Callable[[], object]] = {
-            name: partial(_write, each, tokens, new_tokens) for name, each in models.items()
-        }
-        if theirs is not None:
-            contenders["transformers"] = partial(theirs.write, tokens, new_tokens)
-        if server is not None:
-            contenders["llama_cpp"] = partial(server.write, tokens, new_tokens)
-        found.append((batch, _measure_in_turn(contenders, batch * new_tokens, rounds)))
-    rows = [_row(batch, name, rates, models[name], rate) for batch, rates in found for name in models]
-    return GenerationSpeed(tuple(rows), rate, tuple(notes if lacking is None else [*notes, lacking]))
+        models = {kind: model if kind == LOADED else pack(model, kind, rows=batch) for kind in kinds}
+        ours = {kind: partial(_write, each) for kind, each in models.items()}
+        tokens = torch.randint(model.config.vocab_size, (batch, prompt_tokens), device=next(model.parameters()).device)
+        rates = _measure_in_turn(ours | writers, tokens, new_tokens, rounds)
+        rows += [_row(batch, kind, rates, count_weight_bytes(each)) for kind, each in models.items()]
+        read += rates[READ]
+    return GenerationSpeed(tuple(rows), statistics.median(read), tuple(read), tuple(notes))
 
 
 def measure_read_rate(device: torch.device) -> float:
@@ -127,7 +137,7 @@ def measure_read_rate(device: torch.device) -> float:
         float(way().sum())  # waits for a GPU
         return time.perf_counter() - began
 
-    return matrix.nbytes / min(read(way) for _ in range(3) for way in ways)
+    return matrix.nbytes / min(read(way) for _ in range(2) for way in ways)
 
 
 def count_weight_bytes(model: Model) -> int:
@@ -135,23 +145,22 @@ def count_weight_bytes(model: Model) -> int:
     head = "token_embedding" if is_tied(model) else None
     tables = [part for name, part in model.named_modules() if isinstance(part, nn.Embedding) and name != head]
     looked_up = {id(table.weight) for table in tables}
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters() if id(weight) not in looked_up)
+    packed = sum(part.packed_bytes for part in model.modules() if isinstance(part, Float16Linear))
+    return packed + sum(weight.nbytes for weight in model.parameters() if id(weight) not in looked_up)
 
 
-def _prepare(model: Model, weights: Sequence[str]) -> tuple[dict[str, Model], list[str]]:
-    """The model with each kind of weights, and why a kind is left out that was not asked for."""
-    device, notes = next(model.parameters()).device, []
-    models: dict[str, Model] = {}
-    for name in weights or (*WEIGHTS, LOADED):
-        if name not in (*WEIGHTS, LOADED):
-            raise unknown("weights", name, (*WEIGHTS, LOADED))
-        if name == LOADED:
-            models[name] = model
-        elif not weights and (lacking := lacks_kernel(name, device)):
-            notes.append(f"{name} is not measured: {lacking}")
-        else:
-            models[name] = pack(model, name)
-    return models, notes
+def _choose_weights(weights: Sequence[str], device: torch.device) -> tuple[list[str], list[str]]:
+    """The kinds of weights to measure, and why a kind is left out that was not asked for."""
+    if not weights:
+        lacking = {kind: reason for kind in WEIGHTS if (reason := lacks_kernel(kind, device))}
+        notes = [f"{kind} is not measured: {reason}" for kind, reason in lacking.items()]
+        return [*(kind for kind in WEIGHTS if kind not in lacking), LOADED], notes
+    for kind in weights:
+        if kind not in (*WEIGHTS, LOADED):
+            raise unknown("weights", kind, (*WEIGHTS, LOADED))
+        if kind != LOADED and (reason := lacks_kernel(kind, device)):
+            raise UserError(reason)
+    return list(dict.fromkeys(weights)), []
 
 
 def _write(model: Model, tokens: Tensor, new_tokens: int) -> None:
@@ -160,25 +169,28 @@ def _write(model: Model, tokens: Tensor, new_tokens: int) -> None:
 
 
 def _measure_in_turn(
-    contenders: Mapping[str, Callable[[], object]], tokens: int, rounds: int
+    contenders: Mapping[str, Callable[[Tensor, int], object]], tokens: Tensor, new_tokens: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Tokens per second of each call in each round, after a call that warms up."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    """Tokens per second of each contender in each round, after a call that warms up; `READ` is the rate of memory."""
+    rates: dict[str, list[float]] = {name: [] for name in (READ, *contenders)}
     for number in range(rounds + 1):
+        found = {READ: measure_read_rate(tokens.device)}
         for name, write in contenders.items():
             began = time.perf_counter()
-            write()
-            if number:
-                rates[name].append(tokens / (time.perf_counter() - began))
+            write(tokens, new_tokens)
+            found[name] = len(tokens) * new_tokens / (time.perf_counter() - began)
+        for name, rate in found.items() if number else ():
+            rates[name].append(rate)
     return rates
 
 
-def _row(batch: int, name: str, rates: Mapping[str, list[float]], model: Model, read_rate: float) -> SpeedRow:
-    median, weight_bytes = statistics.median(rates[name]), count_weight_bytes(model)
-    row = SpeedRow(batch, name, median, tuple(rates[name]), weight_bytes, median * weight_bytes / (batch * read_rate))
-    for peer in ("transformers", "llama_cpp"):
+def _row(batch: int, name: str, rates: Mapping[str, list[float]], weight_bytes: int) -> SpeedRow:
+    own = rates[name]
+    shares = [rate * weight_bytes / (batch * read) for rate, read in zip(own, rates[READ], strict=True)]
+    row = SpeedRow(batch, name, statistics.median(own), tuple(own), weight_bytes, statistics.median(shares))
+    for peer in PEERS:
         if (theirs := rates.get(peer)) is not None:
-            ratios = [ours / their for ours, their in zip(rates[name], theirs, strict=True)]
+            ratios = [ours / their for ours, their in zip(own, theirs, strict=True)]
             compared: dict[str, Any] = {peer: statistics.median(theirs), f"ratio_to_{peer}": statistics.median(ratios)}
             row = replace(row, **compared)
     return row

@@ -33,6 +33,7 @@ from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token, evaluate
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
+from glassgpt.generation.engine import SLOTS
 from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.speculative import check_draft
@@ -222,7 +223,8 @@ class Run:
         generators = (_seeded(None if seed is None else seed + number) for number in range(len(prompts)))
         encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
         ids = [encoded[prompt] for prompt in prompts]
-        model = self.model if weights is None else pack(self.model, weights)
+        rows = min(len(prompts), SLOTS) if draft is None else SLOTS  # a pass over drafts has several rows
+        model = self.model if weights is None else pack(self.model, weights, rows=rows)
         if draft is None:
             return write_many(model, self.tokenizer, ids, config, max_new_tokens, generators)
         check_draft(draft.model, self.model)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from glassgpt.errors import UserError
+from glassgpt.interop.nanogpt import load_model_file
 
 NANOGPT_LOSS = 1.8983  # of that command on Tiny Shakespeare: 111,539 targets, windows of 64 (docs/log.md)
 STEPS = 2000
@@ -77,15 +76,3 @@ def _run(arguments: list[str], folder: Path) -> None:
     if done.returncode:
         told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise UserError(f"nanoGPT's {arguments[0]} failed: {told[0]}")
-
-
-def load_model_file(checkout: Path) -> ModuleType:
-    """The model.py of a checkout, as a module: nanoGPT is not a package. Raises UserError if it is not there."""
-    path = checkout / "model.py"
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"{checkout} is no checkout of karpathy/nanoGPT: model.py is missing")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module
-    spec.loader.exec_module(module)
-    return module

@@ -8,8 +8,8 @@ too. A step that consisted of nothing else would reach it.
 from __future__ import annotations
 
 import contextlib
+import io
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,15 +21,15 @@ from torch import Tensor
 
 from glassgpt.costs.flops import estimate_flops_per_token
 from glassgpt.errors import UserError, shown
+from glassgpt.interop.nanogpt import build_nanogpt
 from glassgpt.interop.peer import Peer, lacks_peer
 from glassgpt.models import Model, ModelConfig, build_model
 from glassgpt.models.gpt2 import GPT2Config
-from glassgpt.models.sizes import draws_dropout, embedding_rows
+from glassgpt.models.sizes import draws_dropout
 from glassgpt.runtime.device import Runtime, build_runtime, cpu_has_bfloat16, describe_machine
 from glassgpt.training.fit import train_step
 from glassgpt.training.losses import Batch, next_token_loss, sum_token_losses
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
-from glassgpt.tricks.nanogpt import load_model_file
 
 OURS, TRANSFORMERS, NANOGPT = "glassgpt", "transformers", "nanoGPT"
 MOST = 1024  # rows, steps and rounds: what can be measured in a reasonable time
@@ -126,7 +126,7 @@ def measure_step(
     if nanogpt is not None:
         if not isinstance(sizes, GPT2Config):
             raise UserError(f"--nanogpt: nanoGPT has no model of the architecture {architecture}")
-        contenders.append(_Contender(NANOGPT, first, build_nanogpt(nanogpt, sizes, optimizer, first)))
+        contenders.append(_Contender(NANOGPT, first, build_nanogpt_step(nanogpt, sizes, optimizer, first)))
     batches = [draw_batches(sizes, rows, passes, place, seed=number) for number in range(steps)]
     tokens = rows * passes * sizes.block_size
     flops = estimate_flops_per_token(model) * tokens
@@ -173,14 +173,11 @@ def build_ours(architecture: str, sizes: ModelConfig, config: OptimizerConfig, r
     return step
 
 
-def build_nanogpt(checkout: Path, sizes: GPT2Config, config: OptimizerConfig, runtime: Runtime) -> Step:
+def build_nanogpt_step(checkout: Path, sizes: GPT2Config, config: OptimizerConfig, runtime: Runtime) -> Step:
     """The step of nanoGPT's train.py, on its own model. Raises UserError if `checkout` has no model.py."""
-    module = load_model_file(checkout)
     torch.manual_seed(0)
-    names = ("block_size", "n_layer", "n_head", "n_embd", "dropout")
-    shape = {name: getattr(sizes, name) for name in names} | {"vocab_size": embedding_rows(sizes), "bias": True}
-    with contextlib.redirect_stdout(sys.stderr):  # it prints its sizes
-        model = module.GPT(module.GPTConfig(**shape)).to(runtime.device).train()
+    model = build_nanogpt(checkout, sizes).to(runtime.device).train()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its numbers of parameters
         betas = (config.beta1, config.beta2)
         optimizer = model.configure_optimizers(config.weight_decay, config.lr, betas, runtime.device.type)
     return _plain_step(model, optimizer, lambda called, batch: called(batch.inputs, batch.targets)[1], runtime)

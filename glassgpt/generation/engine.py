@@ -30,6 +30,7 @@ from glassgpt.runtime.device import one_thread_for_small
 from glassgpt.tokenizers.base import Tokenizer
 
 SLOTS = 16
+GREEDY = SamplingConfig(temperature=0.0)
 FinishReason = Literal["length", "stop", "cancelled", "context"]
 
 
@@ -274,7 +275,7 @@ class Engine:
     def _hand_out(self, rows: list[_Row], logits: Tensor) -> list[Piece]:
         """Chooses a token for each row, from its logits (N, V), and ends the rows that are complete."""
         if all(row.request.sampling.temperature == 0.0 for row in rows):
-            chosen = choose(logits, SamplingConfig(0.0), None)
+            chosen = choose(logits, GREEDY, None)
         else:
             chosen = torch.cat(
                 [choose(logits[i : i + 1], row.request.sampling, row.generator) for i, row in enumerate(rows)]

@@ -21,6 +21,7 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import (
     ModelWithLoss,
+    add_lookups_in_place,
     checkpoint_activations,
     compile_blocks,
     gathered_in,
@@ -108,6 +109,8 @@ class Runtime:
             shard(model, self.device, self.ranks, gathered_in(self.precision, self.device.type))
         else:
             move(model, self.device)
+            if self.device.type == "cpu" and self.parallel == "none" and not self.compile:
+                add_lookups_in_place(model)
             if self.compile and not in_parts:
                 called = cast(nn.Module, torch.compile(model))
         with_loss = ModelWithLoss(called, loss_function)

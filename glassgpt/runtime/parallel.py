@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from glassgpt.runtime.distributed import Ranks
 
+LARGE_TABLE = 4096  # rows of an embedding: many more than a micro-batch looks up on a CPU
+
 
 class ModelWithLoss(nn.Module):
     """A model and its loss function as one module: `forward(batch)` returns the loss.
@@ -81,6 +83,18 @@ def move(model: nn.Module, device: torch.device) -> None:
             memory = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             torch.utils.swap_tensors(parameter, nn.Parameter(memory, parameter.requires_grad))
     model.to(device)
+
+
+def add_lookups_in_place(model: nn.Module) -> None:
+    """Adds the gradients of the rows that a large tied embedding looked up to the gradient of the head, in place.
+
+    Else autograd fills a table with zeros for the few rows of a batch, and writes a third one with the sum of both.
+    With GPT-2's vocabulary this is 4% of a step on a CPU. DDP and compiled code do not allow it.
+    """
+    embedding, head = getattr(model, "token_embedding", None), getattr(model, "head", None)
+    tied = head is not None and not isinstance(head, nn.Module)
+    if tied and isinstance(embedding, nn.Embedding) and embedding.num_embeddings >= LARGE_TABLE:
+        embedding.sparse = True  # the first gradient that arrives is the head's, which is dense, and so is the sum
 
 
 def checkpoint_activations(model: nn.Module) -> None:

@@ -147,7 +147,11 @@ def train_step(
                 loss: Loss = parallel(batch)
             scaler.scale(loss.sum / expected_weight).backward()
         losses.append(replace(loss, sum=loss.sum.detach()))
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    for parameter in parameters:
+        if parameter.grad.is_sparse:  # of a tied embedding whose head the loss does not use
+            parameter.grad = parameter.grad.to_dense()
+    gradients = [parameter.grad for parameter in parameters]
     scaler.unscale_(optimizer)
     norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
     grad_norm, sums = _read_sums(norm, losses, micro_batches, interrupted())

@@ -1,7 +1,8 @@
 """Measures GlassGPT beside its peers, and writes docs/benchmarks.md with its pictures.
 
-    python bench/benchmarks.py --nanogpt ../nanoGPT     # everything, one after another: less than 30 minutes
+    python bench/benchmarks.py --nanogpt ../nanoGPT     # one part after another: less than 30 minutes
     python bench/benchmarks.py --only step              # this part again; the others keep their figures
+    python bench/benchmarks.py --only ablation          # a part that takes longer than that is measured alone
     python bench/benchmarks.py --draw                   # the page alone, from the figures that are stored
 
 The figures of each part are stored in bench/figures/, with their date, their command and the machine. So a part that
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ class Part:
     about: str
     command: tuple[str, ...] = ()
     with_nanogpt: bool = False
+    with_llama_cpp: bool = False  # where it is installed
+    long: bool = False  # takes longer than all others together: measured with --only
     table: Callable[[Figures], str] = lambda _: ""
     picture: Callable[[Figures], str] | None = None
     caption: str = ""
@@ -125,26 +129,37 @@ def minutes_table(found: Figures) -> str:
     return table(("contender", "loss", "seconds", "text", "minutes", "blocks × channels", "steps"), rows)
 
 
+def ablation_table(found: Figures) -> str:
+    """A row for each change, the most harmful first."""
+    ordered = sorted(found["rows"], key=lambda row: -row["worse_by"])
+    rows = [
+        [row["variant"], f"{row['worse_by']:+.3f}", spread(row["losses"], ".3f"), spread(row["steps"], ",.0f")]
+        for row in ordered
+    ]
+    return table(("change", "loss more", "loss", "steps"), rows)
+
+
 def generation_table(found: Figures) -> str:
     """A row for each batch and kind of weights."""
+    shown = [peer for peer in PEERS if found["rows"][0].get(peer) is not None]
     rows = [
         [str(row["batch"]), row["weights"], spread(row["rounds"], ",.1f"), f"{row['share_of_roof']:.0%}",
-         times(row.get("ratio_to_transformers"))]
+         *(times(row.get(f"ratio_to_{peer}")) for peer in shown)]
         for row in found["rows"]
     ]  # fmt: skip
-    read = f"Memory is read at {found['read_rate'] / 1e9:.1f} GB per second."
-    return f"{table(('batch', 'weights', 'tokens/s', 'of the roof', '× transformers'), rows)}\n\n{read}"
+    rates = spread([rate / 1e9 for rate in found["read_rates"]], ".1f")
+    titles = ("batch", "weights", "tokens/s", "of the roof", *(f"× {PEERS[peer]}" for peer in shown))
+    return f"{table(titles, rows)}\n\nMemory is read at {rates} GB per second."
+
+
+PEERS = {"transformers": "transformers", "nanogpt": "nanoGPT", "llama_cpp": "llama.cpp"}
 
 
 def generation_picture(found: Figures) -> str:
-    """Bars of tokens per second at batch 1, with the roof of each kind of weights and transformers beside them."""
+    """Bars of tokens per second at batch 1, with the roof of each kind of weights and the peers beside them."""
     rows = [row for row in found["rows"] if row["batch"] == min(each["batch"] for each in found["rows"])]
-    bars = [
-        (row["weights"], row["tokens_per_second"], found["read_rate"] / row["weight_bytes"] * row["batch"])
-        for row in rows
-    ]
-    if (theirs := rows[0].get("transformers")) is not None:
-        bars.append(("transformers", theirs, None))
+    bars = [(row["weights"], row["tokens_per_second"], row["tokens_per_second"] / row["share_of_roof"]) for row in rows]
+    bars += [(name, rows[0][peer], None) for peer, name in PEERS.items() if rows[0].get(peer) is not None]
     return draw_bars(f"tokens per second at batch {rows[0]['batch']}; the line is the roof", bars)
 
 
@@ -204,11 +219,43 @@ PARTS = (
         table=minutes_table,
     ),
     Part(
+        "minutes-longer",
+        "The same in 3 and in 10 minutes",
+        "A text as short as the Python manual is read 8 times at most, and so not for ten minutes; `train` says so.",
+        (
+            "minutes.py",
+            "--data",
+            "shakespeare",
+            "--data",
+            "python-manual",
+            "--minutes",
+            "3",
+            "--minutes",
+            "10",
+            "--without-control",
+            "--seed",
+            "5",
+        ),
+        table=minutes_table,
+        long=True,
+    ),
+    Part(
+        "ablation",
+        "What each part of the modern model is worth",
+        "`modern-tiny` with one change at a time, in the same time with everything, three seeds. A difference that is"
+        " smaller than that of the seeds counts as none. What follows from it is in the [log](log.md).",
+        ("ablation.py", "--data", "shakespeare", "--minutes", "0.5", "--seeds", "3"),
+        table=ablation_table,
+        long=True,
+    ),
+    Part(
         "generate",
         "Text",
-        "GPT-2 124M continues texts, beside `transformers` with the same weights. Every new token reads all weights"
-        " once, so the rate at which memory is read is a roof ([generation](generation.md)).",
+        "GPT-2 124M continues texts, beside peers with the same weights in float32; nanoGPT has no KV cache. Every new"
+        " token reads all weights once, so the rate at which memory is read is a roof ([generation](generation.md)).",
         ("bench", "generate", "--random", "gpt2-124m"),
+        with_nanogpt=True,
+        with_llama_cpp=True,
         table=generation_table,
         picture=generation_picture,
         caption="Tokens per second of each kind of weights, with the roof of each",
@@ -297,6 +344,7 @@ def measure(part: Part, nanogpt: Path | None, figures: Path) -> None:
     first, *arguments = part.command
     is_script = first.endswith(".py")
     takes_part = part.with_nanogpt and nanogpt is not None
+    arguments += ["--llama-cpp"] if part.with_llama_cpp and find_spec("xllamacpp") and find_spec("gguf") else []
     program = f"python bench/{first}" if is_script else f"glassgpt {first}"
     told = " ".join([program, *arguments, *(["--nanogpt", "../nanoGPT"] if takes_part else [])])
     print(told, file=sys.stderr)
@@ -358,8 +406,9 @@ INTRODUCTION = """# Benchmarks
 
 <!-- Written by python bench/benchmarks.py: change that file, not this one. -->
 
-How fast GlassGPT is, beside what you would use instead. `make bench` measures all of this again in less than half an
-hour and writes this page. `make bench NANOGPT=../nanoGPT` lets a checkout of nanoGPT take part.
+How fast GlassGPT is, beside what you would use instead. `make bench` measures this again in less than half an hour
+and writes this page; two tables take longer and have a command of their own. `make bench NANOGPT=../nanoGPT` lets a
+checkout of nanoGPT take part.
 
 All contenders of a table take turns in one run, so a slow minute of the machine meets all of them. What is not a whole
 process is warmed up first. A figure is the median of its rounds, with the smallest and the largest in brackets. Compare
@@ -370,6 +419,7 @@ def main() -> None:
     """Measures what is asked for, then writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [part.name for part in PARTS if part.command]
+    usual = [part.name for part in PARTS if not part.long]
     parser.add_argument("--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT, which takes part")
     parser.add_argument("--only", action="append", choices=names, help="measure this part; repeatable")
     parser.add_argument("--draw", action="store_true", help="measure nothing")
@@ -377,7 +427,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=ROOT / "bench" / "figures", help="where figures are stored")
     options = parser.parse_args()
     for part in PARTS:
-        if part.command and not options.draw and part.name in (options.only or names):
+        if part.command and not options.draw and part.name in (options.only or usual):
             measure(part, options.nanogpt, options.figures)
     write_page(options.docs, options.figures)
 

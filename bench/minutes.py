@@ -3,8 +3,8 @@
     python bench/minutes.py --data tinyshakespeare.txt --minutes 1 --minutes 3
 
 For each text and time, in turn: the size that was chosen, the next smaller and larger one with the same settings, and
-char-tiny. Each is a whole process of `glassgpt train`; nothing else should run beside it. The losses are those on the
-whole validation split. With --json, one object at the end.
+char-tiny, if it is not left out. Each is a whole process of `glassgpt train`; nothing else should run beside it. The
+losses are those on the whole validation split. With --json, one object at the end.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def neighbours(run: Path) -> dict[str, list[str]]:
     return found
 
 
-def compare(data: str, minutes: float, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for each contender, in the order in which they ran."""
+def compare(data: str, minutes: float, seed: int, folder: Path, *, control: bool) -> Iterator[dict[str, Any]]:
+    """A row for each contender, in the order in which they ran; `control` is char-tiny."""
     common = ["--data", data, "--minutes", minutes, "--seed", seed]
     contenders: dict[str, list[Any]] = {"chosen": common}
     for name in ("chosen", "half", "double", "char-tiny"):
@@ -63,7 +63,8 @@ def compare(data: str, minutes: float, seed: int, folder: Path) -> Iterator[dict
         if name == "chosen":
             near = neighbours(folder / "chosen")
             contenders |= {side: [RECIPE, *common, *sets] for side, sets in near.items()}
-            contenders["char-tiny"] = ["char-tiny", *common]
+            if control:
+                contenders["char-tiny"] = ["char-tiny", *common]
         model: Any = load_config(folder / name / "config.toml").model
         sizes = {"n_layer": model.n_layer, "n_embd": model.n_embd}
         yield {"data": Path(data).stem, "minutes": minutes, "contender": name, **sizes, **found}
@@ -75,12 +76,13 @@ def main() -> None:
     parser.add_argument("--data", action="append", help="a text, as for glassgpt train; repeatable (shakespeare)")
     parser.add_argument("--minutes", type=float, action="append", help="a time; repeatable (1 by default)")
     parser.add_argument("--seed", type=int, default=1, help="the seed of every run")
+    parser.add_argument("--without-control", action="store_true", help="leave char-tiny out")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="glassgpt-minutes-") as scratch:
         for data, minutes in itertools.product(options.data or ["shakespeare"], options.minutes or [1.0]):
-            for row in compare(data, minutes, options.seed, Path(scratch)):
+            for row in compare(data, minutes, options.seed, Path(scratch), control=not options.without_control):
                 rows.append(row)
                 print(
                     f"{row['data']}  {minutes:g} min  {row['contender']:9}  {row['n_layer']} x {row['n_embd']:3}"

@@ -24,7 +24,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         ],
     },
     "generate": {
-        "read_rate": 25e9,
+        "read_rate": 25e9, "read_rates": [24e9, 25e9, 26e9],
         "rows": [
             {"batch": batch, "weights": weights, "tokens_per_second": 40.0, "rounds": [39.0, 40.0, 41.0],
              "weight_bytes": 500_000_000, "share_of_roof": 0.8, "transformers": 20.0, "ratio_to_transformers": 2.0}
@@ -38,6 +38,12 @@ RESULTS: dict[str, dict[str, Any]] = {
             {"contender": name, "precision": "float32", "seconds": 2.0, "tokens_per_second": 256.0, "loss": 9.5,
              "share_of_matrix_rate": 0.8, "rounds": [1.9, 2.0, 2.1]}
             for name in ("glassgpt", "transformers")
+        ],
+    },
+    "ablation": {
+        "rows": [
+            {"variant": name, "losses": [1.5 + worse, 1.51 + worse], "steps": [900, 900], "worse_by": worse}
+            for name, worse in (("as it is", 0.0), ("no n-grams", 0.1))
         ],
     },
     "minutes": {
@@ -103,7 +109,7 @@ def test_a_page_has_every_figure_with_its_date_its_machine_and_its_command(
     assert "| chosen | 1.4900 | 60.5 | shakespeare | 1 | 2 × 128 | 900 |" in page
     assert "`python bench/minutes.py --data shakespeare --minutes 1 --seed 5`" in flat
     assert flat.count("Measured on 20") == 4 and "torch" in flat
-    assert flat.count("*No figure yet.*") == 1  # what is not measured says so
+    assert flat.count("*No figure yet.*") == 3  # what is not measured says so
 
 
 def test_pictures_are_drawn_for_light_and_dark_and_for_a_phone(
@@ -136,11 +142,22 @@ def test_a_part_is_measured_alone_and_the_others_keep_their_figures(
     assert called == []
 
 
+def test_a_long_part_is_measured_only_where_it_is_named(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = answer(monkeypatch, bench)
+    page = run(bench, monkeypatch, tmp_path, "--only", "ablation", "--only", "minutes-longer")
+    assert [part_of(command) for command in called] == ["minutes", "ablation"]
+    assert "--without-control" in called[0]
+    assert "| no n-grams | +0.100 | 1.605 (1.600 to 1.610) | 900 |" in page
+    assert page.index("| no n-grams") < page.index("| as it is | +0.000 |")
+
+
 def test_without_figures_every_section_says_so(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     page = run(bench, monkeypatch, tmp_path, "--draw")
-    assert page.count("*No figure yet.*") == page.count("\n## ") == 5
+    assert page.count("*No figure yet.*") == page.count("\n## ") == 7
 
 
 def test_a_command_that_fails_ends_the_run(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

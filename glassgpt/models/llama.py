@@ -88,12 +88,18 @@ def stretched(config: LlamaConfig, device: torch.device) -> Tensor:
     return kept * plain + (1 - kept) * plain / config.rope_factor
 
 
+def turn_of(positions: Tensor, config: LlamaConfig) -> Turn:
+    """The rotation of the heads' dimensions at `positions`, (T,) or (B, T)."""
+    return rotation(positions, stretched(config, positions.device))
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention with rotary positions; H / G query heads share each key/value head."""
 
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.config = config
         self.head_dim = config.head_dim
         self.q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
         self.k = nn.Linear(config.n_embd, config.kv_heads * config.head_dim, bias=False)
@@ -102,8 +108,10 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        """`turn` is the rotation of the positions; by default that of positions 0 to T - 1."""
         B, T, _ = x.shape
+        turn = turn_of(torch.arange(T, device=x.device), self.config) if turn is None else turn
         # (B, T, H·D) to (B, H, T, D), and (B, T, G·D) to (B, G, T, D)
         q, k, v = (layer(x).view(B, T, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = rotate(q, turn), rotate(k, turn)
@@ -139,8 +147,8 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), turn, context)
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), context, turn)
         return x + self.mlp(self.norm2(x))
 
 
@@ -176,10 +184,10 @@ class Llama(ContextModel):
         """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
-        turn = rotation(positions, stretched(self.config, tokens.device))
+        turn = turn_of(positions, self.config)
         x = self.dropout(self.token_embedding(tokens))
         for block in self.blocks:
-            x = block(x, turn, context)
+            x = block(x, context, turn)
         if context is not None:
             context.advance(T)
         return self.norm(x)

@@ -26,16 +26,16 @@ from glassgpt.models.sizes import check_groups, check_sizes
 
 @dataclass(frozen=True)
 class Qwen3Config:
-    """The sizes of a Qwen3; the defaults are those of Qwen3-0.6B. Raises UserError for invalid sizes."""
+    """The sizes of a Qwen3; the defaults are those of Qwen3-0.6B, but for its shared heads. Raises UserError."""
 
     vocab_size: int = 151936
     block_size: int = 40960
     n_layer: int = 28
     n_head: int = 16
     n_embd: int = 1024
-    n_kv_head: int | None = 8  # key/value heads; None: as many as query heads
-    head_size: int | None = 128  # None: n_embd / n_head
-    n_hidden: int | None = 3072  # hidden units of the MLP; None: 3 times n_embd
+    n_kv_head: int | None = None  # key/value heads; None: as many as query heads
+    head_size: int | None = None  # None: n_embd / n_head
+    n_hidden: int | None = None  # hidden units of the MLP; None: 3 times n_embd
     dropout: float = 0.0
     tied: bool = True  # whether the head is the token embedding
     norm_eps: float = 1e-6
@@ -63,12 +63,18 @@ class Qwen3Config:
         return self.n_hidden or 3 * self.n_embd
 
 
+def turn_of(positions: Tensor, config: Qwen3Config) -> Turn:
+    """The rotation of the heads' dimensions at `positions`, (T,) or (B, T)."""
+    return rotation(positions, frequencies(config.head_dim, config.rope_base, positions.device))
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention with normalised queries and keys; H / G query heads share a key/value head."""
 
     def __init__(self, config: Qwen3Config, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.config = config
         self.head_dim = config.head_dim
         self.q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
         self.k = nn.Linear(config.n_embd, config.kv_heads * config.head_dim, bias=False)
@@ -79,8 +85,10 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        """`turn` is the rotation of the positions; by default that of positions 0 to T - 1."""
         B, T, _ = x.shape
+        turn = turn_of(torch.arange(T, device=x.device), self.config) if turn is None else turn
         # (B, T, H·D) to (B, H, T, D), and (B, T, G·D) to (B, G, T, D)
         q, k, v = (layer(x).view(B, T, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = rotate(self.norm_q(q), turn), rotate(self.norm_k(k), turn)
@@ -116,8 +124,8 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), turn, context)
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), context, turn)
         return x + self.mlp(self.norm2(x))
 
 
@@ -153,10 +161,10 @@ class Qwen3(ContextModel):
         """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
-        turn = rotation(positions, frequencies(self.config.head_dim, self.config.rope_base, tokens.device))
+        turn = turn_of(positions, self.config)
         x = self.dropout(self.token_embedding(tokens))
         for block in self.blocks:
-            x = block(x, turn, context)
+            x = block(x, context, turn)
         if context is not None:
             context.advance(T)
         return self.norm(x)

@@ -12,14 +12,14 @@ from glassgpt.cli.output import print_json, say
 def import_(
     source: Annotated[
         str,
-        typer.Argument(help="gpt2, gpt2-medium, distilgpt2, …, another GPT-2 on the Hugging Face hub, or a folder."),
+        typer.Argument(help="gpt2, distilgpt2, …, owner/name on the Hugging Face hub (GPT-2, Llama, Qwen3), or a folder."),
     ],
     run: Annotated[str, typer.Option(help="Run name under runs/, or path.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Import a model saved by transformers: a GPT-2, or a Qwen3 exported from here.
+    """Import a model saved by transformers: a GPT-2, a Llama or a Qwen3.
 
     The run has exactly its weights and tokenizer.
     """

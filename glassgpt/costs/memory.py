@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from glassgpt.costs.flops import count_parameters
-from glassgpt.models import Model, ModelConfig, build_model
+from glassgpt.models import Model, ModelConfig, build_model, is_tied
 from glassgpt.models.attention import Attention
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.heap import LARGEST_BLOCK
@@ -230,11 +230,6 @@ def part_of(name: str) -> str:
         if word in names:
             return {"attn": "attention", "mlp": "MLP"}[word]
     return "head" if names[0] == "head" else "rest"
-
-
-def is_tied(model: Model) -> bool:
-    """Whether the token embedding is also the head (weight tying)."""
-    return hasattr(model, "token_embedding") and not isinstance(model.head, nn.Module)
 
 
 def _tied_bytes(model: Model) -> int:

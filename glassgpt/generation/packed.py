@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError, unknown
-from glassgpt.models import Model
+from glassgpt.models import Model, is_tied
 from glassgpt.runtime.device import cpu_has_bfloat16
 
 WEIGHTS = ("float32", "float16", "bfloat16", "int8")
@@ -155,6 +155,7 @@ def pack(model: Model, weights: str = "float32", *, rows: int = ROWS) -> Model:
     copied = copy.deepcopy(model, memo).eval()
     if embedding is not None:
         copied.packed_head = packed(embedding, None)  # a submodule, so that its weights are counted
+        copied._modules.pop("head", None)
         vars(copied)["head"] = copied.packed_head  # found before the method of the class
     return copied
 
@@ -190,7 +191,7 @@ def _cpu_has_int8() -> bool:
 def _tied_head(model: Model) -> Tensor | None:
     """The rows of the token embedding, (V, C), of which `model.head` gives the products; None if it does more."""
     embedding = getattr(model, "token_embedding", None)
-    if isinstance(model.head, nn.Module) or not isinstance(embedding, nn.Embedding):
+    if not is_tied(model) or not isinstance(embedding, nn.Embedding):
         return None
     rows = embedding.weight[: model.config.vocab_size]
     features = torch.randn(1, rows.size(1), generator=torch.Generator().manual_seed(0)).to(rows)

@@ -60,10 +60,14 @@ def head_weights(model: Model, layer: int, head: int) -> HeadWeights:
     if H == 1 and hasattr(attn, "query"):  # the one head of section 4
         return HeadWeights(_weight(attn, "query"), _weight(attn, "key"), _weight(attn, "value"), None)
     qkv, proj = getattr(attn, "qkv", None), blocks[layer].proj
+    if proj is not None and all(isinstance(getattr(attn, name, None), nn.Linear) for name in "qkv"):
+        q, k, v = (_weight(attn, name).unflatten(0, (-1, proj.in_features // H)) for name in "qkv")  # (heads, D, C)
+        shared = head // (len(q) // len(k))  # the key/value head of this query head (grouped queries)
+        return HeadWeights(q[head], k[shared], v[shared], proj.weight.detach().unflatten(-1, (H, -1))[:, head])
     if not isinstance(qkv, nn.Linear) or qkv.out_features != 3 * model.config.n_embd or proj is None:
         raise UserError(
-            "the weights of single heads are known only where attention has linear layers `qkv`, with as many keys and"
-            " values as queries, and `proj`"
+            "the weights of single heads are known only where attention has linear layers `q`, `k` and `v`, or one"
+            " `qkv` with as many keys and values as queries, and `proj`"
         )
     # The rows are those of the heads of q, then of k, then of v.
     q, k, v = qkv.weight.detach().view(3, H, -1, model.config.n_embd)[:, head]

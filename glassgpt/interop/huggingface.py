@@ -13,6 +13,7 @@ import json
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from torch import Tensor
 from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
-from glassgpt.interop.layouts import LAYOUTS, Layout
+from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout
 from glassgpt.models import Model, ModelConfig, build_model
 
 Tensors = dict[str, Tensor]
@@ -35,7 +36,7 @@ EMBEDDING = "token_embedding.weight"
 
 @strict_arguments
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
-    """The model that `transformers` saved in this folder, a GPT-2 or a modern GPT, in float32 on the CPU.
+    """The model that `transformers` saved in this folder (layouts.py has the list), in float32 on the CPU.
 
     Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
     executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does
@@ -52,7 +53,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
         model = build_model(layout.architecture, config)  # only the shapes: the weights come from the file
     tensors = read_tensors(folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    names = names_in(tensors, layout, config.n_layer)
+    names = names_in(tensors, layout, config)
     if not has_biases(path):
         tensors = zero_biases(shapes, names) | tensors
     model.load_state_dict(translated(tensors, shapes, names, layout, folder), assign=True)
@@ -60,23 +61,41 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
 
 
 def read_config(path: Path, dropout: float) -> tuple[Layout, ModelConfig]:
-    """The architecture and the sizes in a config.json. Raises UserError unless it describes one of ours."""
+    """The architecture and the sizes in a config.json. Raises UserError unless it describes one of ours.
+
+    Of two architectures for one type, the first is taken whose settings fit.
+    """
     saved = read_json(path)
-    layout = next((layout for layout in LAYOUTS if layout.model_type == saved.get("model_type")), None)
-    if layout is None:
-        known = " and ".join(f'"{layout.model_type}"' for layout in LAYOUTS)
+    layouts = [layout for layout in LAYOUTS if layout.model_type == saved.get("model_type")]
+    if not layouts:
+        known = ", ".join(sorted({json.dumps(layout.model_type) for layout in LAYOUTS}))
         raise UserError(f"{path}: model_type is {json.dumps(saved.get('model_type'))}, only {known} can be loaded")
+    for layout in layouts:
+        try:
+            return layout, config_of(saved, layout, dropout)
+        except UserError as error:
+            if layout is layouts[-1]:
+                raise UserError(f"{path}: {error}") from None
+    raise AssertionError
+
+
+def config_of(saved: Mapping[str, Any], layout: Layout, dropout: float) -> ModelConfig:
+    """Our config with the settings of a config.json. Raises UserError for a setting that we do not have, by name."""
     sizes = {ours: saved.get(theirs, getattr(layout.defaults, ours)) for ours, theirs in layout.sizes.items()}
     for ours, size in sizes.items():
         if type(size) is not int:
-            raise UserError(f"{path}: {layout.sizes[ours]} is {json.dumps(size)}, not an integer")
-    config = layout.config(sizes, dropout)
+            raise UserError(f"{layout.sizes[ours]} is {json.dumps(size)}, not an integer")
+    config = layout.config(sizes | dict(layout.settings(saved)), dropout)
     for name, option in layout.options(config).items():
         value = saved.get(name, option.value if option.absent is None else option.absent)
         if value not in (option.value, *option.also):
             wanted = option.also[-1] if option.value is None and option.also else option.value
-            raise UserError(f"{path}: {name} is {json.dumps(value)}, but {layout.ours} has {json.dumps(wanted)}")
-    return layout, config
+            raise UserError(f"{name} is {json.dumps(value)}, but {layout.ours} has {json.dumps(wanted)}")
+    known = {*layout.sizes.values(), *layout.options(config), *layout.dropouts, *HARMLESS, *layout.harmless}
+    for name, value in saved.items():
+        if name not in known and value not in (None, False):  # what is off is as if it were not there
+            raise UserError(f"{name} is {json.dumps(value)}, and {layout.ours} has no such setting")
+    return config
 
 
 def has_biases(path: Path) -> bool:
@@ -100,10 +119,10 @@ def read_tensors(folder: Path) -> Tensors:
     raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor shards of them")
 
 
-def names_in(tensors: Iterable[str], layout: Layout, n_layer: int) -> Names:
+def names_in(tensors: Iterable[str], layout: Layout, config: ModelConfig) -> Names:
     """The names of every parameter in a file. A model without a head is saved without the prefix of a whole model."""
     dropped = "" if any(name.startswith(layout.prefix) for name in tensors) else layout.prefix
-    return {ours: tuple(name.removeprefix(dropped) for name in theirs) for ours, theirs in layout.names(n_layer)}
+    return {ours: tuple(name.removeprefix(dropped) for name in theirs) for ours, theirs in layout.names(config)}
 
 
 def translated(

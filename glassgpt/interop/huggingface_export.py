@@ -51,7 +51,7 @@ def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
     """The weights with the names and layout of the class in `transformers`. A tied head is not written twice."""
     layout, state = layout_of(model), model.state_dict()
     tensors: dict[str, Tensor] = {}
-    for ours, theirs in layout.names(model.config.n_layer):
+    for ours, theirs in layout.names(model.config):
         tensor = state[ours].detach().cpu()
         if ours in ROWS_PER_ID:
             tensor = tensor[:vocab_size]

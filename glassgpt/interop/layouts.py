@@ -6,6 +6,7 @@ A table names the fields of config.json and the tensors. `Layout.names` pairs th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,23 @@ from typing import Any
 from glassgpt.errors import UserError, option
 from glassgpt.models import Model, ModelConfig, find_architecture
 from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models.llama import LlamaConfig
 from glassgpt.models.modern import NORM_EPS, ROTARY_BASE, ModernConfig, hidden_size
+from glassgpt.models.qwen3 import Qwen3Config
+
+# Fields of a config.json that do not change a logit: names, dtypes, and how to train, to generate or to classify.
+HARMLESS = (
+    "_attn_implementation", "_name_or_path", "architectures", "attn_implementation", "bad_words_ids",
+    "begin_suppress_tokens", "bias", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id",
+    "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label",
+    "initializer_range", "label2id", "language", "length_penalty", "max_length", "min_length", "model_type",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions",
+    "output_hidden_states", "output_past", "output_scores", "pad_token_id", "prefix", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "suppress_tokens", "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "torch_dtype",
+    "torchscript", "transformers_version", "typical_p", "unsloth_version", "use_cache",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,11 +43,31 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The names and options under which `transformers` stores one architecture.
+class Stack:
+    """The names in the blocks of one stack: a decoder, or an encoder. Our name comes first.
 
-    In `outside` and `in_block` our name comes first. A module that is stored in several equal parts has several names.
+    A module that is stored in several equal parts has several names.
     """
+
+    block: str  # with {} for the number of the block
+    modules: Mapping[str, tuple[str, ...]]
+    kinds: tuple[str, ...] = ("weight",)  # the parameters of a module
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single ones, with their whole names
+    ours: str = "blocks"
+    count: Callable[[Any], int] = lambda config: config.n_layer  # of its blocks, by our config
+
+    def names(self, config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """(our name, names of its parts over there) of every parameter."""
+        inside = {f"{our}.{kind}": tuple(f"{part}.{kind}" for part in parts)
+                  for our, parts in self.modules.items() for kind in self.kinds} | dict(self.parameters)  # fmt: skip
+        for n in range(self.count(config)):
+            for our, parts in inside.items():
+                yield f"{self.ours}.{n}.{our}", tuple(f"{self.block.format(n)}.{part}" for part in parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names and options under which `transformers` stores one architecture. In `outside` our name comes first."""
 
     architecture: str  # our name
     ours: str  # how a message names it
@@ -43,29 +80,28 @@ class Layout:
     dropouts: tuple[str, ...]
     prefix: str  # of all tensors but the head; a file of the model without a head does not have it
     outside: Mapping[str, str]
-    block: str
-    in_block: Mapping[str, tuple[str, ...]]
-    kinds: tuple[str, ...] = ("weight",)  # the parameters of a module in a block
+    stacks: tuple[Stack, ...]
     conv1d: bool = False  # the matrices in blocks are stored as (in, out), not as (out, in)
+    harmless: tuple[str, ...] = ()  # further fields of config.json that do not change a logit
+    settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}  # other fields of our config
     fixed: Mapping[str, Any] = field(default_factory=dict)  # fields of our config that the library has no place for
     fixed_costs: str = ""  # what a model with them loses, for the error
 
-    def names(self, n_layer: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def names(self, config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(our name, names of its parts over there) of every parameter."""
         for our, theirs in self.outside.items():
-            yield our, (theirs,)
-        for n in range(n_layer):
-            for our, parts in self.in_block.items():
-                for kind in self.kinds:
-                    yield f"blocks.{n}.{our}.{kind}", tuple(f"{self.block.format(n)}.{part}.{kind}" for part in parts)
+            if our != "head.weight" or not getattr(config, "tied", False):
+                yield our, (theirs,)
+        for stack in self.stacks:
+            yield from stack.names(config)
 
     def is_transposed(self, our: str, dimensions: int) -> bool:
         """Whether this parameter is stored as (in, out)."""
         return self.conv1d and our.startswith("blocks.") and dimensions == 2
 
-    def config(self, sizes: Mapping[str, int], dropout: float) -> ModelConfig:
+    def config(self, settings: Mapping[str, Any], dropout: float) -> ModelConfig:
         """Our config. Raises UserError for sizes that are out of range."""
-        return find_architecture(self.architecture).config(**sizes, **self.fixed, dropout=dropout)
+        return find_architecture(self.architecture).config(**settings, **self.fixed, dropout=dropout)
 
 
 def gpt2_options(config: GPT2Config) -> dict[str, Option]:
@@ -81,7 +117,7 @@ def gpt2_options(config: GPT2Config) -> dict[str, Option]:
     }
 
 
-def qwen3_options(config: ModernConfig) -> dict[str, Option]:
+def modern_options(config: ModernConfig) -> dict[str, Option]:
     """What a model of type "qwen3" must have to be our modern GPT."""
     return {
         "num_key_value_heads": Option(config.n_head, also=(None,), absent=32),
@@ -93,12 +129,134 @@ def qwen3_options(config: ModernConfig) -> dict[str, Option]:
         "tie_word_embeddings": Option(False),
         "use_sliding_window": Option(False),
         "layer_types": Option(["full_attention"] * config.n_layer, also=(None,)),
-        # transformers 5 reads rope_parameters, transformers 4 the other two.
-        "rope_parameters": Option({"rope_type": "default", "rope_theta": ROTARY_BASE}, also=(None,)),
-        "rope_theta": Option(ROTARY_BASE),
-        "rope_scaling": Option(None),
+    } | rope_options(ROTARY_BASE, None)
+
+
+def setting(saved: Mapping[str, Any], name: str, kind: type, absent: Any) -> Any:
+    """A field of config.json, or what the library takes where it is missing. Raises UserError for another type."""
+    value = saved.get(name, absent)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if value is not None and type(value) is not kind:
+        words = {int: "an integer", float: "a number", bool: "true or false"}[kind]
+        raise UserError(f"{name} is {json.dumps(value)}, not {words}")
+    return value
+
+
+def rope_of(saved: Mapping[str, Any], base: float) -> dict[str, Any]:
+    """What a config.json says of rotary positions, as `rope_parameters` does in transformers 5.
+
+    Version 4 has `rope_theta` and `rope_scaling` instead. `base` is the library's rope_theta where none is given.
+    """
+    rope = saved.get("rope_parameters") or saved.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError(f"rope_parameters is {json.dumps(rope)}, not an object")
+    given = {"rope_theta": setting(saved, "rope_theta", float, base), "rope_type": rope.get("type", "default")}
+    return given | {name: value for name, value in rope.items() if name != "type"}
+
+
+def grouped_settings(saved: Mapping[str, Any], *, n_hidden: int, eps: float) -> dict[str, Any]:
+    """The fields that Llama and Qwen3 have in common, with the library's defaults."""
+    return {
+        "n_kv_head": setting(saved, "num_key_value_heads", int, None),
+        "head_size": setting(saved, "head_dim", int, None),
+        "n_hidden": setting(saved, "intermediate_size", int, n_hidden),
+        "norm_eps": setting(saved, "rms_norm_eps", float, eps),
+        "tied": setting(saved, "tie_word_embeddings", bool, False),
     }
 
+
+def llama_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `LlamaConfig` beside its sizes."""
+    rope = rope_of(saved, 10_000.0)
+    found = {"rope_base": setting(rope, "rope_theta", float, None)}
+    if rope["rope_type"] == "llama3":
+        found |= {
+            "rope_factor": setting(rope, "factor", float, None),
+            "rope_low": setting(rope, "low_freq_factor", float, None),
+            "rope_high": setting(rope, "high_freq_factor", float, None),
+            "rope_length": setting(rope, "original_max_position_embeddings", int, None),
+        }
+    return grouped_settings(saved, n_hidden=11008, eps=1e-6) | found
+
+
+def llama_options(config: LlamaConfig) -> dict[str, Option]:
+    """What a model of type "llama" must have to be our Llama with these settings."""
+    scaling = None
+    if config.rope_factor != 1.0:
+        scaling = {
+            "rope_type": "llama3", "factor": config.rope_factor, "low_freq_factor": config.rope_low,
+            "high_freq_factor": config.rope_high, "original_max_position_embeddings": config.rope_length,
+        }  # fmt: skip
+    return grouped_options(config) | {"mlp_bias": Option(False)} | rope_options(config.rope_base, scaling)
+
+
+def qwen3_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Qwen3Config` beside its sizes."""
+    rope = rope_of(saved, 10_000.0)
+    found = grouped_settings(saved, n_hidden=22016, eps=1e-6) | {"rope_base": setting(rope, "rope_theta", float, None)}
+    return found | {"head_size": setting(saved, "head_dim", int, 128)}
+
+
+def qwen3_options(config: Qwen3Config) -> dict[str, Option]:
+    """What a model of type "qwen3" must have to be our Qwen3 with these settings."""
+    return (
+        grouped_options(config)
+        | {"use_sliding_window": Option(False), "layer_types": full_attention(config)}
+        | rope_options(config.rope_base, None)
+    )
+
+
+def grouped_options(config: LlamaConfig | Qwen3Config) -> dict[str, Option]:
+    """The fields that Llama and Qwen3 have in common."""
+    return {
+        "num_key_value_heads": Option(config.kv_heads, also=(None,)),
+        "head_dim": Option(config.head_dim, also=(None,)),
+        "intermediate_size": Option(config.hidden),
+        "hidden_act": Option("silu"),
+        "rms_norm_eps": Option(config.norm_eps),
+        "attention_bias": Option(False),
+        "tie_word_embeddings": Option(config.tied),
+    }
+
+
+def full_attention(config: ModelConfig) -> Option:
+    """A list with the kind of every layer."""
+    return Option(["full_attention"] * config.n_layer, also=(None,))
+
+
+def rope_options(base: float, scaling: Mapping[str, Any] | None) -> dict[str, Option]:
+    """transformers 5 reads rope_parameters, transformers 4 the other two."""
+    whole = {"rope_theta": base, "rope_type": "default"} | dict(scaling or {})
+    return {
+        "rope_parameters": Option(whole, also=(None,)),
+        "rope_theta": Option(base),
+        "rope_scaling": Option(scaling, also=(None,) if scaling is None else (whole,)),
+    }
+
+
+LLAMA_SIZES = {
+    "vocab_size": "vocab_size",
+    "block_size": "max_position_embeddings",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_embd": "hidden_size",
+}
+LLAMA_OUTSIDE = {
+    "token_embedding.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+LLAMA_QKV = {"attn.q": ("self_attn.q_proj",), "attn.k": ("self_attn.k_proj",), "attn.v": ("self_attn.v_proj",)}
+QWEN3_NORMS = {"attn.norm_q": ("self_attn.q_norm",), "attn.norm_k": ("self_attn.k_norm",)}
+LLAMA_REST = {
+    "norm1": ("input_layernorm",),
+    "attn.proj": ("self_attn.o_proj",),
+    "norm2": ("post_attention_layernorm",),
+    "mlp.gate": ("mlp.gate_proj",),
+    "mlp.up": ("mlp.up_proj",),
+    "mlp.down": ("mlp.down_proj",),
+}
 
 LAYOUTS = (
     Layout(
@@ -117,6 +275,15 @@ LAYOUTS = (
         },
         options=gpt2_options,
         dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        harmless=(
+            "n_ctx",
+            "reorder_and_upcast_attn",
+            "summary_activation",
+            "summary_first_dropout",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        ),
         prefix="transformer.",
         outside={
             "token_embedding.weight": "transformer.wte.weight",
@@ -124,16 +291,20 @@ LAYOUTS = (
             "norm.weight": "transformer.ln_f.weight",
             "norm.bias": "transformer.ln_f.bias",
         },
-        block="transformer.h.{}",
-        in_block={
-            "norm1": ("ln_1",),
-            "attn.qkv": ("attn.c_attn",),
-            "attn.proj": ("attn.c_proj",),
-            "norm2": ("ln_2",),
-            "mlp.up": ("mlp.c_fc",),
-            "mlp.down": ("mlp.c_proj",),
-        },
-        kinds=("weight", "bias"),
+        stacks=(
+            Stack(
+                "transformer.h.{}",
+                {
+                    "norm1": ("ln_1",),
+                    "attn.qkv": ("attn.c_attn",),
+                    "attn.proj": ("attn.c_proj",),
+                    "norm2": ("ln_2",),
+                    "mlp.up": ("mlp.c_fc",),
+                    "mlp.down": ("mlp.c_proj",),
+                },
+                kinds=("weight", "bias"),
+            ),
+        ),
         conv1d=True,
     ),
     Layout(
@@ -143,35 +314,52 @@ LAYOUTS = (
         model_type="qwen3",
         model_class="Qwen3ForCausalLM",
         defaults=ModernConfig(vocab_size=151936, block_size=32768, n_layer=32, n_head=32, n_embd=4096, ngram=1),
-        sizes={
-            "vocab_size": "vocab_size",
-            "block_size": "max_position_embeddings",
-            "n_layer": "num_hidden_layers",
-            "n_head": "num_attention_heads",
-            "n_embd": "hidden_size",
-        },
+        sizes=LLAMA_SIZES,
+        options=modern_options,
+        dropouts=("attention_dropout",),
+        prefix="model.",
+        outside=LLAMA_OUTSIDE,
+        stacks=(
+            Stack(
+                "model.layers.{}",
+                LLAMA_REST | QWEN3_NORMS | {"attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")},
+            ),
+        ),
+        harmless=("max_window_layers", "sliding_window"),
+        fixed={"ngram": 1},
+        fixed_costs="0.15 nats per character more on Tiny Shakespeare after 300 steps",  # docs/log.md, 2026-11-22
+    ),
+    Layout(
+        architecture="qwen3",
+        ours='the architecture "qwen3"',
+        family="Qwen3",
+        model_type="qwen3",
+        model_class="Qwen3ForCausalLM",
+        defaults=Qwen3Config(block_size=32768, n_layer=32, n_head=32, n_embd=4096),
+        sizes=LLAMA_SIZES,
         options=qwen3_options,
         dropouts=("attention_dropout",),
         prefix="model.",
-        outside={
-            "token_embedding.weight": "model.embed_tokens.weight",
-            "norm.weight": "model.norm.weight",
-            "head.weight": "lm_head.weight",
-        },
-        block="model.layers.{}",
-        in_block={
-            "norm1": ("input_layernorm",),
-            "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            "attn.norm_q": ("self_attn.q_norm",),
-            "attn.norm_k": ("self_attn.k_norm",),
-            "attn.proj": ("self_attn.o_proj",),
-            "norm2": ("post_attention_layernorm",),
-            "mlp.gate": ("mlp.gate_proj",),
-            "mlp.up": ("mlp.up_proj",),
-            "mlp.down": ("mlp.down_proj",),
-        },
-        fixed={"ngram": 1},
-        fixed_costs="0.15 nats per character more on Tiny Shakespeare after 300 steps",  # docs/log.md, 2026-11-22
+        outside=LLAMA_OUTSIDE,
+        stacks=(Stack("model.layers.{}", LLAMA_REST | LLAMA_QKV | QWEN3_NORMS),),
+        harmless=("max_window_layers", "sliding_window"),  # without use_sliding_window they mean nothing
+        settings=qwen3_settings,
+    ),
+    Layout(
+        architecture="llama",
+        ours='the architecture "llama"',
+        family="Llama",
+        model_type="llama",
+        model_class="LlamaForCausalLM",
+        defaults=LlamaConfig(block_size=2048),
+        sizes=LLAMA_SIZES,
+        options=llama_options,
+        dropouts=("attention_dropout",),
+        prefix="model.",
+        outside=LLAMA_OUTSIDE,
+        stacks=(Stack("model.layers.{}", LLAMA_REST | LLAMA_QKV),),
+        harmless=("pretraining_tp",),  # computes the same products in parts
+        settings=llama_settings,
     ),
 )
 
@@ -191,5 +379,5 @@ def layout_of(model: Model) -> Layout:
                         f" {layout.family} ({layout.fixed_costs})"
                     )
             return layout
-    known = " and ".join(layout.architecture for layout in LAYOUTS)
+    known = ", ".join(layout.architecture for layout in LAYOUTS)
     raise UserError(f"only the architectures {known} can be exported: transformers has no equivalent of the others")

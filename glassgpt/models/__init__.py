@@ -10,8 +10,10 @@ from glassgpt.errors import unknown
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
-from glassgpt.models.model import ContextModel, Model, evaluating
+from glassgpt.models.llama import Llama, LlamaConfig
+from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderModel, Model, evaluating, is_tied
 from glassgpt.models.modern import Modern, ModernConfig
+from glassgpt.models.qwen3 import Qwen3, Qwen3Config
 from glassgpt.models.sizes import ModelConfig
 
 
@@ -37,6 +39,8 @@ ARCHITECTURES = {
     "gpt2": Architecture(GPT2Config, GPT2),
     "gpt3": Architecture(GPT3Config, GPT3),
     "modern": Architecture(ModernConfig, Modern),
+    "llama": Architecture(LlamaConfig, Llama),
+    "qwen3": Architecture(Qwen3Config, Qwen3),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 
@@ -56,9 +60,12 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "ContextModel",
+    "EncoderDecoderModel",
+    "EncoderModel",
     "Model",
     "ModelConfig",
     "build_model",
     "evaluating",
     "find_architecture",
+    "is_tied",
 ]

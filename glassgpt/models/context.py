@@ -8,6 +8,7 @@ Shapes: B rows, H key/value heads, T positions of this pass, S keys, D head size
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -72,6 +73,7 @@ class KVCache:
         self.length = 0  # of the longest row, with the positions that have rolled out
         self.lengths: Tensor | None = None  # (B,) if rows differ; None if all rows have `length`
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._once: dict[int, tuple[Tensor, Tensor]] = {}
         self._ids: Tensor | None = None  # (rows, block_size), if the model looks at earlier ids
         self._masks: dict[tuple[int, int | None], Tensor] = {}  # of this pass: layers with the same window share one
 
@@ -122,6 +124,15 @@ class KVCache:
                 self._masks[T, window] = (distance >= 0) & near
             mask = self._masks[T, window]
         return keys[:, :, :S], values[:, :, :S], mask
+
+    def once(self, layer: int, build: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Keys and values of `layer` that are the same in every pass, as those of a source: `build` is called once.
+
+        They do not count as positions, and belong to the rows of the first pass: such a cache cannot `join` another.
+        """
+        if layer not in self._once:
+            self._once[layer] = build()
+        return self._once[layer]
 
     def advance(self, n_tokens: int) -> None:
         """Ends a pass: its `n_tokens` new positions are now stored in every layer."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassgpt.models.context import Context
+from glassgpt.models.context import Context, KVCache
 from glassgpt.models.sizes import ModelConfig
 
 
@@ -17,7 +18,7 @@ class Model(nn.Module):
     It has no behaviour of its own: each architecture implements all of it in one file. The rest of the package uses
     what is declared here and, if a model has them, a few submodules by name:
 
-    - `token_embedding`, an `nn.Embedding`: also the output head where `head` is a method (costs/memory.py);
+    - `token_embedding`, an `nn.Embedding`: also the output head where `is_tied`;
     - `position_embedding`, an `nn.Embedding`: a lookup, no matrix product (costs/flops.py);
     - `norm…`, `attn` and `mlp`, at any depth: the parts in memory tables (costs/memory.py);
     - `norm`: the norm between the last block and the head, if there is one (inspection/lens.py);
@@ -27,7 +28,7 @@ class Model(nn.Module):
 
     config: ModelConfig
     blocks: nn.ModuleList  # may be empty; sharding and activation checkpointing work per block
-    head: Callable[[Tensor], Tensor]  # (..., C) to logits (..., V): a module, or a method that reuses the embedding
+    head: Callable[[Tensor], Tensor]  # (..., C) to logits (..., V): a module, or a method that uses the embedding
 
     def features(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) to the input of the head, (B, T, C)."""
@@ -47,6 +48,70 @@ class ContextModel(Model):
     def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
         """tokens (B, T) to the input of the head, (B, T, C)."""
         raise NotImplementedError
+
+
+class EncoderModel(Model):
+    """A model whose positions all see each other, before and after: `forward(tokens, visible=…)`, logits (B, T, V).
+
+    It does not predict what comes next. Its loss picks positions whose token was hidden (masked language modelling).
+    `visible` (B, T) is False where a row only has padding, which no position attends to. `segments` (B, T) says which
+    of two texts a token belongs to, 0 or 1; by default all belong to the first.
+    """
+
+    def features(self, tokens: Tensor, *, visible: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """tokens (B, T) to the input of the head, (B, T, C)."""
+        raise NotImplementedError
+
+
+class EncoderDecoderModel(nn.Module):
+    """A model that reads a source and writes a target: `forward(source, target)`, logits (B, T, V).
+
+    It is `head(features(target, memory))` with `memory = encode(source)`. The encoder reads the source (B, S), in which
+    all positions see each other, once. The decoder predicts each next token of the target (B, T) from those before it,
+    and attends to the memory in every block (cross-attention).
+    """
+
+    config: ModelConfig
+    head: Callable[[Tensor], Tensor]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of the encoder, then those of the decoder."""
+        raise NotImplementedError
+
+    def encode(self, source: Tensor, *, visible: Tensor | None = None) -> Tensor:
+        """source (B, S) to the memory (B, S, C). `visible` (B, S) is False where a row only has padding."""
+        raise NotImplementedError
+
+    def features(
+        self, target: Tensor, memory: Tensor, *, visible: Tensor | None = None, context: KVCache | None = None
+    ) -> Tensor:
+        """target (B, T) and memory (B, S, C) to the input of the head, (B, T, C). `visible` is that of the source."""
+        raise NotImplementedError
+
+
+class TiedHead(nn.Module):
+    """An output head whose matrix is the token embedding (weight tying, Press & Wolf 2017), so it has no weights."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        vars(self)["embedding"] = embedding  # not as a submodule: the model has it under its own name
+
+    @property
+    def weight(self) -> Tensor:
+        """(V, C), the parameter of the embedding."""
+        weight: Tensor = vars(self)["embedding"].weight
+        return weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C) to logits (..., V)."""
+        return F.linear(features, self.weight)
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether the token embedding is also the head: a method of the model, or a `TiedHead`."""
+    method = not isinstance(model.head, nn.Module) and hasattr(model, "token_embedding")
+    return method or isinstance(model.head, TiedHead)
 
 
 @contextmanager

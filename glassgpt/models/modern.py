@@ -26,6 +26,7 @@ from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention
 from glassgpt.models.context import Context
 from glassgpt.models.model import ContextModel
+from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
 from glassgpt.models.sizes import MOST, check_sizes
 
 ROTARY_BASE = 10_000.0  # the slowest pair of dimensions turns by 1 radian in about so many positions
@@ -71,24 +72,6 @@ def hidden_size(n_embd: int) -> int:
     return 8 * round(n_embd / 3)
 
 
-def rotation(positions: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles of `positions`, (T,) or (B, T), to (…, 1, T, D) for every head.
-
-    Dimension i of the first half turns together with dimension i of the second, by position / 10000^(2i/D) radians.
-    """
-    pairs = torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None, :, None] * ROTARY_BASE ** (-pairs / head_size)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """x (B, H, T, D), each pair of dimensions turned by its angle (equation 34 of Su et al. 2021)."""
-    cos, sin = turn
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
-
-
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention, with normalised queries and keys that are turned by their positions.
 
@@ -106,10 +89,11 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context | None = None, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
         """`turn` is the rotation of the positions; by default that of positions 0 to T - 1."""
         B, T, C = x.shape
-        turn = rotation(torch.arange(T, device=x.device), C // self.n_head) if turn is None else turn
+        if turn is None:
+            turn = rotation(torch.arange(T, device=x.device), frequencies(C // self.n_head, ROTARY_BASE, x.device))
         # (B, T, 3C) -> three of (B, H, T, D)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=-1))
         q, k = rotate(self.norm_q(q), turn), rotate(self.norm_k(k), turn)
@@ -145,7 +129,7 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(config.n_embd, eps=NORM_EPS)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: Context | None = None, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
         x = x + self.attn(self.norm1(x), context, turn)
         return x + self.mlp(self.norm2(x))
 
@@ -209,7 +193,8 @@ class Modern(ContextModel):
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
         x = self.dropout(self.embed(tokens, positions, context))
-        turn = rotation(positions, self.config.n_embd // self.config.n_head)
+        head_size = self.config.n_embd // self.config.n_head
+        turn = rotation(positions, frequencies(head_size, ROTARY_BASE, tokens.device))
         for block in self.blocks:
             x = block(x, context, turn)
         if context is not None:

@@ -27,8 +27,22 @@ class ModelConfig(Protocol):
     def dropout(self) -> float: ...  # probability of dropping an activation in training; 0: off
 
 
-def check_sizes(config: ModelConfig) -> None:
-    """Raises UserError for an invalid size; the message names the field and valid values."""
+class GroupedConfig(ModelConfig, Protocol):
+    """The further fields of an architecture with rotary positions and grouped queries. None stands for the usual."""
+
+    @property
+    def n_kv_head(self) -> int | None: ...  # key/value heads; None: as many as query heads
+    @property
+    def head_size(self) -> int | None: ...  # dimensions of a head; None: n_embd / n_head
+    @property
+    def n_hidden(self) -> int | None: ...  # hidden units of the MLP
+
+
+def check_sizes(config: ModelConfig, *, whole_heads: bool = True) -> None:
+    """Raises UserError for an invalid size; the message names the field and valid values.
+
+    `whole_heads`: whether a head has n_embd / n_head dimensions, so that n_embd must be divisible.
+    """
     for field, most in MOST.items():
         value = getattr(config, field)
         if not 1 <= value <= most:
@@ -37,10 +51,31 @@ def check_sizes(config: ModelConfig) -> None:
     if not 0.0 <= config.dropout < 1.0:
         raise UserError(f"model.dropout = {config.dropout} is out of range: it must be at least 0 and below 1")
     below = config.n_embd - config.n_embd % config.n_head
-    if below != config.n_embd:
+    if whole_heads and below != config.n_embd:
         near = f"{below} or {below + config.n_head}" if below else f"{config.n_head}"
         raise UserError(
             f"model.n_embd = {config.n_embd} is not divisible by model.n_head = {config.n_head}: try n_embd = {near}"
+        )
+
+
+def check_groups(config: GroupedConfig) -> None:
+    """Raises UserError unless all heads have an even number of dimensions, and each key/value head as many queries."""
+    for field in ("n_kv_head", "head_size", "n_hidden"):
+        value = getattr(config, field)
+        if value is not None and not 1 <= value <= MOST["n_embd"]:
+            raise UserError(f"model.{field} = {shown(value)} is out of range: at least 1, at most {MOST['n_embd']:,}")
+    if config.n_kv_head is not None and config.n_head % config.n_kv_head:
+        raise UserError(
+            f"model.n_head = {config.n_head} is not divisible by model.n_kv_head = {config.n_kv_head}: as many query"
+            " heads share each key/value head"
+        )
+    if config.head_size is None and config.n_embd % config.n_head:
+        raise UserError(f"model.n_embd = {config.n_embd} is not divisible by model.n_head = {config.n_head}")
+    head_size = config.head_size or config.n_embd // config.n_head
+    if head_size % 2:
+        raise UserError(
+            f"a head has {head_size} dimensions, but rotary positions turn pairs of them: it needs an even number"
+            " (model.head_size, or model.n_embd / model.n_head)"
         )
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glassgpt.costs.memory import is_tied
 from glassgpt.errors import UserError, shown, unknown
 from glassgpt.generation.engine import Request, generate_batch
 from glassgpt.generation.packed import WEIGHTS, Float16Linear, lacks_kernel, pack
@@ -26,7 +25,7 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.interop.llama_cpp import LlamaCpp, check_llama_cpp
 from glassgpt.interop.nanogpt import NanoGPTPeer
 from glassgpt.interop.peer import Peer, lacks_peer
-from glassgpt.models import Model
+from glassgpt.models import Model, is_tied
 
 LOADED = "loaded"  # the weights as the model has them, not packed
 MOST = 1024  # texts at once, new tokens, and rounds: what can be measured in a reasonable time

@@ -15,12 +15,11 @@ from glassgpt.costs.hardware import GIB, Hardware, find_hardware, local_hardware
 from glassgpt.costs.memory import (
     StepMemory,
     count_parameters_by_part,
-    is_tied,
     largest_micro_batch,
 )
 from glassgpt.costs.speed import measure_tokens_per_second
 from glassgpt.errors import UserError
-from glassgpt.models import build_model
+from glassgpt.models import build_model, is_tied
 from glassgpt.runs.config import (
     RunConfig,
     apply_overrides,

@@ -92,7 +92,8 @@ def add_lookups_in_place(model: nn.Module) -> None:
     With GPT-2's vocabulary this is 4% of a step on a CPU. DDP and compiled code do not allow it.
     """
     embedding, head = getattr(model, "token_embedding", None), getattr(model, "head", None)
-    tied = head is not None and not isinstance(head, nn.Module)
+    owns_weights = isinstance(head, nn.Module) and next(head.parameters(), None) is not None
+    tied = head is not None and not owns_weights
     if tied and isinstance(embedding, nn.Embedding) and embedding.num_embeddings >= LARGE_TABLE:
         embedding.sparse = True  # the first gradient that arrives is the head's, which is dense, and so is the sum
 

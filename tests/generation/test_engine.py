@@ -21,7 +21,9 @@ from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
+from glassgpt.models.llama import Llama, LlamaConfig
 from glassgpt.models.modern import Modern, ModernConfig
+from glassgpt.models.qwen3 import Qwen3, Qwen3Config
 from glassgpt.tokenizers.char import CharTokenizer
 
 BLOCK, VOCAB, PADDED = 12, 13, 16
@@ -30,6 +32,10 @@ BUILDERS: dict[str, Callable[[], Model]] = {
     "gpt2": lambda: GPT2(GPT2Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16)),
     "gpt3": lambda: GPT3(GPT3Config(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, band_width=3)),
     "modern": lambda: Modern(ModernConfig(PADDED, BLOCK, n_layer=2, n_head=2, n_embd=16, ngram=4, ngram_rows=31)),
+    "llama": lambda: Llama(
+        LlamaConfig(PADDED, BLOCK, 2, 4, 16, n_kv_head=2, tied=True, rope_factor=4.0, rope_length=4)
+    ),
+    "qwen3": lambda: Qwen3(Qwen3Config(PADDED, BLOCK, 2, 2, 16, n_kv_head=1, head_size=6, tied=False)),
     "decoder": lambda: DecoderModel(LadderConfig(PADDED, BLOCK, 2, 2, 16)),  # takes no context
 }
 

@@ -35,6 +35,8 @@ WITH_STREAM = (
     "gpt2",
     "gpt3",
     "modern",
+    "llama",
+    "qwen3",
 )  # blocks add to it, or there are none
 
 

@@ -17,6 +17,7 @@ from glassgpt.inspection.neurons import exciting_texts, neuron_summary
 from glassgpt.inspection.trace import trace
 from glassgpt.inspection.weights import singular_values
 from glassgpt.models.gpt2 import GPT2
+from glassgpt.models.llama import Llama, LlamaConfig
 
 IDS = torch.randint(V, (T,), generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -73,7 +74,7 @@ def test_heads_that_cannot_be_told_apart(model: GPT2) -> None:
         head_effects(model, IDS)
     with pytest.raises(UserError, match="the attention of block 1 has no linear layer `proj`"):
         attribute(trace(model, IDS), 5, 2)
-    with pytest.raises(UserError, match="known only where attention has linear layers `qkv`"):
+    with pytest.raises(UserError, match="known only where attention has linear layers `q`, `k` and `v`, or one `qkv`"):
         singular_values(model, 1, 0)
 
 
@@ -81,6 +82,16 @@ def test_grouped_keys_have_no_weights_of_single_heads(model: GPT2) -> None:
     model.blocks[0].attn.qkv = nn.Linear(C, 2 * C)
     with pytest.raises(UserError, match="as many keys and values as queries"):
         singular_values(model, 0, 0)
+
+
+def test_a_head_that_shares_its_keys_has_the_weights_of_both() -> None:
+    model = Llama(LlamaConfig(V, 12, 1, 4, C, n_kv_head=2, head_size=6)).double()
+    found = singular_values(model, 0, 3)
+    attn = model.blocks[0].attn
+    q, k = attn.get_parameter("q.weight")[18:24], attn.get_parameter("k.weight")[6:12]  # head 3, and the second pair
+    v, proj = attn.get_parameter("v.weight")[6:12], attn.get_parameter("proj.weight")[:, 18:24]
+    for values, product in ((found.qk, q.T @ k), (found.ov, proj @ v)):
+        torch.testing.assert_close(values, torch.linalg.svdvals(product.detach())[:6].float(), rtol=1e-4, atol=1e-6)
 
 
 def test_neurons_without_a_layer_that_reads_them(model: GPT2) -> None:

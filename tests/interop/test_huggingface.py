@@ -71,7 +71,7 @@ def assert_same_function(ours: GPT2, theirs: nn.Module, tokens: Tensor) -> None:
     logits, their_logits = ours(tokens), theirs(tokens).logits
     assert_near(logits, their_logits)
     found, expected = gradients(ours, logits, tokens), gradients(theirs, their_logits, tokens)
-    for our_name, (name,) in layout_of(ours).names(ours.config.n_layer):
+    for our_name, (name,) in layout_of(ours).names(ours.config):
         gradient = expected[name]
         in_block_matrix = gradient.dim() == 2 and name.startswith("transformer.h.")
         assert_near(found.pop(our_name), gradient.t() if in_block_matrix else gradient)
@@ -221,7 +221,8 @@ def test_wrong_tensors_are_named(saved: Path, change: Change, reason: str) -> No
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("model_type", "llama", 'model_type is "llama", only "gpt2" and "qwen3" can be loaded'),
+        ("model_type", "mamba", 'model_type is "mamba", only "gpt2", "llama", "qwen3" can be loaded'),
+        ("alibi", True, "alibi is true, and GPT-2 has no such setting"),
         ("activation_function", "relu", "activation_function is \"relu\", but GPT-2 has"),
         ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06, but GPT-2 has 1e-05"),
         ("scale_attn_weights", False, "scale_attn_weights is false, but GPT-2 has true"),

@@ -128,7 +128,7 @@ def cut_short(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (change_config(model_type="llama"), 'model_type is "llama"'),
+        (change_config(model_type="mamba"), 'model_type is "mamba"'),
         (change_config(tie_word_embeddings=False), "tie_word_embeddings is false"),
         (change_config(n_layer=3), r"lacks tensors .*h\.2\.attn\.c_attn\.bias"),
         (change_config(n_layer=1), r"has surplus tensors .*h\.1\.attn\.c_attn\.bias"),

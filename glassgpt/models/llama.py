@@ -1,0 +1,196 @@
+"""Llama (Touvron et al. 2023; Llama 3, Dubey et al. 2024): rotary positions, RMSNorm, a gated MLP, no biases.
+
+Compared with GPT-2: positions turn the queries and keys instead of being added to the input; RMSNorm takes the place of
+LayerNorm, SwiGLU that of GELU; no layer has a bias; and several query heads may share a key/value head, which makes the
+KV cache smaller (grouped-query attention). Llama 3.1 stretches the slow rotations for texts that are longer than those
+of its pretraining, and the small models of Llama 3.2 tie the head to the token embedding.
+
+Shapes: B batch, T positions, C = n_embd, H = n_head, G = n_kv_head, D head size, F hidden units, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassgpt.errors import UserError
+from glassgpt.models.attention import Attention
+from glassgpt.models.context import Context
+from glassgpt.models.model import ContextModel, TiedHead
+from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
+from glassgpt.models.sizes import check_groups, check_sizes
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The sizes of a Llama; the defaults are those of Llama 2 7B. Raises UserError for invalid sizes."""
+
+    vocab_size: int = 32000
+    block_size: int = 4096
+    n_layer: int = 32
+    n_head: int = 32
+    n_embd: int = 4096
+    n_kv_head: int | None = None  # key/value heads; None: as many as query heads
+    head_size: int | None = None  # None: n_embd / n_head
+    n_hidden: int | None = None  # hidden units of the MLP; None: 8/3 of n_embd, rounded up to a multiple of 256
+    dropout: float = 0.0
+    tied: bool = False  # whether the head is the token embedding
+    norm_eps: float = 1e-5
+    rope_base: float = 10_000.0  # the slowest pair of dimensions turns by 1 radian in about so many positions
+    rope_factor: float = 1.0  # how much longer than `rope_length` a text may be; 1: rotations are not stretched
+    rope_length: int = 8192  # positions in pretraining, before they were stretched
+    rope_low: float = 1.0  # pairs with at most so many turns in `rope_length` are stretched by the whole factor
+    rope_high: float = 4.0  # pairs with at least so many turns are not stretched
+
+    def __post_init__(self) -> None:
+        check_sizes(self, whole_heads=False)
+        check_groups(self)
+        if not (self.rope_base > 1 and self.rope_factor >= 1 and 0 < self.rope_low < self.rope_high):
+            raise UserError(
+                "the rotary positions are out of range: model.rope_base must be above 1, model.rope_factor at least 1,"
+                " and 0 < model.rope_low < model.rope_high"
+            )
+        if self.rope_length < 1 or self.norm_eps <= 0:
+            raise UserError("model.rope_length must be at least 1, and model.norm_eps above 0")
+
+    @property
+    def kv_heads(self) -> int:
+        """G, the number of key/value heads."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def head_dim(self) -> int:
+        """D, the dimensions of a head."""
+        return self.head_size or self.n_embd // self.n_head
+
+    @property
+    def hidden(self) -> int:
+        """F, the hidden units of the MLP. Its three matrices are about as large as GPT-2's two."""
+        return self.n_hidden or 256 * math.ceil(8 * self.n_embd / 3 / 256)
+
+
+def stretched(config: LlamaConfig, device: torch.device) -> Tensor:
+    """The frequency of each pair of dimensions, (D / 2), stretched as in Llama 3.1 (`apply_scaling` of its code).
+
+    A pair that turns more than `rope_high` times in `rope_length` positions stays as it is, since it tells near
+    positions apart. One that turns less than `rope_low` times becomes slower by `rope_factor`, so that it never meets
+    an angle that pretraining has not seen. Those between are interpolated.
+    """
+    plain = frequencies(config.head_dim, config.rope_base, device)
+    if config.rope_factor == 1.0:
+        return plain
+    turns = config.rope_length * plain / (2 * math.pi)
+    kept = ((turns - config.rope_low) / (config.rope_high - config.rope_low)).clamp(0.0, 1.0)
+    return kept * plain + (1 - kept) * plain / config.rope_factor
+
+
+def turn_of(positions: Tensor, config: LlamaConfig) -> Turn:
+    """The rotation of the heads' dimensions at `positions`, (T,) or (B, T)."""
+    return rotation(positions, stretched(config, positions.device))
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head causal self-attention with rotary positions; H / G query heads share each key/value head."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.config = config
+        self.head_dim = config.head_dim
+        self.q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
+        self.k = nn.Linear(config.n_embd, config.kv_heads * config.head_dim, bias=False)
+        self.v = nn.Linear(config.n_embd, config.kv_heads * config.head_dim, bias=False)
+        self.inner = Attention(config.dropout)
+        self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        """`turn` is the rotation of the positions; by default that of positions 0 to T - 1."""
+        B, T, _ = x.shape
+        turn = turn_of(torch.arange(T, device=x.device), self.config) if turn is None else turn
+        # (B, T, H·D) to (B, H, T, D), and (B, T, G·D) to (B, G, T, D)
+        q, k, v = (layer(x).view(B, T, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = rotate(q, turn), rotate(k, turn)
+        mask = None
+        if context is not None:
+            k, v, mask = context.append(self.layer, k, v)
+        out = self.inner(q, k, v, mask)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, -1)  # concatenate the heads
+        return self.dropout(self.proj(out))
+
+
+class MLP(nn.Module):
+    """A gated MLP (SwiGLU, Shazeer 2020): each hidden unit is multiplied by a gate of its own."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.n_embd, config.hidden, bias=False)
+        self.up = nn.Linear(config.n_embd, config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, config.n_embd, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(F.silu(self.gate(x)) * self.up(x)))
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP processes each one; both add to the residual stream."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        self.attn = CausalSelfAttention(config, layer)
+        self.norm2 = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, context: Context | None = None, turn: Turn | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), context, turn)
+        return x + self.mlp(self.norm2(x))
+
+
+class Llama(ContextModel):
+    """`tokens (B, T)` to `logits (B, T, V)`, T up to `block_size`."""
+
+    config: LlamaConfig
+    relative_positions = True
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        untied = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.head = TiedHead(self.token_embedding) if untied is None else untied
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Normal with std 0.02, and 0.02 / √(2·n_layer) for the projections into the residual stream, as GPT-2.
+
+        Meta has not published its own initialisation.
+        """
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("attn.proj.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=residual_std if into_residual else 0.02)
+
+    def features(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
+        T = tokens.size(1)
+        positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
+        turn = turn_of(positions, self.config)
+        x = self.dropout(self.token_embedding(tokens))
+        for block in self.blocks:
+            x = block(x, context, turn)
+        if context is not None:
+            context.advance(T)
+        return self.norm(x)
+
+    def forward(self, tokens: Tensor, *, context: Context | None = None) -> Tensor:
+        return self.head(self.features(tokens, context=context))

@@ -39,7 +39,7 @@ class LlamaConfig:
     n_hidden: int | None = None  # hidden units of the MLP; None: 8/3 of n_embd, rounded up to a multiple of 256
     dropout: float = 0.0
     tied: bool = False  # whether the head is the token embedding
-    norm_eps: float = 1e-5
+    norm_eps: float = 1e-5  # added to the mean square, so that no norm divides by zero
     rope_base: float = 10_000.0  # the slowest pair of dimensions turns by 1 radian in about so many positions
     rope_factor: float = 1.0  # how much longer than `rope_length` a text may be; 1: rotations are not stretched
     rope_length: int = 8192  # positions in pretraining, before they were stretched

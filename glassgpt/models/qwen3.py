@@ -38,7 +38,7 @@ class Qwen3Config:
     n_hidden: int | None = None  # hidden units of the MLP; None: 3 times n_embd
     dropout: float = 0.0
     tied: bool = True  # whether the head is the token embedding
-    norm_eps: float = 1e-6
+    norm_eps: float = 1e-6  # added to the mean square, so that no norm divides by zero
     rope_base: float = 1_000_000.0  # the slowest pair of dimensions turns by 1 radian in about so many positions
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class LlamaConfig:
     n_head: int = 32
     n_embd: int = 4096
     n_kv_head: int | None = None  # key/value heads; None: as many as query heads
-    head_size: int | None = None  # None: n_embd / n_head
+    head_size: int | None = None  # dimensions of a head; None: n_embd / n_head
     n_hidden: int | None = None  # hidden units of the MLP; None: 8/3 of n_embd, rounded up to a multiple of 256
     dropout: float = 0.0
     tied: bool = False  # whether the head is the token embedding

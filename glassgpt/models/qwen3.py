@@ -34,7 +34,7 @@ class Qwen3Config:
     n_head: int = 16
     n_embd: int = 1024
     n_kv_head: int | None = None  # key/value heads; None: as many as query heads
-    head_size: int | None = None  # None: n_embd / n_head
+    head_size: int | None = None  # dimensions of a head; None: n_embd / n_head
     n_hidden: int | None = None  # hidden units of the MLP; None: 3 times n_embd
     dropout: float = 0.0
     tied: bool = True  # whether the head is the token embedding

@@ -198,6 +198,14 @@ def test_padding_keeps_its_id(tmp_path: Path) -> None:
     assert theirs.get_input_embeddings().padding_idx == saved["pad_token_id"]
 
 
+@torch.no_grad()
+def test_rows_without_an_id_are_cut_off(tmp_path: Path) -> None:
+    model = Bert(BertConfig(V + 5, 32, 1, 2, 8)).eval()
+    shake(model)
+    write_hf_folder(tmp_path, model, TOKENIZER, "card")
+    torch.testing.assert_close(gg.load_hf(tmp_path).eval()(INPUTS.tokens), model(INPUTS.tokens)[..., :V])
+
+
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
     file = folder / "model.safetensors"
     tensors = {name: tensor.clone().contiguous() for name, tensor in change(load_file(file)).items()}

@@ -22,7 +22,7 @@ MOMENT = (
     " activations are held, or its end, when all gradients are."
 )
 # Parameters that are looked up and not multiplied: costs/flops.py leaves them out too.
-LOOKUPS = {"positions": "the position table", "n-gram tables": "the n-gram tables"}
+LOOKUPS = {"positions": "the position table", "segments": "the segment table", "n-gram tables": "the n-gram tables"}
 NO_BREAK = "\N{NO-BREAK SPACE}"
 INDENT = 18  # where the text of a line begins, after its name
 

@@ -7,18 +7,20 @@ from torch import nn
 from glassgpt.models import Model
 from glassgpt.models.attention import Attention
 
+LOOKUPS = ("position_embedding", "segment_embedding", "ngram_embeddings")
+
 
 def estimate_flops_per_token(model: Model) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N counts every parameter except the embeddings of positions and of n-grams, which are only lookups. A token
+    N counts every parameter except the embeddings of positions, segments and n-grams, which are only lookups. A token
     embedding that is not tied to the head is a lookup too, but it is counted, as in the sections of the ladder. L is
     the number of `Attention` modules; a section that implements attention itself has none.
     """
     lookups = sum(
         module.weight.numel()
         for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.startswith(("position_embedding", "ngram_embeddings"))
+        if isinstance(module, nn.Embedding) and name.startswith(LOOKUPS)
     )
     n_attention = sum(isinstance(module, Attention) for module in model.modules())
     n_matmul = count_parameters(model) - lookups

@@ -224,6 +224,8 @@ def part_of(name: str) -> str:
         return "n-gram tables"
     if names[0] == "position_embedding":
         return "positions"
+    if names[0] == "segment_embedding":
+        return "segments"
     if any(word.startswith("norm") for word in names):
         return "norms"
     for word in ("attn", "mlp"):

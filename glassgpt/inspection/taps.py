@@ -75,7 +75,12 @@ class Part:
 
     @property
     def into_mlp(self) -> nn.Module | None:
-        """The module that reads the stream for the MLP: its norm, or the MLP itself in a block without norms."""
+        """The module that reads the stream for the MLP: its norm, or the MLP itself.
+
+        The MLP itself reads it in a block without norms, and in one whose norms come after the additions (`post_norm`).
+        """
+        if getattr(self.block, "post_norm", False):
+            return self.mlp
         if (norm := getattr(self.block, "norm2", None)) is not None:
             return norm
         return None if any("norm" in name for name, _ in self.block.named_children()) else self.mlp

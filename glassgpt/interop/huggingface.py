@@ -51,7 +51,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
     layout, config = read_config(path, dropout)
     with torch.device("meta"):
         model = build_model(layout.architecture, config)  # only the shapes: the weights come from the file
-    tensors = read_tensors(folder)
+    tensors = known_names(read_tensors(folder), layout)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     names = names_in(tensors, layout, config)
     if not has_biases(path):
@@ -119,6 +119,17 @@ def read_tensors(folder: Path) -> Tensors:
     raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor shards of them")
 
 
+def known_names(tensors: Tensors, layout: Layout) -> Tensors:
+    """The tensors without those of other tasks, and under today's names if an older library wrote them."""
+    found = {}
+    for name, tensor in tensors.items():
+        if not name.startswith(layout.others):
+            end = next((end for end in layout.older if name.endswith(end)), "")
+            now = name.removesuffix(end) + layout.older.get(end, "")
+            found[name if now in tensors else now] = tensor  # a file with both names has a surplus tensor
+    return found
+
+
 def names_in(tensors: Iterable[str], layout: Layout, config: ModelConfig) -> Names:
     """The names of every parameter in a file. A model without a head is saved without the prefix of a whole model."""
     dropped = "" if any(name.startswith(layout.prefix) for name in tensors) else layout.prefix
@@ -132,9 +143,11 @@ def translated(
 
     Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
-    _check_names(tensors, names, layout, folder)
-    if HEAD in tensors and (HEAD,) not in names.values():
-        _check_tied(tensors, names[EMBEDDING][0], layout, folder)
+    copies = {HEAD: names[EMBEDDING][0]} | {copy: names[ours][0] for ours, copy in layout.copies.items()}
+    _check_names(tensors, names, copies, layout, folder)
+    for copy, first in copies.items():
+        if copy in tensors and (copy,) not in names.values():
+            _check_tied(tensors, copy, first, layout, folder)
     state = {}
     for ours, theirs in names.items():
         rows, *columns = shapes[ours]
@@ -155,9 +168,9 @@ def _take(tensors: Tensors, name: str, wanted: tuple[int, ...], folder: Path) ->
     return tensor.to(torch.float32)
 
 
-def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
+def _check_names(tensors: Iterable[str], names: Names, copies: Mapping[str, str], layout: Layout, folder: Path) -> None:
     found, wanted = set(tensors), {name for theirs in names.values() for name in theirs}
-    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(MASKS)}
+    surplus = {name for name in found - wanted if name not in copies and not name.endswith(MASKS)}
     for kind, wrong in (("lacks", wanted - found), ("has surplus", surplus)):
         if wrong:
             first, rest = sorted(wrong)[:3], len(wrong) - 3
@@ -165,11 +178,9 @@ def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: P
             raise UserError(f"{folder} {kind} tensors for the {layout.family} of its config.json: {listed}")
 
 
-def _check_tied(tensors: Tensors, embedding: str, layout: Layout, folder: Path) -> None:
-    if not torch.equal(tensors[HEAD], tensors[embedding]):
-        raise UserError(
-            f"{folder}: {HEAD} differs from {embedding}, but in {layout.family} the head is tied to the embedding"
-        )
+def _check_tied(tensors: Tensors, copy: str, first: str, layout: Layout, folder: Path) -> None:
+    if not torch.equal(tensors[copy], tensors[first]):
+        raise UserError(f"{folder}: {copy} differs from {first}, but in {layout.family} they are tied: one tensor")
 
 
 def _shards(index: Path) -> list[Path]:

@@ -19,7 +19,8 @@ from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.tensor_files import write_tensors
 
-ROWS_PER_ID = ("token_embedding.weight", "head.weight")
+ROWS_PER_ID = ("token_embedding.weight", "head.weight", "head.bias")
+PADDING = "[PAD]"  # BERT's name of it
 
 
 def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
@@ -28,23 +29,37 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
     an import restores it exactly. Raises UserError for a model or tokenizer that cannot be exported exactly.
     """
-    layout = layout_of(model)
     texts = {
-        "config.json": hf_config(layout, model.config, tokenizer),
-        "generation_config.json": generation_config(model.config, tokenizer),
         "tokenizer.json": tokenizer_json(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, model.config.block_size),
         "special_tokens_map.json": special_tokens_map(tokenizer),
     }
+    layout = layout_of(model)
+    if layout.generates:
+        texts["generation_config.json"] = generation_config(layout, model.config, tokenizer)
     for name, content in texts.items():
-        write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        _write_json(folder / name, content)
     tokenizer.save(folder / OUR_TOKENIZER)
     write_text(folder / "README.md", card)
+    write_hf_model(folder, model, tokenizer)
+
+
+def write_hf_model(folder: Path, model: Model, tokenizer: Tokenizer | None = None) -> None:
+    """Writes config.json and the weights to an existing folder. Without a tokenizer, no id has a special meaning.
+
+    Raises UserError for a model that cannot be exported exactly.
+    """
+    _write_json(folder / "config.json", hf_config(layout_of(model), model.config, tokenizer))
+    vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
     path = folder / "model.safetensors"
     try:
-        write_tensors(path, hf_tensors(model, tokenizer.vocab_size), {"format": "pt"})
+        write_tensors(path, hf_tensors(model, vocab_size), {"format": "pt"})
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot write {path}: {error}") from None
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
@@ -61,30 +76,35 @@ def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
     return tensors
 
 
-def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The contents of config.json."""
     return {
         "architectures": [layout.model_class],
         "model_type": layout.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in layout.sizes.items()},
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": config.vocab_size if tokenizer is None else tokenizer.vocab_size,
         **{name: option.value for name, option in layout.options(config).items()},
         **dict.fromkeys(layout.dropouts, config.dropout),
         "initializer_range": 0.02,
         "use_cache": True,
         "dtype": "float32",
-        **_special_ids(tokenizer),
+        **_special_ids(layout, tokenizer),
     }
 
 
-def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+def generation_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of generation_config.json: a text ends at end-of-text, or at the maximum length."""
-    ids = _special_ids(tokenizer)
+    ids = _special_ids(layout, tokenizer)
     return {**ids, "pad_token_id": ids["eos_token_id"], "max_length": config.block_size}
 
 
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    # Written even if there is no such token: a config.json without these fields means the ids of the published GPT-2.
+def _special_ids(layout: Layout, tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    # Written even if there is no such token: a config.json without these fields means the ids of the published GPT-2,
+    # or for an encoder that id 0 is padding, whose embedding is not trained.
+    if not layout.generates:
+        return {"pad_token_id": None if tokenizer is None else tokenizer.special_tokens.get(PADDING)}
+    if tokenizer is None:
+        return {"bos_token_id": None, "eos_token_id": None}
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     bos = end if tokenizer.bos_token is None else tokenizer.special_tokens[tokenizer.bos_token]
     return {"bos_token_id": bos, "eos_token_id": end}

@@ -13,6 +13,7 @@ from typing import Any
 
 from glassgpt.errors import UserError, option
 from glassgpt.models import Model, ModelConfig, find_architecture
+from glassgpt.models.bert import BertConfig
 from glassgpt.models.gpt2 import GPT2Config
 from glassgpt.models.llama import LlamaConfig
 from glassgpt.models.modern import NORM_EPS, ROTARY_BASE, ModernConfig, hidden_size
@@ -81,11 +82,19 @@ class Layout:
     prefix: str  # of all tensors but the head; a file of the model without a head does not have it
     outside: Mapping[str, str]
     stacks: tuple[Stack, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)  # our name, and that of a second copy of it in some files
+    others: tuple[str, ...] = ()  # how the names of tensors begin that serve other tasks: they are left out
+    older: Mapping[str, str] = field(default_factory=dict)  # how names end in older files, and how they end now
     conv1d: bool = False  # the matrices in blocks are stored as (in, out), not as (out, in)
     harmless: tuple[str, ...] = ()  # further fields of config.json that do not change a logit
     settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}  # other fields of our config
     fixed: Mapping[str, Any] = field(default_factory=dict)  # fields of our config that the library has no place for
     fixed_costs: str = ""  # what a model with them loses, for the error
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model continues a text."""
+        return find_architecture(self.architecture).predicts_next
 
     def names(self, config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(our name, names of its parts over there) of every parameter."""
@@ -205,6 +214,29 @@ def qwen3_options(config: Qwen3Config) -> dict[str, Option]:
         | {"use_sliding_window": Option(False), "layer_types": full_attention(config)}
         | rope_options(config.rope_base, None)
     )
+
+
+def bert_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `BertConfig` beside its sizes."""
+    return {
+        "n_hidden": setting(saved, "intermediate_size", int, 3072),
+        "n_segment": setting(saved, "type_vocab_size", int, 2),
+        "norm_eps": setting(saved, "layer_norm_eps", float, 1e-12),
+    }
+
+
+def bert_options(config: BertConfig) -> dict[str, Option]:
+    """What a model of type "bert" must have to be our BERT with these settings."""
+    return {
+        "intermediate_size": Option(config.hidden),
+        "type_vocab_size": Option(config.n_segment),
+        "layer_norm_eps": Option(config.norm_eps),
+        "hidden_act": Option("gelu"),
+        "position_embedding_type": Option("absolute"),
+        "is_decoder": Option(False),
+        "add_cross_attention": Option(False),
+        "tie_word_embeddings": Option(True),
+    }
 
 
 def grouped_options(config: LlamaConfig | Qwen3Config) -> dict[str, Option]:
@@ -360,6 +392,62 @@ LAYOUTS = (
         stacks=(Stack("model.layers.{}", LLAMA_REST | LLAMA_QKV),),
         harmless=("pretraining_tp",),  # computes the same products in parts
         settings=llama_settings,
+    ),
+    Layout(
+        architecture="bert",
+        ours='the architecture "bert"',
+        family="BERT",
+        model_type="bert",
+        model_class="BertForMaskedLM",
+        defaults=BertConfig(),
+        sizes=LLAMA_SIZES,
+        options=bert_options,
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        prefix="bert.",
+        outside={
+            "token_embedding.weight": "bert.embeddings.word_embeddings.weight",
+            "position_embedding.weight": "bert.embeddings.position_embeddings.weight",
+            "segment_embedding.weight": "bert.embeddings.token_type_embeddings.weight",
+            "norm_embedding.weight": "bert.embeddings.LayerNorm.weight",
+            "norm_embedding.bias": "bert.embeddings.LayerNorm.bias",
+            "head.dense.weight": "cls.predictions.transform.dense.weight",
+            "head.dense.bias": "cls.predictions.transform.dense.bias",
+            "head.norm.weight": "cls.predictions.transform.LayerNorm.weight",
+            "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
+            "head.bias": "cls.predictions.bias",
+        },
+        stacks=(
+            Stack(
+                "bert.encoder.layer.{}",
+                {
+                    "attn.q": ("attention.self.query",),
+                    "attn.k": ("attention.self.key",),
+                    "attn.v": ("attention.self.value",),
+                    "attn.proj": ("attention.output.dense",),
+                    "norm1": ("attention.output.LayerNorm",),
+                    "mlp.up": ("intermediate.dense",),
+                    "mlp.down": ("output.dense",),
+                    "norm2": ("output.LayerNorm",),
+                },
+                kinds=("weight", "bias"),
+            ),
+        ),
+        copies={
+            "token_embedding.weight": "cls.predictions.decoder.weight",
+            "head.bias": "cls.predictions.decoder.bias",
+        },
+        others=("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids"),
+        older={".gamma": ".weight", ".beta": ".bias"},
+        harmless=(
+            "classifier_dropout",
+            "directionality",
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+        ),
+        settings=bert_settings,
     ),
 )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassgpt.errors import unknown
+from glassgpt.models.bert import Bert, BertConfig
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
 from glassgpt.models.ladder import SECTIONS, LadderConfig
@@ -30,6 +31,11 @@ class Architecture:
         return isinstance(self.model, type) and issubclass(self.model, ContextModel)
 
     @property
+    def predicts_next(self) -> bool:
+        """Whether a position predicts the token after it. An encoder sees that token, and predicts hidden ones."""
+        return not (isinstance(self.model, type) and issubclass(self.model, EncoderModel))
+
+    @property
     def pads(self) -> bool:
         """Whether the config has `padded_vocab_size`: an embedding with more rows than there are ids."""
         return "padded_vocab_size" in self.config.__dataclass_fields__
@@ -41,6 +47,7 @@ ARCHITECTURES = {
     "modern": Architecture(ModernConfig, Modern),
     "llama": Architecture(LlamaConfig, Llama),
     "qwen3": Architecture(Qwen3Config, Qwen3),
+    "bert": Architecture(BertConfig, Bert),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

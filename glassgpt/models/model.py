@@ -109,9 +109,10 @@ class TiedHead(nn.Module):
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether the token embedding is also the head: a method of the model, or a `TiedHead`."""
-    method = not isinstance(model.head, nn.Module) and hasattr(model, "token_embedding")
-    return method or isinstance(model.head, TiedHead)
+    """Whether the head uses the matrix of the token embedding: as a method of the model, or by a `TiedHead` in it."""
+    if not isinstance(model.head, nn.Module):
+        return hasattr(model, "token_embedding")
+    return any(isinstance(module, TiedHead) for module in model.head.modules())
 
 
 @contextmanager

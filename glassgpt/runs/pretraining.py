@@ -21,7 +21,7 @@ from glassgpt.generation.engine import generate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, text_by_token
 from glassgpt.inspection.surprise import token_losses
-from glassgpt.models import Model, build_model
+from glassgpt.models import Model, build_model, find_architecture
 from glassgpt.models.block_masks import MIN_HEAD_SIZE, BlockMasks
 from glassgpt.models.context import Documents
 from glassgpt.models.sizes import attention_window
@@ -157,7 +157,15 @@ class PretrainingKind:
         return build_model(config.architecture, config.model)
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
-        """Builds the shards, or finds them in the cache. Returns their manifest, the tokenizer and a note."""
+        """Builds the shards, or finds them in the cache. Returns their manifest, the tokenizer and a note.
+
+        Raises UserError for an architecture that sees the token which it would have to predict.
+        """
+        if not find_architecture(config.architecture).predicts_next:
+            raise UserError(
+                f"the architecture '{config.architecture}' cannot be trained to predict the next token: its positions"
+                " see all tokens, the next one too"
+            )
         dataset = build_dataset(config.data, config.tokenizer, corpus=corpus)
         return dataset.manifest.to_dict(), dataset.tokenizer, dataset.note
 

@@ -44,6 +44,9 @@ def test_the_first_row_is_the_embedding(architecture: str) -> None:
         return
     if architecture == "modern":
         embedded = model.embed(tokens, torch.arange(5), None)[0]
+    elif architecture == "bert":
+        rows = model.token_embedding.weight[tokens[0]] + model.segment_embedding.weight[0]
+        embedded = model.norm_embedding(rows + model.position_embedding.weight[:5])
     else:
         embedded = model.token_embedding.weight[tokens[0]]
         embedded = embedded + model.position_embedding.weight[:5] if hasattr(model, "position_embedding") else embedded

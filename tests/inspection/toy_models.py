@@ -17,6 +17,10 @@ def build(architecture: str, dropout: float = 0.0) -> nn.Module:
     model = found.model(found.config(vocab_size=V, block_size=12, n_layer=3, n_head=H, n_embd=C, dropout=dropout))
     for parameter in model.parameters():  # away from zero heads and tiny scores, which would hide a mistake
         nn.init.normal_(parameter, std=0.3)
+    if architecture == "bert":  # in post-norm every gain scales the whole stream: with small ones it would vanish
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                nn.init.normal_(module.weight, mean=1.0, std=0.3)
     return model
 
 

@@ -13,7 +13,7 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="gpt2, distilgpt2, …, owner/name on the Hugging Face hub (GPT-2, Llama, Qwen3), or a folder."
+            help="gpt2, distilgpt2, …, owner/name on the hub (GPT-2, Llama, Qwen3, BERT), or a folder."
         ),
     ],
     run: Annotated[str, typer.Option(help="Run name under runs/, or path.")],
@@ -21,7 +21,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Import a model saved by transformers: a GPT-2, a Llama or a Qwen3.
+    """Import a model saved by transformers: a GPT-2, a Llama, a Qwen3 or a BERT.
 
     The run has exactly its weights and tokenizer.
     """

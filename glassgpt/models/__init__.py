@@ -9,6 +9,7 @@ from typing import Any
 from glassgpt.errors import unknown
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
+from glassgpt.models.gpt_oss import GPTOss, GPTOssConfig
 from glassgpt.models.ladder import SECTIONS, LadderConfig
 from glassgpt.models.llama import Llama, LlamaConfig
 from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderModel, Model, evaluating, is_tied
@@ -41,6 +42,7 @@ ARCHITECTURES = {
     "modern": Architecture(ModernConfig, Modern),
     "llama": Architecture(LlamaConfig, Llama),
     "qwen3": Architecture(Qwen3Config, Qwen3),
+    "gpt_oss": Architecture(GPTOssConfig, GPTOss),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

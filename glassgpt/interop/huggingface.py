@@ -38,7 +38,7 @@ EMBEDDING = "token_embedding.weight"
 
 @strict_arguments
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
-    """The model that `transformers` saved in this folder, a GPT-2 or a later GPT, in float32 on the CPU.
+    """The model that `transformers` saved in this folder, a GPT-2 or a modern GPT, in float32 on the CPU.
 
     Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
     executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does

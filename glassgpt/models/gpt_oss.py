@@ -37,21 +37,21 @@ MOST_EXPERTS = 1 << 16
 
 @dataclass(frozen=True)
 class GPTOssConfig:
-    """The sizes of a GPT-oss; the defaults are those of gpt-oss-20b. Raises UserError for invalid sizes."""
+    """The sizes of a GPT-oss; the defaults are those of gpt-oss-20b, but for its shared heads. Raises UserError."""
 
     vocab_size: int = 201088
     block_size: int = 131072
     n_layer: int = 24
     n_head: int = 64
     n_embd: int = 2880
-    n_kv_head: int | None = 8  # key/value heads; None: as many as query heads
-    head_size: int | None = 64  # None: n_embd / n_head
-    n_hidden: int | None = 2880  # hidden units of each expert; None: n_embd
-    n_expert: int = 32
+    n_kv_head: int | None = None  # key/value heads; None: as many as query heads
+    head_size: int | None = 64  # dimensions of a head; None: n_embd / n_head
+    n_hidden: int | None = None  # hidden units of each expert; None: n_embd
+    n_expert: int = 32  # experts to choose from, all in memory
     n_active: int = 4  # experts that compute for each token
     dropout: float = 0.0
     band_width: int = 128  # positions that a query in a banded layer attends to, including its own
-    norm_eps: float = 1e-5
+    norm_eps: float = 1e-5  # added to the mean square, so that no norm divides by zero
     rope_base: float = 150_000.0  # the slowest pair of dimensions turns by 1 radian in about so many positions
     rope_factor: float = 32.0  # how much longer than `rope_length` a text may be; 1: rotations are not stretched
     rope_length: int = 4096  # positions in pretraining, before they were stretched
@@ -122,6 +122,12 @@ def yarn_scale(config: GPTOssConfig) -> float:
     return 0.1 * math.log(config.rope_factor) + 1.0
 
 
+def turn_of(positions: Tensor, config: GPTOssConfig) -> Turn:
+    """The rotation of the heads' dimensions at `positions`, (T,) or (B, T)."""
+    cos, sin = rotation(positions, yarn_frequencies(config, positions.device))
+    return yarn_scale(config) * cos, yarn_scale(config) * sin
+
+
 class CausalSelfAttention(nn.Module):
     """Causal self-attention with sinks: over the last `band_width` positions in even layers, over all in odd ones.
 
@@ -131,6 +137,7 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTOssConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.config = config
         self.head_dim = config.head_dim
         self.band = None if layer % 2 else config.band_width  # the first layer is banded
         self.q = nn.Linear(config.n_embd, config.n_head * config.head_dim)
@@ -141,14 +148,20 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None, near: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Context | None = None, turn: Turn | None = None, near: Tensor | None = None
+    ) -> Tensor:
+        """`turn` is the rotation of the positions, by default that of 0 to T - 1, and `near` the mask of a band."""
         B, T, _ = x.shape
+        turn = turn_of(torch.arange(T, device=x.device), self.config) if turn is None else turn
         # (B, T, H·D) to (B, H, T, D), and (B, T, G·D) to (B, G, T, D)
         q, k, v = (layer(x).view(B, T, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = rotate(q, turn), rotate(k, turn)
-        mask: Mask | None = None if self.band is None else near
+        mask: Mask | None = None
         if context is not None:
             k, v, mask = context.append(self.layer, k, v, window=self.band)
+        elif self.band is not None:
+            mask = window_mask(T, T, self.band, x.device) if near is None else near
         out = self.inner(q, k, v, mask, sinks=self.sinks)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, -1)  # concatenate the heads
         return self.dropout(self.proj(out))
@@ -240,9 +253,11 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, turn: Turn, context: Context | None = None, near: Tensor | None = None) -> Tensor:
-        """`near` is the mask of a band, for a pass without a context."""
-        x = x + self.attn(self.norm1(x), turn, context, near)
+    def forward(
+        self, x: Tensor, context: Context | None = None, turn: Turn | None = None, near: Tensor | None = None
+    ) -> Tensor:
+        """`turn` and `near` are as in the attention, if they are computed already."""
+        x = x + self.attn(self.norm1(x), context, turn, near)
         return x + self.mlp(self.norm2(x))
 
 
@@ -279,13 +294,12 @@ class GPTOss(ContextModel):
         """tokens (B, T) to the final residual stream, normalised: (B, T, C)."""
         T = tokens.size(1)
         positions = torch.arange(T, device=tokens.device) if context is None else context.positions(T, tokens.device)
-        cos, sin = rotation(positions, yarn_frequencies(self.config, tokens.device))
-        turn = (yarn_scale(self.config) * cos, yarn_scale(self.config) * sin)
+        turn = turn_of(positions, self.config)
         x = self.dropout(self.token_embedding(tokens))
         # One mask for all banded layers. A context has its own.
         near = window_mask(T, T, self.config.band_width, x.device) if context is None else None
         for block in self.blocks:
-            x = block(x, turn, context, near)
+            x = block(x, context, turn, near)
         if context is not None:
             context.advance(T)
         return self.norm(x)

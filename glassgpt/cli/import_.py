@@ -12,9 +12,7 @@ from glassgpt.cli.output import print_json, say
 def import_(
     source: Annotated[
         str,
-        typer.Argument(
-            help="gpt2, distilgpt2, …, owner/name on the hub (GPT-2, Llama, Qwen3, BERT), or a folder."
-        ),
+        typer.Argument(help="gpt2, distilgpt2, …, owner/name on the hub (GPT-2, Llama, Qwen3, BERT), or a folder."),
     ],
     run: Annotated[str, typer.Option(help="Run name under runs/, or path.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,

@@ -1,6 +1,8 @@
-"""Estimates the number of FLOPs per token."""
+"""Counts parameters, and estimates the number of FLOPs per token."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
@@ -13,9 +15,10 @@ LOOKUPS = ("position_embedding", "segment_embedding", "ngram_embeddings")
 def estimate_flops_per_token(model: Model) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N counts every parameter except the embeddings of positions, segments and n-grams, which are only lookups. A token
+    N counts every active parameter except the embeddings of positions, segments and n-grams: they are lookups. A token
     embedding that is not tied to the head is a lookup too, but it is counted, as in the sections of the ladder. L is
-    the number of `Attention` modules; a section that implements attention itself has none.
+    the number of `Attention` modules; a section that implements attention itself has none. C is the width of all heads
+    together, which some architectures choose apart from that of the stream.
     """
     lookups = sum(
         module.weight.numel()
@@ -23,10 +26,26 @@ def estimate_flops_per_token(model: Model) -> float:
         if isinstance(module, nn.Embedding) and name.startswith(LOOKUPS)
     )
     n_attention = sum(isinstance(module, Attention) for module in model.modules())
-    n_matmul = count_parameters(model) - lookups
-    return 6.0 * n_matmul + 12.0 * n_attention * model.config.n_embd * model.config.block_size
+    n_matmul = count_active_parameters(model) - lookups
+    head_size = getattr(model.config, "head_dim", None)
+    width = model.config.n_embd if head_size is None else model.config.n_head * head_size
+    return 6.0 * n_matmul + 12.0 * n_attention * width * model.config.block_size
 
 
 def count_parameters(model: nn.Module) -> int:
     """The number of parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_active_parameters(model: Model) -> int:
+    """The number of parameters without those of experts that a token does not choose, `n_active` of `n_expert`.
+
+    The whole token embedding counts, though a token looks up one row. OpenAI leaves it out: gpt-oss-20b has 4.2 billion
+    active parameters here, and 3.6 billion without its embedding.
+    """
+    in_experts = sum(p.numel() for name, p in model.named_parameters() if "experts" in name.split("."))
+    if not in_experts:
+        return count_parameters(model)
+    config: Any = model.config
+    idle = in_experts // config.n_expert * (config.n_expert - config.n_active)
+    return count_parameters(model) - idle

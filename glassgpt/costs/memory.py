@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from glassgpt.costs.flops import count_parameters
 from glassgpt.models import Model, ModelConfig, build_model, is_tied
 from glassgpt.models.attention import Attention
+from glassgpt.models.gpt_oss import Experts
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.heap import LARGEST_BLOCK
 from glassgpt.runtime.parallel import blocks_of, gathered_in
@@ -159,6 +161,7 @@ def estimate_step_memory(
     """
     with FakeTensorMode():
         model = build_model(architecture, config)
+        _share_evenly(model)
         if device_type != "cpu":
             _fuse_dropout(model)
         one, two = (_saved_for_backward(model, rows, precision) for rows in (1, 2))
@@ -259,6 +262,17 @@ def _fuse_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.dropout = 0.0
+
+
+def _share_evenly(model: nn.Module) -> None:
+    """Gives each expert as many tokens as any other, as fake tensors have no values to choose by."""
+
+    def even(experts: Tensor, n_expert: int) -> list[int]:
+        return [part.numel() for part in torch.empty(experts.numel()).tensor_split(n_expert)]
+
+    for module in model.modules():
+        if isinstance(module, Experts):
+            vars(module)["loads"] = partial(even, n_expert=len(module.gate_up))
 
 
 def _optimizer_bytes(model: nn.Module, config: OptimizerConfig, shards: int) -> int:

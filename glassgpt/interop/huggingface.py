@@ -1,9 +1,10 @@
 """Loads the weights that the `transformers` library saved, without using the library.
 
 A folder written by `save_pretrained` contains config.json and the weights: model.safetensors, or shards of it with an
-index, or in older folders pytorch_model.bin. The model is the same as ours (layouts.py says which). Four things differ
+index, or in older folders pytorch_model.bin. The model is the same as ours (layouts.py says which). Five things differ
 in the files: the names; one matrix of ours may be several there; the matrices of GPT-2, which its Conv1D stores as
-(in, out) and nn.Linear as (out, in); and, in older files, additional buffers with the causal mask.
+(in, out) and nn.Linear as (out, in); in older files, additional buffers with the causal mask; and the experts of the
+published GPT-oss, which are in four bits (mxfp4.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
 from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout
+from glassgpt.interop.mxfp4 import dequantised
 from glassgpt.models import Model, ModelConfig, build_model
 
 Tensors = dict[str, Tensor]
@@ -52,6 +54,8 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
     with torch.device("meta"):
         model = build_model(layout.architecture, config)  # only the shapes: the weights come from the file
     tensors = known_names(read_tensors(folder), layout)
+    if is_quantised(path):
+        tensors = dequantised(tensors, folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     names = names_in(tensors, layout, config)
     if not has_biases(path):
@@ -101,6 +105,11 @@ def config_of(saved: Mapping[str, Any], layout: Layout, dropout: float) -> Model
 def has_biases(path: Path) -> bool:
     """Whether the model of a config.json has biases: true unless it has `"bias": false`, as nanoGPT's may."""
     return read_json(path).get("bias") is not False
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether the file of a config.json may hold MXFP4; `read_config` has refused other quantizations."""
+    return read_json(path).get("quantization_config") is not None
 
 
 def zero_biases(shapes: Mapping[str, torch.Size], names: Names) -> Tensors:

@@ -15,6 +15,7 @@ from glassgpt.errors import UserError, option
 from glassgpt.models import Model, ModelConfig, find_architecture
 from glassgpt.models.bert import BertConfig
 from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models.gpt_oss import LIMIT, SLOPE, GPTOssConfig
 from glassgpt.models.llama import LlamaConfig
 from glassgpt.models.modern import NORM_EPS, ROTARY_BASE, ModernConfig, hidden_size
 from glassgpt.models.qwen3 import Qwen3Config
@@ -152,6 +153,13 @@ def setting(saved: Mapping[str, Any], name: str, kind: type, absent: Any) -> Any
     return value
 
 
+def required(saved: Mapping[str, Any], name: str, kind: type, absent: Any = None) -> Any:
+    """A field like `setting` that may not be null. Raises UserError if it is, or if it is missing without `absent`."""
+    if (value := setting(saved, name, kind, absent)) is None:
+        raise UserError(f"{name} is missing or null")
+    return value
+
+
 def rope_of(saved: Mapping[str, Any], base: float) -> dict[str, Any]:
     """What a config.json says of rotary positions, as `rope_parameters` does in transformers 5.
 
@@ -237,6 +245,68 @@ def bert_options(config: BertConfig) -> dict[str, Option]:
         "add_cross_attention": Option(False),
         "tie_word_embeddings": Option(True),
     }
+
+
+YARN = {
+    "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+    "original_max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+def gpt_oss_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `GPTOssConfig` beside its sizes. Raises UserError for weights that are quantised otherwise."""
+    check_quantization(saved)
+    no_rope = saved.get("rope_parameters") is None and saved.get("rope_scaling") is None
+    rope = rope_of({**saved, "rope_parameters": YARN} if no_rope else saved, 150_000.0)
+    found = {"rope_base": required(rope, "rope_theta", float), "rope_factor": 1.0}
+    if rope["rope_type"] == "yarn":
+        found |= {
+            "rope_factor": required(rope, "factor", float),
+            "rope_fast": required(rope, "beta_fast", float, 32.0),
+            "rope_slow": required(rope, "beta_slow", float, 1.0),
+            "rope_length": required(rope, "original_max_position_embeddings", int),
+        }
+    return found | {
+        "n_kv_head": setting(saved, "num_key_value_heads", int, 8),
+        "head_size": setting(saved, "head_dim", int, 64),
+        "n_hidden": setting(saved, "intermediate_size", int, 2880),
+        "band_width": required(saved, "sliding_window", int, 128),
+        "norm_eps": required(saved, "rms_norm_eps", float, 1e-5),
+    }
+
+
+def gpt_oss_options(config: GPTOssConfig) -> dict[str, Option]:
+    """What a model of type "gpt_oss" must have to be our GPT-oss with these settings."""
+    kinds = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(config.n_layer)]
+    scaling = None
+    if config.rope_factor != 1.0:
+        scaling = {
+            "rope_type": "yarn", "factor": config.rope_factor, "beta_fast": config.rope_fast,
+            "beta_slow": config.rope_slow, "truncate": False, "original_max_position_embeddings": config.rope_length,
+        }  # fmt: skip
+    return {
+        "num_key_value_heads": Option(config.kv_heads, also=(None,)),
+        "head_dim": Option(config.head_dim, also=(None,)),
+        "intermediate_size": Option(config.hidden),
+        "sliding_window": Option(config.band_width),
+        "layer_types": Option(kinds, also=(None,)),
+        "hidden_act": Option("silu"),  # the library ignores it
+        "swiglu_alpha": Option(SLOPE),
+        "swiglu_limit": Option(LIMIT),
+        "rms_norm_eps": Option(config.norm_eps),
+        "attention_bias": Option(True),
+        "tie_word_embeddings": Option(False),
+    } | rope_options(config.rope_base, scaling)
+
+
+def check_quantization(saved: Mapping[str, Any]) -> None:
+    """Raises UserError unless the weights are numbers, or in MXFP4 as interop/mxfp4.py reads them."""
+    quantization = saved.get("quantization_config")
+    if quantization is None:
+        return
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if method != "mxfp4":
+        raise UserError(f'quantization_config has the quant_method {json.dumps(method)}, only "mxfp4" can be read')
 
 
 def grouped_options(config: LlamaConfig | Qwen3Config) -> dict[str, Option]:
@@ -448,6 +518,46 @@ LAYOUTS = (
             "pooler_type",
         ),
         settings=bert_settings,
+    ),
+    Layout(
+        architecture="gpt_oss",
+        ours='the architecture "gpt_oss"',
+        family="GPT-oss",
+        model_type="gpt_oss",
+        model_class="GptOssForCausalLM",
+        defaults=GPTOssConfig(n_layer=36, n_expert=128),
+        sizes=LLAMA_SIZES | {"n_expert": "num_local_experts", "n_active": "num_experts_per_tok"},
+        options=gpt_oss_options,
+        dropouts=("attention_dropout",),
+        prefix="model.",
+        outside=LLAMA_OUTSIDE,
+        stacks=(
+            Stack(
+                "model.layers.{}",
+                {"norm1": ("input_layernorm",), "norm2": ("post_attention_layernorm",)},
+                parameters={
+                    "attn.sinks": ("self_attn.sinks",),
+                    "mlp.experts.gate_up": ("mlp.experts.gate_up_proj",),
+                    "mlp.experts.gate_up_bias": ("mlp.experts.gate_up_proj_bias",),
+                    "mlp.experts.down": ("mlp.experts.down_proj",),
+                    "mlp.experts.down_bias": ("mlp.experts.down_proj_bias",),
+                },
+            ),
+            Stack(
+                "model.layers.{}",
+                LLAMA_QKV | {"attn.proj": ("self_attn.o_proj",), "mlp.router": ("mlp.router",)},
+                kinds=("weight", "bias"),
+            ),
+        ),
+        # The first two repeat other fields, and the library ignores them. The next two are for the loss in training.
+        harmless=(
+            "experts_per_token",
+            "initial_context_length",
+            "output_router_logits",
+            "router_aux_loss_coef",
+            "quantization_config",  # checked by the settings
+        ),
+        settings=gpt_oss_settings,
     ),
 )
 

@@ -10,6 +10,7 @@ from glassgpt.errors import unknown
 from glassgpt.models.bert import Bert, BertConfig
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
+from glassgpt.models.gpt_oss import GPTOss, GPTOssConfig
 from glassgpt.models.ladder import SECTIONS, LadderConfig
 from glassgpt.models.llama import Llama, LlamaConfig
 from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderModel, Model, evaluating, is_tied
@@ -48,6 +49,7 @@ ARCHITECTURES = {
     "llama": Architecture(LlamaConfig, Llama),
     "qwen3": Architecture(Qwen3Config, Qwen3),
     "bert": Architecture(BertConfig, Bert),
+    "gpt_oss": Architecture(GPTOssConfig, GPTOss),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

@@ -23,7 +23,8 @@ class Model(nn.Module):
     - `norm…`, `attn` and `mlp`, at any depth: the parts in memory tables (costs/memory.py);
     - `norm`: the norm between the last block and the head, if there is one (inspection/lens.py);
     - `blocks.N.attn.inner`, an `Attention`, with `blocks.N.attn.proj` after it, and `blocks.N.mlp.down`: their
-      activations can be captured (inspection/taps.py).
+      activations can be captured (inspection/taps.py);
+    - `experts`, at any depth: of whose `config.n_expert` equal parts `config.n_active` serve a token (costs/flops.py).
     """
 
     config: ModelConfig

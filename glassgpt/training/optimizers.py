@@ -54,9 +54,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     parameters = [p for p in model.parameters() if p.requires_grad]
     apart = find_embeddings(model) if config.embedding_lr is not None else set()
     others = [p for p in parameters if p not in matrices and p not in apart]
+    vectors = find_vectors(model)
     groups = [
-        {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p not in vectors], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p in vectors], "weight_decay": 0.0},
     ]
     settings: dict[str, Any] = {
         "lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps,
@@ -76,18 +77,23 @@ def find_embeddings(model: nn.Module) -> set[nn.Parameter]:
     return {p for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
 
 
+def find_vectors(model: nn.Module) -> set[nn.Parameter]:
+    """The biases and gains, also those of several experts in one tensor."""
+    return {p for name, p in model.named_parameters() if p.dim() < 2 or name.endswith("bias")}
+
+
 def find_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
     """The parameters that Muon trains, each with the number of matrices in it: three in a stack of Q, K and V.
 
     An embedding is a table and no matrix that multiplies a vector, and the head is its counterpart.
     """
-    tables = find_embeddings(model)
+    tables, vectors = find_embeddings(model), find_vectors(model)
     if isinstance(head := getattr(model, "head", None), nn.Module):
         tables |= set(head.parameters())
     return {
         p: 3 if name.endswith("qkv.weight") and p.size(0) == 3 * p.size(1) else 1
         for name, p in model.named_parameters()
-        if p.dim() == 2 and p.requires_grad and p not in tables
+        if p.dim() == 2 and p.requires_grad and p not in tables and p not in vectors
     }
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glassgpt.models.attention import Attention, causal_mask
+from glassgpt.models.block_masks import BlockMasks
+from glassgpt.models.context import Documents
 
 
 def random_qkv(B: int, H: int, T: int, S: int, D: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,3 +164,67 @@ def test_a_bias_learns(hook: object) -> None:
     assert bias.grad[:, 1, :2].abs().min() > 0
     assert not bias.grad[:, 1, 2:].any()  # the future
     assert not bias.grad[:, [0, 2, 3]].any()  # other queries
+
+
+def with_sinks(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, allowed: Tensor, bias: Tensor | None) -> Tensor:
+    """The formula in float64: each head's sink is one more score in the softmax, whose weight is dropped."""
+    q, k, v = q.double(), k.double().repeat_interleave(len(sinks) // k.size(1), 1), v.double()
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    scores = (scores if bias is None else scores + bias.double()).masked_fill(~allowed, -math.inf)
+    weights = scores.exp() / (scores.exp().sum(dim=-1, keepdim=True) + sinks.double().exp().view(-1, 1, 1))
+    return weights @ v.repeat_interleave(len(sinks) // v.size(1), 1)
+
+
+@given(
+    st.integers(1, 2), st.sampled_from([(4, 4), (4, 2), (3, 1)]), st.integers(1, 5), st.integers(0, 3),
+    st.booleans(), st.booleans(), st.booleans(), st.integers(0, 10_000),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_sinks_are_the_formula_and_learn_on_both_paths(
+    B: int, heads: tuple[int, int], T: int, before: int, causal: bool, masked: bool, biased: bool, seed: int
+) -> None:
+    (H, G), S, D = heads, T + before, 4
+    draw = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(B, n, length, D, generator=draw) for n, length in ((H, T), (G, S), (G, S)))
+    sinks, bias = torch.randn(H, generator=draw), torch.randn(H, T, S, generator=draw) if biased else None
+    allowed = causal_mask(T, S, q.device) if causal else torch.ones(T, S, dtype=torch.bool)
+    mask = None
+    if masked:
+        mask = allowed = torch.rand(B, 1, T, S, generator=draw) < 0.5  # a query may have no key: its output is 0
+    outside = torch.randn(B, H, T, D, generator=draw)
+
+    def gradients(out: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((out * outside.to(out.dtype)).sum(), inputs)
+
+    inputs = [part.requires_grad_() for part in (q, k, v, sinks, *([] if bias is None else [bias]))]
+    expected = with_sinks(q, k, v, sinks, allowed, bias)
+    expected_gradients = gradients(expected, inputs)
+    attention = Attention(causal=causal)
+    for hook in (None, ignore):
+        attention.hook = hook
+        out = attention(q, k, v, mask, bias, sinks)
+        torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+        for found, wanted in zip(gradients(out, inputs), expected_gradients, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_watched_pattern_lacks_the_weight_of_the_sink() -> None:
+    q, k, v = random_qkv(1, 2, 3, 5, 4)
+    seen: dict[str, Tensor] = {}
+    attention = Attention()
+    attention.hook = seen.__setitem__
+    attention(q, k, v, sinks=torch.tensor([-torch.inf, 1.0]))
+    assert seen["pattern"].shape == seen["scores"].shape == (1, 2, 3, 5)
+    sums = seen["pattern"].sum(dim=-1)
+    torch.testing.assert_close(sums[:, 0], torch.ones(1, 3))  # a sink of -∞ takes nothing
+    expected = 1 - 1 / (1 + seen["scores"][:, 1].double().sub(1).exp().sum(dim=-1))
+    torch.testing.assert_close(sums[:, 1].double(), expected, atol=1e-6, rtol=0)
+
+
+def test_sinks_with_a_block_mask_are_those_with_its_dense_mask() -> None:
+    q, k, v = random_qkv(1, 2, 8, 8, 16)
+    tokens, sinks = torch.tensor([[5, 0, 3, 4, 0, 6, 7, 8]]), torch.randn(2)
+    dense, blocks = Documents(tokens, 0, 3), BlockMasks(tokens, 0, 3)
+    masks = [context.append(0, k, v, window=3)[2] for context in (dense, blocks)]
+    found = [Attention()(q, k, v, mask, sinks=sinks) for mask in masks]
+    torch.testing.assert_close(found[0], found[1])

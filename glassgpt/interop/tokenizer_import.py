@@ -1,21 +1,31 @@
-"""Imports a byte-level BPE tokenizer from the files of `transformers`, without the library and with the same ids.
+"""Imports tokenizers from the files of `transformers`, without the library and with the same ids.
 
-tokenizer.json contains everything; older folders have vocab.json and merges.txt instead. Features that our tokenizer
-cannot reproduce exactly raise an error: a normaliser, another model, special tokens that are recognised in ordinary
-text, and tokens that are added to every text, except one at its start: that is the tokenizer's `bos_token`, which
-prompts and documents begin with, and `encode` never adds.
+tokenizer.json contains everything. Older folders have vocab.json and merges.txt (byte-level BPE), vocab.txt (WordPiece)
+or a SentencePiece model instead. What our tokenizers cannot reproduce exactly raises an error: another model, an
+unknown way to normalise or split a text, and special tokens that are recognised in ordinary text. Tokens that are added
+to every text are kept apart, and `encode` never adds them: one at its start is the tokenizer's `bos_token`.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glassgpt.errors import UserError
 from glassgpt.files import read_file, read_json
+from glassgpt.interop.pieces_import import (
+    SENTENCEPIECE_FILES,
+    added_tokens,
+    character_bpe_from_json,
+    read_settings,
+    sentencepiece_of_folder,
+    unigram_from_json,
+    wordpiece_from_json,
+    wordpiece_from_lines,
+)
 from glassgpt.interop.tokenizer_export import oniguruma
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
@@ -37,37 +47,82 @@ SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()} | {LLA
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder: our own file if we exported it, else its byte-level BPE.
+    """The tokenizer of a folder: our own file if we exported it, else the published one.
 
     Raises UserError if there is none, and for anything that would give different ids.
     """
     if (folder / OUR_TOKENIZER).exists():
         return load_tokenizer(folder / OUR_TOKENIZER)
-    path = next((folder / name for name in ("tokenizer.json", "vocab.json") if (folder / name).exists()), None)
+    path = next((folder / name for name in READERS if (folder / name).exists()), None)
     if path is None:
-        raise UserError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
-    data = read_json(path)
+        raise UserError(
+            f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt, vocab.txt or "
+            "a SentencePiece model"
+        )
     try:
-        is_single_file = path.name == "tokenizer.json"
-        return _as_published(_from_tokenizer_json(data) if is_single_file else _from_vocab_and_merges(data, folder))
+        return READERS[path.name](path)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} cannot be used: it is damaged or has an unknown layout ({error!r})") from None
 
 
-def _from_tokenizer_json(data: dict[str, Any]) -> BPETokenizer:
+def _read_tokenizer_json(path: Path) -> Tokenizer:
+    data = read_json(path)
+    kind = _kind(data["model"])
+    if kind == "WordPiece":
+        return wordpiece_from_json(data, read_settings(path.parent))
+    if kind == "Unigram":
+        return unigram_from_json(data)
+    if kind == "BPE" and not _is_byte_level(data):
+        return character_bpe_from_json(data)
+    return _as_published(_byte_level_from_json(data, kind))
+
+
+def _read_vocab_json(path: Path) -> Tokenizer:
+    return _as_published(_from_vocab_and_merges(read_json(path), path.parent))
+
+
+READERS: dict[str, Callable[[Path], Tokenizer]] = {  # the first that is there
+    "tokenizer.json": _read_tokenizer_json,
+    "vocab.json": _read_vocab_json,
+    "vocab.txt": wordpiece_from_lines,
+    **dict.fromkeys(SENTENCEPIECE_FILES, sentencepiece_of_folder),
+}
+
+
+def _kind(model: dict[str, Any]) -> str:
+    """The model's type, which old files leave out."""
+    if "type" in model:
+        return str(model["type"])
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    return "WordPiece" if "max_input_chars_per_word" in model and "merges" not in model else "BPE"
+
+
+def _is_byte_level(data: dict[str, Any]) -> bool:
+    """Whether a BPE merges bytes. It merges characters if it writes spaces as SentencePiece, or splits nothing."""
+    step = data.get("pre_tokenizer")
+    steps = step["pretokenizers"] if step and step["type"] == "Sequence" else [step]
+    return not data["model"].get("byte_fallback") and not any(
+        step is None or step["type"] == "Metaspace" for step in steps
+    )
+
+
+def _byte_level_from_json(data: dict[str, Any], kind: str) -> BPETokenizer:
     model = data["model"]
-    kind = model.get("type", "BPE")
     if kind != "BPE":
-        raise UserError(f'its model is "{kind}", but only byte-level "BPE" can be read')
+        raise UserError(f'its model is "{kind}", but only "BPE", "WordPiece" and "Unigram" can be read')
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise UserError(f"its model uses {option}, which byte-level BPE does not have")
     if data.get("normalizer"):
         raise UserError(f"it normalises text ({data['normalizer'].get('type')}) before it is split")
     merges = [line.split(" ") if isinstance(line, str) else line for line in model["merges"]]
-    specials = {token["content"]: token["id"] for token in map(_checked_added_token, data.get("added_tokens", []))}
+    specials, options = added_tokens(data, model["vocab"])
+    for name, chosen in options.items():
+        if chosen != ["normalized"]:  # without a normaliser, that one changes nothing
+            raise UserError(f"its special token {name!r} uses {chosen[0]}")
     return _build(
         model["vocab"],
         merges,
@@ -179,14 +234,6 @@ def _bos_of_folder(folder: Path) -> str | None:
         return None
     token = config.get("bos_token", END_OF_TEXT)
     return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _checked_added_token(token: dict[str, Any]) -> dict[str, Any]:
-    if not token.get("special"):
-        raise UserError(f"its added token {token['content']!r} is not special: it would match in ordinary text")
-    if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-        raise UserError(f"its special token {token['content']!r} uses lstrip, rstrip or single_word")
-    return token
 
 
 def _names_of_roles(folder: Path) -> set[str]:

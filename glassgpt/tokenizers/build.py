@@ -11,16 +11,23 @@ from glassgpt.errors import UserError, unknown
 from glassgpt.tokenizers.base import Tokenizer, check_special_names, damaged, from_file, load_json
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.character_bpe import CharacterBPETokenizer
 from glassgpt.tokenizers.patterns import split_pattern
 from glassgpt.tokenizers.pretrained import PRETRAINED, PretrainedTokenizer
 from glassgpt.tokenizers.spm import SentencePieceTokenizer
+from glassgpt.tokenizers.unigram import UnigramTokenizer
+from glassgpt.tokenizers.wordpiece import WordPieceTokenizer
 
 NAMES = ("char", "bpe", *PRETRAINED)
+IMPORTED = ("wordpiece", "unigram", "character_bpe", "sentencepiece")  # they come with a model that is imported
 LOADERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {  # by the "type" in a file
     "char": CharTokenizer.from_dict,
     "bpe": BPETokenizer.from_dict,
     "tiktoken": PretrainedTokenizer.from_dict,
     "sentencepiece": SentencePieceTokenizer.from_dict,
+    "wordpiece": WordPieceTokenizer.from_dict,
+    "unigram": UnigramTokenizer.from_dict,
+    "character_bpe": CharacterBPETokenizer.from_dict,
 }
 
 
@@ -30,11 +37,11 @@ class TokenizerConfig:
 
     name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
     vocab_size: int = 512  # bpe: number of ids (bytes, merges and special tokens)
-    pattern: Literal["gpt2", "cl100k", "llama3"] = "gpt2"  # bpe: how text is split before merging
+    pattern: Literal["gpt2", "cl100k", "llama3", "o200k"] = "gpt2"  # bpe: how text is split before merging
     special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that are never made from ordinary text
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES and not is_file_name(self.name):
+        if self.name not in (*NAMES, *IMPORTED) and not is_file_name(self.name):
             raise unknown("tokenizer", self.name, NAMES)
         split_pattern(self.pattern)
         check_special_names(self.special_tokens)
@@ -77,6 +84,10 @@ def open_tokenizer(name: str) -> Tokenizer:
     """The tokenizer with a published name, or from a file, or from a run folder (its `tokenizer.json`)."""
     if name in PRETRAINED:
         return PretrainedTokenizer.from_name(name)
+    if name in IMPORTED:
+        raise UserError(
+            f"a '{name}' tokenizer comes with an imported model: give its file, or the folder of the run that has it"
+        )
     if name in NAMES:
         raise UserError(
             f"a '{name}' tokenizer must be trained on a text: give the file of one, saved by `glassgpt tokenizer train`"

@@ -7,6 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from glassgpt.errors import unknown
 
+# The pattern of OpenAI's o200k_base.
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 # Text is first split into words, and merges never cross word boundaries. These are OpenAI's patterns as tiktoken
 # writes them: possessive quantifiers (`++`) match the same text as the published patterns, without backtracking.
 PATTERNS = {
@@ -20,14 +27,9 @@ PATTERNS = {
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s*[\r\n]|\s+(?!\S)|\s+"
     ),
+    # Of o200k_base and o200k_harmony, the vocabularies of GPT-4o and GPT-oss: a word begins at a capital.
+    "o200k": O200K,
 }
-
-# The pattern of OpenAI's o200k_base. Only its published vocabulary uses it.
-O200K = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 # Safe cuts: places where a text can be cut, and its parts have the words of the whole text. A cut is safe under two
 # conditions. No word extends across it. And the words before it stay the same when the text ends there. No pattern

@@ -16,17 +16,16 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._special_names = {id: name for name, id in tokenizer.special_tokens.items()}
+        self._special_ids = frozenset(tokenizer.special_tokens.values())
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._started = False
 
     def feed(self, id: int) -> str:
         """The characters that this id completes; may be empty."""
         id = plain_id(id)
-        name = self._special_names.get(id)
-        data = self._tokenizer.token_bytes(id) if name is None else name.encode()
+        data = self._tokenizer.token_bytes(id) if id not in self._special_ids else self._special_bytes(id)
         if not self._started:
-            data = self._without_added_space(id, data)
+            data = self._at_the_start(id, data)
         self._started = True
         return self._decoder.decode(data)
 
@@ -34,7 +33,16 @@ class StreamDecoder:
         """The rest of the text at the end: U+FFFD if the last character is incomplete, else empty."""
         return self._decoder.decode(b"", final=True)
 
-    def _without_added_space(self, id: int, data: bytes) -> bytes:
-        # SentencePiece adds a space before the text, and its decode removes it.
-        added = data.startswith(b" ") and not self._tokenizer.decode([id]).startswith(" ")
-        return data[1:] if added else data
+    def _special_bytes(self, id: int) -> bytes:
+        # WordPiece writes a space before each word, and so before the name of a special token that is not the first.
+        alone = self._tokenizer.decode([id])
+        return self._tokenizer.decode([id, id])[len(alone) :].encode()
+
+    def _at_the_start(self, id: int, data: bytes) -> bytes:
+        # SentencePiece adds a space before the text, and its decode removes it. WordPiece writes none before the first
+        # word. A part of a character has no text of its own.
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return data
+        return self._tokenizer.decode([id]).encode()

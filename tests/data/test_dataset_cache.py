@@ -31,7 +31,7 @@ from glassgpt.data.dataset_cache import (
 from glassgpt.data.manifest import load_manifest
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig, build_tokenizer
-from glassgpt.tokenizers.patterns import O200K, PATTERNS, safe_cut, safe_slices
+from glassgpt.tokenizers.patterns import PATTERNS, safe_cut, safe_slices
 
 TEXT = "".join(f"Line {i}: «Ωmega» and ordinary words.\n" for i in range(100))
 CHAR = TokenizerConfig("char")
@@ -316,7 +316,7 @@ CODE = (
 )
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS.values(), O200K])
+@pytest.mark.parametrize("pattern", PATTERNS.values())
 def test_a_text_in_pieces_has_the_ids_of_the_whole(test_data: Callable[[str], Path], pattern: str) -> None:
     """With the ranks of GPT-2 for all three: where a text may be cut depends on the split pattern alone."""
     import tiktoken

@@ -81,7 +81,7 @@ GOOD = {"format": "glassgpt-tokenizer", "version": 1, "type": "char", "alphabet"
         (b"[1]", '"format"'),
         (b'{"model": {"type": "BPE"}}', '"format"'),
         (json.dumps(GOOD | {"version": 2}).encode(), "format version 2, but this glassgpt reads version 1"),
-        (json.dumps(GOOD | {"type": "wordpiece"}).encode(), "its type is 'wordpiece'; known types: bpe, char"),
+        (json.dumps(GOOD | {"type": "wordlevel"}).encode(), "its type is 'wordlevel'; known types: bpe, char"),
         (json.dumps(GOOD | {"type": ["char"]}).encode(), "its type is"),
         (json.dumps(GOOD | {"alphabet": ["ab"]}).encode(), "single characters"),
         (json.dumps(GOOD | {"alphabet": [7]}).encode(), "single characters"),

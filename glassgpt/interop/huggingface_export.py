@@ -14,15 +14,15 @@ from glassgpt.files import write_text
 from glassgpt.interop.layouts import Layout, layout_of
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
-from glassgpt.models import Model, ModelConfig
+from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.tensor_files import write_tensors
 
-ROWS_PER_ID = ("token_embedding.weight", "head.weight")
+ROWS_PER_ID = ("token_embedding.weight", "head.weight", "head_bias")
 
 
-def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
+def write_hf_folder(folder: Path, model: Model | EncoderDecoderModel, tokenizer: Tokenizer, card: str) -> None:
     """Writes weights, configs, tokenizer and model card to an existing folder.
 
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
@@ -31,7 +31,7 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
     layout = layout_of(model)
     texts = {
         "config.json": hf_config(layout, model.config, tokenizer),
-        "generation_config.json": generation_config(model.config, tokenizer),
+        "generation_config.json": generation_config(layout, model.config, tokenizer),
         "tokenizer.json": tokenizer_json(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, model.config.block_size),
         "special_tokens_map.json": special_tokens_map(tokenizer),
@@ -47,7 +47,7 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
         raise UserError(f"cannot write {path}: {error}") from None
 
 
-def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
+def hf_tensors(model: Model | EncoderDecoderModel, vocab_size: int) -> dict[str, Tensor]:
     """The weights with the names and layout of the class in `transformers`. A tied head is not written twice."""
     layout, state = layout_of(model), model.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -55,6 +55,8 @@ def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
         tensor = state[ours].detach().cpu()
         if ours in ROWS_PER_ID:
             tensor = tensor[:vocab_size]
+        if ours in layout.rows:
+            tensor = tensor[None]
         if layout.is_transposed(ours, tensor.dim()):
             tensor = tensor.t()
         tensors |= {name: part.contiguous() for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
@@ -73,18 +75,25 @@ def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict
         "initializer_range": 0.02,
         "use_cache": True,
         "dtype": "float32",
-        **_special_ids(tokenizer),
+        **_special_ids(layout, tokenizer),
     }
 
 
-def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+def generation_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of generation_config.json: a text ends at end-of-text, or at the maximum length."""
-    ids = _special_ids(tokenizer)
+    ids = _special_ids(layout, tokenizer)
     return {**ids, "pad_token_id": ids["eos_token_id"], "max_length": config.block_size}
 
 
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
+def _special_ids(layout: Layout, tokenizer: Tokenizer) -> dict[str, int | None]:
     # Written even if there is no such token: a config.json without these fields means the ids of the published GPT-2.
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     bos = end if tokenizer.bos_token is None else tokenizer.special_tokens[tokenizer.bos_token]
-    return {"bos_token_id": bos, "eos_token_id": end}
+    ids = {"bos_token_id": bos, "eos_token_id": end}
+    if find_architecture(layout.architecture).kind != "encoder-decoder":
+        return ids
+    if end is None:
+        raise UserError(
+            f"an encoder-decoder is exported only with a tokenizer that has {END_OF_TEXT}: a target starts with it"
+        )
+    return ids | {"decoder_start_token_id": end, "pad_token_id": end, "forced_eos_token_id": None}

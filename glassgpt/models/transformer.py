@@ -49,7 +49,7 @@ class TransformerConfig:
     n_encoder_layer: int | None = None  # blocks of the encoder; None: as many as in the decoder
     n_hidden: int | None = None  # hidden units of the MLP; None: 4 times n_embd
     dropout: float = 0.0
-    activation: Literal["relu", "swish"] = "relu"
+    activation: Literal["relu", "swish"] = "relu"  # of the MLP: that of the paper, or that of OPUS-MT
     scaled: bool = True  # whether token embeddings are multiplied by √n_embd (section 3.4)
 
     def __post_init__(self) -> None:

@@ -96,7 +96,9 @@ class Peer:
             for neuron in DEAD:
                 self.blocks[LAYER].mlp.c_fc.bias[neuron] = -1e3
         self.theirs.save_pretrained(folder)
-        self.ours: Model = load_hf(folder).eval()
+        ours = load_hf(folder).eval()
+        assert isinstance(ours, Model)
+        self.ours = ours
         self.theirs.double()
         half = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(2))[: T // 2].tolist()
         self.ids = half + half[::-1][: T // 4] + half[: T // 4]  # tokens that stood before, with others after them

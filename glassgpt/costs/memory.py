@@ -231,10 +231,10 @@ def part_of(name: str) -> str:
         return "segments"
     if any(word.startswith("norm") for word in names):
         return "norms"
-    for word in ("attn", "mlp"):
+    for word, part in (("attn", "attention"), ("cross", "attention"), ("mlp", "MLP")):
         if word in names:
-            return {"attn": "attention", "mlp": "MLP"}[word]
-    return "head" if names[0] == "head" else "rest"
+            return part
+    return "head" if names[0] in ("head", "head_bias") else "rest"
 
 
 def _tied_bytes(model: Model) -> int:

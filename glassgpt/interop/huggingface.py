@@ -26,7 +26,7 @@ from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
 from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout
 from glassgpt.interop.mxfp4 import dequantised
-from glassgpt.models import Model, ModelConfig, build_model
+from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
 
 Tensors = dict[str, Tensor]
 Names = Mapping[str, tuple[str, ...]]  # of our parameters, and of their parts in the file
@@ -37,8 +37,8 @@ EMBEDDING = "token_embedding.weight"
 
 
 @strict_arguments
-def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
-    """The model that `transformers` saved in this folder (layouts.py has the list), in float32 on the CPU.
+def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model | EncoderDecoderModel:
+    """The model that `transformers` saved in this folder, in float32 on the CPU; it must be one of ours (layouts.py).
 
     Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
     executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does
@@ -52,7 +52,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
     path = folder / "config.json"
     layout, config = read_config(path, dropout)
     with torch.device("meta"):
-        model = build_model(layout.architecture, config)  # only the shapes: the weights come from the file
+        model = find_architecture(layout.architecture).model(config)  # only the shapes: the weights come from the file
     tensors = known_names(read_tensors(folder), layout)
     if is_quantised(path):
         tensors = dequantised(tensors, folder)
@@ -60,6 +60,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model:
     names = names_in(tensors, layout, config)
     if not has_biases(path):
         tensors = zero_biases(shapes, names) | tensors
+    drop_repeated(tensors, layout, config, folder)
     model.load_state_dict(translated(tensors, shapes, names, layout, folder), assign=True)
     return model
 
@@ -145,6 +146,20 @@ def names_in(tensors: Iterable[str], layout: Layout, config: ModelConfig) -> Nam
     return {ours: tuple(name.removeprefix(dropped) for name in theirs) for ours, theirs in layout.names(config)}
 
 
+def drop_repeated(tensors: Tensors, layout: Layout, config: ModelConfig, folder: Path) -> None:
+    """Removes tensors that say nothing new. Raises UserError for one that differs from what it should repeat."""
+    for name, first in layout.copies.items():
+        copy = tensors.pop(name, None)
+        if copy is not None and (first not in tensors or not torch.equal(copy, tensors[first])):
+            raise UserError(f"{folder}: {name} differs from {first}, but in {layout.family} they are tied: one tensor")
+    for name, compute in layout.computed.items():
+        if (stored := tensors.pop(name, None)) is not None:
+            wanted = compute(config)
+            # bfloat16 rounds numbers up to 1 by up to 0.002, and learned ones would differ by far more.
+            if stored.shape != wanted.shape or not torch.allclose(stored.to(wanted), wanted, rtol=0, atol=0.004):
+                raise UserError(f"{folder}: {name} is not what {layout.ours} computes in its place")
+
+
 def translated(
     tensors: Tensors, shapes: Mapping[str, torch.Size], names: Names, layout: Layout, folder: Path
 ) -> Tensors:
@@ -152,19 +167,17 @@ def translated(
 
     Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
-    copies = {HEAD: names[EMBEDDING][0]} | {copy: names[ours][0] for ours, copy in layout.copies.items()}
-    _check_names(tensors, names, copies, layout, folder)
-    for copy, first in copies.items():
-        if copy in tensors and (copy,) not in names.values():
-            _check_tied(tensors, copy, first, layout, folder)
+    _check_names(tensors, names, layout, folder)
+    if HEAD in tensors and (HEAD,) not in names.values():
+        _check_tied(tensors, HEAD, names[EMBEDDING][0], layout, folder)
     state = {}
     for ours, theirs in names.items():
-        rows, *columns = shapes[ours]
+        rows, *columns = (1, *shapes[ours]) if ours in layout.rows else shapes[ours]
         wanted = (rows // len(theirs), *columns)
         transposed = layout.is_transposed(ours, len(wanted))
         parts = [_take(tensors, name, wanted[::-1] if transposed else wanted, folder) for name in theirs]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        state[ours] = (whole.t() if transposed else whole).contiguous()
+        state[ours] = (whole.t() if transposed else whole).contiguous().view(shapes[ours])
     return state
 
 
@@ -177,9 +190,9 @@ def _take(tensors: Tensors, name: str, wanted: tuple[int, ...], folder: Path) ->
     return tensor.to(torch.float32)
 
 
-def _check_names(tensors: Iterable[str], names: Names, copies: Mapping[str, str], layout: Layout, folder: Path) -> None:
+def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
     found, wanted = set(tensors), {name for theirs in names.values() for name in theirs}
-    surplus = {name for name in found - wanted if name not in copies and not name.endswith(MASKS)}
+    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(MASKS)}
     for kind, wrong in (("lacks", wanted - found), ("has surplus", surplus)):
         if wrong:
             first, rest = sorted(wrong)[:3], len(wrong) - 3

@@ -14,16 +14,16 @@ from glassgpt.files import write_text
 from glassgpt.interop.layouts import Layout, layout_of
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
-from glassgpt.models import Model, ModelConfig
+from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.training.tensor_files import write_tensors
 
-ROWS_PER_ID = ("token_embedding.weight", "head.weight", "head.bias")
+ROWS_PER_ID = ("token_embedding.weight", "head.weight", "head.bias", "head_bias")
 PADDING = "[PAD]"  # BERT's name of it
 
 
-def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str) -> None:
+def write_hf_folder(folder: Path, model: Model | EncoderDecoderModel, tokenizer: Tokenizer, card: str) -> None:
     """Writes weights, configs, tokenizer and model card to an existing folder.
 
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
@@ -44,7 +44,7 @@ def write_hf_folder(folder: Path, model: Model, tokenizer: Tokenizer, card: str)
     write_hf_model(folder, model, tokenizer)
 
 
-def write_hf_model(folder: Path, model: Model, tokenizer: Tokenizer | None = None) -> None:
+def write_hf_model(folder: Path, model: Model | EncoderDecoderModel, tokenizer: Tokenizer | None = None) -> None:
     """Writes config.json and the weights to an existing folder. Without a tokenizer, no id has a special meaning.
 
     Raises UserError for a model that cannot be exported exactly.
@@ -62,7 +62,7 @@ def _write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
+def hf_tensors(model: Model | EncoderDecoderModel, vocab_size: int) -> dict[str, Tensor]:
     """The weights with the names and layout of the class in `transformers`. A tied head is not written twice."""
     layout, state = layout_of(model), model.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -70,6 +70,8 @@ def hf_tensors(model: Model, vocab_size: int) -> dict[str, Tensor]:
         tensor = state[ours].detach().cpu()
         if ours in ROWS_PER_ID:
             tensor = tensor[:vocab_size]
+        if ours in layout.rows:
+            tensor = tensor[None]
         if layout.is_transposed(ours, tensor.dim()):
             tensor = tensor.t()
         tensors |= {name: part.contiguous() for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
@@ -107,4 +109,11 @@ def _special_ids(layout: Layout, tokenizer: Tokenizer | None) -> dict[str, int |
         return {"bos_token_id": None, "eos_token_id": None}
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     bos = end if tokenizer.bos_token is None else tokenizer.special_tokens[tokenizer.bos_token]
-    return {"bos_token_id": bos, "eos_token_id": end}
+    ids = {"bos_token_id": bos, "eos_token_id": end}
+    if find_architecture(layout.architecture).kind != "encoder-decoder":
+        return ids
+    if end is None:
+        raise UserError(
+            f"an encoder-decoder is exported only with a tokenizer that has {END_OF_TEXT}: a target starts with it"
+        )
+    return ids | {"decoder_start_token_id": end, "pad_token_id": end, "forced_eos_token_id": None}

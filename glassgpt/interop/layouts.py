@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from glassgpt.errors import UserError, option
-from glassgpt.models import Model, ModelConfig, find_architecture
+from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
 from glassgpt.models.bert import BertConfig
 from glassgpt.models.gpt2 import GPT2Config
 from glassgpt.models.gpt_oss import LIMIT, SLOPE, GPTOssConfig
 from glassgpt.models.llama import LlamaConfig
 from glassgpt.models.modern import NORM_EPS, ROTARY_BASE, ModernConfig, hidden_size
 from glassgpt.models.qwen3 import Qwen3Config
+from glassgpt.models.transformer import TransformerConfig, sinusoids
 
 # Fields of a config.json that do not change a logit: names, dtypes, and how to train, to generate or to classify.
 HARMLESS = (
@@ -83,9 +87,11 @@ class Layout:
     prefix: str  # of all tensors but the head; a file of the model without a head does not have it
     outside: Mapping[str, str]
     stacks: tuple[Stack, ...]
-    copies: Mapping[str, str] = field(default_factory=dict)  # our name, and that of a second copy of it in some files
     others: tuple[str, ...] = ()  # how the names of tensors begin that serve other tasks: they are left out
     older: Mapping[str, str] = field(default_factory=dict)  # how names end in older files, and how they end now
+    copies: Mapping[str, str] = field(default_factory=dict)  # what a file may have a second time, and its first name
+    computed: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)  # by our config; a file may have them
+    rows: tuple[str, ...] = ()  # our vectors (n,) that are stored as one row (1, n)
     conv1d: bool = False  # the matrices in blocks are stored as (in, out), not as (out, in)
     harmless: tuple[str, ...] = ()  # further fields of config.json that do not change a logit
     settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}  # other fields of our config
@@ -95,7 +101,7 @@ class Layout:
     @property
     def generates(self) -> bool:
         """Whether the model continues a text."""
-        return find_architecture(self.architecture).predicts_next
+        return find_architecture(self.architecture).kind != "encoder"
 
     def names(self, config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(our name, names of its parts over there) of every parameter."""
@@ -322,6 +328,46 @@ def grouped_options(config: LlamaConfig | Qwen3Config) -> dict[str, Option]:
     }
 
 
+MARIAN_ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish"}  # by their names in the library
+
+
+def marian_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `TransformerConfig` beside its sizes."""
+    activation = saved.get("activation_function", "gelu")
+    if activation not in (known := list(MARIAN_ACTIVATIONS)):
+        raise UserError(
+            f'activation_function is {json.dumps(activation)}, but the architecture "transformer" has only'
+            f" {', '.join(map(json.dumps, known))}"
+        )
+    return {
+        "n_encoder_layer": setting(saved, "encoder_layers", int, 12),
+        "n_hidden": setting(saved, "decoder_ffn_dim", int, 4096),
+        "activation": MARIAN_ACTIVATIONS[activation],
+        "scaled": setting(saved, "scale_embedding", bool, False),
+    }
+
+
+def marian_options(config: TransformerConfig) -> dict[str, Option]:
+    """What a model of type "marian" must have to be our Transformer with these settings."""
+    return {
+        "is_encoder_decoder": Option(True),
+        "encoder_layers": Option(config.encoder_layers),
+        "encoder_attention_heads": Option(config.n_head, absent=16),
+        "encoder_ffn_dim": Option(config.hidden, absent=4096),
+        "decoder_ffn_dim": Option(config.hidden),
+        "activation_function": Option(config.activation, also=("silu",) if config.activation == "swish" else ()),
+        "scale_embedding": Option(config.scaled),
+        "decoder_vocab_size": Option(None, also=(config.vocab_size,)),
+        "share_encoder_decoder_embeddings": Option(True),
+        "tie_word_embeddings": Option(True),
+    }
+
+
+def marian_positions(config: TransformerConfig) -> Tensor:
+    """(block_size, C): the sinusoids, which older files contain."""
+    return sinusoids(torch.arange(config.block_size), config.n_embd)
+
+
 def full_attention(config: ModelConfig) -> Option:
     """A list with the kind of every layer."""
     return Option(["full_attention"] * config.n_layer, also=(None,))
@@ -358,6 +404,25 @@ LLAMA_REST = {
     "mlp.gate": ("mlp.gate_proj",),
     "mlp.up": ("mlp.up_proj",),
     "mlp.down": ("mlp.down_proj",),
+}
+
+MARIAN_ENCODER = {
+    "attn.q": ("self_attn.q_proj",),
+    "attn.k": ("self_attn.k_proj",),
+    "attn.v": ("self_attn.v_proj",),
+    "attn.proj": ("self_attn.out_proj",),
+    "norm1": ("self_attn_layer_norm",),
+    "mlp.up": ("fc1",),
+    "mlp.down": ("fc2",),
+    "norm2": ("final_layer_norm",),
+}
+MARIAN_DECODER = MARIAN_ENCODER | {
+    "cross.q": ("encoder_attn.q_proj",),
+    "cross.k": ("encoder_attn.k_proj",),
+    "cross.v": ("encoder_attn.v_proj",),
+    "cross.proj": ("encoder_attn.out_proj",),
+    "norm2": ("encoder_attn_layer_norm",),
+    "norm3": ("final_layer_norm",),
 }
 
 LAYOUTS = (
@@ -503,8 +568,8 @@ LAYOUTS = (
             ),
         ),
         copies={
-            "token_embedding.weight": "cls.predictions.decoder.weight",
-            "head.bias": "cls.predictions.decoder.bias",
+            "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.bias": "cls.predictions.bias",
         },
         others=("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids"),
         older={".gamma": ".weight", ".beta": ".bias"},
@@ -559,10 +624,64 @@ LAYOUTS = (
         ),
         settings=gpt_oss_settings,
     ),
+    Layout(
+        architecture="transformer",
+        ours='the architecture "transformer"',
+        family="Marian",
+        model_type="marian",
+        model_class="MarianMTModel",
+        defaults=TransformerConfig(vocab_size=58101, block_size=1024, n_layer=12, n_head=16, n_embd=1024),
+        sizes={
+            "vocab_size": "vocab_size",
+            "block_size": "max_position_embeddings",
+            "n_layer": "decoder_layers",
+            "n_head": "decoder_attention_heads",
+            "n_embd": "d_model",
+        },
+        options=marian_options,
+        dropouts=("dropout",),
+        harmless=(
+            "_num_labels",
+            "activation_dropout",
+            "add_bias_logits",  # the bias of the head is always added
+            "attention_dropout",
+            "classif_dropout",
+            "classifier_dropout",
+            "decoder_layerdrop",
+            "encoder_layerdrop",
+            "init_std",
+            "num_hidden_layers",  # another name of encoder_layers
+            "renormalize_logits",
+            "static_position_embeddings",  # stored positions are compared with the sinusoids
+            "unk_token_id",
+        ),
+        prefix="model.",
+        outside={"token_embedding.weight": "model.shared.weight", "head_bias": "final_logits_bias"},
+        stacks=(
+            Stack(
+                "model.encoder.layers.{}",
+                MARIAN_ENCODER,
+                kinds=("weight", "bias"),
+                ours="encoder.blocks",
+                count=lambda config: config.encoder_layers,
+            ),
+            Stack("model.decoder.layers.{}", MARIAN_DECODER, kinds=("weight", "bias"), ours="decoder.blocks"),
+        ),
+        copies={
+            "model.encoder.embed_tokens.weight": "model.shared.weight",
+            "model.decoder.embed_tokens.weight": "model.shared.weight",
+        },
+        computed={
+            "model.encoder.embed_positions.weight": marian_positions,
+            "model.decoder.embed_positions.weight": marian_positions,
+        },
+        rows=("head_bias",),
+        settings=marian_settings,
+    ),
 )
 
 
-def layout_of(model: Model) -> Layout:
+def layout_of(model: Model | EncoderDecoderModel) -> Layout:
     """The layout of a model's architecture.
 
     Raises UserError if `transformers` has no equivalent of the architecture, or of one of the model's settings.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from glassgpt.errors import unknown
+from glassgpt.errors import UserError, unknown
 from glassgpt.models.bert import Bert, BertConfig
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
@@ -17,6 +17,9 @@ from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderMode
 from glassgpt.models.modern import Modern, ModernConfig
 from glassgpt.models.qwen3 import Qwen3, Qwen3Config
 from glassgpt.models.sizes import ModelConfig
+from glassgpt.models.transformer import Transformer, TransformerConfig
+
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,19 @@ class Architecture:
     """A model class and its config dataclass."""
 
     config: type[Any]
-    model: Callable[[Any], Model]
+    model: Callable[[Any], Model | EncoderDecoderModel]
+
+    @property
+    def kind(self) -> Kind:
+        """What a position sees: those before it, all of them, or those before it and the memory of a source."""
+        if isinstance(self.model, type) and issubclass(self.model, EncoderDecoderModel):
+            return "encoder-decoder"
+        return "encoder" if isinstance(self.model, type) and issubclass(self.model, EncoderModel) else "decoder"
 
     @property
     def takes_context(self) -> bool:
         """Whether a pass can have a KV cache, or a mask between the documents of a row."""
         return isinstance(self.model, type) and issubclass(self.model, ContextModel)
-
-    @property
-    def predicts_next(self) -> bool:
-        """Whether a position predicts the token after it. An encoder sees that token, and predicts hidden ones."""
-        return not (isinstance(self.model, type) and issubclass(self.model, EncoderModel))
 
     @property
     def pads(self) -> bool:
@@ -50,6 +55,7 @@ ARCHITECTURES = {
     "qwen3": Architecture(Qwen3Config, Qwen3),
     "bert": Architecture(BertConfig, Bert),
     "gpt_oss": Architecture(GPTOssConfig, GPTOss),
+    "transformer": Architecture(TransformerConfig, Transformer),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 
@@ -61,8 +67,20 @@ def find_architecture(name: str) -> Architecture:
 
 
 def build_model(architecture: str, config: ModelConfig) -> Model:
-    """A model with freshly initialised weights, drawn from torch's default generator."""
-    return find_architecture(architecture).model(config)
+    """A model of one text, with freshly initialised weights, drawn from torch's default generator.
+
+    Raises UserError for an encoder-decoder, which needs a source beside the text: `find_architecture(…).model(config)`
+    builds any kind.
+    """
+    found = find_architecture(architecture)
+    if found.kind == "encoder-decoder":
+        raise UserError(
+            f"the architecture '{architecture}' is an encoder-decoder, which reads a source beside its text:"
+            " this needs a model of one text"
+        )
+    model = found.model(config)
+    assert not isinstance(model, EncoderDecoderModel)
+    return model
 
 
 __all__ = [
@@ -71,6 +89,7 @@ __all__ = [
     "ContextModel",
     "EncoderDecoderModel",
     "EncoderModel",
+    "Kind",
     "Model",
     "ModelConfig",
     "build_model",

@@ -16,7 +16,7 @@ from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import load_hf
 from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
-from glassgpt.models import Model
+from glassgpt.models import EncoderDecoderModel, Model
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
 from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
@@ -54,6 +54,8 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
     check_free(folder, overwrite)
     found, commit = _find_source(source, revision)
     model = load_hf(found)
+    if isinstance(model, EncoderDecoderModel):
+        raise UserError(f"{found}: an encoder-decoder cannot be a run, which has one text: load it with `load_hf`")
     tokenizer = load_hf_tokenizer(found)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(

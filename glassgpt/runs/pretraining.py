@@ -161,7 +161,7 @@ class PretrainingKind:
 
         Raises UserError for an architecture that sees the token which it would have to predict.
         """
-        if not find_architecture(config.architecture).predicts_next:
+        if find_architecture(config.architecture).kind != "decoder":
             raise UserError(
                 f"the architecture '{config.architecture}' cannot be trained to predict the next token: its positions"
                 " see all tokens, the next one too"

@@ -211,7 +211,8 @@ def test_parts_of_a_model() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_part_of_every_architecture_has_a_name(architecture: str) -> None:
-    model = build_model(architecture, ARCHITECTURES[architecture].config(vocab_size=10, n_layer=1))
+    found = ARCHITECTURES[architecture]
+    model = found.model(found.config(vocab_size=10, n_layer=1))
     assert "rest" not in {part_of(name) for name, _ in model.named_parameters()}
 
 

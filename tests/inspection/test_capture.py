@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from toy_models import B, C, H, T, V, build, state
+from toy_models import DECODERS, B, C, H, T, V, build, state
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture, capture_names, gradients
 from glassgpt.inspection.edit import edit
-from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_logits_of_a_watched_pass_equal_the_fused(architecture: str, tokens: Tensor) -> None:
     model = build(architecture).double()  # without norms the logits are large: float32 would need a tolerance to match
     logits, activations = capture(model, tokens)
@@ -22,7 +21,7 @@ def test_logits_of_a_watched_pass_equal_the_fused(architecture: str, tokens: Ten
     assert list(activations) == capture_names(model)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_each_block_takes_the_stream_to_the_next(architecture: str, tokens: Tensor) -> None:
     model = build(architecture)
     logits, activations = capture(model, tokens)
@@ -92,7 +91,7 @@ def test_the_head_of_section_4_is_a_block_of_its_own(tokens: Tensor) -> None:
     torch.testing.assert_close(seen["blocks.0.attn.q"][:, 0], head.attn.query(seen["embed"]))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_gradients_equal_finite_differences(architecture: str, tokens: Tensor) -> None:
     model = build(architecture).double()
     names = capture_names(model)

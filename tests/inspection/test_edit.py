@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
-from toy_models import B, C, H, T, build, state
+from toy_models import DECODERS, B, C, H, T, build, state
 
 import glassgpt as gg
 from glassgpt.errors import UserError
@@ -17,7 +17,6 @@ from glassgpt.generation.engine import generate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.inspection.capture import capture, capture_names
 from glassgpt.inspection.edit import edit
-from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 D = C // H
@@ -47,7 +46,7 @@ def test_a_sublayer_that_is_off_adds_nothing(model: GPT2, tokens: Tensor, name: 
         torch.testing.assert_close(model(tokens), without(tokens))
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if build(name).blocks])
+@pytest.mark.parametrize("architecture", [name for name in DECODERS if build(name).blocks])
 def test_a_block_that_is_off_is_not_there(architecture: str, tokens: Tensor) -> None:
     model = build(architecture)
     without = copy.deepcopy(model)
@@ -56,7 +55,7 @@ def test_a_block_that_is_off_is_not_there(architecture: str, tokens: Tensor) -> 
         torch.testing.assert_close(model(tokens), without(tokens))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_every_activation_can_be_set_to_zero_and_seen_so(architecture: str, tokens: Tensor) -> None:
     model = build(architecture)
     plain, names = model(tokens), capture_names(model)
@@ -70,7 +69,7 @@ def test_every_activation_can_be_set_to_zero_and_seen_so(architecture: str, toke
     torch.testing.assert_close(model(tokens), plain)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_an_activation_of_another_text_brings_its_logits(architecture: str, tokens: Tensor) -> None:
     """With the stream of another text at one depth, everything after it is as in that text."""
     model, other = build(architecture), tokens.flip(1)

@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import C, V, build
+from toy_models import DECODERS, C, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.embeddings import embedding_map, neighbours
-from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 
-EMBEDDED = [name for name in ARCHITECTURES if hasattr(build(name), "token_embedding")]
+EMBEDDED = [name for name in DECODERS if hasattr(build(name), "token_embedding")]
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:

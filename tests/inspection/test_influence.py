@@ -6,18 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy_models import C, H, V, build
+from toy_models import DECODERS, C, H, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.inspection.influence import influence
-from glassgpt.models import ARCHITECTURES
 
 T, POSITION = 6, 3
 IDS = [3, 1, 4, 1, 5, 9]
 NO_ATTENTION = "this model has no attention: it has no queries, keys and values whose influence to measure"
-ATTENTIVE = [name for name in ARCHITECTURES if any(".attn.q" in step for step in capture_names(build(name)))]
+ATTENTIVE = [name for name in DECODERS if any(".attn.q" in step for step in capture_names(build(name)))]
 
 
 def loss(model: nn.Module, name: str, change: Tensor) -> float:
@@ -49,7 +48,7 @@ def test_it_is_the_norm_of_finite_differences(architecture: str) -> None:
             assert values[layer, head, position].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
-@pytest.mark.parametrize("architecture", [name for name in ATTENTIVE if ARCHITECTURES[name].predicts_next])
+@pytest.mark.parametrize("architecture", ATTENTIVE)
 def test_later_positions_have_none(architecture: str) -> None:
     found = influence(build(architecture), IDS, POSITION)
     for values in (found.q, found.k, found.v):

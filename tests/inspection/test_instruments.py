@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy_models import C, H, T, V, build
+from toy_models import DECODERS, C, H, T, V, build
 
 import glassgpt as gg
 from glassgpt.errors import UserError
@@ -23,7 +23,6 @@ from glassgpt.inspection.edit import edit
 from glassgpt.inspection.lens import logit_lens, streams
 from glassgpt.inspection.trace import LARGE, Trace, attention_blocks, trace
 from glassgpt.interop.huggingface import load_hf
-from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 IDS = torch.randint(V, (T,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -113,7 +112,7 @@ def test_the_stream_equals_the_hidden_states_of_transformers(peer: Peer) -> None
     torch.testing.assert_close(ours, list(peer.output.hidden_states), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_heads_of_every_architecture(architecture: str) -> None:
     found = trace(build(architecture), IDS)
     n_layer = {"head": 1, "multihead": 1, "feedforward": 1}.get(architecture, 3)
@@ -170,7 +169,7 @@ def test_the_lens_equals_their_norm_and_head_on_their_hidden_states(peer: Peer) 
     assert lens.target_probabilities[:, -1].isnan().all()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_the_last_layer_of_the_lens_is_the_model(architecture: str) -> None:
     found = trace(build(architecture), IDS)
     lens = logit_lens(found, positions=[3, T - 1, 0], top=100)
@@ -182,7 +181,7 @@ def test_the_last_layer_of_the_lens_is_the_model(architecture: str) -> None:
     torch.testing.assert_close(lens.probabilities.sum(dim=-1), torch.ones(lens.probabilities.shape[:2]))
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if build(name).blocks])
+@pytest.mark.parametrize("architecture", [name for name in DECODERS if build(name).blocks])
 def test_a_layer_of_the_lens_is_the_model_without_the_blocks_after_it(architecture: str) -> None:
     model = build(architecture)
     lens = logit_lens(trace(model, IDS), top=1)
@@ -300,7 +299,7 @@ def test_attribution_from_the_captured_results_is_the_same(model: GPT2) -> None:
     assert dict(found.parts) == pytest.approx(dict(expected.parts), abs=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in WITH_STREAM])
+@pytest.mark.parametrize("architecture", [name for name in DECODERS if name not in WITH_STREAM])
 def test_a_logit_that_is_no_sum_has_no_attribution(architecture: str) -> None:
     with pytest.raises(UserError, match=r"not the sum of what its parts add.*section 8"):
         attribute(trace(build(architecture), IDS), 5, 2)

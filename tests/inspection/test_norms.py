@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import T, V, build
+from toy_models import DECODERS, T, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture
 from glassgpt.inspection.norms import residual_norms
 from glassgpt.interop.huggingface import load_hf
-from glassgpt.models import ARCHITECTURES
 
 
 def test_they_are_those_of_the_hidden_states_of_transformers(tmp_path: Path) -> None:
@@ -34,7 +33,7 @@ def test_they_are_those_of_the_hidden_states_of_transformers(tmp_path: Path) -> 
     torch.testing.assert_close(residual_norms(activations), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if hasattr(build(name), "token_embedding")])
+@pytest.mark.parametrize("architecture", [name for name in DECODERS if hasattr(build(name), "token_embedding")])
 def test_the_first_row_is_the_embedding(architecture: str) -> None:
     model, tokens = build(architecture), torch.tensor([[3, 1, 4, 1, 5]])
     _, activations = capture(model, tokens)

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import V, build
+from toy_models import DECODERS, V, build
 
 from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.errors import UserError
 from glassgpt.evaluation.validation import evaluate
 from glassgpt.inspection.surprise import losses_of, token_losses
-from glassgpt.models import ARCHITECTURES
 from glassgpt.runtime.device import Runtime
 
 BLOCK = 12
@@ -24,7 +23,7 @@ def text(length: int) -> list[int]:
     return torch.randint(V, (length,), generator=torch.Generator().manual_seed(length)).tolist()
 
 
-@pytest.mark.parametrize("architecture", [name for name, found in ARCHITECTURES.items() if found.predicts_next])
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_each_loss_is_the_cross_entropy_at_its_position(architecture: str) -> None:
     model, ids = build(architecture, dropout=0.5).train(), text(BLOCK)
     found = token_losses(model, ids, top=3)

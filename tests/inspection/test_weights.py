@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import C, H, build
+from toy_models import DECODERS, C, H, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.capture import capture, capture_names
 from glassgpt.inspection.weights import head_weights, singular_values
-from glassgpt.models import ARCHITECTURES
 
-ATTENTIVE = [name for name in ARCHITECTURES if any(".attn.q" in step for step in capture_names(build(name)))]
+ATTENTIVE = [name for name in DECODERS if any(".attn.q" in step for step in capture_names(build(name)))]
 
 
 def full_matrices(model: nn.Module, layer: int, head: int) -> tuple[Tensor, Tensor]:

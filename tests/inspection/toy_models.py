@@ -9,6 +9,7 @@ from glassgpt.models import ARCHITECTURES
 from glassgpt.models.gpt2 import GPT2
 
 B, T, C, H, V = 2, 9, 16, 4, 11
+DECODERS = [name for name, architecture in ARCHITECTURES.items() if architecture.kind == "decoder"]
 
 
 def build(architecture: str, dropout: float = 0.0) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from glassgpt.models import ARCHITECTURES, build_model
+from glassgpt.models import ARCHITECTURES
 from glassgpt.runtime.distributed import ALONE
 from glassgpt.runtime.parallel import copy_weight, move, weights_later
 
@@ -18,12 +18,13 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_filled_model_is_the_model(architecture: str) -> None:
-    config = ARCHITECTURES[architecture].config(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5)
+    found = ARCHITECTURES[architecture]
+    config = found.config(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5)
     torch.manual_seed(0)
-    expected = build_model(architecture, config)
+    expected = found.model(config)
     before = torch.get_rng_state()
     with weights_later():
-        model = build_model(architecture, config)
+        model = found.model(config)
     assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
     assert all(parameter.is_meta for parameter in model.parameters())
     move(model, CPU)
@@ -31,14 +32,14 @@ def test_a_filled_model_is_the_model(architecture: str) -> None:
     for name, target in model.state_dict().items():
         copy_weight(expected.state_dict()[name], target, ALONE)
     assert [str(module) for module in model.modules()] == [str(module) for module in expected.modules()]
-    tokens = torch.randint(11, (2, 8))
+    tokens = [torch.randint(11, (2, 8)) for _ in range(2 if found.kind == "encoder-decoder" else 1)]
     for compared in (model, expected):
         torch.manual_seed(1)
-        compared(tokens).square().sum().backward()
+        compared(*tokens).square().sum().backward()
     torch.manual_seed(1)
-    ours = model(tokens)
+    ours = model(*tokens)
     torch.manual_seed(1)
-    assert torch.equal(ours, expected(tokens))
+    assert torch.equal(ours, expected(*tokens))
     for (name, parameter), (other, like) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
         assert name == other
         assert parameter.requires_grad == like.requires_grad

@@ -133,6 +133,9 @@ def translated(
     Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
     _check_names(tensors, names, layout, folder)
+    for copy, name in layout.copies.items():
+        if copy in tensors and not torch.equal(tensors.pop(copy), tensors[name]):
+            raise UserError(f"{folder}: {copy} differs from {name}, but in {layout.family} they are one tensor")
     if HEAD in tensors and (HEAD,) not in names.values():
         _check_tied(tensors, names[EMBEDDING][0], layout, folder)
     state = {}
@@ -157,7 +160,8 @@ def _take(tensors: Tensors, name: str, wanted: tuple[int, ...], folder: Path) ->
 
 def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
     found, wanted = set(tensors), {name for theirs in names.values() for name in theirs}
-    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(MASKS)}
+    known = {HEAD, *layout.copies, *layout.unused}
+    surplus = {name for name in found - wanted - known if not name.endswith(MASKS)}
     for kind, wrong in (("lacks", wanted - found), ("has surplus", surplus)):
         if wrong:
             first, rest = sorted(wrong)[:3], len(wrong) - 3

@@ -15,6 +15,7 @@ from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderMode
 from glassgpt.models.modern import Modern, ModernConfig
 from glassgpt.models.qwen3 import Qwen3, Qwen3Config
 from glassgpt.models.sizes import ModelConfig
+from glassgpt.models.t5 import T5, T5Config
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,14 @@ class Architecture:
     """A model class and its config dataclass."""
 
     config: type[Any]
-    model: Callable[[Any], Model]
+    model: Callable[[Any], Any]  # a `Model`, or an `EncoderDecoderModel`
+
+    @property
+    def kind(self) -> str:
+        """What its passes take: "decoder", "encoder" or "encoder-decoder" (see models/model.py)."""
+        if isinstance(self.model, type) and issubclass(self.model, EncoderDecoderModel):
+            return "encoder-decoder"
+        return "encoder" if isinstance(self.model, type) and issubclass(self.model, EncoderModel) else "decoder"
 
     @property
     def takes_context(self) -> bool:
@@ -41,6 +49,7 @@ ARCHITECTURES = {
     "modern": Architecture(ModernConfig, Modern),
     "llama": Architecture(LlamaConfig, Llama),
     "qwen3": Architecture(Qwen3Config, Qwen3),
+    "t5": Architecture(T5Config, T5),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

@@ -82,10 +82,10 @@ class Layout:
     prefix: str  # of all tensors but the head; a file of the model without a head does not have it
     outside: Mapping[str, str]
     stacks: tuple[Stack, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)  # what a file may have a second time, and its first name
     conv1d: bool = False  # the matrices in blocks are stored as (in, out), not as (out, in)
     harmless: tuple[str, ...] = ()  # further fields of config.json that do not change a logit
     settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}  # other fields of our config
-    copies: Mapping[str, str] = field(default_factory=dict)  # further names of a tensor over there, and its own name
     unused: tuple[str, ...] = ()  # tensors in old files that do not change a logit
     fixed: Mapping[str, Any] = field(default_factory=dict)  # fields of our config that the library has no place for
     fixed_costs: str = ""  # what a model with them loses, for the error

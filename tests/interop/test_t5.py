@@ -17,7 +17,7 @@ from glassgpt.errors import UserError
 from glassgpt.interop.huggingface import read_config
 from glassgpt.interop.huggingface_export import write_hf_folder
 from glassgpt.interop.layouts import layout_of
-from glassgpt.models import ARCHITECTURES, build_model, is_tied
+from glassgpt.models import find_architecture, is_tied
 from glassgpt.models.context import KVCache
 from glassgpt.models.t5 import T5, T5_SIZES, T5Config, buckets
 from glassgpt.tokenizers.bpe import BPETokenizer
@@ -244,7 +244,7 @@ def test_published_models_have_their_published_number_of_parameters(
         (T5Config(**{**vars(published), "n_decoder_layer": published.n_layer}), published.n_layer),
     )
     with torch.device("meta"):
-        assert count_parameters(build_model("t5", config)) == parameters
+        assert count_parameters(find_architecture("t5").model(config)) == parameters
         theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**saved))
     untied = 0 if "tie_word_embeddings" not in saved else theirs.lm_head.weight.numel()  # transformers 5 ties it
     assert count_parameters(theirs) + untied == parameters
@@ -301,8 +301,9 @@ def test_the_config_fills_in_what_is_left_out() -> None:
 
 
 def test_the_registry_knows_it() -> None:
-    assert ARCHITECTURES["t5"].kind == "encoder-decoder" and not ARCHITECTURES["t5"].takes_context
-    model: Any = build_model("t5", T5Config(20, n_layer=1, n_head=2, n_embd=8, n_decoder_layer=2))
+    found = find_architecture("t5")
+    assert found.kind == "encoder-decoder" and not found.takes_context
+    model = found.model(T5Config(20, n_layer=1, n_head=2, n_embd=8, n_decoder_layer=2))
     assert len(model.blocks) == 3 and model.blocks[0] is model.encoder.blocks[0]
 
 

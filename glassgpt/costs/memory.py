@@ -222,13 +222,13 @@ def part_of(name: str) -> str:
         return "token table"
     if names[0] == "ngram_embeddings":
         return "n-gram tables"
-    if names[0] == "position_embedding":
+    if names[0] == "position_embedding" or "distances" in names:
         return "positions"
     if any(word.startswith("norm") for word in names):
         return "norms"
-    for word in ("attn", "mlp"):
+    for word, part in (("attn", "attention"), ("cross", "attention"), ("mlp", "MLP")):
         if word in names:
-            return {"attn": "attention", "mlp": "MLP"}[word]
+            return part
     return "head" if names[0] == "head" else "rest"
 
 

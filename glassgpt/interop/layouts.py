@@ -439,9 +439,9 @@ LAYOUTS = (
         prefix="",
         outside={
             "token_embedding.weight": "shared.weight",
-            "encoder.bias.table.weight": f"encoder.{T5_BIAS}",
+            "encoder.distances.table.weight": f"encoder.{T5_BIAS}",
             "encoder.norm.weight": "encoder.final_layer_norm.weight",
-            "decoder.bias.table.weight": f"decoder.{T5_BIAS}",
+            "decoder.distances.table.weight": f"decoder.{T5_BIAS}",
             "decoder.norm.weight": "decoder.final_layer_norm.weight",
             "head.weight": "lm_head.weight",
         },

@@ -242,19 +242,19 @@ class DecoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The blocks that read the source, their bias, and a norm at the end."""
+    """The blocks that read the source, with one bias for all of them, and a norm at the end."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
-        self.bias = DistanceBias(config, both_sides=True)
+        self.distances = DistanceBias(config, both_sides=True)
         self.blocks = nn.ModuleList(EncoderBlock(config, layer) for layer in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, S, C), the embedded source, to the memory (B, S, C)."""
         S = x.size(1)
-        bias = self.bias(torch.arange(S, device=x.device), S)
+        bias = self.distances(torch.arange(S, device=x.device), S)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, bias, mask)
@@ -262,12 +262,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The blocks that write the target, their bias, and a norm at the end."""
+    """The blocks that write the target, with one bias for all of them, and a norm at the end."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
-        self.bias = DistanceBias(config, both_sides=False)
+        self.distances = DistanceBias(config, both_sides=False)
         self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.decoder_layers))
         self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
 
@@ -278,7 +278,7 @@ class Decoder(nn.Module):
             positions, n_keys = torch.arange(T, device=x.device), T
         else:
             positions, n_keys = context.positions(T, x.device), context.length + T
-        bias = self.bias(positions, n_keys)
+        bias = self.distances(positions, n_keys)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, bias, memory, mask, context)
@@ -315,7 +315,7 @@ class T5(EncoderDecoderModel):
         for name, parameter in self.named_parameters():
             if name == "token_embedding.weight":
                 nn.init.normal_(parameter, std=1.0)
-            elif name.endswith("bias.table.weight"):
+            elif name.endswith("distances.table.weight"):
                 nn.init.normal_(parameter, std=self.config.n_embd**-0.5)
             elif parameter.dim() == 2:
                 inputs = parameter.size(1) * (self.config.head_dim if name.endswith(".q.weight") else 1)

@@ -98,8 +98,8 @@ def test_logits_and_gradients_are_the_same_with_padded_sources(pair: tuple[Any, 
     assert torch.equal(ours(changed, target, visible=visible), found)
     for logits in (found, expected):
         logits.log_softmax(dim=-1)[..., 7].mean().backward()
-    for our, their in (("token_embedding", "shared"), ("encoder.bias.table", "encoder.block.0.layer.0.SelfAttention"
-                       ".relative_attention_bias")):  # fmt: skip
+    their_table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    for our, their in (("token_embedding", "shared"), ("encoder.distances.table", their_table)):
         gradient = ours.get_parameter(f"{our}.weight").grad
         assert gradient is not None and relative(gradient, theirs.get_parameter(f"{their}.weight").grad) < 1e-4
 

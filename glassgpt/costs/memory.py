@@ -225,7 +225,7 @@ def part_of(name: str) -> str:
         return "token table"
     if names[0] == "ngram_embeddings":
         return "n-gram tables"
-    if names[0] == "position_embedding":
+    if names[0] == "position_embedding" or "distances" in names:
         return "positions"
     if names[0] == "segment_embedding":
         return "segments"

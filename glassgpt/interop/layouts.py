@@ -22,6 +22,7 @@ from glassgpt.models.gpt_oss import LIMIT, SLOPE, GPTOssConfig
 from glassgpt.models.llama import LlamaConfig
 from glassgpt.models.modern import NORM_EPS, ROTARY_BASE, ModernConfig, hidden_size
 from glassgpt.models.qwen3 import Qwen3Config
+from glassgpt.models.t5 import T5Config
 from glassgpt.models.transformer import TransformerConfig, sinusoids
 
 # Fields of a config.json that do not change a logit: names, dtypes, and how to train, to generate or to classify.
@@ -87,7 +88,7 @@ class Layout:
     prefix: str  # of all tensors but the head; a file of the model without a head does not have it
     outside: Mapping[str, str]
     stacks: tuple[Stack, ...]
-    others: tuple[str, ...] = ()  # how the names of tensors begin that serve other tasks: they are left out
+    others: tuple[str, ...] = ()  # how the names of tensors begin that no logit depends on: left out
     older: Mapping[str, str] = field(default_factory=dict)  # how names end in older files, and how they end now
     copies: Mapping[str, str] = field(default_factory=dict)  # what a file may have a second time, and its first name
     computed: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)  # by our config; a file may have them
@@ -368,6 +369,43 @@ def marian_positions(config: TransformerConfig) -> Tensor:
     return sinusoids(torch.arange(config.block_size), config.n_embd)
 
 
+def t5_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `T5Config` beside its sizes."""
+    mlp = saved.get("feed_forward_proj", "relu")
+    if mlp not in ("relu", "gated-gelu"):
+        raise UserError(f'feed_forward_proj is {json.dumps(mlp)}, but the architecture "t5" has "relu" or "gated-gelu"')
+    # transformers 5 writes tie_word_embeddings = true whatever the model is, and what was meant into the other field.
+    tied = setting(saved, "scale_decoder_outputs", bool, setting(saved, "tie_word_embeddings", bool, True))
+    return {
+        "n_decoder_layer": setting(saved, "num_decoder_layers", int, None),
+        "head_size": setting(saved, "d_kv", int, 64),
+        "n_hidden": setting(saved, "d_ff", int, 2048),
+        "gated": mlp == "gated-gelu",
+        "tied": tied,
+        "norm_eps": setting(saved, "layer_norm_epsilon", float, 1e-6),
+        "n_bucket": setting(saved, "relative_attention_num_buckets", int, 32),
+        "max_distance": setting(saved, "relative_attention_max_distance", int, 128),
+    }
+
+
+def t5_options(config: T5Config) -> dict[str, Option]:
+    """What a model of type "t5" must have to be our T5 with these settings."""
+    return {
+        "num_decoder_layers": Option(config.decoder_layers, also=(None,)),
+        "d_kv": Option(config.head_dim),
+        "d_ff": Option(config.hidden),
+        "feed_forward_proj": Option("gated-gelu" if config.gated else "relu"),
+        "dense_act_fn": Option("gelu_new" if config.gated else "relu"),
+        "is_gated_act": Option(config.gated),
+        "tie_word_embeddings": Option(config.tied, also=(True,)),
+        "scale_decoder_outputs": Option(config.tied),
+        "layer_norm_epsilon": Option(config.norm_eps),
+        "relative_attention_num_buckets": Option(config.n_bucket),
+        "relative_attention_max_distance": Option(config.max_distance),
+        "is_encoder_decoder": Option(True),
+    }
+
+
 def full_attention(config: ModelConfig) -> Option:
     """A list with the kind of every layer."""
     return Option(["full_attention"] * config.n_layer, also=(None,))
@@ -424,6 +462,25 @@ MARIAN_DECODER = MARIAN_ENCODER | {
     "norm2": ("encoder_attn_layer_norm",),
     "norm3": ("final_layer_norm",),
 }
+
+
+def t5_stacks(theirs: str, parts: Mapping[str, str], mlp: str, count: Callable[[T5Config], int]) -> tuple[Stack, ...]:
+    """The names in the blocks of T5's encoder or decoder: `parts`, and those of the MLP, which depend on its kind."""
+    block, ours = f"{theirs}.block.{{}}", f"{theirs}.blocks"
+    plain = {"mlp.up": (f"{mlp}.wi",), "mlp.down": (f"{mlp}.wo",)}
+    gated = {"mlp.gate": (f"{mlp}.wi_0",), "mlp.up": (f"{mlp}.wi_1",), "mlp.down": (f"{mlp}.wo",)}
+    return (
+        Stack(block, {our: (their,) for our, their in parts.items()}, ours=ours, count=count),
+        Stack(block, plain, ours=ours, count=lambda config: 0 if config.gated else count(config)),
+        Stack(block, gated, ours=ours, count=lambda config: count(config) if config.gated else 0),
+    )
+
+
+T5_ATTENTION = {"q": "q", "k": "k", "v": "v", "proj": "o"}
+T5_SELF = {f"attn.{our}": f"layer.0.SelfAttention.{their}" for our, their in T5_ATTENTION.items()}
+T5_CROSS = {f"cross.{our}": f"layer.1.EncDecAttention.{their}" for our, their in T5_ATTENTION.items()}
+T5_NORMS = {f"norm{n + 1}": f"layer.{n}.layer_norm" for n in range(3)}
+T5_BIAS = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 LAYOUTS = (
     Layout(
@@ -677,6 +734,51 @@ LAYOUTS = (
         },
         rows=("head_bias",),
         settings=marian_settings,
+    ),
+    Layout(
+        architecture="t5",
+        ours='the architecture "t5"',
+        family="T5",
+        model_type="t5",
+        model_class="T5ForConditionalGeneration",
+        defaults=T5Config(),
+        sizes={
+            "vocab_size": "vocab_size",
+            "block_size": "n_positions",
+            "n_layer": "num_layers",
+            "n_head": "num_heads",
+            "n_embd": "d_model",
+        },
+        options=t5_options,
+        dropouts=("dropout_rate",),
+        prefix="",
+        outside={
+            "token_embedding.weight": "shared.weight",
+            "encoder.distances.table.weight": f"encoder.{T5_BIAS}",
+            "encoder.norm.weight": "encoder.final_layer_norm.weight",
+            "decoder.distances.table.weight": f"decoder.{T5_BIAS}",
+            "decoder.norm.weight": "decoder.final_layer_norm.weight",
+            "head.weight": "lm_head.weight",
+        },
+        stacks=(
+            *t5_stacks(
+                "encoder",
+                T5_SELF | {name: T5_NORMS[name] for name in ("norm1", "norm2")},
+                "layer.1.DenseReluDense",
+                lambda config: config.n_layer,
+            ),
+            *t5_stacks(
+                "decoder", T5_SELF | T5_CROSS | T5_NORMS, "layer.2.DenseReluDense", lambda config: config.decoder_layers
+            ),
+        ),
+        harmless=("classifier_dropout", "initializer_factor"),
+        settings=t5_settings,
+        copies={
+            "encoder.embed_tokens.weight": "shared.weight",
+            "decoder.embed_tokens.weight": "shared.weight",
+        },
+        # The published 1.0 models have it, from a time when cross-attention was built with a bias that it did not use.
+        others=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),
     ),
 )
 

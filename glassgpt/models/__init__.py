@@ -17,6 +17,7 @@ from glassgpt.models.model import ContextModel, EncoderDecoderModel, EncoderMode
 from glassgpt.models.modern import Modern, ModernConfig
 from glassgpt.models.qwen3 import Qwen3, Qwen3Config
 from glassgpt.models.sizes import ModelConfig
+from glassgpt.models.t5 import T5, T5Config
 from glassgpt.models.transformer import Transformer, TransformerConfig
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
@@ -56,6 +57,7 @@ ARCHITECTURES = {
     "bert": Architecture(BertConfig, Bert),
     "gpt_oss": Architecture(GPTOssConfig, GPTOss),
     "transformer": Architecture(TransformerConfig, Transformer),
+    "t5": Architecture(T5Config, T5),
 } | {section.name: Architecture(LadderConfig, section.model) for section in SECTIONS}
 
 

@@ -101,5 +101,5 @@ def test_124m_has_the_same_logits_and_comes_back(test_data, tmp_path: Path) -> N
 
 def test_a_section_of_the_ladder_is_refused(tmp_path: Path) -> None:
     model = DecoderModel(LadderConfig(vocab_size=3, block_size=8, n_layer=1, n_head=1, n_embd=8))
-    with pytest.raises(UserError, match="only the architectures gpt2, modern, qwen3, llama.* can be exported"):
+    with pytest.raises(UserError, match=r"only the architectures gpt2, modern, qwen3, llama.* can be exported"):
         write_hf_folder(tmp_path, model, CharTokenizer("abc"), "card")

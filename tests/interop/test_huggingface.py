@@ -221,7 +221,7 @@ def test_wrong_tensors_are_named(saved: Path, change: Change, reason: str) -> No
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("model_type", "mamba", 'model_type is "mamba", only "gpt2", "llama", "qwen3" can be loaded'),
+        ("model_type", "mamba", 'model_type is "mamba", only "gpt2", .*"qwen3" can be loaded'),
         ("alibi", True, "alibi is true, and GPT-2 has no such setting"),
         ("activation_function", "relu", "activation_function is \"relu\", but GPT-2 has"),
         ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06, but GPT-2 has 1e-05"),

@@ -115,17 +115,17 @@ def yarn_frequencies(config: GPTOssConfig, device: torch.device) -> Tensor:
 
 
 def yarn_scale(config: GPTOssConfig) -> float:
-    """What queries and keys are multiplied by: 0.1·ln(factor) + 1 (Peng et al. 2023, section 3.4).
+    """What scores are multiplied by: (0.1·ln(factor) + 1)² / √D (Peng et al. 2023, section 3.4).
 
-    Over a longer text the softmax has more keys to choose from. Larger scores keep it as decided as it was.
+    Over a longer text the softmax has more keys to choose from. Larger scores keep it as decided as it was. The
+    reference implementation multiplies the cosines and sines instead, and so both queries and keys.
     """
-    return 0.1 * math.log(config.rope_factor) + 1.0
+    return (0.1 * math.log(config.rope_factor) + 1.0) ** 2 / math.sqrt(config.head_dim)
 
 
 def turn_of(positions: Tensor, config: GPTOssConfig) -> Turn:
     """The rotation of the heads' dimensions at `positions`, (T,) or (B, T)."""
-    cos, sin = rotation(positions, yarn_frequencies(config, positions.device))
-    return yarn_scale(config) * cos, yarn_scale(config) * sin
+    return rotation(positions, yarn_frequencies(config, positions.device))
 
 
 class CausalSelfAttention(nn.Module):
@@ -144,7 +144,7 @@ class CausalSelfAttention(nn.Module):
         self.k = nn.Linear(config.n_embd, config.kv_heads * config.head_dim)
         self.v = nn.Linear(config.n_embd, config.kv_heads * config.head_dim)
         self.sinks = nn.Parameter(torch.zeros(config.n_head))
-        self.inner = Attention(config.dropout)
+        self.inner = Attention(config.dropout, scale=yarn_scale(config))
         self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 

@@ -11,11 +11,11 @@ from toy_models import DECODERS, C, V, build
 
 from glassgpt.errors import UserError
 from glassgpt.inspection import neurons
-from glassgpt.inspection.capture import capture
+from glassgpt.inspection.capture import capture, capture_names
 from glassgpt.inspection.neurons import DEAD_BELOW, exciting_texts, neuron_summary
 
 BLOCK, F = 12, 4 * C  # of all but gated MLPs
-WITH_MLP = [name for name in DECODERS if build(name).blocks and hasattr(build(name).blocks[0], "mlp")]
+WITH_MLP = [name for name in DECODERS if "blocks.0.mlp.hidden" in capture_names(build(name))]
 
 
 def text(length: int, seed: int = 0) -> list[int]:

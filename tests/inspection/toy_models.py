@@ -15,7 +15,10 @@ DECODERS = [name for name, architecture in ARCHITECTURES.items() if architecture
 def build(architecture: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(0)
     found = ARCHITECTURES[architecture]
-    model = found.model(found.config(vocab_size=V, block_size=12, n_layer=3, n_head=H, n_embd=C, dropout=dropout))
+    sizes = {"vocab_size": V, "block_size": 12, "n_layer": 3, "n_head": H, "n_embd": C, "dropout": dropout}
+    if "head_size" in found.config.__dataclass_fields__:
+        sizes["head_size"] = None  # C / H
+    model = found.model(found.config(**sizes))
     for parameter in model.parameters():  # away from zero heads and tiny scores, which would hide a mistake
         nn.init.normal_(parameter, std=0.3)
     if architecture == "bert":  # in post-norm every gain scales the whole stream: with small ones it would vanish

@@ -19,6 +19,7 @@ from glassgpt.models import ContextModel, Model
 from glassgpt.models.context import Documents
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt3 import GPT3, GPT3Config
+from glassgpt.models.gpt_oss import GPTOss, GPTOssConfig
 from glassgpt.models.ladder import LadderConfig
 from glassgpt.models.ladder.s10_decoder import DecoderModel
 from glassgpt.models.llama import Llama, LlamaConfig
@@ -36,6 +37,9 @@ BUILDERS: dict[str, Callable[[], Model]] = {
         LlamaConfig(PADDED, BLOCK, 2, 4, 16, n_kv_head=2, tied=True, rope_factor=4.0, rope_length=4)
     ),
     "qwen3": lambda: Qwen3(Qwen3Config(PADDED, BLOCK, 2, 2, 16, n_kv_head=1, head_size=6, tied=False)),
+    "gpt_oss": lambda: GPTOss(
+        GPTOssConfig(PADDED, BLOCK, 2, 4, 16, n_kv_head=2, head_size=6, n_expert=5, n_active=2, band_width=3)
+    ),
     "decoder": lambda: DecoderModel(LadderConfig(PADDED, BLOCK, 2, 2, 16)),  # takes no context
 }
 
@@ -61,7 +65,7 @@ def request(prompt: list[int], sampling: SamplingConfig = GREEDY, n: int = 8, *,
 
 
 class SlidingWindow(Documents):
-    """One text as a whole, of any length, in which each position attends to the last BLOCK positions."""
+    """One text as a whole, of any length, in which each position attends to the last BLOCK, or in a band to fewer."""
 
     def __init__(self) -> None:
         pass
@@ -71,7 +75,7 @@ class SlidingWindow(Documents):
 
     def append(self, layer: int, k: Tensor, v: Tensor, *, window: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         distance = torch.arange(k.size(2))[:, None] - torch.arange(k.size(2))
-        return k, v, ((distance >= 0) & (distance < BLOCK))[None, None]
+        return k, v, ((distance >= 0) & (distance < min(BLOCK, window or BLOCK)))[None, None]
 
 
 @torch.no_grad()

@@ -185,21 +185,21 @@ def grouped_settings(saved: Mapping[str, Any], *, n_hidden: int, eps: float) -> 
         "n_kv_head": setting(saved, "num_key_value_heads", int, None),
         "head_size": setting(saved, "head_dim", int, None),
         "n_hidden": setting(saved, "intermediate_size", int, n_hidden),
-        "norm_eps": setting(saved, "rms_norm_eps", float, eps),
-        "tied": setting(saved, "tie_word_embeddings", bool, False),
+        "norm_eps": required(saved, "rms_norm_eps", float, eps),
+        "tied": required(saved, "tie_word_embeddings", bool, False),
     }
 
 
 def llama_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `LlamaConfig` beside its sizes."""
     rope = rope_of(saved, 10_000.0)
-    found = {"rope_base": setting(rope, "rope_theta", float, None)}
+    found = {"rope_base": required(rope, "rope_theta", float)}
     if rope["rope_type"] == "llama3":
         found |= {
-            "rope_factor": setting(rope, "factor", float, None),
-            "rope_low": setting(rope, "low_freq_factor", float, None),
-            "rope_high": setting(rope, "high_freq_factor", float, None),
-            "rope_length": setting(rope, "original_max_position_embeddings", int, None),
+            "rope_factor": required(rope, "factor", float),
+            "rope_low": required(rope, "low_freq_factor", float),
+            "rope_high": required(rope, "high_freq_factor", float),
+            "rope_length": required(rope, "original_max_position_embeddings", int),
         }
     return grouped_settings(saved, n_hidden=11008, eps=1e-6) | found
 
@@ -218,7 +218,7 @@ def llama_options(config: LlamaConfig) -> dict[str, Option]:
 def qwen3_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `Qwen3Config` beside its sizes."""
     rope = rope_of(saved, 10_000.0)
-    found = grouped_settings(saved, n_hidden=22016, eps=1e-6) | {"rope_base": setting(rope, "rope_theta", float, None)}
+    found = grouped_settings(saved, n_hidden=22016, eps=1e-6) | {"rope_base": required(rope, "rope_theta", float)}
     return found | {"head_size": setting(saved, "head_dim", int, 128)}
 
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from glassgpt.errors import UserError
+from glassgpt.interop.pieces_export import pieces_json, pieces_roles
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer, Merge, apply_merges
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.normalizing import NormalizingTokenizer
 from glassgpt.tokenizers.patterns import PATTERNS
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
 from glassgpt.tokenizers.printable import to_printable
@@ -23,6 +25,8 @@ Json = dict[str, Any]
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:
     """The contents of tokenizer.json. Raises UserError for a kind of tokenizer without an exact equivalent there."""
+    if isinstance(tokenizer, NormalizingTokenizer):
+        return pieces_json(tokenizer)
     if isinstance(tokenizer, CharTokenizer):
         parts = _char_parts(tokenizer)
     elif isinstance(tokenizer, BPETokenizer):
@@ -35,8 +39,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
         )
     else:
         raise UserError(
-            f"a {tokenizer.name} tokenizer cannot be exported: char, bpe and OpenAI's vocabularies can;"
-            " transformers reads the .model file itself"
+            f"a {tokenizer.name} tokenizer cannot be exported: transformers reads the .model file itself, and other"
+            " kinds can be exported"
         )
     # The vocabulary contains the special tokens too: only it defines their ids.
     for name, id in tokenizer.special_tokens.items():
@@ -58,7 +62,8 @@ def tokenizer_config(tokenizer: Tokenizer, block_size: int) -> Json:
     """The contents of tokenizer_config.json: how `AutoTokenizer` uses tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_prefix_space": False,
+        # transformers would change the pieces' way to add a space.
+        **({} if isinstance(tokenizer, NormalizingTokenizer) else {"add_prefix_space": False}),
         "clean_up_tokenization_spaces": False,
         "model_max_length": block_size,
         "split_special_tokens": True,
@@ -70,6 +75,8 @@ def special_tokens_map(tokenizer: Tokenizer) -> Json:
     """The contents of special_tokens_map.json: end-of-text and `bos_token` in their roles, the others as additional."""
     has_end = END_OF_TEXT in tokenizer.special_tokens
     roles: Json = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) if has_end else {}
+    if isinstance(tokenizer, NormalizingTokenizer):
+        roles |= pieces_roles(tokenizer)
     if tokenizer.bos_token is not None:
         roles["bos_token"] = tokenizer.bos_token
     others = [name for name in tokenizer.special_tokens if name not in roles.values()]

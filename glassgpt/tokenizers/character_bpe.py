@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ class CharacterBPETokenizer(NormalizingTokenizer):
             "fuse_unknown": self.fuse_unknown,
             "byte_fallback": self.byte_fallback,
             "ignore_merges": self.ignore_merges,
-            "decoder": {"bytes": self.decoder.bytes, "added_space": self.decoder.added_space},
+            "decoder": asdict(self.decoder),
             **self.pipeline.to_dict(),
             "special_tokens": self.special_tokens,
             "vocab": self._ids,

@@ -12,17 +12,17 @@ BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class PieceDecoder:
-    """`bytes`: pieces such as "<0x0A>" stand for one byte. `added_space`: what is taken from the start of a text.
+    """`byte_pieces`: those such as "<0x0A>" stand for one byte. `added_space`: what is taken from the start of a text.
 
     "one": one space. "all": every space of the first piece. "none": nothing.
     """
 
-    bytes: bool = True
+    byte_pieces: bool = True
     added_space: str = "one"
 
     def decode(self, piece: str, first: bool) -> bytes:
         """The bytes of a piece, at the start of a text or after other pieces."""
-        if self.bytes and (match := BYTE.fullmatch(piece)):
+        if self.byte_pieces and (match := BYTE.fullmatch(piece)):
             data = bytes.fromhex(match.group(1))
         else:
             data = piece.replace(SPACE, "" if first and self.added_space == "all" else " ").encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class UnigramTokenizer(NormalizingTokenizer):
             "type": "unigram",
             "unknown": self.unknown,
             "byte_fallback": self.byte_fallback,
-            "decoder": {"bytes": self.decoder.bytes, "added_space": self.decoder.added_space},
+            "decoder": asdict(self.decoder),
             **self.pipeline.to_dict(),
             "special_tokens": self.special_tokens,
             "vocab": [[piece, score] for piece, score in self.vocab],

@@ -20,8 +20,9 @@ from glassgpt.interop.tokenizer_import import LLAMA3_PUBLISHED, load_hf_tokenize
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.bpe import BPETokenizer
 from glassgpt.tokenizers.char import CharTokenizer
+from glassgpt.tokenizers.patterns import O200K
 from glassgpt.tokenizers.pretrained import PretrainedTokenizer
-from glassgpt.tokenizers.printable import BYTE_ORDER
+from glassgpt.tokenizers.printable import BYTE_ORDER, to_printable
 from glassgpt.tokenizers.spm import SentencePieceTokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -384,6 +385,55 @@ def test_a_vocabulary_converted_like_llama_3_has_their_ids_here(
         ids = theirs.encode(text, add_special_tokens=False).ids
         assert ours.encode(text, allowed_special="all") == ids
         assert exported.encode(text, add_special_tokens=False).ids == ids
+
+
+HARMONY = {  # https://github.com/openai/harmony, o200k_harmony
+    "<|startoftext|>": 199998, "<|endoftext|>": 199999, "<|return|>": 200002, "<|constrain|>": 200003,
+    "<|channel|>": 200005, "<|start|>": 200006, "<|end|>": 200007, "<|message|>": 200008, "<|call|>": 200012,
+    "<|endofprompt|>": 200018,
+}  # fmt: skip
+
+
+def test_a_vocabulary_converted_like_gpt_oss_has_their_ids_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split of o200k_base, special tokens with the ids of o200k_harmony, and reserved ones between them."""
+    ranks = {token: id for id, token in BPETokenizer.train(TEXT, 330, pattern="o200k").vocab.items()}
+    for number in range(len(ranks), min(HARMONY.values())):  # tokens that no text has
+        ranks[b"\x00\xff%d" % number] = number
+    fewer = dict(list(ranks.items())[:400])
+    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in fewer.items()]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    named = {id: name for name, id in HARMONY.items()}
+    names = [named.get(id, f"<|reserved_{id}|>") for id in range(min(named), max(named) + 1)]
+    convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
+    data = json.loads(
+        convert(str(tmp_path / "tokenizer.model"), pattern=O200K, extra_special_tokens=names).converted().to_str()
+    )
+    data["model"]["vocab"] |= {to_printable(token): id for token, id in ranks.items()}
+    for token, id in zip(data["added_tokens"], range(min(named), max(named) + 1), strict=True):
+        token["id"] = id
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ours = load_hf_tokenizer(tmp_path)
+    assert isinstance(ours, BPETokenizer)
+    assert ours.pattern == "o200k"
+    assert {name: ours.special_tokens[name] for name in HARMONY} == HARMONY
+    draw = random.Random(0)
+    words = [*HOSTILE, *HARMONY, "HelloWorld", "ÉCOLE's", "//\n", "123456"]
+    for _ in range(300):
+        text = "".join(draw.choices(words, k=draw.randint(0, 40)))
+        assert ours.encode(text, allowed_special="all") == theirs.encode(text, add_special_tokens=False).ids
+
+
+def test_an_added_token_with_an_id_that_the_library_would_not_give_is_refused(tmp_path: Path) -> None:
+    data = tokenizer_json(BPETokenizer.train(TEXT, 300, ["<|endoftext|>"]))
+    added = {**data["added_tokens"][0], "content": "<|more|>", "id": 305}
+    data["added_tokens"].append(added)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"'<\|more\|>' has id 305, but the library gives it 300"):
+        load_hf_tokenizer(tmp_path)
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from glassgpt.cli.output import USUAL_WIDTH, beside, fold, table_width
@@ -49,14 +51,19 @@ def _size(plan: Plan, width: int) -> list[str]:
 
 
 def _arithmetic(plan: Plan, width: int) -> list[str]:
-    model, training, ratio = plan.config.model, plan.config.training, plan.tokens / plan.n_parameters
+    training, ratio = plan.config.training, plan.tokens / plan.n_parameters
+    model: Any = plan.config.model
     lookups = [part for part in LOOKUPS if plan.parameters.get(part)]
-    counted = plan.n_parameters - sum(plan.parameters[part] for part in lookups)
+    counted = plan.n_active - sum(plan.parameters[part] for part in lookups)
     without = f"; N without {' and '.join(LOOKUPS[part] for part in lookups)}" if lookups else ""
-    layers = round((plan.flops_per_token - 6 * counted) / (12 * model.n_embd * model.block_size))
+    if plan.n_active < plan.n_parameters:
+        without += f"; N has {model.n_active} of {model.n_expert} experts"
+    head_size = getattr(model, "head_dim", None)
+    channels = model.n_embd if head_size is None else model.n_head * head_size  # of all heads together
+    layers = round((plan.flops_per_token - 6 * counted) / (12 * channels * model.block_size))
     flops = (
         f"{plan.flops_per_token:.4g} = 6·N + 12·L·C·T, {_equal('N', counted)}, {_equal('L', layers)},"
-        f" {_equal('C', model.n_embd)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B{without})"
+        f" {_equal('C', channels)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B{without})"
     )
     tokens = (
         f"{training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,}, {ratio:.3g} per parameter"

@@ -36,7 +36,7 @@ class BertConfig:
     n_hidden: int | None = None  # hidden units of the MLP; None: 4 times n_embd
     n_segment: int = 2  # texts in a row that the model can tell apart
     dropout: float = 0.0
-    norm_eps: float = 1e-12
+    norm_eps: float = 1e-12  # added to a variance or a mean square, so that no norm divides by zero
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -148,10 +148,12 @@ class Bert(EncoderModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal with std 0.02, cut off at two of them, and zero biases, as in the released code (`modeling.py`)."""
+        """Normal with std 0.02, at most 0.04, and zero biases. The released code draws again what is beyond 0.04."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
+                nn.init.normal_(parameter, std=0.02)
+                with torch.no_grad():
+                    parameter.clamp_(-0.04, 0.04)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 

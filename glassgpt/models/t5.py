@@ -45,7 +45,7 @@ class T5Config:
     dropout: float = 0.0
     gated: bool = False  # whether the MLP is a gated one with tanh GELU, and not one with ReLU
     tied: bool = True  # whether the head is the token embedding, with its input divided by √n_embd
-    norm_eps: float = 1e-6
+    norm_eps: float = 1e-6  # added to a variance or a mean square, so that no norm divides by zero
     n_bucket: int = 32  # numbers per head for distances, half of them for near ones
     max_distance: int = 128  # all distances from here on are the same
 

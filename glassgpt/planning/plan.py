@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
+from glassgpt.costs.flops import count_active_parameters, count_parameters, estimate_flops_per_token
 from glassgpt.costs.hardware import GIB, Hardware, find_hardware, local_hardware
 from glassgpt.costs.memory import (
     StepMemory,
@@ -63,6 +63,7 @@ class Plan:
     tied: bool
     parameters: dict[str, int]
     n_parameters: int
+    n_active: int  # without the experts that a token does not choose
     flops_per_token: float
     hardware: Hardware
     devices: int  # one rank on each
@@ -115,7 +116,12 @@ class Plan:
             "recipe": self.recipe,
             "architecture": self.config.architecture,
             "model": dataclasses.asdict(self.config.model),  # type: ignore[call-overload]
-            "parameters": {"total": self.n_parameters, "head_tied": self.tied, **self.parameters},
+            "parameters": {
+                "total": self.n_parameters,
+                "active": self.n_active,
+                "head_tied": self.tied,
+                **self.parameters,
+            },
             "flops_per_token": self.flops_per_token,
             "steps": training.max_steps,
             "batch_tokens": training.batch_tokens,
@@ -204,6 +210,7 @@ def make_plan(
         tied=is_tied(model),
         parameters=count_parameters_by_part(model),
         n_parameters=count_parameters(model),
+        n_active=count_active_parameters(model),
         flops_per_token=flops,
         hardware=hardware,
         devices=devices,

@@ -36,7 +36,7 @@ def export_hf(
     folder = user_path(folder)
     _check_free(folder, overwrite)
     opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
-    opened.check_language_model()
+    opened.check_plain_model()
     if (dtype := opened.runtime.product_dtype) != torch.float32:
         raise UserError(f"{opened.folder} is open with its weights rounded to {dtype}: export it by its name instead")
     try:

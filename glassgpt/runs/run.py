@@ -147,17 +147,23 @@ class Run:
         """Every figure of the training, as in metrics.jsonl."""
         return read_lines(self.folder / "metrics.jsonl")
 
-    def check_language_model(self) -> None:
-        """Raises UserError if the stage trained a model that gives no logits, such as a reward model.
-
-        A stage that only trains the architecture leaves its class as it is.
-        """
+    def check_plain_model(self) -> None:
+        """Raises UserError if the stage changed the architecture, as that of a reward model does."""
         found = type(self._build_model())  # the weights do not matter, and may not be read yet
         if found is not find_architecture(self.config.architecture).model:
             raise UserError(
                 f"{self.folder} holds a {found.__name__}, trained by the stage '{self.config.run.stage}',"
                 " and this needs a language model: name a run of another stage"
             )
+
+    def check_language_model(self) -> None:
+        """Raises UserError if the model does not predict the next token: a reward model, or an encoder."""
+        if find_architecture(self.config.architecture).kind != "decoder":
+            raise UserError(
+                f"{self.folder} holds a model of the architecture '{self.config.architecture}', which does not predict"
+                " what comes next: it has no text to write and no loss of a text"
+            )
+        self.check_plain_model()
 
     @strict_arguments
     def generate(

@@ -47,8 +47,8 @@ def test_every_recipe_is_whole_and_says_what_it_is(name: str) -> None:
 
 
 def test_recipes_come_in_the_order_of_what_they_need() -> None:
-    laptop = ["char-tiny", "finetune", "gpt2-mini", "induction", "modern-tiny", "speedrun"]
-    assert list(list_recipes())[:8] == [*laptop, "char-baby", "gpt2-124m"]
+    laptop = ["char-tiny", "finetune", "gpt2-mini", "induction", "llama-tiny", "modern-tiny", "speedrun"]
+    assert list(list_recipes())[:9] == [*laptop, "char-baby", "gpt2-124m"]
 
 
 def test_the_classic_cpu_recipe_is_what_it_is_known_for() -> None:

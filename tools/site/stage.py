@@ -22,7 +22,7 @@ from glassgpt.course.pages import list_parts
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 GUIDES = (
     "gpt2", "planning", "training", "configuration", "scaling", "evaluation", "generation", "doctor", "inspection",
-    "look", "speedrun", "benchmarks", "tracking", "interop", "tokenizers", "data", "log",
+    "look", "family", "speedrun", "benchmarks", "tracking", "interop", "tokenizers", "data", "log",
 )  # fmt: skip
 ASSETS = (".svg", ".png", ".ipynb")
 

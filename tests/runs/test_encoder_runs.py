@@ -1,0 +1,36 @@
+"""A run of an encoder: it is imported and exported, and says in a sentence that it does not write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import glassgpt as gg
+from glassgpt.errors import UserError
+from glassgpt.inspection.capture import capture
+from glassgpt.interop.huggingface_export import write_hf_folder
+from glassgpt.models.bert import Bert, BertConfig
+from glassgpt.tokenizers.bpe import BPETokenizer
+
+TOKENIZER = BPETokenizer.train("to be or not to be, that is the question\n" * 3, 280, ["<|endoftext|>"])
+
+
+def test_an_encoder_is_no_writer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Bert(BertConfig(TOKENIZER.vocab_size, 16, n_layer=1, n_head=2, n_embd=8))
+    (tmp_path / "saved").mkdir()
+    write_hf_folder(tmp_path / "saved", model, TOKENIZER, "card")
+    run = gg.import_hf(tmp_path / "saved", run=tmp_path / "run")
+    ids = torch.tensor([TOKENIZER.encode("to be")])
+    logits, seen = capture(run.model, ids, ["blocks.0.attn.pattern"])
+    assert logits.shape == (1, ids.size(1), TOKENIZER.vocab_size)
+    assert float(seen["blocks.0.attn.pattern"][0, 0, 0, -1]) > 0  # the first position attends to the last
+    told = "architecture 'bert', which does not predict what comes next"
+    for use in (lambda: run.generate("to be"), lambda: run.evaluate(text="to be or not"), lambda: run.look("to be")):
+        with pytest.raises(UserError, match=told):
+            use()
+    assert (gg.export_hf(run, tmp_path / "again") / "model.safetensors").read_bytes() == (
+        tmp_path / "saved" / "model.safetensors"
+    ).read_bytes()

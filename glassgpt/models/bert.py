@@ -12,6 +12,7 @@ Shapes: B batch, T positions, C = n_embd, H = n_head, D = C / H, F hidden units,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -148,12 +149,13 @@ class Bert(EncoderModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal with std 0.02, at most 0.04, and zero biases. The released code draws again what is beyond 0.04."""
+        """Normal with std 0.02, cut off at two of them, and zero biases, as in the released code (`modeling.py`)."""
+        most = math.erf(2 / math.sqrt(2))  # the probability of a number within two standard deviations
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.uniform_(parameter, -most, most)
                 with torch.no_grad():
-                    parameter.clamp_(-0.04, 0.04)
+                    parameter.erfinv_().mul_(0.02 * math.sqrt(2))  # the inverse of the distribution function
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 

@@ -57,7 +57,7 @@ test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m extras
 
 test-browser: $(EXTRAS)/.ready  ## only the tests of pages in Chromium or Chrome, in .venv-extras
-	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser
+	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser --timeout 300 --timeout-method thread
 
 screenshots: $(EXTRAS)/.ready  ## the picture in the README, from a run of char-tiny
 	@$(EXTRAS)/bin/python tools/screenshots.py char-tiny docs/look.png --height 1200 \

@@ -263,7 +263,8 @@ YARN = {
 def gpt_oss_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `GPTOssConfig` beside its sizes. Raises UserError for weights that are quantised otherwise."""
     check_quantization(saved)
-    no_rope = saved.get("rope_parameters") is None and saved.get("rope_scaling") is None
+    # A null is written by transformers 4 for no scaling; only a missing field stands for the default.
+    no_rope = saved.get("rope_parameters") is None and "rope_scaling" not in saved
     rope = rope_of({**saved, "rope_parameters": YARN} if no_rope else saved, 150_000.0)
     found = {"rope_base": required(rope, "rope_theta", float), "rope_factor": 1.0}
     if rope["rope_type"] == "yarn":

@@ -13,6 +13,7 @@ import pytest
 import tiktoken
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from versions import EXTRA_SPECIAL_TOKENS
 
 from glassgpt.errors import UserError
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
@@ -370,7 +371,7 @@ def test_a_vocabulary_converted_like_llama_3_has_their_ids_here(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else tiktoken copies the file into its cache
     convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
     theirs = convert(
-        str(tmp_path / "tokenizer.model"), pattern=LLAMA3_PUBLISHED, extra_special_tokens=["<|begin_of_text|>"]
+        str(tmp_path / "tokenizer.model"), pattern=LLAMA3_PUBLISHED, **{EXTRA_SPECIAL_TOKENS: ["<|begin_of_text|>"]}
     ).converted()
     theirs.model.ignore_merges = True
     theirs.save(str(tmp_path / "tokenizer.json"))
@@ -409,7 +410,7 @@ def test_a_vocabulary_converted_like_gpt_oss_has_their_ids_here(
     names = [named.get(id, f"<|reserved_{id}|>") for id in range(min(named), max(named) + 1)]
     convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
     data = json.loads(
-        convert(str(tmp_path / "tokenizer.model"), pattern=O200K, extra_special_tokens=names).converted().to_str()
+        convert(str(tmp_path / "tokenizer.model"), pattern=O200K, **{EXTRA_SPECIAL_TOKENS: names}).converted().to_str()
     )
     data["model"]["vocab"] |= {to_printable(token): id for token, id in ranks.items()}
     for token, id in zip(data["added_tokens"], range(min(named), max(named) + 1), strict=True):

@@ -443,13 +443,13 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda data: data.update(normalizer={"type": "NFC"}), r"it normalises text \(NFC\)"),
+        (lambda data: data.update(normalizer={"type": "NFKC"}), r"it normalises text \(NFKC\)"),
         (lambda data: data["model"].update(type="WordLevel"), 'its model is "WordLevel"'),
         (lambda data: data["model"].update(continuing_subword_prefix="##"), "its model uses continuing_subword_prefix"),
         (lambda data: data.update(pre_tokenizer={"type": "Whitespace"}), "its pre-tokenizer is not ByteLevel"),
         (lambda data: data["pre_tokenizer"].update(add_prefix_space=True), "its pre-tokenizer is not ByteLevel"),
         (lambda data: data["pre_tokenizer"].update(use_regex=False), "uses an unknown split pattern; known:"),
-        (lambda data: data["added_tokens"][0].update(special=False), "'<|endoftext|>' is not special"),
+        (lambda data: data["added_tokens"][0].update(single_word=True), "'<|endoftext|>' uses single_word"),
         (lambda data: data["added_tokens"][0].update(lstrip=True), "'<|endoftext|>' uses lstrip"),
         (
             lambda data: data.update(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}),

@@ -27,6 +27,7 @@ from glassgpt.interop.pieces_import import (
     wordpiece_from_json,
     wordpiece_from_lines,
 )
+from glassgpt.interop.remote_code import refuse_code
 from glassgpt.interop.tokenizer_export import oniguruma
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
@@ -65,6 +66,9 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer:
             f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt, vocab.txt or "
             "a SentencePiece model"
         )
+    settings = folder / "tokenizer_config.json"
+    if settings.exists():
+        refuse_code(read_json(settings), settings)
     try:
         return READERS[path.name](path)
     except UserError as error:

@@ -215,6 +215,17 @@ def test_a_config_without_sizes_means_those_of_the_library(tmp_path: Path) -> No
     assert (config.rope_base, config.rope_factor, config.rope_length) == (rope["rope_theta"], 32.0, 4096)
 
 
+def test_a_null_means_no_scaling_and_a_missing_field_the_default(tmp_path: Path) -> None:
+    """As transformers 4.56 writes and reads it; version 5 writes rope_parameters."""
+    path = tmp_path / "config.json"
+    factors = []
+    for saved in (PUBLISHED | {"rope_scaling": None}, {n: v for n, v in PUBLISHED.items() if n != "rope_scaling"}):
+        path.write_text(json.dumps(saved))
+        config: Any = read_config(path, 0.0)[1]
+        factors.append(config.rope_factor)
+    assert factors == [1.0, 32.0]
+
+
 YARN_20B = PUBLISHED["rope_scaling"]
 
 

@@ -6,10 +6,9 @@ All rows are one small decoder, `Bridge`, with switches. Each row is another one
 is what that change is worth, at this size, on characters. With the switches of a published model it computes what that
 model computes (tests/models/test_family_bridge.py). All rows have the same batches, the same AdamW and the same
 learning rate at the same second. A change that makes a step slower gets fewer steps. Time is processor time of one
-thread, so other work on the machine takes little from a run. The losses are those on the whole validation split.
-
-The rows take turns, seed by seed. With --json, one object at the end; with --json FILE, the file is written anew after
-every run, so one that is cut off leaves what it has.
+thread. All rows of a seed train in turn, a second each, so a slow minute of the machine meets all of them. The losses
+are those on the whole validation split. With --json, one object at the end; with --json FILE, the file is written anew
+after every seed.
 
 Shapes: B batch, T positions, C = n_embd, H = n_head, G = key/value heads, D = C / H, V = vocab_size.
 """
@@ -22,7 +21,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +48,7 @@ from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 BATCH_ROWS = 12  # as char-tiny
+SLICE = 1.0  # seconds that a run trains before it is the next one's turn
 WARM_UP = 0.05  # of the time, in which the learning rate rises; then it falls along a cosine to a tenth
 
 
@@ -280,35 +280,57 @@ def learning_rate(share: float, peak: float) -> float:
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
-def measure(config: BridgeConfig, dataset: Dataset, seed: int, seconds: float, lr: float) -> dict[str, Any]:
-    """One run: the loss on the whole validation split, the steps that the time was enough for, and the parameters."""
-    runtime = build_runtime("cpu", "float32")
-    torch.manual_seed(seed)
-    model = Bridge(replace(config, vocab_size=dataset.tokenizer.vocab_size))
-    loader = Loader(dataset.train, config.block_size, BATCH_ROWS, seed)
-    began = time.process_time()
+class Run:
+    """A model that trains for some seconds, a slice at a time."""
 
-    def share() -> float:
-        return (time.process_time() - began) / seconds
+    def __init__(self, config: BridgeConfig, dataset: Dataset, seed: int, seconds: float, lr: float) -> None:
+        self.dataset, self.seconds, self.lr = dataset, seconds, lr
+        self.runtime = build_runtime("cpu", "float32")
+        torch.manual_seed(seed)
+        self.model = Bridge(replace(config, vocab_size=dataset.tokenizer.vocab_size))
+        self.parallel = self.runtime.wrap(self.model, next_token_loss)
+        self.optimizer = build_optimizer(self.model, OptimizerConfig(lr=lr))
+        self.loader = Loader(dataset.train, config.block_size, BATCH_ROWS, seed)
+        self.state = TrainState()
+        self.spent = 0.0  # seconds of processor time
 
-    state = fit(
-        runtime.wrap(model, next_token_loss),
-        build_optimizer(model, OptimizerConfig(lr=lr)),
-        batches=lambda step: [Batch(*loader.rows(step))],
-        lr_at=lambda _: learning_rate(share(), lr),
-        runtime=runtime,
-        scaler=runtime.build_scaler(),
-        max_steps=sys.maxsize,
-        grad_clip=1.0,
-        seed=None,
-        expected_weight=BATCH_ROWS * config.block_size,
-        state=TrainState(),
-        on_step=lambda *_: None,
-        should_stop=lambda: share() >= 1.0,
-    )
-    found = evaluate(model, dataset.val, bytes_per_token(dataset.tokenizer), runtime)
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"loss": found.loss, "steps": state.step, "parameters": parameters}
+    def advance(self, seconds: float) -> None:
+        """Trains for so long, or until its time is over."""
+        began, spent = time.process_time(), self.spent
+        until = min(spent + seconds, self.seconds)
+
+        def now() -> float:
+            self.spent = spent + time.process_time() - began
+            return self.spent
+
+        self.state = fit(
+            self.parallel,
+            self.optimizer,
+            batches=lambda step: [Batch(*self.loader.rows(step))],
+            lr_at=lambda _: learning_rate(now() / self.seconds, self.lr),
+            runtime=self.runtime,
+            scaler=self.runtime.build_scaler(),
+            max_steps=sys.maxsize,
+            grad_clip=1.0,
+            seed=None,
+            expected_weight=BATCH_ROWS * self.model.config.block_size,
+            state=self.state,
+            on_step=lambda *_: None,
+            should_stop=lambda: now() >= until,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """The loss on the whole validation split, the steps that the time was enough for, and the parameters."""
+        found = evaluate(self.model, self.dataset.val, bytes_per_token(self.dataset.tokenizer), self.runtime)
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return {"loss": found.loss, "steps": self.state.step, "parameters": parameters}
+
+
+def train_in_turn(runs: Sequence[Run]) -> None:
+    """Trains all runs to the end of their time, slice by slice, so that a slow minute of the machine meets all."""
+    while waiting := [run for run in runs if run.spent < run.seconds]:
+        for run in waiting:
+            run.advance(SLICE)
 
 
 def tabulate(runs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -342,20 +364,23 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as `glassgpt train` does
     dataset = build_dataset(DataConfig(source=options.data), TokenizerConfig(name="char"))
-    runs: dict[str, list[dict[str, Any]]] = {}
+    rows = [row for row in ROWS if not options.only or row.name in options.only]
+    results: dict[str, list[dict[str, Any]]] = {}
     told = sys.stderr if options.json == "-" else sys.stdout
     found: dict[str, Any] = {}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for row in ROWS:
-            if options.only and row.name not in options.only:
-                continue
-            run = measure(BridgeConfig(**settings_of(row)), dataset, seed, options.seconds, options.lr)
-            runs.setdefault(row.name, []).append(run)
-            print(f"seed {seed}  {row.name:30}  {run['steps']:5,} steps  {run['loss']:.4f}", file=told, flush=True)
-            found = {"data": Path(options.data).stem, "seconds": options.seconds, "lr": options.lr}
-            found["rows"] = tabulate(runs)
-            if options.json and options.json != "-":
-                write_text(Path(options.json), json.dumps(found, indent=1) + "\n")
+        runs = [Run(BridgeConfig(**settings_of(row)), dataset, seed, options.seconds, options.lr) for row in rows]
+        train_in_turn(runs)
+        for row, run in zip(rows, runs, strict=True):
+            result = run.result()
+            results.setdefault(row.name, []).append(result)
+            print(
+                f"seed {seed}  {row.name:30}  {result['steps']:5,} steps  {result['loss']:.4f}", file=told, flush=True
+            )
+        found = {"data": Path(options.data).stem, "seconds": options.seconds, "lr": options.lr}
+        found["rows"] = tabulate(results)
+        if options.json and options.json != "-":
+            write_text(Path(options.json), json.dumps(found, indent=1) + "\n")
     if options.json == "-":
         print(json.dumps(found))
         return

@@ -174,8 +174,16 @@ def test_a_run_takes_its_time_learns_and_leaves_a_file(
     assert "seed 41  GPT-2" in capsys.readouterr().out
 
 
-def test_the_weights_that_a_run_starts_from_follow_from_its_seed(family: ModuleType) -> None:
+def test_a_run_starts_from_its_seed_and_stops_when_its_time_is_over(family: ModuleType) -> None:
     dataset = build_dataset(DataConfig(), TokenizerConfig(name="char"), corpus=text_corpus("abcdefgh " * 400))
-    one, again, other = (family.measure(family.BridgeConfig(), dataset, seed, 1e-9, 1e-3) for seed in (1, 1, 2))
-    assert one == again and one["steps"] == 0  # there was no time
-    assert one["loss"] != other["loss"]
+
+    def run(seed: int, seconds: float) -> Any:
+        return family.Run(family.BridgeConfig(n_layer=1), dataset, seed, seconds, 1e-3)
+
+    one, again, other = (run(seed, 0.1).result() for seed in (1, 1, 2))
+    assert one == again and one["steps"] == 0 and one["loss"] != other["loss"]
+    short, long = run(1, 0.05), run(1, 0.2)
+    family.train_in_turn([short, long])
+    assert short.spent >= 0.05 and long.spent >= 0.2
+    assert 1 <= short.state.step < long.state.step
+    assert long.result()["loss"] < one["loss"]

@@ -275,7 +275,7 @@ PARTS = (
         " time of training, three seeds. The loss by a change is the mean of the differences of equal seeds; one whose"
         " range crosses zero counts as none. Steps say how many the time was enough for. What each change is for is in"
         " [the family](family.md#from-gpt-2-to-gpt-oss-what-changed-and-what-it-is-worth-here).",
-        ("family.py", "--data", "shakespeare", "--seconds", "60", "--seeds", "3"),
+        ("family.py", "--data", "shakespeare", "--seconds", "50", "--seeds", "3"),
         table=family_table,
         long=True,
     ),

@@ -1,6 +1,6 @@
 """From GPT-2 to GPT-oss, one change after another: what each is worth in equal time, with several seeds.
 
-    python bench/family.py --data tinyshakespeare.txt --seconds 60 --seeds 3
+    python bench/family.py --data tinyshakespeare.txt --seconds 50 --seeds 3
 
 All rows are one small decoder, `Bridge`, with switches. Each row is another one with one more change, so its difference
 is what that change is worth, at this size, on characters. With the switches of a published model it computes what that
@@ -247,7 +247,7 @@ ROWS = (
     Change("rotary positions", "Su et al. 2021; Llama, 2023", {"rotary": True}),
     Change("RMSNorm", "Zhang & Sennrich 2019; Llama, 2023", {"rms_norm": True}),
     Change("gated MLP (SiLU)", "Shazeer 2020; Llama, 2023", {"mlp": "gated"}),
-    Change("no biases", "Raffel et al. 2020 (T5); Llama, 2023", {"biases": False}),
+    Change("no biases", "T5, 2020; PaLM, 2022; Llama, 2023", {"biases": False}),
     Change("a head of its own", "Llama, 2023", {"own_head": True}, model="Llama"),
     Change("grouped queries", "Ainslie et al. 2023; Llama 2, 2023", {"n_kv_head": 2}, model="Llama 3"),
     Change("norm of queries and keys", "Henry et al. 2020; Qwen3, 2025", {"norm_qk": True}, model="Qwen3"),
@@ -354,7 +354,7 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="shakespeare", help="a text, as for glassgpt train (shakespeare)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of training in every run (60)")
+    parser.add_argument("--seconds", type=float, default=50.0, help="of training in every run (50)")
     parser.add_argument("--lr", type=float, default=3e-3, help="the learning rate at its peak, for all rows (0.003)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row (3)")
     parser.add_argument("--first-seed", type=int, default=41, help="the seed of the first runs (41)")

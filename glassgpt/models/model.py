@@ -24,6 +24,8 @@ class Model(nn.Module):
     - `norm`: the norm between the last block and the head, if there is one (inspection/lens.py);
     - `blocks.N.attn.inner`, an `Attention`, with `blocks.N.attn.proj` after it, and `blocks.N.mlp.down`: their
       activations can be captured (inspection/taps.py);
+    - `blocks.N.attn.band`: how many positions a query attends to, its own included, or None for all
+      (inspection/sight.py); `blocks.N.attn.sinks` (H,): the scores of the heads' sinks;
     - `experts`, at any depth: of whose `config.n_expert` equal parts `config.n_active` serve a token (costs/flops.py).
     """
 

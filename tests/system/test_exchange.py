@@ -104,9 +104,7 @@ def test_a_section_of_the_ladder_cannot_be_exported(text_file: Path, elsewhere: 
     sizes = ["--set", "model.block_size=8", "--set", "model.n_embd=8", "--set", "model.n_head=2"]
     few = ["--max-steps", "1", "--set", "training.batch_tokens=16", "--set", "model.architecture=bigram"]
     assert glassgpt("train", "char-tiny", "--data", text_file, "--run", "ladder", *sizes, *few).code == 0
-    assert (
-        "only the architectures gpt2, modern, qwen3, llama" in glassgpt("export", "ladder", "--out", "out").error
-    )
+    assert "only the architectures gpt2, modern, qwen3, llama" in glassgpt("export", "ladder", "--out", "out").error
     assert not Path("out").exists()
 
 

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from glassgpt.errors import UserError, counted
-from glassgpt.inspection.attention import head_scores, heads_of
+from glassgpt.inspection.attention import head_scores, heads_of, sinks_of
 from glassgpt.inspection.lens import logit_lens
+from glassgpt.inspection.sight import sights_of, visible_of
 from glassgpt.inspection.surprise import token_losses
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import attention_blocks, check_position, trace
@@ -90,7 +91,8 @@ class Look:
             raise UserError(f"{self.source} has no attention: look at its lens, its losses or its tokens")
         seen = trace(self.model, self.ids, [f"blocks.{block}.attn.pattern" for block in blocks])
         patterns = heads_of(seen)
-        return Heads(self.source, self._tokens, blocks, patterns, head_scores(patterns, seen.ids))
+        scores = head_scores(patterns, seen.ids, visible_of(self.model, seen.n_tokens))
+        return Heads(self.source, self._tokens, blocks, patterns, scores, sights_of(self.model), sinks_of(seen))
 
     def lens(self, position: int | None = None, top: int = TOP) -> LensView:
         """What each layer would say comes after the token at `position`, the last one if left out.

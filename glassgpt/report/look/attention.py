@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from glassgpt.inspection.attention import KINDS
+from glassgpt.inspection.sight import Sight
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
     Line,
@@ -34,6 +35,8 @@ LABEL = 12  # columns of a label beside its row
 LETTERS = 6  # of a label above its column, one below the other
 MOST_DRAWN = 64  # tokens in the picture of a notebook
 CELL = 14  # pixels
+SINK = "sink"  # the label of its column
+SINK_CELL, GAP = 9, 6  # pixels: its column is narrow, and apart from the tokens
 LETTER = 7.3  # pixels that a letter of the labels takes
 LEAST_DRAWN = 0.01  # a weaker weight cannot be seen
 STRONGEST = 3  # keys of a query that a table names
@@ -43,8 +46,9 @@ STRONGEST = 3  # keys of a query that a table names
 class AttentionView(View):
     """One head on a text of T tokens, and the kinds of all L·H heads.
 
-    `pattern` (T, T) holds the weights that query t gives to the keys; each row sums to 1. `blocks` are the numbers of
-    the L blocks that have attention. `layer` is one of them.
+    `pattern` (T, T) holds the weights that query t gives to the keys. A row sums to 1, together with the weight of the
+    head's sink in `sinks` (T,), which is None for a head without one. `blocks` are the numbers of the L blocks that
+    have attention, and `sights` say what their queries see. `layer` is one of the blocks.
     """
 
     question: ClassVar[str] = "Whom does each token hear?"
@@ -56,11 +60,23 @@ class AttentionView(View):
     pattern: Tensor
     blocks: list[int]
     kinds: list[list[Kind]]
+    sights: list[Sight]
+    sinks: Tensor | None
 
     @property
     def kind(self) -> Kind:
         """The kind of the head and its score; None if it is of no known kind."""
         return self.kinds[self.blocks.index(self.layer)][self.head]
+
+    @property
+    def sight(self) -> Sight:
+        """What the queries of the head see."""
+        return self.sights[self.blocks.index(self.layer)]
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a layer of the model has a window."""
+        return any(sight.window is not None for sight in self.sights)
 
     def to_dict(self) -> dict[str, Any]:
         """The pattern by rows, and the kinds of all heads."""
@@ -69,7 +85,10 @@ class AttentionView(View):
             "layer": self.layer,
             "head": self.head,
             **_kind_fields(self.kind),
+            "causal": self.sight.causal,
+            "window": self.sight.window,
             "pattern": [[round(weight, 6) for weight in row] for row in self.pattern.tolist()],
+            "sink": None if self.sinks is None else [round(weight, 6) for weight in self.sinks.tolist()],
             "heads": [
                 {"layer": block, "head": head, **_kind_fields(kind)}
                 for block, row in zip(self.blocks, self.kinds, strict=True)
@@ -84,16 +103,22 @@ class AttentionView(View):
     @property
     def answer(self) -> str:
         """What it says in sentences."""
-        name = f"head {self.layer}.{self.head} of {self.source}"
+        told = [f"This is head {self.layer}.{self.head} of {self.source}."]
         if self.kind is None:
-            return f"This is {name}. It is of no known kind on this text: none takes half of its attention."
-        kind, score = self.kind
-        return f"This is {name}. Kind: {KINDS[kind]}, {share(score)} of its attention."
+            told.append("It is of no known kind on this text: none takes half of its attention.")
+        else:
+            told.append(f"Kind: {KINDS[self.kind[0]]}, {share(self.kind[1])} of its attention.")
+        if self.windowed or not self.sight.causal:
+            told.append(f"A token sees {self.sight.told}.")
+        if self.sinks is not None:
+            told.append(f"On average, {share(float(self.sinks.mean()))} of the attention goes to the sink.")
+        return " ".join(told)
 
     def _map(self, width: int) -> list[Line]:
         labels, T = labels_of(self.tokens), len(self.tokens)
         digits, beside = len(str(T - 1)), widest(labels, LABEL)
-        room = max(width - (digits + 1 + beside + 1) - (1 + beside + 5), 4)
+        sink = 0 if self.sinks is None else 2  # its column is narrow, and has a gap
+        room = max(width - (digits + 1 + beside + 1) - sink - (1 + beside + 5), 4)
         cell = 2 if room >= 2 * T else max(columns(letter) for label in labels for letter in _letters(label))
         drawn = min(T, room // cell)
         first = T - drawn
@@ -101,32 +126,39 @@ class AttentionView(View):
         if first:
             lines += [*sentences(f"These are the last {drawn} of {T} tokens.", width), []]
         blank = " " * (digits + 1 + beside + 1)
-        lines += [plain(blank + row) for row in _above(labels[first:], cell)]
+        heads = [(label, cell) for label in labels[first:]]
+        lines += [plain(blank + row) for row in _above(heads if self.sinks is None else [(SINK, sink), *heads])]
         for query in range(first, T):
-            weights = self.pattern[query].tolist()
-            key = max(range(query + 1), key=weights.__getitem__)
-            blocks = "".join(_shade(weights[at]) * cell for at in range(first, query + 1))
-            lines.append([
-                Span(f"{query:>{digits}} {fit(labels[query], beside)} "),
-                Span(blocks, ink=TERMINAL_ATTENTION),
-                Span(f"{' ' * ((T - 1 - query) * cell + 1)}{fit(labels[key], beside)} {share(weights[key]):>4}"),
-            ])  # fmt: skip
+            weights, seen = self.pattern[query].tolist(), self.sight.keys(query, T)
+            key = max(seen, key=weights.__getitem__)
+            row = [Span(f"{query:>{digits}} {fit(labels[query], beside)} ")]
+            if self.sinks is not None:
+                row.append(Span(_shade(float(self.sinks[query])) + " ", ink=TERMINAL_ATTENTION))
+            cells = "".join((_shade(weights[at]) if at in seen else " ") * cell for at in range(first, T))
+            row.append(Span(cells, ink=TERMINAL_ATTENTION))
+            row.append(Span(f" {fit(labels[key], beside)} {share(weights[key]):>4}"))
+            lines.append(row)
         steps = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
-        legend = sentences("Each row ends with the token that it hears most, of all tokens.", width)
-        return [*lines, [], plain("  ".join(steps)), *legend]
+        legend = "Each row ends with the token that it hears most, of all tokens."
+        if self.sight.window is not None:
+            legend += " Blank: after the token, or outside of its window."
+        if self.sinks is not None:
+            legend += " The first column is the sink: weight that goes to no token."
+        return [*lines, [], plain("  ".join(steps)), *sentences(legend, width)]
 
     def _heads(self, width: int) -> list[Line]:
         """A row for each block and a short name for each head; many heads of a block take several rows."""
         cells = [[_short(kind) for kind in row] for row in self.kinds]
-        side = len("block ") + len(str(self.blocks[-1])) + 1
+        names = self._block_names(" ")
+        side = widest(names, width) + 1
         room = max((width - side) // 5, 1)
         n_heads = len(cells[0])
         lines = sentences("All heads: the kind of each, and its share of the attention in percent", width)
         for start in range(0, n_heads, room):
             heads = range(start, min(start + room, n_heads))
             lines.append(plain(" " * side + "".join(f"{head:>5}" for head in heads)))
-            for block, row in zip(self.blocks, cells, strict=True):
-                line = [Span(fit(f"block {block}", side))]
+            for block, name, row in zip(self.blocks, names, cells, strict=True):
+                line = [Span(fit(name, side))]
                 for head in heads:
                     chosen = (block, head) == (self.layer, self.head)
                     line.append(Span(f"{row[head]:>5}", ink=TERMINAL_ATTENTION if chosen else ""))
@@ -134,6 +166,12 @@ class AttentionView(View):
         found = {kind[0] for row in self.kinds for kind in row if kind is not None}
         words = [f"{_initial(kind)} {name}" for kind, name in KINDS.items() if kind in found]
         return [*lines, *sentences(", ".join([*words, "- no known kind"]), width)]
+
+    def _block_names(self, between: str) -> list[str]:
+        """The names of the blocks; where some layers have a window, each says what it sees."""
+        if not self.windowed:
+            return [f"block {block}" for block in self.blocks]
+        return [f"block {block}{between}{sight.name}" for block, sight in zip(self.blocks, self.sights, strict=True)]
 
     def html(self) -> str:
         """The pattern as a picture, the table that says the same, and the table of all heads."""
@@ -145,8 +183,10 @@ class AttentionView(View):
         labels = labels_of(self.tokens)
         rows = []
         for query, weights in enumerate(self.pattern.tolist()):
-            keys = sorted(range(query + 1), key=weights.__getitem__, reverse=True)[:STRONGEST]
+            keys = sorted(self.sight.keys(query, len(labels)), key=weights.__getitem__, reverse=True)[:STRONGEST]
             heard = ", ".join(f"{quoted(labels[key])} {share(weights[key])}" for key in keys)
+            if self.sinks is not None:
+                heard += f"; the sink {share(float(self.sinks[query]))}"
             rows.append((f"{query} {escape(quoted(labels[query]))}", escape(heard)))
         return f"{self._svg(labels)}\n{details(rows, ('Token', 'hears most'))}"
 
@@ -154,40 +194,58 @@ class AttentionView(View):
         """The table of all heads with their kinds."""
         header = ["", *(f"head {head}" for head in range(len(self.kinds[0])))]
         heads = [
-            (f"block {block}", *(_html_kind(kind, (block, head) == (self.layer, self.head))
-                                 for head, kind in enumerate(row)))
-            for block, row in zip(self.blocks, self.kinds, strict=True)
+            (name, *(_html_kind(kind, (block, head) == (self.layer, self.head)) for head, kind in enumerate(row)))
+            for block, name, row in zip(self.blocks, self._block_names(", "), self.kinds, strict=True)
         ]  # fmt: skip
         return page.table(heads, header)
 
     def _svg(self, labels: Sequence[str]) -> str:
-        first = max(0, len(labels) - MOST_DRAWN)
+        first, T = max(0, len(labels) - MOST_DRAWN), len(labels)
         names = [fit(label, LABEL).rstrip() for label in labels[first:]]
-        left = widest(names, LABEL) * LETTER + 8
+        beside = widest(names, LABEL) * LETTER + 8
+        left = beside + (0 if self.sinks is None else SINK_CELL + GAP)
         upright = all(columns(name) <= 2 for name in names)
-        top = 20.0 if upright else left
+        top = 20.0 if upright and self.sinks is None else max(beside, 4 * LETTER + 8)
         side = len(names) * CELL
         parts = [f'<rect class="frame" x="{left:.0f}" y="{top:.0f}" width="{side}" height="{side}"/>']
-        cells = []
+        hidden, cells = [], []
+        if self.sinks is not None:
+            parts.append(_text(beside + 9, top - 5, SINK, "start", turned=True))
+            parts.append(f'<rect class="frame" x="{beside:.0f}" y="{top:.0f}" width="{SINK_CELL}" height="{side}"/>')
         for row, name in enumerate(names):
-            parts.append(_text(left - 4, top + row * CELL + 11, name, "end"))
+            y = top + row * CELL
+            parts.append(_text(beside - 4, y + 11, name, "end"))
             if upright:
                 parts.append(_text(left + row * CELL + CELL / 2, top - 5, name, "middle"))
             else:
                 parts.append(_text(left + row * CELL + 11, top - 5, name, "start", turned=True))
-            for column, weight in enumerate(self.pattern[first + row, first : first + row + 1].tolist()):
+            query = quoted(labels[first + row])
+            seen = self.sight.keys(first + row, T)
+            before, after = max(0, seen.start - first), seen.stop - first  # columns
+            for start, stop in ((0, before), (after, len(names))):
+                if start < stop:
+                    hidden.append(_rect(left + start * CELL, y, (stop - start) * CELL))
+            for column in range(before, after):
+                weight = float(self.pattern[first + row, first + column])
                 if weight >= LEAST_DRAWN:
-                    words = f"{quoted(labels[first + row])} hears {quoted(labels[first + column])}: {share(weight)}"
-                    cells.append(
-                        f'<rect x="{left + column * CELL:.0f}" y="{top + row * CELL:.0f}" width="{CELL}"'
-                        f' height="{CELL}" fill-opacity="{weight:.2f}"><title>{escape(words)}</title></rect>'
-                    )
-        note = f'<p class="quiet">The last {MOST_DRAWN} of {len(labels)} tokens</p>\n' if first else ""
+                    words = f"{query} hears {quoted(labels[first + column])}: {share(weight)}"
+                    cells.append(_rect(left + column * CELL, y, CELL, weight, words))
+            if self.sinks is not None and (weight := float(self.sinks[first + row])) >= LEAST_DRAWN:
+                cells.append(_rect(beside, y, SINK_CELL, weight, f"{query} gives its sink {share(weight)}"))
+        note = f'<p class="quiet">The last {MOST_DRAWN} of {T} tokens</p>\n' if first else ""
         return (
             f'{note}<svg xmlns="http://www.w3.org/2000/svg" width="{left + side + 2:.0f}" height="{top + side + 2:.0f}"'
-            f' role="img" aria-label="{escape(self.answer)}">\n{"".join(parts)}\n'
-            f'<g class="cells">{"".join(cells)}</g>\n</svg>'
+            f' role="img" aria-label="{escape(self.answer)}">\n<g class="unseen">{"".join(hidden)}</g>\n'
+            f'{"".join(parts)}\n<g class="cells">{"".join(cells)}</g>\n</svg>'
         )
+
+
+def _rect(x: float, y: float, width: float, weight: float | None = None, words: str = "") -> str:
+    """A rectangle as high as a row; with a weight it is a cell, which `words` describe."""
+    place = f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{CELL}"'
+    if weight is None:
+        return f"{place}/>"
+    return f'{place} fill-opacity="{weight:.2f}"><title>{escape(words)}</title></rect>'
 
 
 def _text(x: float, y: float, name: str, anchor: str, *, turned: bool = False) -> str:
@@ -195,13 +253,13 @@ def _text(x: float, y: float, name: str, anchor: str, *, turned: bool = False) -
     return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"{turn}>{escape(name)}</text>'
 
 
-def _above(labels: Sequence[str], cell: int) -> list[str]:
-    """The labels of the columns, written downwards and ending just above the first row."""
-    stacks = [_letters(label) for label in labels]
+def _above(heads: Sequence[tuple[str, int]]) -> list[str]:
+    """The labels of columns of some width, written downwards and ending just above the first row."""
+    stacks = [_letters(label) for label, _ in heads]
     stacks = [stack if len(stack) <= LETTERS else [*stack[: LETTERS - 1], "…"] for stack in stacks]
     height = max(map(len, stacks))
     rows = zip(*([""] * (height - len(stack)) + stack for stack in stacks), strict=True)
-    return ["".join(fit(letter, cell) for letter in row) for row in rows]
+    return ["".join(fit(letter, width) for letter, (_, width) in zip(row, heads, strict=True)) for row in rows]
 
 
 def _letters(label: str) -> list[str]:

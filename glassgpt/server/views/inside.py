@@ -17,10 +17,11 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.generation.text import start_of_text
-from glassgpt.inspection.attention import describe_head, head_scores, heads_of
+from glassgpt.inspection.attention import describe_head, head_scores, heads_of, scale_of, sinks_of
 from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
 from glassgpt.inspection.lens import logit_lens, streams
+from glassgpt.inspection.sight import sights_of, visible_of
 from glassgpt.inspection.surprise import losses_of
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
@@ -84,24 +85,30 @@ def encode(bench: Bench, text: str) -> list[int]:
 def look_inside(bench: Bench, question: Question) -> bytes:
     """The losses of the tokens, every head's pattern in 8 bits, and the size of the stream: one forward pass.
 
+    The weights of the heads' sinks (L, H, T) are there if the model has any. `windows` has a number for each layer, or
+    None if its queries see all positions.
+
     With edits there is a second one, without them, for the losses to compare with.
     """
     ids = encode(bench, question.text)
     patterns = [name for name in capture_names(bench.model) if name.endswith(".attn.pattern")]
     seen = _pass(bench, ids, question.edits, patterns)
     heads = heads_of(seen)
-    scores = head_scores(heads, ids)
+    scores = head_scores(heads, ids, visible_of(bench.model, len(ids)))
     arrays = {
         "losses": _losses(seen),
         "norms": _floats(torch.stack([stream[0].norm(dim=-1) for stream in streams(seen)])),
         "maps": (heads * 255).round().to(torch.uint8).numpy(),
     }
+    if (sinks := sinks_of(seen)) is not None:
+        arrays["sinks"] = _floats(sinks)
     if question.edits:
         arrays["plain_losses"] = _losses(read(bench, ids))
     meta = {
         "tokens": tokens_of(bench.run.tokenizer, ids),
         "step": bench.run.step,
         "layers": attention_blocks(bench.model),
+        "windows": [sight.window for sight in sights_of(bench.model)],
         "kinds": [[describe_head(scores[n, head]) for head in range(heads.size(1))] for n in range(heads.size(0))],
         "passes": 2 if question.edits else 1,
         "lens_positions": lens_positions(bench.model, len(ids)),
@@ -158,7 +165,10 @@ def lens_positions(model: Model, n_tokens: int) -> int:
 
 
 def look_at_head(bench: Bench, question: Question) -> bytes:
-    """One head: its pattern and scores (T, T), and q, k, v of every position (T, D)."""
+    """One head: its pattern and scores (T, T), and q, k, v of every position (T, D).
+
+    `scale` is what the products of queries and keys are multiplied by.
+    """
     ids = encode(bench, question.text)
     layer, head = question.layer, question.head
     if layer is None or head is None:
@@ -175,7 +185,7 @@ def look_at_head(bench: Bench, question: Question) -> bytes:
         value = seen[f"blocks.{layer}.attn.{step}"][0]
         arrays[step] = _floats(value[head * len(value) // n_heads])  # with grouped-query attention, heads share keys
     arrays["scores"][~np.isfinite(arrays["scores"])] = math.nan
-    return pack({"layer": layer, "head": head}, arrays)
+    return pack({"layer": layer, "head": head, "scale": scale_of(bench.model, layer)}, arrays)
 
 
 def read(bench: Bench, ids: Sequence[int], edits: Sequence[str] = ()) -> Trace:

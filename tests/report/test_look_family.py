@@ -1,0 +1,100 @@
+"""Pictures of models that are no plain decoders: windows, sinks."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from rich.cells import cell_len
+from test_look import HOSTILE, TOKENIZER, Outline
+
+from glassgpt.inspection.trace import trace
+from glassgpt.models import Model, build_model, find_architecture
+from glassgpt.report.look import Look
+
+TEXT = "ab<>&ab<>"
+SIZES = {"vocab_size": TOKENIZER.vocab_size + 3, "block_size": 32, "n_layer": 2, "n_head": 3, "n_embd": 24}
+WINDOWS = {"gpt3": {"band_width": 3}, "gpt_oss": {"band_width": 3, "head_size": 8, "n_expert": 5, "n_active": 2}}
+
+
+def build(architecture: str) -> Model:
+    torch.manual_seed(0)
+    fields = SIZES | WINDOWS.get(architecture, {})
+    model = build_model(architecture, find_architecture(architecture).config(**fields)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gain = "norm" in name and name.endswith("weight")
+            parameter.normal_(mean=1.0 if gain else 0.0, std=0.3)
+    return model
+
+
+def look(architecture: str, text: str = TEXT) -> Look:
+    return Look(build(architecture), TOKENIZER, TOKENIZER.encode(text), "toy, step 3")
+
+
+def rows_of(drawn: str) -> list[str]:
+    return [line for line in drawn.splitlines() if re.match(r" ?\d+ ", line)]
+
+
+# -- windows --
+
+
+def test_what_is_outside_of_the_window_is_blank_and_a_weak_weight_is_a_point() -> None:
+    view = look("gpt3").attention(1, 0)
+    drawn = repr(view)
+    for query, row in enumerate(rows_of(drawn)[:9]):
+        signs = row[4 : 4 + 18]
+        for key in range(9):
+            assert (signs[2 * key] == " ") == (not query - 3 < key <= query), (query, key)
+    assert "sees a window of 3 tokens, its own included" in " ".join(drawn.split())
+    assert "outside of its window" in " ".join(drawn.split())
+    assert "block 0 full" in drawn and "block 1 window 3" in drawn
+    assert "window" not in repr(look("gpt2").attention(1, 0))
+
+
+def test_the_picture_of_a_window_has_another_ground_outside_of_it() -> None:
+    html = look("gpt3").attention(1, 0).html()
+    hidden = re.search(r'<g class="unseen">(.*?)</g>', html, re.DOTALL)
+    assert hidden is not None
+    widths = [int(width) // 14 for width in re.findall(r'width="(\d+)"', hidden[1])]
+    assert sum(widths) == 81 - (1 + 2 + 3 * 7)  # all cells but those of the window
+    full = re.search(r'<g class="unseen">(.*?)</g>', look("gpt3").attention(0, 0).html(), re.DOTALL)
+    assert full is not None and len(re.findall("<rect", full[1])) == 8  # after each token but the last
+    assert "block 1, window 3" in html
+
+
+def test_the_numbers_say_which_layers_have_a_window() -> None:
+    assert look("gpt3").attention(1, 0).to_dict()["window"] == 3
+    assert look("gpt3").attention(0, 0).to_dict()["window"] is None
+
+
+# -- sinks --
+
+
+def test_the_sink_has_a_column_of_its_own() -> None:
+    seen = look("gpt_oss")
+    view = seen.attention(0, 1)
+    pattern = trace(seen.model, seen.ids)["blocks.0.attn.pattern"][0, 1]
+    assert view.sinks is not None
+    torch.testing.assert_close(view.sinks, 1 - pattern.sum(dim=-1))
+    drawn = repr(view)
+    signs = [row[4] for row in rows_of(drawn)[:9]]
+    for sign, weight in zip(signs, view.sinks.tolist(), strict=True):
+        assert sign == ("█" if weight >= 0.75 else "▓" if weight >= 0.5 else "▒" if weight >= 0.25
+                        else "░" if weight >= 0.05 else ".")  # fmt: skip
+    assert f"{float(view.sinks.mean()):.0%} of the attention goes to the sink" in " ".join(drawn.split())
+    assert "gives its sink" in view.html()
+    assert json.loads(json.dumps(view.to_dict()))["sink"] == pytest.approx(view.sinks.tolist(), abs=1e-6)
+    assert look("gpt3").attention(0, 1).to_dict()["sink"] is None
+
+
+@pytest.mark.parametrize("architecture", WINDOWS)
+@pytest.mark.parametrize("width", [40, 63, 120])
+def test_a_terminal_shows_any_text_within_its_width(architecture: str, width: int) -> None:
+    for view in (look(architecture, HOSTILE).attention(0, 0), look(architecture, HOSTILE).attention(1, 2)):
+        for line in view.lines(width):
+            drawn = "".join(span.text for span in line).rstrip()
+            assert drawn.isprintable() and cell_len(drawn) <= width
+        assert not Outline(view._repr_html_()).open

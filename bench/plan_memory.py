@@ -48,25 +48,24 @@ def run_steps(recipe: str, micro_batch: int, passes: int) -> int:
     import torch
 
     import glassgpt.runs.session  # noqa: F401  what a training process has imported
-    from glassgpt.costs.speed import random_batches
-    from glassgpt.models import build_model
+    from glassgpt.costs.typical import loss_function, random_batch
+    from glassgpt.models import find_architecture
     from glassgpt.planning.plan import planned_config
     from glassgpt.runtime.device import build_runtime
     from glassgpt.runtime.heap import keep_freed_memory
     from glassgpt.training.fit import train_step
-    from glassgpt.training.losses import next_token_loss
     from glassgpt.training.optimizers import build_optimizer
 
     keep_freed_memory()  # as `glassgpt train` does
     config, _ = planned_config(*recipe_and_overrides(recipe))
     runtime = build_runtime("cpu", "float32")
     torch.manual_seed(0)
-    model = build_model(config.architecture, config.model)
+    model = find_architecture(config.architecture).model(config.model)
     optimizer = build_optimizer(model, config.optimizer)
-    parallel = runtime.wrap(model, next_token_loss)
+    parallel = runtime.wrap(model, loss_function(model))
     weight = passes * micro_batch * config.model.block_size
     for step in range(STEPS):
-        batches = random_batches(passes, micro_batch, config.model, runtime.device)
+        batches = [random_batch(model, micro_batch, runtime.device) for _ in range(passes)]
         train_step(
             parallel, optimizer, runtime.build_scaler(), batches, runtime,
             grad_clip=1.0, seed=0, step=step, expected_weight=weight,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 
@@ -52,7 +54,7 @@ def option(**settings: object) -> str:
 
 def _as_option(name: str, value: object) -> str:
     if "." in name:
-        return f"--set {name}={value}"
+        return f"--set {name}={shlex.quote(json.dumps(value)) if isinstance(value, list) else value}"
     flag = f"--{name.replace('_', '-')}"
     return flag if value is None or value is True else f"{flag} {value}"
 

@@ -36,13 +36,24 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Compute the loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy on a suite."""
+    """Compute the loss on a whole split (nats per token, perplexity, bits per byte), or the accuracy on a suite.
+
+    For an encoder, count the hidden tokens that it finds; for an encoder-decoder, the targets that it writes exactly.
+    """
+    from glassgpt.models import find_architecture
+
     if suite is None and (file is not None or limit is not None):
         raise UserError("--file and --limit choose the items of a suite: name it with --suite hellaswag")
     if suite is not None and any(option is not None for option in (data, split, stride, counting)):
         raise UserError("--suite has its own text: leave out --data, --split, --stride and --counting")
     opened = open_run(run, checkpoint, device, dtype)
-    if suite is None:
+    kind = find_architecture(opened.config.architecture).kind
+    if suite is None and kind != "decoder":
+        if stride is not None or counting is not None:
+            raise UserError(f"--stride and --counting need a decoder, and {opened.folder} holds an {kind}")
+        report = _report_masked if kind == "encoder" else _report_pairs
+        report(opened, data, split or "val", as_json)
+    elif suite is None:
         _report_loss(opened, data, split or "val", stride, counting, as_json)
     else:
         _report_suite(opened, suite, file, limit, as_json)
@@ -74,6 +85,39 @@ def _report_loss(
     say(f"loss           {result.loss:.4f} nats per token")
     say(f"perplexity     {result.perplexity:.4f}")
     say(f"bits per byte  {result.bits_per_byte:.4f}")
+
+
+def _report_masked(run: Run, data: str | None, split: Literal["train", "val"], as_json: bool) -> None:
+    result, counted_result = run.evaluate_masked(data, split=split)
+    if as_json:
+        print_json(
+            {
+                f"{split}_loss": result.loss,
+                "accuracy": result.accuracy,
+                "tokens": result.tokens,
+                "most_frequent": counted_result.most_frequent,
+                "ngram": counted_result.ngram,
+            }
+        )
+        return
+    say(f"{run.folder}, step {run.step}, {counted(result.tokens, 'hidden token')} of the {split} split")
+    say(f"found          {result.accuracy:.1%}")
+    say(f"loss           {result.loss:.4f} nats per hidden token")
+    if counted_result.ngram is not None:
+        say(f"5-gram         {counted_result.ngram:.1%} found by counting, from the true four tokens before")
+    say(f"most frequent  {counted_result.most_frequent:.1%} found by always naming the most frequent token")
+
+
+def _report_pairs(run: Run, data: str | None, split: Literal["train", "val"], as_json: bool) -> None:
+    result = run.evaluate_pairs(data, split=split)
+    if as_json:
+        figures = {"exact": result.exact, "edit_distance": result.edit_distance, "pairs": result.pairs}
+        print_json({f"{split}_loss": result.loss, **figures})
+        return
+    say(f"{run.folder}, step {run.step}, {counted(result.pairs, 'pair')} of the {split} split")
+    say(f"exact          {result.exact:.2%} of the targets")
+    say(f"edit distance  {result.edit_distance:.4f} edits per character of a target")
+    say(f"loss           {result.loss:.4f} nats per token of a target")
 
 
 def _report_suite(run: Run, name: str, file: str | None, limit: int | None, as_json: bool) -> None:

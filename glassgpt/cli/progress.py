@@ -115,6 +115,9 @@ def print_result(run: Run) -> None:
         fields = (f"{prefix}{name}".replace("/", "_") for prefix in ("", "best/"))
         last, best = (four_decimals(summary.get(field), NOT_FINITE) for field in fields)
         say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
+        for figure in ("val_accuracy", "val_exact", "val_edit_distance"):
+            if figure in summary:
+                say(f"{figure.replace('_', '/', 1):15}  {four_decimals(summary[figure], NOT_FINITE)} at the end")
     say(f"run folder       {run.folder}")
     say(f"report           {run.folder / 'report.html'}")
     if run.config.run.stage == "pretrain":

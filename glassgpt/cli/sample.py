@@ -14,6 +14,7 @@ from glassgpt.cli.output import note, path_option, print_json
 from glassgpt.generation import MAX_NEW_TOKENS, TEMPERATURE
 
 if TYPE_CHECKING:
+    from glassgpt.generation.sampling import SamplingConfig
     from glassgpt.runs.run import Run
 
 RUN_HELP = "Run name under runs/, or path."
@@ -24,7 +25,7 @@ DTYPE_HELP = "Precision: float32, tf32, bfloat16, float16 or auto (bfloat16 wher
 
 def sample(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
-    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text to continue; the source, for an encoder-decoder.")] = "",
     prompts: Annotated[
         Path | None,
         path_option('Texts to continue: one a line, or objects with a "prompt" in a .jsonl; - for stdin.'),
@@ -32,8 +33,12 @@ def sample(
     num_samples: Annotated[int, typer.Option(help="Number of texts for each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per text.")] = MAX_NEW_TOKENS,
     temperature: Annotated[
-        float, typer.Option(help="Sampling temperature: 0 is greedy, 1 is unscaled, above 1 is more random.")
-    ] = TEMPERATURE,
+        float | None,
+        typer.Option(
+            help="Sampling temperature: 0 is greedy, 1 is unscaled, above 1 is more random."
+            f" [default: {TEMPERATURE}; 0 for an encoder-decoder]"
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens only.")] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Sample from the fewest tokens with at least this total probability.")
@@ -56,8 +61,9 @@ def sample(
     from glassgpt.data.prompts import read_prompts
     from glassgpt.errors import UserError, shown
     from glassgpt.generation.sampling import SamplingConfig
+    from glassgpt.models import find_architecture
 
-    config = SamplingConfig(temperature, top_k, top_p)
+    config = SamplingConfig(TEMPERATURE if temperature is None else temperature, top_k, top_p)
     if not 1 <= num_samples <= MOST_SAMPLES:
         raise UserError(
             f"num-samples {shown(num_samples)} is out of range: it must be at least 1 and at most {MOST_SAMPLES:,}"
@@ -68,6 +74,14 @@ def sample(
     if len(asked) * num_samples > MOST_SAMPLES:
         raise UserError(f"{len(asked):,} prompts x {num_samples:,} samples are more than {MOST_SAMPLES:,} texts")
     opened = open_run(run, checkpoint, device, dtype)
+    if find_architecture(opened.config.architecture).kind == "encoder-decoder":
+        if weights is not None or draft is not None:
+            raise UserError("--weights and --draft are for a decoder: leave them out for an encoder-decoder")
+        greedy = SamplingConfig(0.0, top_k, top_p) if temperature is None else config
+        _print_targets(
+            opened, [each for each in asked for _ in range(num_samples)], greedy, max_new_tokens, seed, as_json
+        )
+        return
     drafting = None if draft is None else open_run(draft, "best", device, dtype)
     n_prompt, block_size = max(len(opened.tokenizer.encode(each)) for each in asked), opened.config.model.block_size
     if n_prompt > block_size:
@@ -95,6 +109,19 @@ def sample(
             print_text("\n\n" + "-" * 40 + "\n" + texts[number + 1])
         else:
             print_text("\n")
+
+
+def _print_targets(
+    run: Run, sources: list[str], config: SamplingConfig, max_new_tokens: int, seed: int | None, as_json: bool
+) -> None:
+    """Prints what an encoder-decoder writes for each source, one a line."""
+    for source, target in zip(
+        sources, run.write_targets(sources, config, max_new_tokens=max_new_tokens, seed=seed), strict=True
+    ):
+        if as_json:
+            print_json({"prompt": source, "text": target, "seed": seed})
+        else:
+            print_text(target + "\n")
 
 
 def in_order(pieces: Iterable[tuple[int, str | None]]) -> Iterator[tuple[int, str | None]]:

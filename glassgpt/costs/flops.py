@@ -6,19 +6,20 @@ from typing import Any
 
 from torch import nn
 
-from glassgpt.models import Model
+from glassgpt.models import AnyModel
 from glassgpt.models.attention import Attention
 
 LOOKUPS = ("position_embedding", "segment_embedding", "ngram_embeddings")
 
 
-def estimate_flops_per_token(model: Model) -> float:
+def estimate_flops_per_token(model: AnyModel) -> float:
     """FLOPs of one token's forward and backward pass: 6·N + 12·L·C·T (Chowdhery et al. 2022, PaLM, appendix B).
 
     N counts every active parameter except the embeddings of positions, segments and n-grams: they are lookups. A token
     embedding that is not tied to the head is a lookup too, but it is counted, as in the sections of the ladder. L is
     the number of `Attention` modules; a section that implements attention itself has none. C is the width of all heads
-    together, which some architectures choose apart from that of the stream.
+    together, which some architectures choose apart from that of the stream. Of an encoder-decoder, it is one token of
+    the target and one of a source that is as long.
     """
     lookups = sum(
         module.weight.numel()
@@ -37,7 +38,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_active_parameters(model: Model) -> int:
+def count_active_parameters(model: AnyModel) -> int:
     """The number of parameters without those of experts that a token does not choose, `n_active` of `n_expert`.
 
     The whole token embedding counts, though a token looks up one row. OpenAI leaves it out: gpt-oss-20b has 4.2 billion

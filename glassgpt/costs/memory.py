@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from glassgpt.costs.flops import count_parameters
-from glassgpt.models import Model, ModelConfig, build_model, is_tied
+from glassgpt.costs.typical import loss_function, random_batch, targets_per_row
+from glassgpt.models import AnyModel, ModelConfig, find_architecture, is_tied
 from glassgpt.models.attention import Attention
 from glassgpt.models.gpt_oss import Experts
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.runtime.heap import LARGEST_BLOCK
 from glassgpt.runtime.parallel import blocks_of, gathered_in
-from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 LOSS = "logits and loss"
@@ -160,7 +160,7 @@ def estimate_step_memory(
     With a `loss_chunk` (see `training.loss_chunk`), memory holds the logits of only that many tokens at a time.
     """
     with FakeTensorMode():
-        model = build_model(architecture, config)
+        model = find_architecture(architecture).model(config)
         _share_evenly(model)
         if device_type != "cpu":
             _fuse_dropout(model)
@@ -171,11 +171,12 @@ def estimate_step_memory(
         one_block = 0
         activations = {part: count for part, count in per_row.items() if part != LOSS and count}
         if activation_checkpointing:
-            one_block = sum(activations.values()) // config.n_layer
-            activations = {"block inputs": 4 * config.block_size * config.n_embd * config.n_layer}
+            n_blocks = max(1, len(list(blocks_of(model))))
+            one_block = sum(activations.values()) // n_blocks
+            activations = {"block inputs": 4 * config.block_size * config.n_embd * n_blocks}
         if loss_chunk:
             activations["head input"] = 8 * config.block_size * config.n_embd  # its gradient too
-        logits = config.block_size * config.vocab_size
+        logits = targets_per_row(model) * config.vocab_size
         gathered_dtype = gathered_in(precision, device_type) if parallel == "fsdp" else None
         return StepMemory(
             weights=weights,
@@ -210,7 +211,7 @@ def _divisors(number: int) -> list[int]:
     return sorted({*small, *(number // n for n in small)})
 
 
-def count_parameters_by_part(model: Model) -> dict[str, int]:
+def count_parameters_by_part(model: AnyModel) -> dict[str, int]:
     """The number of parameters by part, in model order."""
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -237,12 +238,12 @@ def part_of(name: str) -> str:
     return "head" if names[0] in ("head", "head_bias") else "rest"
 
 
-def _tied_bytes(model: Model) -> int:
+def _tied_bytes(model: AnyModel) -> int:
     table = getattr(model, "token_embedding", None)
     return int(table.weight.nbytes) if isinstance(table, nn.Embedding) and is_tied(model) else 0
 
 
-def _gathered_bytes(model: Model, dtype: torch.dtype) -> GatheredBytes:
+def _gathered_bytes(model: AnyModel, dtype: torch.dtype) -> GatheredBytes:
     """What FSDP holds when it gathers parameters in `dtype` and reduces gradients in float32, see `parallel.shard`."""
     by_block = [sum(p.numel() for p in block.parameters()) for block in blocks_of(model)]
     block, root = max(by_block, default=0), count_parameters(model) - sum(by_block)
@@ -285,7 +286,7 @@ def _optimizer_bytes(model: nn.Module, config: OptimizerConfig, shards: int) -> 
     return sum(_part_of_rank(value, shards) for value in states if isinstance(value, Tensor))
 
 
-def _saved_for_backward(model: Model, rows: int, precision: str) -> Counter[str]:
+def _saved_for_backward(model: AnyModel, rows: int, precision: str) -> Counter[str]:
     """Bytes that autograd saves in a forward pass over `rows` rows, by the part of the model that saves them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, tuple[str, Tensor]] = {}  # by storage: two parts may save the same one
@@ -297,10 +298,9 @@ def _saved_for_backward(model: Model, rows: int, precision: str) -> Counter[str]
             saved.setdefault(storage, (part_of(running[-1]) if running[-1] else LOSS, tensor))
         return tensor
 
-    tokens = torch.zeros(rows, model.config.block_size, dtype=torch.int64)
     hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
     with _track_module(model, running), hooks, _autocast(precision):
-        next_token_loss(model, Batch(tokens, tokens))
+        loss_function(model)(model, random_batch(model, rows, torch.device("cpu")))
     counts = Counter({LOSS: 0})
     for part, tensor in saved.values():
         counts[LOSS if part == "head" else part] += tensor.untyped_storage().nbytes()

@@ -6,26 +6,18 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-
-from glassgpt.models import Model, ModelConfig
+from glassgpt.costs.typical import loss_function, random_batch
+from glassgpt.models import AnyModel
 from glassgpt.models.sizes import draws_dropout
 from glassgpt.runtime.device import Runtime
 from glassgpt.training.fit import train_step
-from glassgpt.training.losses import Batch, next_token_loss
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer
 
 ENOUGH = 1.0  # seconds: once a step takes longer, the micro-batch is not enlarged further
 
 
-def random_batches(count: int, rows: int, sizes: ModelConfig, device: torch.device) -> list[Batch]:
-    """`count` micro-batches of uniformly drawn ids; the speed of a step does not depend on the ids."""
-    windows = [torch.randint(sizes.vocab_size, (rows, sizes.block_size + 1)) for _ in range(count)]
-    return [Batch(window[:, :-1].contiguous().to(device), window[:, 1:].contiguous().to(device)) for window in windows]
-
-
 def measure_tokens_per_second(
-    model: Model,
+    model: AnyModel,
     config: OptimizerConfig,
     runtime: Runtime,
     *,
@@ -38,10 +30,10 @@ def measure_tokens_per_second(
     A run that accumulates several micro-batches makes fewer updates per token, so it is no slower.
     """
     optimizer, scaler = build_optimizer(model, config), runtime.build_scaler()
-    parallel = runtime.wrap(model, next_token_loss).train()
+    parallel = runtime.wrap(model, loss_function(model)).train()
 
     def step(rows: int) -> float:
-        batches = random_batches(1, rows, model.config, runtime.device)
+        batches = [random_batch(model, rows, runtime.device)]
         began = time.perf_counter()
         # A step ends by reading the loss, which waits for the GPU. The next step waits for the update.
         weight, seed = rows * model.config.block_size, 0 if draws_dropout(model.config) else None

@@ -22,8 +22,9 @@ from glassgpt.data.dataset import (
     tokenizer_sha256,
 )
 from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
+from glassgpt.data.pairs import RULES
 from glassgpt.data.shards import dtype_for, shard_writer
-from glassgpt.errors import UserError, shown
+from glassgpt.errors import UserError, shown, unknown
 from glassgpt.files import new_folder
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, open_tokenizer
 from glassgpt.tokenizers.build import NAMES
@@ -39,6 +40,8 @@ class DataConfig:
     source: str = "auto"  # a known name (glassgpt data list), a file, a folder of texts or of token shards, - for stdin
     val_fraction: float = 0.1  # fraction at the end used for validation, of characters; of tokens in foreign files
     document_mask: bool = False  # no token attends across the start of a document
+    mask_fraction: float = 0.15  # stage mlm: fraction of the tokens that are hidden
+    pairs: str | None = None  # stage seq2seq: pairs that a text gives: tab (source, tab, target), reverse, vowels
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -51,6 +54,10 @@ class DataConfig:
             ) from None
         if not 0 < self.val_fraction < 1:
             raise UserError(f"data.val_fraction must lie between 0 and 1, not {self.val_fraction}")
+        if not 0 < self.mask_fraction < 1:
+            raise UserError(f"data.mask_fraction must lie between 0 and 1, not {self.mask_fraction}")
+        if self.pairs is not None and self.pairs not in RULES:
+            raise unknown("data.pairs", self.pairs, RULES)
 
 
 def build_dataset(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, corpus: Corpus | None = None) -> Dataset:
@@ -66,14 +73,14 @@ def build_dataset(data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, *, c
         return found
     corpus = corpus or load_text(data.source)
     text_sha256 = sha256_of(corpus.text)
-    folder = cached_folder(_key(text_sha256, data.val_fraction, tokenizer))
+    folder = cached_folder(cache_key(text_sha256, data.val_fraction, tokenizer))
     remark = ""
     if folder.exists():
         try:
             return _from_corpus(open_dataset(folder), corpus, "; tokenised before, in the cache")
         except UserError as error:
             remark = f"; tokenised again, since the cache was damaged: {error}"
-            _discard(folder)
+            discard(folder)
     _write_folder(folder, corpus, text_sha256, data.val_fraction, tokenizer)
     return _from_corpus(open_dataset(folder), corpus, remark)
 
@@ -83,23 +90,32 @@ def reopen_dataset(manifest: Manifest, tokenizer: Tokenizer) -> Dataset:
 
     Raises UserError if it must be built again but the source no longer gives the same text.
     """
+    check_tokenizer_of(manifest, tokenizer)
+    if (found := dataset_at_hand(manifest, tokenizer)) is not None:
+        return found
+    corpus = replace(reload_text(manifest), name=manifest.name)
+    data = DataConfig(manifest.source, manifest.val_fraction)
+    return build_dataset(data, tokenizer, corpus=corpus)
+
+
+def check_tokenizer_of(manifest: Manifest, tokenizer: Tokenizer) -> None:
+    """Raises UserError if the tokenizer is not the one of the manifest."""
     if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
         raise UserError(
             f"the tokenizer is not the one in the data manifest ({manifest.tokenizer.name}, "
             f"sha256 {manifest.tokenizer.sha256[:12]}…): restore the run's own tokenizer.json"
         )
-    if (found := dataset_at_hand(manifest, tokenizer)) is not None:
-        return found
-    corpus = replace(_reload_text(manifest), name=manifest.name)
-    data = DataConfig(manifest.source, manifest.val_fraction)
-    return build_dataset(data, tokenizer, corpus=corpus)
 
 
 def dataset_at_hand(manifest: Manifest, tokenizer: Tokenizer) -> Dataset | None:
     """The dataset of a run if its ids are at hand; None if a text must be tokenised again.
 
-    Raises UserError if it was trained on shards that are missing or have changed.
+    Raises UserError if it was trained on shards that are missing or have changed, or on pairs.
     """
+    if manifest.pairs is not None:
+        raise UserError(
+            f"the run was trained on pairs of a source and a target ({manifest.pairs}), and this needs a plain text"
+        )
     if manifest.text_sha256 is None:
         return reopen_tokenized(manifest, tokenizer)
     for folder in folders_of(manifest):
@@ -116,7 +132,8 @@ def folders_of(manifest: Manifest) -> list[Path]:
     The first key may be that of a tokenizer config. The second is of the same text and the run's tokenizer.json, from
     which the shards are built again.
     """
-    again = _hash_inputs(manifest.text_sha256, manifest.val_fraction, {"sha256": manifest.tokenizer.sha256})
+    tokenizer = {"sha256": manifest.tokenizer.sha256}
+    again = _hash_inputs(manifest.text_sha256, manifest.val_fraction, tokenizer, manifest.pairs)
     return [cached_folder(manifest.key), cached_folder(again)]
 
 
@@ -136,13 +153,15 @@ def split_text(text: str, val_fraction: float) -> tuple[str, str]:
     return text[:n_train], text[n_train:]
 
 
-def _key(text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer) -> str:
+def cache_key(
+    text_sha256: str, val_fraction: float, tokenizer: TokenizerConfig | Tokenizer, pairs: str | None = None
+) -> str:
     """The cache key of the ids that these inputs give. It needs no trained tokenizer."""
-    return _hash_inputs(text_sha256, val_fraction, _tokenizer_identity(tokenizer))
+    return _hash_inputs(text_sha256, val_fraction, _tokenizer_identity(tokenizer), pairs)
 
 
-def _hash_inputs(text_sha256: str | None, val_fraction: float, tokenizer: dict[str, Any]) -> str:
-    inputs = [VERSION, text_sha256, val_fraction, tokenizer]
+def _hash_inputs(text_sha256: str | None, val_fraction: float, tokenizer: dict[str, Any], pairs: str | None) -> str:
+    inputs = [VERSION, text_sha256, val_fraction, tokenizer, *([] if pairs is None else [pairs])]
     return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
 
 
@@ -185,7 +204,7 @@ def _write_split(folder: Path, name: str, text: str, tokenizer: Tokenizer) -> Sp
     return Split(len(text), n_bytes, n_tokens, (shard,))
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Removes a damaged folder. It is renamed first, so that no process sees it half deleted."""
     with (
         writing(folder),
@@ -209,7 +228,7 @@ def _same_ids(one: Manifest, other: Manifest) -> bool:
     )
 
 
-def _reload_text(manifest: Manifest) -> Corpus:
+def reload_text(manifest: Manifest) -> Corpus:
     """Loads the text of a manifest from its source again, and checks its sha256."""
     if manifest.source in (STDIN, IN_MEMORY):
         origin = "stdin" if manifest.source == STDIN else "memory"

@@ -18,8 +18,10 @@ from glassgpt.data.dataset import (
     tokenizer_sha256,
 )
 from glassgpt.data.dataset_cache import cached_folder, folders_of
+from glassgpt.data.examples import verify_examples
 from glassgpt.data.foreign import LLMC
 from glassgpt.data.manifest import Manifest, is_manifest, load_manifest
+from glassgpt.data.pair_dataset import open_pairs
 from glassgpt.data.sharding_state import load_sharding_state
 from glassgpt.data.shards import TokenArray, read_header, verify_shard
 from glassgpt.data.token_files import OURS, TokenFiles, describe_file, find_token_files, verify_ids
@@ -93,9 +95,10 @@ def describe_dataset(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Sizes and settings of a prepared folder, JSON-ready."""
     fields = manifest.to_dict()
     del fields["version"]
-    fields["format"], dtype = describe_file(folder / manifest.train.shards[0])
+    first = folder / manifest.train.shards[0]
+    fields["format"], dtype = describe_file(first if manifest.pairs is None else first / "ids.shard")
     fields |= {"tokens": manifest.train.tokens + manifest.val.tokens, "dtype": dtype.name}
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"kind": "prepared", "folder": str(folder), **fields, "size_on_disk": size}
 
 
@@ -201,9 +204,15 @@ def verify(target: str | None, vocab_size: int | None = None) -> Iterator[Findin
 
 def _verify_folder(folder: Path) -> None:
     manifest = load_manifest(folder / MANIFEST_NAME)
-    for shard in manifest.val.shards + manifest.train.shards:
-        verify_shard(folder / shard)
-    if tokenizer_sha256(open_dataset(folder).tokenizer) != manifest.tokenizer.sha256:
+    if manifest.pairs is not None:
+        for name in manifest.train.shards + manifest.val.shards:
+            verify_examples(folder / name)
+        tokenizer = open_pairs(folder).tokenizer
+    else:
+        for shard in manifest.val.shards + manifest.train.shards:
+            verify_shard(folder / shard)
+        tokenizer = open_dataset(folder).tokenizer
+    if tokenizer_sha256(tokenizer) != manifest.tokenizer.sha256:
         raise UserError(f"{folder / TOKENIZER_NAME} was altered: it is not the tokenizer in the manifest")
 
 

@@ -59,6 +59,7 @@ class Manifest:
     val: Split
     null_documents: Count | None = None  # of a corpus in shards: left out, because null stood in place of a text
     path: str | None = None  # of a corpus in shards: the folder, or the only file, that the run used
+    pairs: str | None = None  # the rule that made pairs of the text, which are stored as examples; None: a plain text
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as a JSON-ready dict."""

@@ -98,12 +98,12 @@ def evaluate(
     width, step = (block_size + 1, block_size) if stride is None else (block_size, stride)
     rows = rows_per_pass(model.config, block_size, rows)
     ranks = runtime.ranks
-    batches = _batches(len(tokens), width, step, max_tokens, rows * ranks.world_size)
+    batches = window_batches(len(tokens), width, step, max_tokens, rows * ranks.world_size)
     nats = nats_of_text = n_tokens = n_bytes = 0.0
     with evaluating(model):
-        for starts, counted in _rank_batches(batches, ranks):
+        for starts, counted in rank_batches(batches, ranks):
             windows = np.stack([tokens.slice(start, min(start + width, len(tokens))) for start in starts])
-            _check_ids(windows, len(token_bytes))
+            check_ids(windows, len(token_bytes))
             losses = _token_losses(model, windows, eot_id, runtime)  # (rows, T)
             if counting is not None:
                 losses = counting.mixed_with(losses, starts)
@@ -117,8 +117,11 @@ def evaluate(
     return Evaluation(nats / n_tokens, nats_of_text / (math.log(2) * max(1, n_bytes)), int(n_tokens))
 
 
-def _batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
-    """Start positions of the windows of `width` tokens, in batches of equal window length."""
+def window_batches(n_tokens: int, width: int, step: int, max_tokens: int | None, rows: int) -> list[np.ndarray]:
+    """Start positions of the windows of `width` tokens, each `step` after the one before, in batches of equal length.
+
+    The last window ends at the last token, and may be shorter. With `max_tokens`, see `evaluate`.
+    """
     n_windows = 1 + max(0, math.ceil((n_tokens - width) / step))  # the last window ends at the last token
     starts = np.arange(n_windows) * step
     full, shorter = starts[starts + width <= n_tokens], starts[starts + width > n_tokens]
@@ -134,7 +137,7 @@ def _new_targets(starts: np.ndarray, n_targets: int, overlap: int) -> np.ndarray
     return (np.arange(n_targets) >= overlap) | (starts == 0)[:, None]
 
 
-def _rank_batches(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray, bool]]:
+def rank_batches(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.ndarray, bool]]:
     """This rank's part of each batch, and whether it counts.
 
     All ranks gather sharded weights together, so each must make the same number of passes. If there are fewer windows
@@ -145,7 +148,8 @@ def _rank_batches(batches: list[np.ndarray], ranks: Ranks) -> Iterator[tuple[np.
         yield (mine, True) if len(mine) else (starts[:1], False)
 
 
-def _check_ids(windows: np.ndarray, vocab_size: int) -> None:
+def check_ids(windows: np.ndarray, vocab_size: int) -> None:
+    """Raises UserError for an id outside the vocabulary."""
     if (largest := windows.max()) >= vocab_size:
         raise UserError(
             f"token id {largest} in the data to evaluate on is outside the vocabulary of {vocab_size}: its shards are"

@@ -24,6 +24,7 @@ def write_target(
     max_new_tokens: int,
     visible: Tensor | None = None,
     *,
+    vocab_size: int | None = None,
     config: SamplingConfig = GREEDY,
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:
@@ -31,8 +32,9 @@ def write_target(
 
     A target starts with `start_id` and ends before `stop_id`, or after `max_new_tokens`; neither id is returned.
     `visible` (B, S) is False where a row only has padding. The encoder reads the sources once, and each step passes one
-    token per row through the decoder, with a KV cache. Raises UserError for what is longer than the model's block_size,
-    and for a source without a visible position.
+    token per row through the decoder, with a KV cache. Ids of `vocab_size` and above are never written: a model may
+    have more rows than its tokenizer has ids. Raises UserError for what is longer than the model's block_size, and for
+    a source without a visible position.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens = {max_new_tokens} is out of range: it must be at least 1")
@@ -49,7 +51,7 @@ def write_target(
         going = torch.ones_like(tokens, dtype=torch.bool)
         while len(written) < max_new_tokens and bool(going.any()):
             features = model.features(tokens, memory, visible=visible, context=cache)
-            tokens = choose(model.head(features[:, -1]), config, generator)  # (B, 1)
+            tokens = choose(model.head(features[:, -1])[:, :vocab_size], config, generator)  # (B, 1)
             written.append(tokens)
             if stop_id is not None:
                 going &= tokens != stop_id  # a row that has ended goes on with the others, and is cut below

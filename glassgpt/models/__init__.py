@@ -48,6 +48,8 @@ class Architecture:
         return "padded_vocab_size" in self.config.__dataclass_fields__
 
 
+AnyModel = Model | EncoderDecoderModel  # a model of one text, or of a source and a target
+
 ARCHITECTURES = {
     "gpt2": Architecture(GPT2Config, GPT2),
     "gpt3": Architecture(GPT3Config, GPT3),
@@ -87,6 +89,7 @@ def build_model(architecture: str, config: ModelConfig) -> Model:
 
 __all__ = [
     "ARCHITECTURES",
+    "AnyModel",
     "Architecture",
     "ContextModel",
     "EncoderDecoderModel",

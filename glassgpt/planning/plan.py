@@ -19,7 +19,7 @@ from glassgpt.costs.memory import (
 )
 from glassgpt.costs.speed import measure_tokens_per_second
 from glassgpt.errors import UserError
-from glassgpt.models import build_model, is_tied
+from glassgpt.models import find_architecture, is_tied
 from glassgpt.runs.config import (
     RunConfig,
     apply_overrides,
@@ -191,7 +191,7 @@ def make_plan(
     precision = planned_precision(config, hardware)
     parallel = choose_parallel(parallel or config.machine.parallel, precision, devices)
     with torch.device("meta"):
-        model = build_model(config.architecture, config.model)
+        model = find_architecture(config.architecture).model(config.model)
     flops = estimate_flops_per_token(model)
     memory = estimate_memory(config, hardware, precision=precision, parallel=parallel, ranks=devices)
     rows = config.batch_rows // devices
@@ -292,6 +292,6 @@ def _measure(
         return None
     rows = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(config.batch_rows), largest)
     note(f"measuring steps on {here.name} for about {seconds:.0f} seconds")
-    model = build_model(config.architecture, config.model).to(runtime.device)
+    model = find_architecture(config.architecture).model(config.model).to(runtime.device)
     rate, rows = measure_tokens_per_second(model, config.optimizer, runtime, micro_batch=rows, seconds=seconds)
     return Measurement(here.name, rows, rate, tokens / rate)

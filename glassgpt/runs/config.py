@@ -50,7 +50,7 @@ MIN_INTERVALS = 5  # enough to see a curve; each costs as much as a few steps
 class RunKindConfig:
     """Training stage of a run (see `glassgpt.runs.stages`) and the source of its initial weights."""
 
-    stage: str = "pretrain"  # pretrain: next-token prediction on a text; none: imported weights, not trained here
+    stage: str = "pretrain"  # pretrain: next token; mlm: hidden tokens; seq2seq: target of a source; none: imported
     init_from: str | None = None  # run whose best weights are the initial ones (`--init-from`); none: random weights
 
 

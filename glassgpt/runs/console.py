@@ -14,7 +14,14 @@ from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
 
-UNITS = {"val/loss": "loss {:.4f} nats per token", "val/bits_per_byte": "{:.4f} bits per byte"}
+UNITS = {
+    "val/loss": "loss {:.4f} nats per token",
+    "val/bits_per_byte": "{:.4f} bits per byte",
+    "val/accuracy": "{:.1%} found",
+    "val/exact": "{:.1%} exact",
+    "val/edit_distance": "{:.4f} edits per character",
+}
+COUNTS = {"val/tokens": "tokens", "val/pairs": "pairs"}  # that a validation is on
 KNOWN = {"train/loss"}  # figures that a step's line already shows
 
 
@@ -101,11 +108,11 @@ def discard_stderr() -> None:
 
 def describe_figures(figures: Mapping[str, float]) -> str:
     """Validation figures as text, with known units."""
-    tokens = f", {figures['val/tokens']:,} tokens" if "val/tokens" in figures else ""
-    return f"{tokens}: " + ", ".join(
+    counts = "".join(f", {int(figures[name]):,} {word}" for name, word in COUNTS.items() if name in figures)
+    return f"{counts}: " + ", ".join(
         UNITS[name].format(value) if name in UNITS else f"{name.removeprefix('val/')} {value:.4f}"
         for name, value in figures.items()
-        if name != "val/tokens"
+        if name not in COUNTS
     )
 
 

@@ -15,13 +15,13 @@ from glassgpt.data.dataset import Dataset, sha256_of
 from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, option
 from glassgpt.evaluation.validation import bytes_per_token, evaluate
 from glassgpt.generation.engine import generate
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.text import start_of_text, text_by_token
 from glassgpt.inspection.surprise import token_losses
-from glassgpt.models import Model, build_model, find_architecture
+from glassgpt.models import AnyModel, Kind, Model, find_architecture
 from glassgpt.models.block_masks import MIN_HEAD_SIZE, BlockMasks
 from glassgpt.models.context import Documents
 from glassgpt.models.sizes import attention_window
@@ -30,9 +30,10 @@ from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import begin_with_bos
 from glassgpt.training.losses import Batch, BuildContext, Loss, next_token_loss, sum_token_losses
-from glassgpt.training.stage import Best, Sample
+from glassgpt.training.stage import Best, Sample, Stage
 
 SAMPLING = SamplingConfig(temperature=0.8, top_k=200)
+TRAINS: dict[str, Kind] = {"pretrain": "decoder", "mlm": "encoder", "seq2seq": "encoder-decoder"}
 
 
 class Pretraining:
@@ -45,11 +46,7 @@ class Pretraining:
     batches_ahead = True
 
     def __init__(self, config: RunConfig, model: Model, dataset: Dataset, runtime: Runtime) -> None:
-        if len(dataset.val) < 2:
-            raise UserError(
-                f"the validation split has {len(dataset.val)} token(s): give a longer text,"
-                " or a larger data.val_fraction"
-            )
+        check_val(dataset)
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self.in_parts = config.training.loss_chunk is not None
         self._config, self._runtime = config, runtime
@@ -152,36 +149,64 @@ class Pretraining:
 class PretrainingKind:
     """Builds the pretraining stage of a run. Implements `glassgpt.runs.stages.StageKind`."""
 
-    def build_model(self, config: RunConfig) -> Model:
+    trains: Kind = "decoder"
+
+    def build_model(self, config: RunConfig) -> AnyModel:
         """Builds the architecture of the config with random weights."""
-        return build_model(config.architecture, config.model)
+        return find_architecture(config.architecture).model(config.model)
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
         """Builds the shards, or finds them in the cache. Returns their manifest, the tokenizer and a note.
 
-        Raises UserError for an architecture that sees the token which it would have to predict.
+        Raises UserError for an architecture of another kind than the stage trains.
         """
-        if find_architecture(config.architecture).kind != "decoder":
-            raise UserError(
-                f"the architecture '{config.architecture}' cannot be trained to predict the next token: its positions"
-                " see all tokens, the next one too"
-            )
+        check_architecture(config, self.trains)
         dataset = build_dataset(config.data, config.tokenizer, corpus=corpus)
         return dataset.manifest.to_dict(), dataset.tokenizer, dataset.note
 
     def find_again(self, folder: Path, corpus: Corpus | None) -> dict[str, Any]:
         """Reads the manifest in a run's folder. Raises UserError if `corpus` is given and is another text."""
-        manifest = load_manifest(folder / "data.json")
-        if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
-            raise UserError(
-                f"the text given is not the one that {folder} is trained on: leave it out, or start a new run"
-            )
-        return manifest.to_dict()
+        return find_data(folder, corpus)
 
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
         """Opens the shards that the manifest describes in this node's cache, or builds them again."""
         return reopen_dataset(Manifest.from_dict(data), tokenizer)
 
-    def build(self, config: RunConfig, model: Model, data: Dataset, runtime: Runtime) -> Pretraining:
+    def build(self, config: RunConfig, model: AnyModel, data: Dataset, runtime: Runtime) -> Stage:
         """Builds the stage."""
+        assert isinstance(model, Model)
         return Pretraining(config, model, data, runtime)
+
+
+def check_val(dataset: Dataset) -> None:
+    """Raises UserError for a validation split of fewer than two tokens."""
+    if len(dataset.val) < 2:
+        raise UserError(
+            f"the validation split has {len(dataset.val)} token(s): give a longer text, or a larger data.val_fraction"
+        )
+
+
+def check_architecture(config: RunConfig, kind: Kind) -> None:
+    """Raises UserError if a stage that trains models of this kind is given another, or a suite that they cannot take.
+
+    A model that sees the token which it would have to predict learns nothing.
+    """
+    found = find_architecture(config.architecture).kind
+    if found != kind:
+        other = next(stage for stage, trained in TRAINS.items() if trained == found)
+        raise UserError(
+            f"the stage '{config.run.stage}' trains a model of the kind '{kind}', and '{config.architecture}' is of the"
+            f" kind '{found}': train it with {option(**{'run.stage': other})}"
+        )
+    if kind != "decoder" and config.evaluation.suites:
+        raise UserError(
+            f"evaluation.suites needs a model that predicts what comes next, and '{config.architecture}' does not"
+        )
+
+
+def find_data(folder: Path, corpus: Corpus | None) -> dict[str, Any]:
+    """The manifest in a run's folder. Raises UserError if `corpus` is given and is another text."""
+    manifest = load_manifest(folder / "data.json")
+    if corpus is not None and sha256_of(corpus.text) != manifest.text_sha256:
+        raise UserError(f"the text given is not the one that {folder} is trained on: leave it out, or start a new run")
+    return manifest.to_dict()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,15 @@ from glassgpt.data.corpora import Corpus, text_corpus
 from glassgpt.data.dataset import Dataset, tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_dataset
 from glassgpt.data.manifest import Manifest, load_manifest
-from glassgpt.errors import UserError, option
+from glassgpt.data.masking import VALIDATION_SEED, Hider
+from glassgpt.data.pair_dataset import build_pairs, encode_source, reopen_pairs
+from glassgpt.data.pairs import Ends, check_lengths, pad_sources
+from glassgpt.errors import UserError, option, shown
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
+from glassgpt.evaluation.masked import CountingAccuracy, MaskedEvaluation, count_masked, evaluate_masked
 from glassgpt.evaluation.ngram import NGramModel
+from glassgpt.evaluation.pairs import PairEvaluation, evaluate_pairs
 from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token, evaluate
@@ -38,7 +43,8 @@ from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.speculative import check_draft
 from glassgpt.generation.text import start_of_text, write_many, write_with_drafts
-from glassgpt.models import Model, find_architecture
+from glassgpt.generation.translate import GREEDY, write_target
+from glassgpt.models import AnyModel, EncoderDecoderModel, EncoderModel, Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
 from glassgpt.report.look import Look
 from glassgpt.report.run_picture import card, draw_run
@@ -54,6 +60,7 @@ from glassgpt.training.checkpoint import Checkpoint, load_model_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
 
 MOST_COUNTED = 10_000_000  # tokens that counting predicts: their losses are held in memory
+STAGE_FIGURES = ("val/accuracy", "val/exact", "val/edit_distance")  # of the stages mlm and seq2seq
 BEGINNING = 32  # tokens of a sample that `look` shows: their attention fits a terminal
 
 
@@ -67,18 +74,32 @@ class Run:
     checkpoint: Checkpoint
     runtime: Runtime
 
-    @cached_property
+    @property
     def model(self) -> Model:
         """The raw module, in eval mode, with the weights of `checkpoint` in the dtype of `runtime`.
 
-        They are read when it is first used.
+        They are read when it is first used. Raises UserError for an encoder-decoder: see `encoder_decoder`.
         """
+        if not isinstance(self.any_model, Model):
+            raise UserError(f"{self.folder} holds an encoder-decoder, and this needs a model of one text")
+        return self.any_model
+
+    @property
+    def encoder_decoder(self) -> EncoderDecoderModel:
+        """As `model`, of a run that holds an encoder-decoder. Raises UserError for another kind of model."""
+        if not isinstance(self.any_model, EncoderDecoderModel):
+            raise UserError(f"{self.folder} holds no encoder-decoder, and this needs a model that reads a source")
+        return self.any_model
+
+    @cached_property
+    def any_model(self) -> AnyModel:
+        """The raw module of any kind, see `model`."""
         model = self._build_model().to(self.runtime.product_dtype)
         move(model, self.runtime.device)
         load_model_weights(self.checkpoint, model)
         return model.eval()
 
-    def _build_model(self) -> Model:
+    def _build_model(self) -> AnyModel:
         with weights_later():
             return find_stage(self.config.run.stage).build_model(self.config)
 
@@ -127,7 +148,7 @@ class Run:
     def summary(self) -> Line | None:
         """The final figures, as `glassgpt train --json` prints them; None until training has finished.
 
-        A figure that is not in the final record is None.
+        A figure that is not in the final record is None. Stages other than pretraining add their own.
         """
         record = final_record(self.metrics)
         if record is None:
@@ -139,6 +160,7 @@ class Run:
             "tokens_seen": record.get("tokens_seen"),
             "train_loss": record.get("train/loss"),
             **{f"{prefix}{name}".replace("/", "_"): record.get(f"{prefix}{name}") for prefix in ("", "best/")},
+            **{found.replace("/", "_"): record[found] for found in STAGE_FIGURES if found in record},
             "seconds": record.get("seconds"),
         }
 
@@ -236,6 +258,71 @@ class Run:
         check_draft(draft.model, self.model)
         small = draft.model if weights is None else pack(draft.model, weights)
         return write_with_drafts(model, small, self.tokenizer, ids, config, max_new_tokens, generators)
+
+    def write_targets(
+        self,
+        sources: Sequence[str],
+        config: SamplingConfig = GREEDY,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> list[str]:
+        """What an encoder-decoder writes for each of the sources, greedily by default: at most `max_new_tokens` tokens.
+
+        The sources go through the model together, so with a `config` that draws, the seed is that of all of them.
+        Raises UserError for another kind of model, and for a source that is longer than the model's block_size.
+        """
+        model, ends = self.encoder_decoder, Ends.of(self.tokenizer)
+        block_size = model.config.block_size
+        encoded = [encode_source(self.tokenizer, ends, source) for source in sources]
+        for source, ids in zip(sources, encoded, strict=True):
+            if len(ids) > block_size:
+                raise UserError(
+                    f"the source {shown(source)} has {len(ids):,} tokens with the one that ends it, and the model reads"
+                    f" {block_size:,} at most: give a shorter one"
+                )
+        written: list[str] = []
+        for start in range(0, len(encoded), SLOTS):
+            batch = pad_sources(encoded[start : start + SLOTS], ends, block_size).to(self.runtime.device)
+            rows = write_target(
+                model, batch.source, ends.start_id, ends.stop_id, min(max_new_tokens or block_size, block_size),
+                batch.visible, vocab_size=self.tokenizer.vocab_size, config=config, generator=_seeded(seed),
+            )  # fmt: skip
+            written += [self.tokenizer.decode(row) for row in rows]
+        return written
+
+    @strict_arguments
+    def evaluate_pairs(self, data: str | None = None, *, split: Literal["train", "val"] = "val") -> PairEvaluation:
+        """Writes the targets of a whole split, of the run's own pairs or of another text, and counts the mistakes."""
+        model = self.encoder_decoder
+        if data is None:
+            dataset = reopen_pairs(self.manifest, self.tokenizer)
+        else:
+            dataset = build_pairs(replace(self.config.data, source=data), self.tokenizer)
+        pairs = dataset.train if split == "train" else dataset.val
+        check_lengths(pairs, model.config.block_size)
+        return evaluate_pairs(model, pairs, self.tokenizer, self.runtime)
+
+    @strict_arguments
+    def evaluate_masked(
+        self, data: str | None = None, *, text: str | None = None, split: Literal["train", "val"] = "val"
+    ) -> tuple[MaskedEvaluation, CountingAccuracy]:
+        """Hides tokens of a whole split and counts how many an encoder finds, and how many counting finds.
+
+        Raises UserError for another kind of model, and if both data and text are given.
+        """
+        if not isinstance(self.any_model, EncoderModel):
+            raise UserError(f"{self.folder} holds no encoder, and only an encoder finds hidden tokens")
+        if data is not None and text is not None:
+            raise UserError("both data and text are given: evaluate on one of them")
+        hider = Hider(self.tokenizer, self.config.data.mask_fraction, VALIDATION_SEED)
+        dataset = self._prepare(data, text_corpus(text) if text is not None else None)
+        tokens = dataset.train if split == "train" else dataset.val
+        sizes = self.any_model.config
+        return (
+            evaluate_masked(self.any_model, tokens, hider, self.runtime),
+            count_masked(dataset.train, tokens, hider, sizes.block_size, self.tokenizer.vocab_size),
+        )
 
     @strict_arguments
     def look(self, text: str | None = None) -> Look:
@@ -346,7 +433,7 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     lacks is in `runtime.notes`. Raises UserError, naming the file, for anything missing, damaged or of another version.
     """
     opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)
-    opened.model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
+    opened.any_model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
     return opened
 
 

@@ -14,6 +14,7 @@ from glassgpt.costs.flops import count_parameters, estimate_flops_per_token
 from glassgpt.errors import UserError, option
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.files import write_text
+from glassgpt.models import Model
 from glassgpt.models.sizes import draws_dropout
 from glassgpt.runs.config import RunConfig, dump_config
 from glassgpt.runs.listener import Listener, RunInfo
@@ -271,6 +272,7 @@ class Session:
 
     def _run_suites(self, step: int, **mark: bool) -> None:
         for name, suite in self._suites.items():
+            assert isinstance(self.stage.model, Model)  # the stages of other kinds of models refuse suites
             started = time.perf_counter()
             with self.runtime.eagerly():
                 accuracies = suite.evaluate(self.stage.model, self.runtime)

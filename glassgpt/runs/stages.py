@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 from glassgpt.data.corpora import Corpus
 from glassgpt.errors import UserError, unknown
-from glassgpt.models import Model
+from glassgpt.models import AnyModel
 from glassgpt.runs.config import RunConfig
+from glassgpt.runs.masked import MaskedKind
 from glassgpt.runs.pretraining import PretrainingKind
+from glassgpt.runs.seq2seq import Seq2SeqKind
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.config_formats import NO_STAGE
@@ -20,7 +22,7 @@ from glassgpt.training.stage import Stage
 class StageKind(Protocol):
     """Builds the stage of a run. The first rank prepares the data and describes it; every rank opens it."""
 
-    def build_model(self, config: RunConfig) -> Model:
+    def build_model(self, config: RunConfig) -> AnyModel:
         """Builds the raw module, with all that the stage adds to it, with random weights from torch's generator."""
 
     def prepare(self, config: RunConfig, corpus: Corpus | None) -> tuple[dict[str, Any], Tokenizer, str]:
@@ -35,7 +37,7 @@ class StageKind(Protocol):
     def open_data(self, data: Mapping[str, Any], tokenizer: Tokenizer) -> Any:
         """Opens the described data on every rank. On each node, the first rank goes before the others."""
 
-    def build(self, config: RunConfig, model: Model, data: Any, runtime: Runtime) -> Stage:
+    def build(self, config: RunConfig, model: AnyModel, data: Any, runtime: Runtime) -> Stage:
         """Builds the stage, on every rank. The weights of the model may follow later, from a file or the first rank."""
 
 
@@ -47,7 +49,12 @@ class ImportedKind(PretrainingKind):
         raise UserError(f"run.stage = {NO_STAGE} is for imported runs: name the stage to train")
 
 
-STAGES: dict[str, StageKind] = {"pretrain": PretrainingKind(), NO_STAGE: ImportedKind()}
+STAGES: dict[str, StageKind] = {
+    "pretrain": PretrainingKind(),
+    "mlm": MaskedKind(),
+    "seq2seq": Seq2SeqKind(),
+    NO_STAGE: ImportedKind(),
+}
 
 
 def find_stage(name: str) -> StageKind:

@@ -17,7 +17,7 @@ from glassgpt.errors import ReportedByFirstRank, UserError, is_out_of_memory, op
 from glassgpt.evaluation.hellaswag import HellaSwag
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.files import write_text
-from glassgpt.models import Model
+from glassgpt.models import AnyModel
 from glassgpt.ownership import is_run_folder
 from glassgpt.runs.config import EvaluationConfig, RunConfig, dump_config, load_config, parse_run_config
 from glassgpt.runs.decision import Changes, Decision, decide_new_run, decide_resumed_run, find_runtime
@@ -251,7 +251,7 @@ def build_session(decision: Decision, ranks: Ranks, listener: Listener) -> Sessi
     return session
 
 
-def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, draws: bool) -> Model:
+def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, draws: bool) -> AnyModel:
     """The model, with random weights if `draws`, else without weights. Raises UserError if it cannot fit."""
     with _model_memory_advice(runtime):
         check_fits(lambda: kind.build_model(config), runtime)
@@ -261,7 +261,7 @@ def _build_model(kind: StageKind, config: RunConfig, runtime: Runtime, draws: bo
             return kind.build_model(config)
 
 
-def _draw_model(kind: StageKind, config: RunConfig) -> Model:
+def _draw_model(kind: StageKind, config: RunConfig) -> AnyModel:
     torch.manual_seed(config.training.seed)
     return kind.build_model(config)
 
@@ -277,7 +277,7 @@ def _initial_weights(kind: StageKind, config: RunConfig, runtime: Runtime) -> We
         return _draw_model(kind, config).state_dict().__getitem__
 
 
-def _begin_with(weights: Callable[[], Weights], model: Model, ranks: Ranks) -> None:
+def _begin_with(weights: Callable[[], Weights], model: AnyModel, ranks: Ranks) -> None:
     """Gives the model of every rank its part of the weights that the first rank has, one tensor at a time."""
     opened: list[Weights] = []
     ranks.on_first(lambda: opened.append(weights()))

@@ -149,22 +149,27 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks, param_dtype: tor
     model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     # A loss may call `features` and then `head`. Parameters outside the blocks stay gathered from `features` until the
     # backward pass, so `head` can use them. If `head` were registered too, each call would repeat their exchange.
-    forward, features = model.forward, model.features
-    register_fsdp_forward_method(model, "features")
-    model.forward = partial(_forward_with, model, forward, features)
+    parts = {name: getattr(model, name) for name in ("features", "encode") if hasattr(model, name)}
+    forward = model.forward
+    for name in parts:
+        register_fsdp_forward_method(model, name)
+    model.forward = partial(_forward_with, model, forward, parts)
 
 
-def _forward_with(model: nn.Module, forward: Callable[..., Any], features: Any, *args: Any, **kwargs: Any) -> Any:
-    """The `forward` of a sharded model, in which `features` is not registered.
+def _forward_with(
+    model: nn.Module, forward: Callable[..., Any], parts: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """The `forward` of a sharded model, in which `features`, and `encode` if it has that, are not registered.
 
     FSDP gathers at the start of `forward`. A registered `features` inside it ends as a pass of its own. FSDP then frees
     the parameters outside the blocks at the end of `forward`, and gathers them again for the backward pass.
     """
-    registered, model.features = model.features, features
+    registered = {name: getattr(model, name) for name in parts}
+    vars(model).update(parts)
     try:
         return forward(*args, **kwargs)
     finally:
-        model.features = registered
+        vars(model).update(registered)
 
 
 def gathered_in(precision: str, device_type: str) -> torch.dtype | None:

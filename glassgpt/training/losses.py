@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from glassgpt.models import Model
+from glassgpt.data.pairs import PairRows
+from glassgpt.models import EncoderModel, Model
 from glassgpt.models.context import Context
 
 
@@ -35,6 +36,20 @@ class Batch:
     def n_tokens(self) -> int:
         """The number of targets, masked ones included."""
         return self.targets.numel()
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """One micro-batch with hidden tokens: `targets` (B, K) were at the `places` (B, K) of the inputs (B, T)."""
+
+    inputs: Tensor
+    places: Tensor
+    targets: Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens that the model reads, hidden ones included."""
+        return self.inputs.numel()
 
 
 @dataclass(frozen=True)
@@ -104,3 +119,35 @@ def sum_token_losses(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Te
         return F.cross_entropy(logits, targets, reduction="sum")
     losses = F.cross_entropy(logits, targets, reduction="none")
     return losses.masked_fill(mask == 0, 0.0).mul(mask.to(losses.dtype)).sum()
+
+
+def masked_token_loss(model: EncoderModel, batch: MaskedBatch, *, sum_losses: SumLosses | None = None) -> Loss:
+    """Cross-entropy of the hidden tokens: the sum in nats, and their number (Devlin et al. 2018, section 3.1).
+
+    The head is computed at the hidden places only. The figure "accuracy" is the share of them that are right.
+    """
+    sum_losses = sum_losses or sum_token_losses
+    logits, targets = hidden_logits(model, batch).flatten(0, 1), batch.targets.flatten()
+    right = (logits.detach().argmax(-1) == targets).sum()
+    weight = float(targets.numel())
+    return Loss(sum_losses(logits, targets, None), weight, {"accuracy": (right, weight)})
+
+
+def hidden_logits(model: EncoderModel, batch: MaskedBatch) -> Tensor:
+    """The logits at the hidden places: (B, K, V)."""
+    features = model.features(batch.inputs)  # (B, T, C)
+    places = batch.places[..., None].expand(-1, -1, features.size(-1))
+    logits: Tensor = model.head(features.gather(1, places))
+    return logits
+
+
+def pair_loss(model: nn.Module, batch: PairRows, *, sum_losses: SumLosses | None = None) -> Loss:
+    """Cross-entropy of the targets, given the sources: the sum in nats over targets that are no padding, their number.
+
+    Every target is predicted from the true ones before it, not from those that the model would write (teacher forcing,
+    Williams & Zipser 1989).
+    """
+    logits = model(batch.source, batch.inputs, visible=batch.visible)
+    mask = batch.mask.flatten()
+    total = (sum_losses or sum_token_losses)(logits.flatten(0, 1), batch.targets.flatten(), mask)
+    return Loss(total, mask.sum(dtype=torch.float32))

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from glassgpt.models import Model
+from glassgpt.models import AnyModel
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.losses import Loss, MicroBatch
 
@@ -51,7 +51,7 @@ class Stage(Protocol):
     batches_ahead: bool  # whether `batches` depends on (seed, step) alone, and may run in a thread one step ahead
 
     @property
-    def model(self) -> Model:
+    def model(self) -> AnyModel:
         """The raw module that is trained and saved, including additions of the stage, such as a reward head.
 
         Parameters that the loss does not use must not require a gradient.

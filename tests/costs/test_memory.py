@@ -21,7 +21,8 @@ from glassgpt.costs.memory import (
     largest_micro_batch,
     part_of,
 )
-from glassgpt.costs.speed import measure_tokens_per_second, random_batches
+from glassgpt.costs.speed import measure_tokens_per_second
+from glassgpt.costs.typical import loss_function, random_batch
 from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES, build_model
 from glassgpt.models.gpt2 import GPT2Config
@@ -68,7 +69,7 @@ def test_the_activations_of_a_layer_by_hand(precision: str, norms: int, attentio
 
 def test_logits_take_three_float32_numbers_each() -> None:
     B, T, C, V = 1, CONFIG.block_size, CONFIG.n_embd, CONFIG.vocab_size
-    assert estimate().loss == 12 * B * T * V + 4 * B * T * C  # and the head's input
+    assert estimate().loss == 12 * B * T * V + 4 * B * T * C + 8 * B * T  # and the head's input, and the targets
 
 
 def test_autocast_keeps_a_copy_of_the_matrices() -> None:
@@ -85,7 +86,7 @@ def test_a_gpu_drops_out_without_the_pattern() -> None:
     assert on_cpu - on_gpu >= pattern
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "decoder", "multihead"])
+@pytest.mark.parametrize("architecture", ["gpt2", "decoder", "multihead", "bert", "transformer", "t5"])
 @pytest.mark.parametrize("passes", [1, 2])
 def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> None:
     """Every tensor of two steps is followed from its birth to its end: the peak of their bytes is the estimate."""
@@ -93,12 +94,12 @@ def test_a_real_step_takes_what_is_predicted(architecture: str, passes: int) -> 
     config = ARCHITECTURES[architecture].config(**sizes)
     with LiveBytes() as bytes_:
         torch.manual_seed(0)
-        model = build_model(architecture, config)
+        model = ARCHITECTURES[architecture].model(config)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(passes, 4, config, CPU.device)
+            batches = [random_batch(model, 4, CPU.device) for _ in range(passes)]
             train_step(
-                CPU.wrap(model, next_token_loss), optimizer, CPU.build_scaler(), batches, CPU,
+                CPU.wrap(model, loss_function(model)), optimizer, CPU.build_scaler(), batches, CPU,
                 grad_clip=1.0, seed=0, step=step, expected_weight=sum(batch.n_tokens for batch in batches),
             )  # fmt: skip
     predicted = estimate(config, architecture).peak(4, accumulates=passes > 1)
@@ -119,7 +120,7 @@ def test_what_saves_memory_is_predicted_too(options: dict[str, Any]) -> None:
         parallel = runtime.wrap(model, partial(next_token_loss, chunk=chunk), in_parts=chunk > 0)
         optimizer = build_optimizer(model, OptimizerConfig())
         for step in range(2):
-            batches = random_batches(1, 8, config, CPU.device)
+            batches = [random_batch(model, 8, CPU.device)]
             train_step(
                 parallel, optimizer, CPU.build_scaler(), batches, runtime,
                 grad_clip=1.0, seed=0, step=step, expected_weight=8 * config.block_size,

@@ -230,7 +230,7 @@ import json, sys, torch
 from functools import partial
 from glassgpt.costs.flops import count_parameters
 from glassgpt.costs.memory import estimate_step_memory
-from glassgpt.costs.speed import random_batches
+from glassgpt.costs.typical import random_batch
 from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.runtime import device
 from glassgpt.runtime.distributed import join_ranks
@@ -264,7 +264,7 @@ def measure(parallel, passes, kind="cpu", chunk=None, recompute=False):
         for step in range(3):
             between.clear()
             live.peak = 0
-            batches = random_batches(passes, rows, config, runtime.device)
+            batches = [random_batch(model, rows, runtime.device) for _ in range(passes)]
             train_step(wrapped, optimizer, runtime.build_scaler(), batches, runtime, grad_clip=1.0, seed=0, step=step,
                        expected_weight=rows * passes * config.block_size)
     memory = estimate_step_memory(

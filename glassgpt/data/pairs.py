@@ -1,0 +1,199 @@
+"""Pairs of a source and a target, for sequence-to-sequence training: rules that make them of a text, and batches."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glassgpt.data.examples import Examples
+from glassgpt.data.permutation import Permutation
+from glassgpt.errors import UserError, option, unknown
+from glassgpt.tokenizers import Tokenizer
+from glassgpt.tokenizers.base import END_OF_TEXT
+
+Pair = tuple[str, str]  # source and target
+
+PIECE = 60  # characters: a longer line is cut between words
+STEP = 8  # rows are padded to a multiple of it, so that few different shapes occur
+PADDING_TOKENS = ("<pad>", "[PAD]")
+STOP_TOKENS = ("</s>", END_OF_TEXT)
+
+
+def _split_at_tabs(text: str) -> list[Pair]:
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        source, tab, target = line.partition("\t")
+        if not (source and tab and target) or "\t" in target:
+            raise UserError(
+                f"line {number} of the text is not a pair, {line[:40]!r}: write the source, one tab and the target"
+            )
+        pairs.append((source, target))
+    return pairs
+
+
+def _reverse_words(text: str) -> list[Pair]:
+    """In an order that does not depend on the text, so that the last ones are as long and as common as the others."""
+    words = sorted({word for word in re.findall(r"[^\W\d_]+", text) if len(word) > 1})
+    order = Permutation(max(1, len(words)), "pairs")(np.arange(len(words)))
+    return [(words[i], words[i][::-1]) for i in order]
+
+
+def _drop_vowels(text: str) -> list[Pair]:
+    pieces = (piece for line in text.splitlines() for piece in textwrap.wrap(line, PIECE))
+    pairs = ((re.sub("[aeiouAEIOU]", "", piece), piece) for piece in pieces)
+    return [(source, target) for source, target in pairs if source.strip()]
+
+
+RULES: dict[str, Callable[[str], list[Pair]]] = {
+    "tab": _split_at_tabs,
+    "reverse": _reverse_words,
+    "vowels": _drop_vowels,
+}
+
+
+def make_pairs(text: str, rule: str) -> list[Pair]:
+    """The pairs that a rule makes of a text. Raises UserError for an unknown rule, or a line that is no pair.
+
+    - tab: each line is a source, a tab, and its target;
+    - reverse: a source is a word, each one once, and the target has its letters in reverse order;
+    - vowels: a source is a line without its vowels, and the target is the line.
+    """
+    if rule not in RULES:
+        raise unknown("data.pairs", rule, RULES)
+    return RULES[rule](text)
+
+
+def split_pairs(pairs: Sequence[Pair], val_fraction: float) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """(training pairs, validation pairs): the first 1 - val_fraction of them, and the rest."""
+    n_train = int((1 - val_fraction) * len(pairs))
+    if n_train == 0 or n_train == len(pairs):
+        raise UserError(
+            f"{len(pairs)} pairs cannot be split into training and validation ({val_fraction:.0%} at the end):"
+            " give a longer text"
+        )
+    return pairs[:n_train], pairs[n_train:]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The tokens with which a target starts and stops. A source ends with the one that stops a target, too.
+
+    T5's and Marian's targets start with the padding and stop with </s>. Those of others do both with <|endoftext|>.
+    """
+
+    start_id: int
+    stop_id: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Ends:
+        """Raises UserError if the tokenizer has no token that stops a target."""
+        specials = tokenizer.special_tokens
+        stop = next((specials[name] for name in STOP_TOKENS if name in specials), None)
+        if stop is None:
+            add = option(**{"tokenizer.special_tokens": [END_OF_TEXT]})
+            raise UserError(f"the {tokenizer.name} tokenizer has no token that ends a target: add one with {add}")
+        padding = next((specials[name] for name in PADDING_TOKENS if name in specials), stop)
+        return cls(padding, stop)
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """A batch of pairs, padded at the end with 0. A target is predicted from the source and from the target so far."""
+
+    source: Tensor  # (B, S) ids
+    visible: Tensor  # (B, S) booleans: False at padding
+    inputs: Tensor  # (B, T) ids: the start, then the target
+    targets: Tensor  # (B, T) ids: the target, then the stop
+    mask: Tensor  # (B, T) booleans: False at padding
+
+    @property
+    def n_tokens(self) -> int:
+        """The targets of the batch, with the padding."""
+        return self.targets.numel()
+
+    def to(self, device: torch.device) -> PairRows:
+        """The batch on a device."""
+        return PairRows(
+            *(part.to(device) for part in (self.source, self.visible, self.inputs, self.targets, self.mask))
+        )
+
+
+class PairLoader:
+    """Batches of `batch_rows` pairs, without loader state: the rows of a step are a pure function of (seed, step).
+
+    Each epoch visits every pair once, in the order of a keyed permutation. In the examples, the ids of a pair are the
+    source, a stop, the target, a stop; the mask is True for the last two. Raises UserError for a pair that is longer
+    than `block_size`.
+    """
+
+    def __init__(self, examples: Examples, ends: Ends, block_size: int, batch_rows: int, seed: int = 0) -> None:
+        self.examples, self.ends = examples, ends
+        self.block_size, self.batch_rows, self.seed = block_size, batch_rows, seed
+        check_lengths(examples, block_size)
+
+    def rows(self, step: int, start: int = 0, stop: int | None = None) -> PairRows:
+        """Rows `start` to `stop` of the global batch of `step`; all rows by default."""
+        stop = self.batch_rows if stop is None else stop
+        if step < 0 or not 0 <= start <= stop <= self.batch_rows:
+            raise IndexError(f"rows {start} to {stop} of step {step}, where a batch has {self.batch_rows} rows")
+        samples = step * self.batch_rows + np.arange(start, stop)
+        epochs, places = np.divmod(samples, len(self.examples))
+        numbers = np.empty_like(samples)
+        for epoch in np.unique(epochs):
+            order = Permutation(len(self.examples), "pairs", self.seed, int(epoch))
+            numbers[epochs == epoch] = order(places[epochs == epoch])
+        return collate_pairs([split_pair(self.examples, int(number)) for number in numbers], self.ends, self.block_size)
+
+
+def check_lengths(examples: Examples, block_size: int) -> None:
+    """Raises UserError, with the longest one, if a source or a target is longer than `block_size`."""
+    longest = 0
+    for number in np.flatnonzero(examples.lengths > block_size):  # of the others, no part can be too long
+        longest = max(longest, *(len(part) for part in split_pair(examples, int(number))))
+    if longest > block_size:
+        raise UserError(
+            f"the longest source or target has {longest:,} tokens, and model.block_size is {block_size:,}: give it"
+            f" {option(**{'model.block_size': longest})}, or shorter pairs"
+        )
+
+
+def split_pair(examples: Examples, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ids of a source and of its target, each with the stop at its end."""
+    ids, mask = examples.ids(number), examples.mask(number)
+    return ids[~mask], ids[mask]
+
+
+def collate_pairs(
+    pairs: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], ends: Ends, block_size: int
+) -> PairRows:
+    """Pads pairs of ids, as `split_pair` gives them, to a batch."""
+    sources, visible = _pad([source for source, _ in pairs], block_size)
+    targets, mask = _pad([target for _, target in pairs], block_size)
+    inputs = torch.zeros_like(targets)
+    inputs[:, 0], inputs[:, 1:] = ends.start_id, targets[:, :-1]
+    return PairRows(sources, visible, inputs, targets, mask)
+
+
+def pad_sources(sources: Sequence[NDArray[np.int64]], ends: Ends, block_size: int) -> PairRows:
+    """Sources without targets as a batch: every target is only the stop."""
+    stop = np.array([ends.stop_id])
+    return collate_pairs([(source, stop) for source in sources], ends, block_size)
+
+
+def _pad(rows: Sequence[NDArray[np.int64]], block_size: int) -> tuple[Tensor, Tensor]:
+    """The rows as a matrix (B, T) of ids, and where they are: (B, T) booleans."""
+    lengths = np.array([len(row) for row in rows])
+    width = min(block_size, -(-int(lengths.max()) // STEP) * STEP)
+    ids = np.zeros((len(rows), width), np.int64)
+    for row, values in enumerate(rows):
+        ids[row, : len(values)] = values
+    return torch.from_numpy(ids), torch.from_numpy(np.arange(width) < lengths[:, None])

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from glassgpt.report.look import Look
     from glassgpt.report.look.drawing import View
 
-Show = Literal["attention", "lens", "tokens", "loss"]
+Show = Literal["attention", "lens", "tokens", "loss", "experts"]
 APP, TERMINAL = "The web app", "In the terminal"
 APP_OPTIONS = {"host": "--host", "port": "--port", "token": "--token", "browser": "--browser/--no-browser"}
 TERMINAL_OPTIONS = {
-    "checkpoint": "--checkpoint", "head": "--head", "position": "--position", "as_json": "--json",
+    "checkpoint": "--checkpoint", "head": "--head", "layer": "--layer", "position": "--position", "as_json": "--json",
 }  # fmt: skip
 
 
@@ -45,6 +45,9 @@ def look(
             help="For attention: block and head, such as 2.1; else the head whose kind is clearest.",
             rich_help_panel=TERMINAL,
         ),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="For experts: a block; else all of them.", rich_help_panel=TERMINAL)
     ] = None,
     position: Annotated[
         int | None,
@@ -77,6 +80,8 @@ def look(
     show = show or "attention"
     if head is not None and show != "attention":
         raise UserError(f"--head is for --show attention, not for --show {show}: leave it out")
+    if layer is not None and show != "experts":
+        raise UserError(f"--layer is for --show experts, not for --show {show}: leave it out")
     if position is not None and show != "lens":
         raise UserError(f"--position is for --show lens, not for --show {show}: leave it out")
     if runs is None or len(runs) != 1:
@@ -84,7 +89,7 @@ def look(
     layer_and_head = _parse_head(head)
     opened = open_run(runs[0], checkpoint, device, "float32")
     seen = opened.look(text)
-    view = _view(seen, show, layer_and_head, position)
+    view = _view(seen, show, layer_and_head, layer, position)
     if as_json:
         print_json({"run": str(opened.folder), "step": opened.step, "show": show, "text": seen.text, **view.to_dict()})
     else:
@@ -105,7 +110,9 @@ def _parse_head(head: str | None) -> tuple[int, int] | tuple[None, None]:
     return int(found[1]), int(found[2])
 
 
-def _view(seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], position: int | None) -> View:
+def _view(
+    seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], layer: int | None, position: int | None
+) -> View:
     match show:
         case "attention":
             return seen.attention(*head)
@@ -115,6 +122,8 @@ def _view(seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], pos
             return seen.tokens()
         case "loss":
             return seen.losses()
+        case "experts":
+            return seen.experts(layer)
 
 
 def _print(view: View) -> None:

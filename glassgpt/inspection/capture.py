@@ -46,9 +46,12 @@ def gradients(
     `objective` maps the logits (B, T, V) to one number, for example the loss at one position. A gradient has the shape
     of its activation; it is 0 where the objective does not depend on it. The parameters collect no gradients.
 
-    Raises UserError for a name that does not exist in this model, and if the objective is not one number.
+    Raises UserError for a name that does not exist in this model, for the numbers of chosen experts, which are
+    integers, and if the objective is not one number.
     """
     wanted = checked_names(names, capture_names(model))
+    if whole := next((name for name in wanted if name.endswith(".mlp.experts")), None):
+        raise UserError(f"'{whole}' has no gradient: it is a choice, and its numbers are integers")
     found: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ The names are the same for every architecture; N counts the blocks from 0:
     blocks.N.attn.result    (B, H, T, C)  what each head adds to the residual stream: its output times its part of W_O
     blocks.N.resid_mid      (B, T, C)     the residual stream between attention and MLP
     blocks.N.mlp.hidden     (B, T, F)     the F hidden units ("neurons") of the MLP, after the nonlinearity and its gate
+    blocks.N.mlp.experts    (B, T, K)     integers: the K experts that a mixture of experts chose, the best one first
+    blocks.N.mlp.weights    (B, T, K)     what the answers of these experts are multiplied by
     blocks.N.mlp.out        (B, T, C)     the output of the MLP
     blocks.N.resid          (B, T, C)     the residual stream after block N
     final                   (B, T, C)     the input of the output head: the last residual stream, normalised
@@ -41,6 +43,7 @@ from glassgpt.models import Model
 from glassgpt.models.attention import Attention
 
 ATTENTION_STEPS = ("q", "k", "v", "scores", "pattern", "out")
+ROUTING_STEPS = ("experts", "weights")
 Tap = Callable[[Tensor], Tensor | None]  # None leaves the activation as it is
 Undo = Callable[[], object]
 Site = Callable[[Tap], Undo]  # adds a tap on one activation
@@ -74,6 +77,12 @@ class Part:
         return found if isinstance(found, nn.Linear) else None
 
     @property
+    def routing(self) -> nn.Module | None:
+        """The choice of experts, without its parameters."""
+        found = getattr(self.mlp, "inner", None)
+        return found if isinstance(found, nn.Module) else None
+
+    @property
     def into_mlp(self) -> nn.Module | None:
         """The module that reads the stream for the MLP: its norm, or the MLP itself.
 
@@ -104,7 +113,7 @@ def sites(model: Model) -> dict[str, Site]:
         name = f"blocks.{n}"
         if part.attn is not None and part.inner is not None:
             for step in ATTENTION_STEPS:
-                found[f"{name}.attn.{step}"] = _step_of(part.inner, step)
+                found[f"{name}.attn.{step}"] = _attention_step_of(part.inner, step)
             if part.proj is not None or part.n_head == 1:
                 found[f"{name}.attn.result"] = _results_of(part.attn, part.n_head, part.proj)
         if part.mlp is not None:
@@ -112,6 +121,9 @@ def sites(model: Model) -> dict[str, Site]:
                 found[f"{name}.resid_mid"] = _stream_into(part.into_mlp)
             if part.down is not None:
                 found[f"{name}.mlp.hidden"] = _input_of(part.down)
+            if part.routing is not None:
+                for step in ROUTING_STEPS:
+                    found[f"{name}.mlp.{step}"] = _step_of(part.routing, step)
             found[f"{name}.mlp.out"] = output_of(part.mlp)
         found[f"{name}.resid"] = output_of(part.block)
     return found | {"final": _features_of(model)}
@@ -184,8 +196,10 @@ def _stream_into(module: nn.Module) -> Site:
 
 
 def _step_of(inner: Any, step: str) -> Site:
+    """How to tap a step that a module passes to its `hook`."""
+
     def add(tap: Tap) -> Undo:
-        before = getattr(inner, "hook", None)
+        before = inner.hook
 
         def hook(name: str, value: Tensor) -> Tensor:
             changed = before(name, value) if before is not None else None
@@ -193,11 +207,20 @@ def _step_of(inner: Any, step: str) -> Site:
             changed = tap(value) if name == step else None
             return value if changed is None else changed
 
-        undo = ExitStack()
-        undo.callback(setattr, inner, "hook", before)
         inner.hook = hook
-        if before is None and not isinstance(inner, Attention):
+        return partial(setattr, inner, "hook", before)
+
+    return add
+
+
+def _attention_step_of(inner: Any, step: str) -> Site:
+    def add(tap: Tap) -> Undo:
+        undo = ExitStack()
+        if not isinstance(inner, Attention) and getattr(inner, "hook", None) is None:
+            inner.hook = None
+            undo.callback(delattr, inner, "hook")
             undo.callback(inner.register_forward_hook(_compute_with_hook).remove)
+        undo.callback(_step_of(inner, step)(tap))
         return undo.close
 
     return add

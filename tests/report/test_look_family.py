@@ -1,4 +1,4 @@
-"""Pictures of models that are no plain decoders: windows, sinks."""
+"""Pictures of models that are no plain decoders: windows, sinks, experts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from rich.cells import cell_len
 from test_look import HOSTILE, TOKENIZER, Outline
 
+from glassgpt.errors import UserError
 from glassgpt.inspection.trace import trace
 from glassgpt.models import Model, build_model, find_architecture
 from glassgpt.report.look import Look
@@ -19,9 +20,9 @@ SIZES = {"vocab_size": TOKENIZER.vocab_size + 3, "block_size": 32, "n_layer": 2,
 WINDOWS = {"gpt3": {"band_width": 3}, "gpt_oss": {"band_width": 3, "head_size": 8, "n_expert": 5, "n_active": 2}}
 
 
-def build(architecture: str) -> Model:
+def build(architecture: str, **more: int) -> Model:
     torch.manual_seed(0)
-    fields = SIZES | WINDOWS.get(architecture, {})
+    fields = SIZES | WINDOWS.get(architecture, {}) | more
     model = build_model(architecture, find_architecture(architecture).config(**fields)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -98,3 +99,45 @@ def test_a_terminal_shows_any_text_within_its_width(architecture: str, width: in
             drawn = "".join(span.text for span in line).rstrip()
             assert drawn.isprintable() and cell_len(drawn) <= width
         assert not Outline(view._repr_html_()).open
+
+
+# -- experts --
+
+
+def test_the_experts_of_each_token_are_drawn() -> None:
+    view = look("gpt_oss").experts()
+    drawn = repr(view)
+    for at, row in enumerate(rows_of(drawn)[:9]):
+        for layer in range(2):
+            signs = row[4 + layer * 12 : 4 + layer * 12 + 10 : 2].ljust(5)
+            chosen = {expert for expert, sign in enumerate(signs) if sign != " "}
+            assert chosen == set(view.routes.experts[layer, at].tolist())
+    told = " ".join(drawn.split())
+    assert "In each block of toy, step 3, a token chooses 2 of 5 experts." in told
+    assert f"{int(view.routes.loads.max())} of 9 tokens chose it" in told
+    html = view._repr_html_()
+    assert not Outline(html).open and html.count("<title>") == 2 * 9 * 2
+    found = json.loads(json.dumps(view.to_dict()))["layers"]
+    assert [layer["experts"] for layer in found] == view.routes.experts.tolist()
+    assert [layer["loads"] for layer in found] == view.routes.loads.tolist()
+
+
+def test_the_experts_of_one_block() -> None:
+    whole, one = look("gpt_oss").experts(), look("gpt_oss").experts(1)
+    assert one.routes.layers == (1,)
+    assert torch.equal(one.routes.experts[0], whole.routes.experts[1])
+    with pytest.raises(UserError, match="no block 2 has experts; blocks that have them: 0, 1"):
+        look("gpt_oss").experts(2)
+    with pytest.raises(UserError, match="toy, step 3 has no experts"):
+        look("gpt2").experts()
+
+
+@pytest.mark.parametrize("width", [40, 63, 120])
+@pytest.mark.parametrize("n_expert", [5, 30, 100])
+def test_experts_fit_any_terminal(n_expert: int, width: int) -> None:
+    seen = Look(build("gpt_oss", n_expert=n_expert), TOKENIZER, TOKENIZER.encode(HOSTILE), "toy")
+    lines = ["".join(span.text for span in line).rstrip() for line in seen.experts().lines(width)]
+    assert all(line.isprintable() and cell_len(line) <= width for line in lines)
+    if n_expert > width:  # a list takes the place of the picture
+        expert, weight = (part[0, 0, 0] for part in (seen.experts().routes.experts, seen.experts().routes.weights))
+        assert any(f"{int(expert)} {float(weight):.0%}" in line for line in lines)

@@ -123,6 +123,8 @@ def test_a_terminal_has_colours_unless_it_must_not(trained: Path, monkeypatch: p
         (["--head", "0.0"], "--head is for a view in the terminal: add --show"),
         (["--json"], "--json is for a view in the terminal"),
         (["--checkpoint", "last"], "--checkpoint is for a view in the terminal"),
+        (["--show", "lens", "--layer", "0"], "--layer is for --show experts, not for --show lens"),
+        (["--show", "experts"], "has no experts: its MLPs compute for all tokens"),
         (["--show", "lens", "--head", "0.0"], "--head is for --show attention, not for --show lens"),
         (["--show", "loss", "--position", "1"], "--position is for --show lens, not for --show loss"),
         (["--show", "attention", "--head", "1"], "--head 1 is not a head"),

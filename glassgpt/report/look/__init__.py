@@ -8,19 +8,21 @@ look.lens()
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from glassgpt.errors import UserError, counted
 from glassgpt.inspection.attention import head_scores, heads_of, sinks_of
+from glassgpt.inspection.experts import expert_blocks, routes_of
 from glassgpt.inspection.lens import logit_lens
 from glassgpt.inspection.sight import sights_of, visible_of
 from glassgpt.inspection.surprise import token_losses
-from glassgpt.inspection.taps import parts
+from glassgpt.inspection.taps import ROUTING_STEPS, parts
 from glassgpt.inspection.trace import attention_blocks, check_position, trace
 from glassgpt.models import Model
 from glassgpt.report.look.attention import AttentionView
+from glassgpt.report.look.experts import ExpertsView
 from glassgpt.report.look.heads import Heads
 from glassgpt.report.look.lens import LensView
 from glassgpt.report.look.loss import LossView
@@ -93,6 +95,24 @@ class Look:
         patterns = heads_of(seen)
         scores = head_scores(patterns, seen.ids, visible_of(self.model, seen.n_tokens))
         return Heads(self.source, self._tokens, blocks, patterns, scores, sights_of(self.model), sinks_of(seen))
+
+    def experts(self, layer: int | None = None) -> ExpertsView:
+        """Which experts each token chooses, in all blocks that have some or in the given one.
+
+        Raises UserError for a model without experts, for a block without them, and for a text longer than
+        `block_size`.
+        """
+        blocks = expert_blocks(self.model)
+        if not blocks:
+            raise UserError(f"{self.source} has no experts: its MLPs compute for all tokens; look at its attention")
+        if layer is not None and layer not in blocks:
+            raise UserError(f"no block {layer} has experts; blocks that have them: {', '.join(map(str, blocks))}")
+        names = [f"blocks.{block}.mlp.{step}" for block in blocks for step in ROUTING_STEPS]
+        routes = routes_of(trace(self.model, self.ids, names))
+        if layer is not None:
+            at = slice(blocks.index(layer), blocks.index(layer) + 1)
+            routes = replace(routes, layers=(layer,), experts=routes.experts[at], weights=routes.weights[at])
+        return ExpertsView(self.source, self._tokens, routes)
 
     def lens(self, position: int | None = None, top: int = TOP) -> LensView:
         """What each layer would say comes after the token at `position`, the last one if left out.

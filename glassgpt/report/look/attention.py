@@ -13,31 +13,35 @@ from glassgpt.inspection.attention import KINDS
 from glassgpt.inspection.sight import Sight
 from glassgpt.report import page
 from glassgpt.report.look.drawing import (
+    CELL,
+    LABEL,
+    LETTER,
+    MOST_DRAWN,
     Line,
     Span,
     View,
+    above,
     bar,
     columns,
     details,
     fit,
     labels_of,
+    letters_of,
     plain,
     quoted,
+    rect,
     sentences,
+    shade,
+    shade_steps,
     share,
+    svg_text,
     widest,
 )
 from glassgpt.report.palette import TERMINAL_ATTENTION
 
 Kind = tuple[str, float] | None  # of a head, see `head_kind`
-SHADES = ((0.75, "█"), (0.5, "▓"), (0.25, "▒"), (0.05, "░"), (0.0, "."))  # the least weight of each
-LABEL = 12  # columns of a label beside its row
-LETTERS = 6  # of a label above its column, one below the other
-MOST_DRAWN = 64  # tokens in the picture of a notebook
-CELL = 14  # pixels
 SINK = "sink"  # the label of its column
 SINK_CELL, GAP = 9, 6  # pixels: its column is narrow, and apart from the tokens
-LETTER = 7.3  # pixels that a letter of the labels takes
 LEAST_DRAWN = 0.01  # a weaker weight cannot be seen
 STRONGEST = 3  # keys of a query that a table names
 
@@ -119,7 +123,7 @@ class AttentionView(View):
         digits, beside = len(str(T - 1)), widest(labels, LABEL)
         sink = 0 if self.sinks is None else 2  # its column is narrow, and has a gap
         room = max(width - (digits + 1 + beside + 1) - sink - (1 + beside + 5), 4)
-        cell = 2 if room >= 2 * T else max(columns(letter) for label in labels for letter in _letters(label))
+        cell = 2 if room >= 2 * T else max(columns(letter) for label in labels for letter in letters_of(label))
         drawn = min(T, room // cell)
         first = T - drawn
         lines: list[Line] = []
@@ -127,24 +131,23 @@ class AttentionView(View):
             lines += [*sentences(f"These are the last {drawn} of {T} tokens.", width), []]
         blank = " " * (digits + 1 + beside + 1)
         heads = [(label, cell) for label in labels[first:]]
-        lines += [plain(blank + row) for row in _above(heads if self.sinks is None else [(SINK, sink), *heads])]
+        lines += [plain(blank + row) for row in above(heads if self.sinks is None else [(SINK, sink), *heads])]
         for query in range(first, T):
             weights, seen = self.pattern[query].tolist(), self.sight.keys(query, T)
             key = max(seen, key=weights.__getitem__)
             row = [Span(f"{query:>{digits}} {fit(labels[query], beside)} ")]
             if self.sinks is not None:
-                row.append(Span(_shade(float(self.sinks[query])) + " ", ink=TERMINAL_ATTENTION))
-            cells = "".join((_shade(weights[at]) if at in seen else " ") * cell for at in range(first, T))
+                row.append(Span(shade(float(self.sinks[query])) + " ", ink=TERMINAL_ATTENTION))
+            cells = "".join((shade(weights[at]) if at in seen else " ") * cell for at in range(first, T))
             row.append(Span(cells, ink=TERMINAL_ATTENTION))
             row.append(Span(f" {fit(labels[key], beside)} {share(weights[key]):>4}"))
             lines.append(row)
-        steps = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
         legend = "Each row ends with the token that it hears most, of all tokens."
         if self.sight.window is not None:
             legend += " Blank: after the token, or outside of its window."
         if self.sinks is not None:
             legend += " The first column is the sink: weight that goes to no token."
-        return [*lines, [], plain("  ".join(steps)), *sentences(legend, width)]
+        return [*lines, [], plain(shade_steps()), *sentences(legend, width)]
 
     def _heads(self, width: int) -> list[Line]:
         """A row for each block and a short name for each head; many heads of a block take several rows."""
@@ -210,71 +213,34 @@ class AttentionView(View):
         parts = [f'<rect class="frame" x="{left:.0f}" y="{top:.0f}" width="{side}" height="{side}"/>']
         hidden, cells = [], []
         if self.sinks is not None:
-            parts.append(_text(beside + 9, top - 5, SINK, "start", turned=True))
+            parts.append(svg_text(beside + 9, top - 5, SINK, "start", turned=True))
             parts.append(f'<rect class="frame" x="{beside:.0f}" y="{top:.0f}" width="{SINK_CELL}" height="{side}"/>')
         for row, name in enumerate(names):
             y = top + row * CELL
-            parts.append(_text(beside - 4, y + 11, name, "end"))
+            parts.append(svg_text(beside - 4, y + 11, name, "end"))
             if upright:
-                parts.append(_text(left + row * CELL + CELL / 2, top - 5, name, "middle"))
+                parts.append(svg_text(left + row * CELL + CELL / 2, top - 5, name, "middle"))
             else:
-                parts.append(_text(left + row * CELL + 11, top - 5, name, "start", turned=True))
+                parts.append(svg_text(left + row * CELL + 11, top - 5, name, "start", turned=True))
             query = quoted(labels[first + row])
             seen = self.sight.keys(first + row, T)
             before, after = max(0, seen.start - first), seen.stop - first  # columns
             for start, stop in ((0, before), (after, len(names))):
                 if start < stop:
-                    hidden.append(_rect(left + start * CELL, y, (stop - start) * CELL))
+                    hidden.append(rect(left + start * CELL, y, (stop - start) * CELL))
             for column in range(before, after):
                 weight = float(self.pattern[first + row, first + column])
                 if weight >= LEAST_DRAWN:
                     words = f"{query} hears {quoted(labels[first + column])}: {share(weight)}"
-                    cells.append(_rect(left + column * CELL, y, CELL, weight, words))
+                    cells.append(rect(left + column * CELL, y, CELL, weight, words))
             if self.sinks is not None and (weight := float(self.sinks[first + row])) >= LEAST_DRAWN:
-                cells.append(_rect(beside, y, SINK_CELL, weight, f"{query} gives its sink {share(weight)}"))
+                cells.append(rect(beside, y, SINK_CELL, weight, f"{query} gives its sink {share(weight)}"))
         note = f'<p class="quiet">The last {MOST_DRAWN} of {T} tokens</p>\n' if first else ""
         return (
             f'{note}<svg xmlns="http://www.w3.org/2000/svg" width="{left + side + 2:.0f}" height="{top + side + 2:.0f}"'
             f' role="img" aria-label="{escape(self.answer)}">\n<g class="unseen">{"".join(hidden)}</g>\n'
             f'{"".join(parts)}\n<g class="cells">{"".join(cells)}</g>\n</svg>'
         )
-
-
-def _rect(x: float, y: float, width: float, weight: float | None = None, words: str = "") -> str:
-    """A rectangle as high as a row; with a weight it is a cell, which `words` describe."""
-    place = f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{CELL}"'
-    if weight is None:
-        return f"{place}/>"
-    return f'{place} fill-opacity="{weight:.2f}"><title>{escape(words)}</title></rect>'
-
-
-def _text(x: float, y: float, name: str, anchor: str, *, turned: bool = False) -> str:
-    turn = f' transform="rotate(-90 {x:.0f} {y:.0f})"' if turned else ""
-    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"{turn}>{escape(name)}</text>'
-
-
-def _above(heads: Sequence[tuple[str, int]]) -> list[str]:
-    """The labels of columns of some width, written downwards and ending just above the first row."""
-    stacks = [_letters(label) for label, _ in heads]
-    stacks = [stack if len(stack) <= LETTERS else [*stack[: LETTERS - 1], "…"] for stack in stacks]
-    height = max(map(len, stacks))
-    rows = zip(*([""] * (height - len(stack)) + stack for stack in stacks), strict=True)
-    return ["".join(fit(letter, width) for letter, (_, width) in zip(row, heads, strict=True)) for row in rows]
-
-
-def _letters(label: str) -> list[str]:
-    """The letters of a label, each with the marks on it."""
-    letters: list[str] = []
-    for letter in label:
-        if letters and not columns(letter):
-            letters[-1] += letter
-        else:
-            letters.append(letter)
-    return letters
-
-
-def _shade(weight: float) -> str:
-    return next((sign for least, sign in SHADES if weight >= least), "?")  # a model that diverged has NaN
 
 
 def _short(kind: Kind) -> str:

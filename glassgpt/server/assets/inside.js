@@ -6,6 +6,7 @@ import { HeadMap, Thumbnail, seenBy, sees, useTheme } from "glass/maps.js";
 import { Film } from "glass/film.js";
 import { Ahead } from "glass/ahead.js";
 import { Alike } from "glass/alike.js";
+import { Experts } from "glass/experts.js";
 import { LogitLens, windowStart } from "glass/lens.js";
 import { change, number } from "glass/state.js";
 import { nats, percent, quoted, typeable, visible } from "glass/text.js";
@@ -117,6 +118,7 @@ function View({ run, question, edits, answer, position, params, look }) {
           onChoose=${(row, column) => change({ token: row === size - 1 ? null : row, key: column })} />
         <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken, sight, sinks }} /></section>`}
       <${Ahead} question=${next} tokens=${tokens} />
+      ${meta.experts && html`<${Experts} ...${{ meta, arrays, tokens, position, look }} />`}
       <${LogitLens} ...${{ question: lens, next, tokens, position, look }} />
       <${Alike} question=${embedding} />
     </div>`;

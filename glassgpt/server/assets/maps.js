@@ -14,7 +14,7 @@ export function useTheme() {
 
 // Rows are queries, columns are keys. One pixel for each weight: the browser scales it up. What a query does not see is
 // left out, so that the hatched ground shows.
-function paint(canvas, weights, sight) {
+export function paint(canvas, weights, sight) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);

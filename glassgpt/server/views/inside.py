@@ -20,10 +20,11 @@ from glassgpt.generation.text import start_of_text
 from glassgpt.inspection.attention import describe_head, head_scores, heads_of, scale_of, sinks_of
 from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
+from glassgpt.inspection.experts import expert_blocks, routes_of
 from glassgpt.inspection.lens import logit_lens, streams
 from glassgpt.inspection.sight import sights_of, visible_of
 from glassgpt.inspection.surprise import losses_of
-from glassgpt.inspection.taps import parts
+from glassgpt.inspection.taps import ROUTING_STEPS, parts
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
 from glassgpt.models import Model
 from glassgpt.models.sizes import embedding_rows
@@ -85,14 +86,16 @@ def encode(bench: Bench, text: str) -> list[int]:
 def look_inside(bench: Bench, question: Question) -> bytes:
     """The losses of the tokens, every head's pattern in 8 bits, and the size of the stream: one forward pass.
 
-    The weights of the heads' sinks (L, H, T) are there if the model has any. `windows` has a number for each layer, or
+    The weights of the heads' sinks (L, H, T) are there if the model has any, and for a mixture of experts the chosen
+    experts and their weights, (L, T, K), for the blocks that `experts` names. `windows` has a number for each layer, or
     None if its queries see all positions.
 
     With edits there is a second one, without them, for the losses to compare with.
     """
     ids = encode(bench, question.text)
-    patterns = [name for name in capture_names(bench.model) if name.endswith(".attn.pattern")]
-    seen = _pass(bench, ids, question.edits, patterns)
+    kept = (".attn.pattern", *(f".mlp.{step}" for step in ROUTING_STEPS))
+    names = [name for name in capture_names(bench.model) if name.endswith(kept)]
+    seen = _pass(bench, ids, question.edits, names)
     heads = heads_of(seen)
     scores = head_scores(heads, ids, visible_of(bench.model, len(ids)))
     arrays = {
@@ -102,6 +105,10 @@ def look_inside(bench: Bench, question: Question) -> bytes:
     }
     if (sinks := sinks_of(seen)) is not None:
         arrays["sinks"] = _floats(sinks)
+    routes = routes_of(seen) if expert_blocks(bench.model) else None
+    if routes is not None:
+        arrays["experts"] = routes.experts.to(torch.int32).numpy()
+        arrays["expert_weights"] = routes.weights.numpy()
     if question.edits:
         arrays["plain_losses"] = _losses(read(bench, ids))
     meta = {
@@ -109,6 +116,7 @@ def look_inside(bench: Bench, question: Question) -> bytes:
         "step": bench.run.step,
         "layers": attention_blocks(bench.model),
         "windows": [sight.window for sight in sights_of(bench.model)],
+        "experts": None if routes is None else {"layers": routes.layers, "n_expert": routes.n_expert},
         "kinds": [[describe_head(scores[n, head]) for head in range(heads.size(1))] for n in range(heads.size(0))],
         "passes": 2 if question.edits else 1,
         "lens_positions": lens_positions(bench.model, len(ids)),

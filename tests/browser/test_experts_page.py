@@ -1,4 +1,4 @@
-"""Inside for a model with windows and sinks: what a token does not see is no weak weight; the sink has a share."""
+"""Inside for a mixture of experts with windows and sinks: what a token sees, what the sink takes, who computes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import glassgpt as gg
 from glassgpt.inspection.attention import sinks_of
+from glassgpt.inspection.experts import routes_of
 from glassgpt.inspection.trace import trace
 
 OpenPage = Callable[..., Any]
@@ -84,6 +85,29 @@ def test_the_sink_has_its_share(page: Any, experts_runs: Path) -> None:
     assert page.locator(".sink canvas").get_attribute("height") == str(len(WORDS))
     page.get_by_text("the numbers: q · k").click()
     page.get_by_text(f"over the last {WINDOW} tokens and the sink").wait_for()
+
+
+def test_the_experts_of_each_token(page: Any, experts_runs: Path) -> None:
+    run = gg.load(experts_runs / "experts")
+    routes = routes_of(trace(run.model, run.tokenizer.encode(WORDS)))
+    panel = page.get_by_role("region", name="Experts")
+    for layer in range(2):
+        cells = panel.locator("tr").nth(layer).locator("td").all_inner_texts()
+        pairs = zip(routes.experts[layer, -1].tolist(), routes.weights[layer, -1].tolist(), strict=True)
+        assert cells == [f"expert {expert} {round(100 * weight)}%" for expert, weight in pairs]
+    drawn = (
+        panel.locator("canvas")
+        .nth(1)
+        .evaluate(
+            "canvas => Array.from(canvas.getContext('2d').getImageData(0, 20, 4, 1).data.filter((_, at) => at % 4 === 0))"
+        )
+    )
+    assert [red < 255 for red in drawn] == [bool(share) for share in routes.shares[1, -1].tolist()]
+    box = panel.locator(".picture").first.bounding_box()
+    panel.locator(".picture").first.click(position={"x": 5, "y": 3.5 * box["height"] / len(WORDS)})
+    panel.get_by_role("heading", name="“·”: its experts in each block").wait_for()
+    assert "token=3" in page.url
+    assert f"expert {int(routes.experts[0, 3, 0])} " in panel.locator("td").first.inner_text()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)], ids=["wide and light", "narrow and dark"])

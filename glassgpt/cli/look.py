@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from glassgpt.report.look import Look
     from glassgpt.report.look.drawing import View
 
-Show = Literal["attention", "lens", "tokens", "loss", "experts"]
+Show = Literal["attention", "lens", "tokens", "loss", "experts", "guesses"]
 APP, TERMINAL = "The web app", "In the terminal"
 APP_OPTIONS = {"host": "--host", "port": "--port", "token": "--token", "browser": "--browser/--no-browser"}
 TERMINAL_OPTIONS = {
@@ -122,6 +122,8 @@ def _view(
             return seen.tokens()
         case "loss":
             return seen.losses()
+        case "guesses":
+            return seen.guesses()
         case "experts":
             return seen.experts(layer)
 

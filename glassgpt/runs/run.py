@@ -44,6 +44,7 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.speculative import check_draft
 from glassgpt.generation.text import start_of_text, write_many, write_with_drafts
 from glassgpt.generation.translate import GREEDY, write_target
+from glassgpt.inspection.guesses import encode_for_encoder
 from glassgpt.models import AnyModel, EncoderDecoderModel, EncoderModel, Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
 from glassgpt.report.look import Look
@@ -328,23 +329,33 @@ class Run:
     def look(self, text: str | None = None) -> Look:
         """A text in the model: `run.look("O Romeo").attention()` shows itself in a terminal and in a notebook.
 
-        Without a text it is the beginning of the last sample that was generated during training. Raises UserError for
-        an empty text, for one that the tokenizer cannot encode, and if there is no sample.
+        Without a text it is the beginning of the last sample that was generated during training. For an encoder, the
+        name of the mask token in the text hides a token: `run.look("Where [MASK] thou?").guesses()`. Raises UserError
+        for an empty text, for one that the tokenizer cannot encode, and if there is no sample.
         """
-        self.check_language_model()
-        if text is not None:
+        self.check_plain_model()
+        model, block_size = self.model, self.config.model.block_size
+        if isinstance(model, EncoderModel):
+            ids = encode_for_encoder(self.tokenizer, self.sample_text()[:BEGINNING] if text is None else text)
+            ids = ids[:block_size] if text is None else ids
+        elif text is not None:
             ids = self.tokenizer.encode(text)
         else:
-            ids = self.sample_ids()[: min(BEGINNING, self.config.model.block_size)]
-        return Look(self.model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
+            ids = self.sample_ids()[: min(BEGINNING, block_size)]
+        return Look(model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
 
     def sample_ids(self) -> list[int]:
         """The last sample that was generated during training, with its prompt. Raises UserError if there is none."""
+        written = self.sample_text(with_prompt=True)
+        return self.tokenizer.encode(written, allowed_special="all")  # it has them by name, mostly at its start
+
+    def sample_text(self, *, with_prompt: bool = False) -> str:
+        """What the model wrote in the last sample of its training. Raises UserError if there is no sample."""
         samples = read_record(self.folder).samples
         if not samples:
             raise UserError(f"{self.folder} has no sample to look at: give {option(text='…')}")
-        written = str(samples[-1].get("prompt") or "") + str(samples[-1].get("text") or "")
-        return self.tokenizer.encode(written, allowed_special="all")  # it has them by name, mostly at its start
+        prompt = str(samples[-1].get("prompt") or "") if with_prompt else ""
+        return prompt + str(samples[-1].get("text") or "")
 
     @strict_arguments
     def evaluate(

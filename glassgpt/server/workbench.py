@@ -21,7 +21,7 @@ from torch import Tensor
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import sites, tapped
 from glassgpt.inspection.trace import Trace
-from glassgpt.models import Model
+from glassgpt.models import Model, find_architecture
 from glassgpt.runs.folder import find_checkpoint
 from glassgpt.runs.run import Run, open_run
 from glassgpt.training.checkpoint import Checkpoint
@@ -88,6 +88,14 @@ class Bench:
     def model(self) -> Model:
         """The model, in evaluation mode."""
         return self.run.model
+
+    def check_decoder(self) -> None:
+        """Raises UserError for a model that does not predict what comes next in a text."""
+        kind = find_architecture(self.run.config.architecture).kind
+        if kind != "decoder":
+            raise UserError(
+                f"this view is for models that predict what comes next in a text, and this is an {kind}: see Inside"
+            )
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -178,7 +186,7 @@ class Workbench:
             if known[0] == of_run:
                 return replace(opened.run, checkpoint=checkpoint)
         run = open_run(folder, checkpoint=checkpoint.step, device=self._device)
-        run.check_language_model()
+        run.check_plain_model()
         return run
 
     def _kept_bytes(self) -> int:

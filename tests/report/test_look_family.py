@@ -1,4 +1,4 @@
-"""Pictures of models that are no plain decoders: windows, sinks, experts."""
+"""Pictures of models that are no plain decoders: windows, sinks, experts, encoders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from rich.cells import cell_len
 from test_look import HOSTILE, TOKENIZER, Outline
 
 from glassgpt.errors import UserError
+from glassgpt.inspection.guesses import encode_for_encoder
 from glassgpt.inspection.trace import trace
 from glassgpt.models import Model, build_model, find_architecture
 from glassgpt.report.look import Look
+from glassgpt.tokenizers.char import CharTokenizer
 
 TEXT = "ab<>&ab<>"
 SIZES = {"vocab_size": TOKENIZER.vocab_size + 3, "block_size": 32, "n_layer": 2, "n_head": 3, "n_embd": 24}
@@ -141,3 +143,82 @@ def test_experts_fit_any_terminal(n_expert: int, width: int) -> None:
     if n_expert > width:  # a list takes the place of the picture
         expert, weight = (part[0, 0, 0] for part in (seen.experts().routes.experts, seen.experts().routes.weights))
         assert any(f"{int(expert)} {float(weight):.0%}" in line for line in lines)
+
+
+# -- encoders --
+
+MASKED = CharTokenizer(sorted(set(HOSTILE)), ["[MASK]"])
+
+
+def encoder(text: str, tokenizer: CharTokenizer = MASKED) -> Look:
+    return Look(build("bert"), tokenizer, encode_for_encoder(tokenizer, text), "toy, step 3")
+
+
+def test_an_encoder_hears_tokens_after_a_token() -> None:
+    view = encoder("ab<>&ab<>").attention(1, 2)
+    assert float(view.pattern[0, 1:].sum()) > 0.1
+    drawn = repr(view)
+    for query, row in enumerate(rows_of(drawn)[:9]):
+        assert " " not in row[4:22]
+        key = int(view.pattern[query].argmax())
+        assert row.split()[-2:] == ["ab<>&ab<>"[key], f"{float(view.pattern[query, key]):.0%}"]
+    assert "A token sees all tokens, before and after." in " ".join(drawn.split())
+    html = view.html()
+    assert '<g class="unseen"></g>' in html
+    assert view.to_dict()["causal"] is False
+
+
+def test_the_guesses_for_the_tokens_that_a_text_hides() -> None:
+    seen = encoder("ab[MASK]>&ab[MASK]>")
+    view = seen.guesses()
+    expected = seen.model(torch.tensor([seen.ids]))[0, [2, 7]].softmax(dim=-1).topk(5)
+    assert view.guesses.ids.tolist() == expected.indices.tolist()
+    drawn = repr(view)
+    assert "The text hides 2 tokens from toy, step 3." in drawn
+    assert [row.split()[:2] for row in rows_of(drawn)] == [["2", "[MASK]"], ["7", "[MASK]"]]
+    assert "its own" not in drawn
+    assert [place["probability"] for place in view.to_dict()["places"]] == [None, None]
+
+
+def test_the_guess_for_each_token() -> None:
+    seen = encoder("ab<>&")
+    view = seen.guesses()
+    drawn = repr(view)
+    right = sum(best[0]["id"] == id for best, id in zip(view.predictions, seen.ids, strict=True))
+    assert f"The best guess is right for {right} of 5 tokens." in " ".join(drawn.split())
+    assert "was hidden from toy, step 3 in turn" in " ".join(drawn.split())
+    for row, own in zip(rows_of(drawn), view.guesses.own_probabilities.tolist(), strict=True):
+        assert row.split()[2] == (f"{own:.0%}" if own >= 0.005 else "<1%")
+    plain = encoder("ab<>&", CharTokenizer(sorted(set(HOSTILE)), [])).guesses()
+    assert "has no mask token, so the text is read as it is" in " ".join(repr(plain).split())
+
+
+def test_the_lens_of_a_hidden_token() -> None:
+    seen = encoder("ab[MASK]>&")
+    assert seen.lens().position == 2 and seen.lens().following is None
+    hidden = seen.lens(1)
+    ids = torch.tensor([[id if at != 1 else MASKED.special_tokens["[MASK]"] for at, id in enumerate(seen.ids)]])
+    assert hidden.following_probabilities is not None
+    p = seen.model(ids)[0, 1].softmax(dim=-1)
+    torch.testing.assert_close(hidden.following_probabilities[-1], p[seen.ids[1]].detach())
+    assert "When does the model know the hidden token?" in repr(hidden) and "its own" in repr(hidden)
+    with pytest.raises(UserError, match="there is no position 5"):
+        seen.lens(5)
+
+
+def test_what_makes_no_sense_is_refused_in_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"an encoder sees the whole text .* look at its guesses for hidden tokens"):
+        encoder("ab").losses()
+    with pytest.raises(UserError, match="predicts what comes next, and no hidden tokens: look at its lens"):
+        look("gpt2").guesses()
+
+
+@pytest.mark.parametrize("width", [40, 63, 120])
+def test_an_encoder_fits_any_terminal(width: int) -> None:
+    for text in (HOSTILE, HOSTILE[:9] + "[MASK]"):
+        seen = encoder(text)
+        for view in (seen.tokens(), seen.attention(), seen.lens(), seen.guesses()):
+            for line in view.lines(width):
+                drawn = "".join(span.text for span in line).rstrip()
+                assert drawn.isprintable() and cell_len(drawn) <= width
+            assert not Outline(view._repr_html_()).open

@@ -28,9 +28,11 @@ def test_an_encoder_is_no_writer(tmp_path: Path) -> None:
     assert logits.shape == (1, ids.size(1), TOKENIZER.vocab_size)
     assert float(seen["blocks.0.attn.pattern"][0, 0, 0, -1]) > 0  # the first position attends to the last
     told = "architecture 'bert', which does not predict what comes next"
-    for use in (lambda: run.generate("to be"), lambda: run.evaluate(text="to be or not"), lambda: run.look("to be")):
+    for use in (lambda: run.generate("to be"), lambda: run.evaluate(text="to be or not")):
         with pytest.raises(UserError, match=told):
             use()
+    view = run.look("to be").guesses()
+    assert len(view.guesses.positions) == len(TOKENIZER.encode("to be")) and not view.guesses.hidden
     assert (gg.export_hf(run, tmp_path / "again") / "model.safetensors").read_bytes() == (
         tmp_path / "saved" / "model.safetensors"
     ).read_bytes()

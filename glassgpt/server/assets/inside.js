@@ -15,6 +15,7 @@ import { TokenStrip } from "glass/token-strip.js";
 const CHOSEN = [".tokens", ".heads", ".lens-grid"].map((group) => `${group} button[aria-pressed=true]`).join();
 const OPENING = 32;  // letters of a sample, where no text is given
 const PLAIN = "Paris is the capital of France.";  // for an imported model, which has no samples
+const HIDING = "Paris is the [MASK] of France.";  // for an imported encoder
 
 export function Inside({ run, params }) {
   useTheme();
@@ -54,8 +55,9 @@ function goTo(selector) {
 function opening(details, run) {
   if (details === null) return null;
   const sample = details.samples.at(-1), most = Math.min(OPENING, run.block_size ?? OPENING);  // a letter may be a token
-  if (sample) return typeable(sample.prompt + sample.text).slice(0, most);
-  return run.state === "imported" ? PLAIN.slice(0, most) : "";
+  const encoder = run.kind === "encoder";
+  if (sample) return typeable(encoder ? sample.text : sample.prompt + sample.text).slice(0, most);
+  return run.state === "imported" ? (encoder ? HIDING : PLAIN).slice(0, most) : "";
 }
 
 function Words({ text }) {
@@ -78,7 +80,8 @@ function View({ run, question, edits, answer, position, params, look }) {
   const [n_layer, n_head, size] = arrays.maps.shape;
   const chosen = chosenHead(params, meta, n_head);
   const tokens = meta.tokens;
-  const losses = arrays.losses.data;
+  const encoder = !meta.causal;
+  const losses = arrays.losses?.data ?? [];
   const weights = chosen && headWeights(arrays.maps, chosen.index, chosen.head);
   const sinks = chosen && headSinks(arrays.sinks, chosen);
   const sight = chosen && sightOf(meta, chosen.index);
@@ -102,11 +105,11 @@ function View({ run, question, edits, answer, position, params, look }) {
         : "This model has no attention: a token hears only itself."}</p>
     </div>
     <${TokenStrip} tokens=${tokens} chosen=${position} onChoose=${look} label="The text, in tokens"
-      colours=${tokens.map((_, index) => (index ? lossColour(losses[index - 1]) : "transparent"))} />
-    <p class="quiet figures">
+      colours=${tokens.map((_, index) => (index && !encoder ? lossColour(losses[index - 1]) : "transparent"))} />
+    ${encoder ? html`<p class="quiet">This encoder reads all tokens at once, before and after each one. It does not predict what comes next, so a token has no loss.</p>` : html`<p class="quiet figures">
       ${position > 0 && html`loss of ${quoted(tokens[position])} <b>${nats(losses[position - 1])}</b>, probability ${percent(Math.exp(-losses[position - 1]))}; `}
       ${losses.length > 0 && html`mean of the text <b>${nats(mean(losses))}</b> nats per token`}
-      ${arrays.plain_losses && html`, <b>${nats(mean(arrays.plain_losses.data))}</b> with nothing switched off`}</p>
+      ${arrays.plain_losses && html`, <b>${nats(mean(arrays.plain_losses.data))}</b> with nothing switched off`}</p>`}
     <${Film} run=${run} step=${meta.step} ask=${askFrame} />
     <${Edits} edits=${edits} chosen=${chosen} />
     <div class="columns">
@@ -117,9 +120,9 @@ function View({ run, question, edits, answer, position, params, look }) {
         <${HeadMap} ...${{ weights, sight, sinks, tokens, query: position, keyToken, label: mapLabel({ tokens, weights, sinks, sight }, position, chosen) }}
           onChoose=${(row, column) => change({ token: row === size - 1 ? null : row, key: column })} />
         <${Arithmetic} ...${{ question, chosen, tokens, query: position, keyToken, sight, sinks }} /></section>`}
-      <${Ahead} question=${next} tokens=${tokens} />
+      <${Ahead} question=${next} tokens=${tokens} encoder=${encoder} />
       ${meta.experts && html`<${Experts} ...${{ meta, arrays, tokens, position, look }} />`}
-      <${LogitLens} ...${{ question: lens, next, tokens, position, look }} />
+      <${LogitLens} ...${{ question: lens, next, tokens, position, look, encoder }} />
       <${Alike} question=${embedding} />
     </div>`;
 }
@@ -145,7 +148,7 @@ function headWeights(maps, layer, head) {
 }
 
 const PLAIN_SIGHT = { causal: true, window: null };
-const sightOf = (meta, index) => ({ causal: true, window: meta.windows[index] });
+const sightOf = (meta, index) => ({ causal: meta.causal, window: meta.windows[index] });
 const windowed = (meta) => meta.windows.some((window) => window !== null);
 const sightName = ({ window }) => (window === null ? "full" : `window of ${window} ${window === 1 ? "token" : "tokens"}`);
 
@@ -166,6 +169,7 @@ function strongest(weights, query, size, sight) {
 
 function where(query, key) {
   if (query === key) return ", itself";
+  if (key > query) return key - query === 1 ? ", the token after" : `, ${key - query} tokens after`;
   return query - key === 1 ? ", the token before" : `, ${query - key} tokens before`;
 }
 

@@ -19,6 +19,7 @@ def list_heads(bench: Bench, question: Question) -> bytes:
     If the question asks for effects, also by how much the mean loss of that text rises without each head: one forward
     pass for each.
     """
+    bench.check_decoder()
     layers = attention_blocks(bench.model)
     ids = repeated_ids(bench.model)
     if not layers:

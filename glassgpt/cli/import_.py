@@ -23,11 +23,10 @@ def import_(
 
     The run has exactly its weights and tokenizer.
     """
-    from glassgpt.costs.flops import count_parameters
     from glassgpt.runs.importing import import_hf
 
     imported = import_hf(source, run=run, revision=revision, overwrite=overwrite)
-    parameters = count_parameters(imported.model)
+    parameters = imported.n_parameters
     if as_json:
         sizes = {"parameters": parameters, "vocab_size": imported.tokenizer.vocab_size}
         print_json({"run": str(imported.folder), "source": source, **sizes})

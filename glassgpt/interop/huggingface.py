@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from glassgpt.config import strict_arguments
@@ -27,13 +28,15 @@ from glassgpt.files import check_regular, read_json
 from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout
 from glassgpt.interop.mxfp4 import dequantised
 from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
+from glassgpt.training.tensor_files import StoredTensor, TensorReader
 
-Tensors = dict[str, Tensor]
+Stored = dict[str, StoredTensor]
 Names = Mapping[str, tuple[str, ...]]  # of our parameters, and of their parts in the file
 
 MASKS = (".attn.bias", ".attn.masked_bias")
 HEAD = "lm_head.weight"
 EMBEDDING = "token_embedding.weight"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @strict_arguments
@@ -44,6 +47,17 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model | EncoderDecod
     executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does
     not have, and for tensors that are missing, surplus or of another shape.
     """
+    model, weights = open_hf(folder, dropout=dropout)
+    model.load_state_dict({name: stored.read().to(torch.float32) for name, stored in weights.items()}, assign=True)
+    return model
+
+
+def open_hf(folder: Path | str, *, dropout: float = 0.0) -> tuple[Model | EncoderDecoderModel, Stored]:
+    """As `load_hf`, but the model is on the meta device, and its weights are still in the files.
+
+    They are checked, in our layout and under our names, and each is read when it is asked for, in the dtype of the file
+    (float64 becomes float32).
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
@@ -52,8 +66,8 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model | EncoderDecod
     path = folder / "config.json"
     layout, config = read_config(path, dropout)
     with torch.device("meta"):
-        model = find_architecture(layout.architecture).model(config)  # only the shapes: the weights come from the file
-    tensors = known_names(read_tensors(folder), layout)
+        model = find_architecture(layout.architecture).model(config)
+    tensors = known_names(open_tensors(folder), layout)
     if is_quantised(path):
         tensors = dequantised(tensors, folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -61,8 +75,7 @@ def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model | EncoderDecod
     if not has_biases(path):
         tensors = zero_biases(shapes, names) | tensors
     drop_repeated(tensors, layout, config, folder)
-    model.load_state_dict(translated(tensors, shapes, names, layout, folder), assign=True)
-    return model
+    return model, translated(tensors, shapes, names, layout, folder)
 
 
 def read_config(path: Path, dropout: float) -> tuple[Layout, ModelConfig]:
@@ -113,23 +126,27 @@ def is_quantised(path: Path) -> bool:
     return read_json(path).get("quantization_config") is not None
 
 
-def zero_biases(shapes: Mapping[str, torch.Size], names: Names) -> Tensors:
+def zero_biases(shapes: Mapping[str, torch.Size], names: Names) -> Stored:
     """Zero biases under their Hugging Face names: a model without biases equals one with zero biases."""
-    return {theirs: torch.zeros(shapes[ours]) for ours, (theirs, *_) in names.items() if ours.endswith(".bias")}
+    return {
+        theirs: StoredTensor(torch.empty(shapes[ours], device="meta"), partial(torch.zeros, shapes[ours]))
+        for ours, (theirs, *_) in names.items()
+        if ours.endswith(".bias")
+    }
 
 
-def read_tensors(folder: Path) -> Tensors:
-    """All tensors of the folder, by their names in the file. Reads safetensors or pickles, in one file or in shards."""
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pickle)):
+def open_tensors(folder: Path) -> Stored:
+    """All tensors of the folder, by their names in the file: of safetensors or pickles, in one file or in shards."""
+    for name, stored_in in (("model.safetensors", _in_safetensors), ("pytorch_model.bin", _in_pickles)):
         if (folder / name).exists():
-            return read(folder / name)
+            return stored_in([folder / name])
         index = folder / f"{name}.index.json"
         if index.exists():
-            return {key: tensor for shard in _shards(index) for key, tensor in read(shard).items()}
+            return stored_in(_shards(index))
     raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor shards of them")
 
 
-def known_names(tensors: Tensors, layout: Layout) -> Tensors:
+def known_names(tensors: Stored, layout: Layout) -> Stored:
     """The tensors without those of other tasks, and under today's names if an older library wrote them."""
     found = {}
     for name, tensor in tensors.items():
@@ -146,48 +163,65 @@ def names_in(tensors: Iterable[str], layout: Layout, config: ModelConfig) -> Nam
     return {ours: tuple(name.removeprefix(dropped) for name in theirs) for ours, theirs in layout.names(config)}
 
 
-def drop_repeated(tensors: Tensors, layout: Layout, config: ModelConfig, folder: Path) -> None:
+def drop_repeated(tensors: Stored, layout: Layout, config: ModelConfig, folder: Path) -> None:
     """Removes tensors that say nothing new. Raises UserError for one that differs from what it should repeat."""
     for name, first in layout.copies.items():
         copy = tensors.pop(name, None)
-        if copy is not None and (first not in tensors or not torch.equal(copy, tensors[first])):
+        if copy is not None and (first not in tensors or not _equal(copy, tensors[first])):
             raise UserError(f"{folder}: {name} differs from {first}, but in {layout.family} they are tied: one tensor")
     for name, compute in layout.computed.items():
         if (stored := tensors.pop(name, None)) is not None:
             wanted = compute(config)
-            # bfloat16 rounds numbers up to 1 by up to 0.002, and learned ones would differ by far more.
-            if stored.shape != wanted.shape or not torch.allclose(stored.to(wanted), wanted, rtol=0, atol=0.004):
+            if stored.like.shape != wanted.shape or not _close(stored.read().to(wanted), wanted):
                 raise UserError(f"{folder}: {name} is not what {layout.ours} computes in its place")
 
 
-def translated(
-    tensors: Tensors, shapes: Mapping[str, torch.Size], names: Names, layout: Layout, folder: Path
-) -> Tensors:
-    """The tensors of a file under our names, in our layout, in float32. Empties `tensors` to save memory.
+def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+    return one.like.shape == other.like.shape and torch.equal(one.read(), other.read())
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    """Whether numbers up to 1 are equal but for rounding to bfloat16, by 0.002. Learned ones would differ by more."""
+    return torch.allclose(found, wanted, rtol=0, atol=0.004)
+
+
+def translated(tensors: Stored, shapes: Mapping[str, torch.Size], names: Names, layout: Layout, folder: Path) -> Stored:
+    """The tensors of a file under our names, in our layout.
 
     Raises UserError, with their names, for tensors that are missing, surplus, untied or of another shape.
     """
     _check_names(tensors, names, layout, folder)
     if HEAD in tensors and (HEAD,) not in names.values():
-        _check_tied(tensors, HEAD, names[EMBEDDING][0], layout, folder)
-    state = {}
+        first = names[EMBEDDING][0]
+        if not _equal(tensors[HEAD], tensors[first]):
+            raise UserError(f"{folder}: {HEAD} differs from {first}, but in {layout.family} they are tied: one tensor")
+    found = {}
     for ours, theirs in names.items():
         rows, *columns = (1, *shapes[ours]) if ours in layout.rows else shapes[ours]
         wanted = (rows // len(theirs), *columns)
         transposed = layout.is_transposed(ours, len(wanted))
-        parts = [_take(tensors, name, wanted[::-1] if transposed else wanted, folder) for name in theirs]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        state[ours] = (whole.t() if transposed else whole).contiguous().view(shapes[ours])
-    return state
+        for name in theirs:
+            _check_kind(tensors[name].like, name, wanted[::-1] if transposed else wanted, folder)
+        parts = [tensors[name] for name in theirs]
+        (dtype, *others) = {part.like.dtype for part in parts}
+        kept = not others and dtype != torch.float64
+        like = torch.empty(shapes[ours], dtype=dtype if kept else torch.float32, device="meta")
+        found[ours] = StoredTensor(like, partial(_read, parts, like, transposed))
+    return found
 
 
-def _take(tensors: Tensors, name: str, wanted: tuple[int, ...], folder: Path) -> Tensor:
-    """Removes a tensor, in float32. Raises UserError for another shape."""
-    tensor = tensors.pop(name)
-    if tensor.shape != wanted or not tensor.is_floating_point():
+def _read(parts: Sequence[StoredTensor], like: Tensor, transposed: bool) -> Tensor:
+    """A tensor of ours, from its parts in the file."""
+    read = [part.read().to(like.dtype) for part in parts]
+    whole = torch.cat(read) if len(read) > 1 else read[0]
+    return (whole.t() if transposed else whole).contiguous().view(like.shape)
+
+
+def _check_kind(tensor: Tensor, name: str, wanted: tuple[int, ...], folder: Path) -> None:
+    """Raises UserError for another shape, and for numbers that mean nothing without a scale, as those of 8 bits."""
+    if tensor.shape != wanted or tensor.dtype not in DTYPES:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise UserError(f"{folder}: {name} is {kind} {tuple(tensor.shape)}, config.json needs floats {wanted}")
-    return tensor.to(torch.float32)
 
 
 def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
@@ -198,11 +232,6 @@ def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: P
             first, rest = sorted(wrong)[:3], len(wrong) - 3
             listed = ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
             raise UserError(f"{folder} {kind} tensors for the {layout.family} of its config.json: {listed}")
-
-
-def _check_tied(tensors: Tensors, copy: str, first: str, layout: Layout, folder: Path) -> None:
-    if not torch.equal(tensors[copy], tensors[first]):
-        raise UserError(f"{folder}: {copy} differs from {first}, but in {layout.family} they are tied: one tensor")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -219,13 +248,26 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / shard for shard in shards]
 
 
-def _read_safetensors(path: Path) -> Tensors:
-    try:
-        check_regular(path)
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        _check_binary(path)
-        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+def _in_safetensors(paths: Iterable[Path]) -> Stored:
+    found: Stored = {}
+    for path in paths:
+        try:
+            check_regular(path)
+            stored = TensorReader([path]).stored()
+        except (SafetensorError, OSError) as error:
+            _check_binary(path)
+            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+        _add(found, stored, path)
+    return found
+
+
+def _add(found: Stored, more: Stored, path: Path) -> None:
+    """Raises UserError for a tensor that another shard has as well."""
+    if both := sorted(more.keys() & found.keys()):
+        raise UserError(
+            f"{path} has the tensor {both[0]}, and so has another shard: it is unclear which of them counts"
+        )
+    found |= more
 
 
 def _check_binary(path: Path) -> None:
@@ -236,10 +278,20 @@ def _check_binary(path: Path) -> None:
             raise UserError(f"{path} is a Git LFS pointer or text, not weights: download the file itself")
 
 
-def _read_pickle(path: Path) -> Tensors:
+def _in_pickles(paths: Iterable[Path]) -> Stored:
+    """They are mapped. Only a file of before PyTorch 1.6 is read into memory as a whole."""
+    found: Stored = {}
+    for path in paths:
+        tensors = _read_pickle(path)
+        _add(found, {name: StoredTensor(t.to("meta"), t.clone) for name, t in tensors.items()}, path)
+    return found
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         check_regular(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)  # rejects anything that would execute code
+        # weights_only rejects anything that would execute code.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (UserError, MemoryError):
         raise
     except pickle.UnpicklingError as error:  # its own text advises to load with weights_only=False, which executes code

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from torch import Tensor
 
 from glassgpt.errors import UserError
@@ -24,7 +25,7 @@ PADDING = "[PAD]"  # BERT's name of it
 
 
 def write_hf_folder(folder: Path, model: Model | EncoderDecoderModel, tokenizer: Tokenizer, card: str) -> None:
-    """Writes weights, configs, tokenizer and model card to an existing folder.
+    """Writes weights, configs, tokenizer and model card to an existing folder. The weights keep their dtypes.
 
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
     an import restores it exactly. Raises UserError for a model or tokenizer that cannot be exported exactly.
@@ -49,7 +50,9 @@ def write_hf_model(folder: Path, model: Model | EncoderDecoderModel, tokenizer: 
 
     Raises UserError for a model that cannot be exported exactly.
     """
-    _write_json(folder / "config.json", hf_config(layout_of(model), model.config, tokenizer))
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    _write_json(folder / "config.json", hf_config(layout_of(model), model.config, tokenizer, dtype))
     vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
     path = folder / "model.safetensors"
     try:
@@ -78,8 +81,10 @@ def hf_tensors(model: Model | EncoderDecoderModel, vocab_size: int) -> dict[str,
     return tensors
 
 
-def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The contents of config.json."""
+def hf_config(
+    layout: Layout, config: ModelConfig, tokenizer: Tokenizer | None, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """The contents of config.json. `dtype` is the one in which the library loads the weights."""
     return {
         "architectures": [layout.model_class],
         "model_type": layout.model_type,
@@ -89,7 +94,7 @@ def hf_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer | None) 
         **dict.fromkeys(layout.dropouts, config.dropout),
         "initializer_range": 0.02,
         "use_cache": True,
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
         **_special_ids(layout, tokenizer),
     }
 

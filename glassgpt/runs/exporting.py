@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 from glassgpt.config import dump_toml, strict_arguments
-from glassgpt.costs.flops import count_parameters
 from glassgpt.errors import UserError, option, unknown
 from glassgpt.files import replacing_folder, user_path
 from glassgpt.interop.huggingface_export import write_hf_folder
-from glassgpt.interop.layouts import layout_of
+from glassgpt.interop.layouts import Layout, layout_of
 from glassgpt.interop.model_card import model_card
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.runs.config import Sections, config_sections
 from glassgpt.runs.origin import ORIGIN, load_origin
-from glassgpt.runs.run import Run, load
+from glassgpt.runs.run import Run, open_run
 from glassgpt.training.metrics import final_record
 
 
@@ -28,20 +27,21 @@ def export_hf(
 ) -> Path:
     """Writes a folder that `transformers` loads without our code. Ids, logits and greedy text are equal.
 
-    Returns `folder`.
+    Returns `folder`. The weights have the dtypes of the checkpoint, which are 16 bits for an import of such files.
 
     `checkpoint` selects the weights of a run given by name or path. Raises UserError for an architecture or tokenizer
     without an exact equivalent in `transformers`, for a run opened in 16 bits, and for a folder that is in use.
     """
     folder = user_path(folder)
     _check_free(folder, overwrite)
-    opened = run if isinstance(run, Run) else load(run, checkpoint=checkpoint, device="cpu")
+    opened = run if isinstance(run, Run) else open_run(run, checkpoint=checkpoint, device="cpu")
     opened.check_plain_model()
     if (dtype := opened.runtime.product_dtype) != torch.float32:
         raise UserError(f"{opened.folder} is open with its weights rounded to {dtype}: export it by its name instead")
+    model = opened.stored_model()
     try:
         with replacing_folder(folder) as temporary:
-            write_hf_folder(temporary, opened.model, opened.tokenizer, _card(opened, folder.absolute().name))
+            write_hf_folder(temporary, model, opened.tokenizer, _card(opened, layout_of(model), folder.absolute().name))
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from None
     return folder
@@ -66,7 +66,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} exists: replace it with {option(overwrite=True)}, or choose another folder")
 
 
-def _card(run: Run, name: str) -> str:
+def _card(run: Run, layout: Layout, name: str) -> str:
     facts: dict[str, list[str]] = {}
     sections = config_sections(run.config)
     if (run.folder / ORIGIN).exists():
@@ -83,7 +83,7 @@ def _card(run: Run, name: str) -> str:
         ]
         facts["Evaluation"] = _results(run)
     settings = dump_toml(_without_paths(sections))
-    return model_card(name, layout_of(run.model), count_parameters(run.model), facts, settings)
+    return model_card(name, layout, run.n_parameters, facts, settings)
 
 
 def _results(run: Run) -> list[str]:

@@ -13,18 +13,18 @@ from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.errors import UserError, option
 from glassgpt.files import user_path
 from glassgpt.interop.hub import download_model, model_files
-from glassgpt.interop.huggingface import load_hf
+from glassgpt.interop.huggingface import open_hf
 from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
-from glassgpt.models import EncoderDecoderModel, Model
+from glassgpt.models import AnyModel
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
 from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
-from glassgpt.runs.run import Run, load
+from glassgpt.runs.run import Run, open_run
 from glassgpt.runtime.device import MachineConfig, build_runtime
 from glassgpt.tokenizers import Tokenizer, TokenizerConfig
 from glassgpt.tokenizers.bpe import BPETokenizer
-from glassgpt.training.checkpoint import write_checkpoint
+from glassgpt.training.checkpoint import write_weights
 from glassgpt.training.checkpoint_manager import CheckpointConfig
 from glassgpt.training.config_formats import NO_STAGE
 from glassgpt.training.optimizers import OptimizerConfig
@@ -47,15 +47,14 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
     """Creates a run with the weights and tokenizer of a model that `transformers` saved, ready to use and fine-tune.
 
     `source` is a folder, or a repository on the Hugging Face hub (gpt2, distilgpt2, owner/name), whose branch, tag or
-    commit is `revision`. Everything is read and checked before the run's folder is touched.
+    commit is `revision`. Everything is checked before the run's folder is touched. The weights keep the dtype that they
+    have in the files, and those of one file of the run, at most 5 GB, are in memory at a time.
     Raises UserError, naming the cause, if the model is not exactly one of ours or its tokenizer is not supported.
     """
     folder = named_folder(run)
     check_free(folder, overwrite)
     found, commit = _find_source(source, revision)
-    model = load_hf(found)
-    if isinstance(model, EncoderDecoderModel):
-        raise UserError(f"{found}: an encoder-decoder cannot be a run, which has one text: load it with `load_hf`")
+    model, weights = open_hf(found)
     tokenizer = load_hf_tokenizer(found)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
@@ -68,8 +67,8 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
         check_free(folder, overwrite)  # again: only now can no other process create it
         with new_run_folder(folder, config, tokenizer, runtime, count_parameters(model)) as new:
             Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
-            write_checkpoint(new / "checkpoints", model, None, UNTRAINED)
-    return load(folder)
+            write_weights(new / "checkpoints", weights, UNTRAINED)
+    return open_run(folder)
 
 
 def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
@@ -87,7 +86,7 @@ def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:
     return downloaded, downloaded.name
 
 
-def _describe(model: Model, tokenizer: Tokenizer) -> RunConfig:
+def _describe(model: AnyModel, tokenizer: Tokenizer) -> RunConfig:
     """The config of an imported model. Fields that only training uses have their defaults."""
     return RunConfig(
         run=RunKindConfig(NO_STAGE),

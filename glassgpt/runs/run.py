@@ -57,7 +57,7 @@ from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import Runtime, build_runtime
 from glassgpt.runtime.parallel import move, weights_later
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
-from glassgpt.training.checkpoint import Checkpoint, load_model_weights
+from glassgpt.training.checkpoint import Checkpoint, load_model_weights, open_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
 
 MOST_COUNTED = 10_000_000  # tokens that counting predicts: their losses are held in memory
@@ -100,9 +100,31 @@ class Run:
         load_model_weights(self.checkpoint, model)
         return model.eval()
 
+    def stored_model(self) -> AnyModel:
+        """The raw module on the CPU, with the weights in the dtypes of the checkpoint: an import may have 16 bits.
+
+        If `model` was changed since it was read, so is this one, rounded to those dtypes.
+        """
+        model = self._build_model()
+        reader = open_weights(self.checkpoint, model)
+        read = self.any_model.state_dict() if "any_model" in vars(self) else None
+        model.load_state_dict(
+            {
+                name: reader.read(name) if read is None else read[name].to("cpu", like.dtype)
+                for name, like in reader.shapes.items()
+            },
+            assign=True,
+        )
+        return model
+
     def _build_model(self) -> AnyModel:
         with weights_later():
             return find_stage(self.config.run.stage).build_model(self.config)
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of parameters of the model; the weights are not read for it."""
+        return count_parameters(self._build_model())
 
     def __repr__(self) -> str:
         return f"Run {self.folder}\n" + "\n".join(f"  {line}" for line in self._facts())
@@ -117,9 +139,8 @@ class Run:
     def _facts(self) -> list[str]:
         """A few lines on the run: the model, the weights that are loaded, and its final losses."""
         sizes, tokenizer = config_sections(self.config)["model"], self.tokenizer
-        n_parameters = count_parameters(self._build_model())
         lines = [
-            f"{describe_model(sizes)}, {n_parameters:,} parameters; {tokenizer.name} tokenizer,"
+            f"{describe_model(sizes)}, {self.n_parameters:,} parameters; {tokenizer.name} tokenizer,"
             f" {tokenizer.vocab_size:,} ids",
             f"weights of step {self.step:,}, on {self.runtime.device}",
         ]

@@ -37,7 +37,15 @@ from glassgpt.runtime.distributed import ALONE, Ranks
 from glassgpt.runtime.parallel import copy_weight, distribute, full_tensor
 from glassgpt.training.optimizers import state_of
 from glassgpt.training.stage import Best
-from glassgpt.training.tensor_files import TensorReader, belongs_to, divide, index_name, index_of, write_tensors
+from glassgpt.training.tensor_files import (
+    StoredTensor,
+    TensorReader,
+    belongs_to,
+    divide,
+    index_name,
+    index_of,
+    write_tensors,
+)
 
 T = TypeVar("T")
 
@@ -123,6 +131,30 @@ def write_checkpoint(
         if stage_state:
             # Copies: a stage may return several views of one tensor, which safetensors refuses.
             sets[STAGE] = {name: value.clone() for name, value in stage_state.items()}
+    return _write_sets(folder, sets, lambda name, names: _gather(sets[name], names, ranks), state, ranks)
+
+
+def write_weights(folder: Path, weights: Mapping[str, StoredTensor], state: dict[str, Any]) -> Checkpoint:
+    """Writes a checkpoint of weights that are still in other files, in their dtypes; else as `write_checkpoint`."""
+
+    def read(_: str, names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: weights[name].read() for name in names}
+
+    return _write_sets(folder, {MODEL: {name: stored.like for name, stored in weights.items()}}, read, state, ALONE)
+
+
+def _write_sets(
+    folder: Path,
+    sets: Mapping[str, Mapping[str, Tensor]],
+    gather: Callable[[str, Iterable[str]], dict[str, Tensor]],
+    state: dict[str, Any],
+    ranks: Ranks,
+) -> Checkpoint:
+    """Writes the files of a checkpoint, one after the other.
+
+    `sets` says of every tensor how large it is. `gather` returns those of a file, by the names of the set and of the
+    tensors.
+    """
     target = folder / _folder_name(state["step"])
     with contextlib.ExitStack() as held:
 
@@ -140,7 +172,7 @@ def write_checkpoint(
         for name, tensors in sets.items():
             files = divide(name, tensors)
             for file, names in files.items():
-                on_first(partial(write_tensors, temporary / file, _gather(tensors, names, ranks)))
+                on_first(partial(write_tensors, temporary / file, gather(name, names)))
             if len(files) > 1:
                 on_first(partial(_write_json, temporary / index_name(name), index_of(files, tensors)))
 
@@ -203,9 +235,15 @@ def load_model_weights(checkpoint: Checkpoint, model: nn.Module, ranks: Ranks = 
         copy_weight(tensor, expected[name], ranks)
 
 
-def open_weights(checkpoint: Checkpoint) -> TensorReader:
-    """The weights, to be read one at a time. Raises UserError for a damaged file."""
-    return _open_set(checkpoint, MODEL)
+def open_weights(checkpoint: Checkpoint, model: nn.Module | None = None) -> TensorReader:
+    """The weights, to be read one at a time, in the dtypes of the file.
+
+    Raises UserError for a damaged file, and for tensors that do not fit `model`.
+    """
+    reader = _open_set(checkpoint, MODEL)
+    if model is not None:
+        _check_weights(model.state_dict(), reader.shapes, checkpoint.path / MODEL)
+    return reader
 
 
 def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: Path) -> None:

@@ -10,7 +10,9 @@ A set called `model.safetensors` is stored under the names that the Hugging Face
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     path.chmod(mode)
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that is still in a file."""
+
+    like: Tensor  # on the meta device: its shape and dtype
+    read: Callable[[], Tensor]  # into memory of its own
+
+
 class TensorReader:
     """Reads the tensors of a set one at a time, so that the set need not fit into memory.
 
@@ -95,3 +105,7 @@ class TensorReader:
                 return tensor.clone()
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """Every tensor by its name."""
+        return {name: StoredTensor(like, partial(self.read, name)) for name, like in self.shapes.items()}

@@ -21,7 +21,7 @@ from glassgpt.course.pages import list_parts
 
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 GUIDES = (
-    "gpt2", "planning", "training", "configuration", "scaling", "evaluation", "generation", "doctor", "inspection",
+    "gpt2", "planning", "training", "stages", "configuration", "scaling", "evaluation", "generation", "doctor", "inspection",
     "look", "family", "speedrun", "benchmarks", "tracking", "interop", "tokenizers", "data", "log",
 )  # fmt: skip
 ASSETS = (".svg", ".png", ".ipynb")

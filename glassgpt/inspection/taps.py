@@ -21,6 +21,17 @@ Shapes: B batch, T positions, C = n_embd, F = 4C in most, H heads (fewer for k a
 head size. The bias of the attention's projection belongs to no head, so the results of the heads add up to its output
 without bias.
 
+An encoder-decoder has other names. S positions of the source, T of the target:
+
+    encoder.blocks.N.attn.STEP   as above     attention within the source: q, k, v, scores, pattern and out
+    encoder.blocks.N.resid       (B, S, C)    the stream after block N of the encoder
+    memory                       (B, S, C)    what the encoder makes of the source
+    decoder.blocks.N.attn.STEP   as above     attention within the target
+    decoder.blocks.N.cross.STEP  as above     cross-attention: queries of the target, keys and values of the memory, so
+                                              that scores and pattern are (B, H, T, S)
+    decoder.blocks.N.resid       (B, T, C)    the stream after block N of the decoder
+    final                        (B, T, C)    the input of the output head
+
 A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names. What an
 architecture must offer for each name is in docs/inspection.md; one that does not lacks the name.
 """
@@ -39,7 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.models import Model
+from glassgpt.models import AnyModel, EncoderDecoderModel, Model
 from glassgpt.models.attention import Attention
 
 ATTENTION_STEPS = ("q", "k", "v", "scores", "pattern", "out")
@@ -104,8 +115,11 @@ def parts(model: Model) -> list[Part]:
     return [Part(block, getattr(block, "attn", None), getattr(block, "mlp", None), n_head) for block in model.blocks]
 
 
-def sites(model: Model) -> dict[str, Site]:
+def sites(model: AnyModel) -> dict[str, Site]:
     """The named activations of this model in order of computation, with how to tap each."""
+    if isinstance(model, EncoderDecoderModel):
+        return {**_sites_of_stack("encoder", model), "memory": _method_of(model, "encode"),
+                **_sites_of_stack("decoder", model), "final": _method_of(model, "features")}  # fmt: skip
     found: dict[str, Site] = {}
     for n, part in enumerate(parts(model)):
         if n == 0:
@@ -126,11 +140,24 @@ def sites(model: Model) -> dict[str, Site]:
                     found[f"{name}.mlp.{step}"] = _step_of(part.routing, step)
             found[f"{name}.mlp.out"] = output_of(part.mlp)
         found[f"{name}.resid"] = output_of(part.block)
-    return found | {"final": _features_of(model)}
+    return found | {"final": _method_of(model, "features")}
+
+
+def _sites_of_stack(stack: str, model: EncoderDecoderModel) -> dict[str, Site]:
+    """The named activations of the encoder or of the decoder."""
+    found: dict[str, Site] = {}
+    for n, block in enumerate(model.get_submodule(f"{stack}.blocks").children()):
+        for name in ("attn", "cross"):
+            inner = getattr(getattr(block, name, None), "inner", None)
+            if isinstance(inner, Attention):
+                for step in ATTENTION_STEPS:
+                    found[f"{stack}.blocks.{n}.{name}.{step}"] = _step_of(inner, step)
+        found[f"{stack}.blocks.{n}.resid"] = output_of(block)
+    return found
 
 
 @contextmanager
-def tapped(model: Model, taps: Mapping[str, Tap]) -> Iterator[None]:
+def tapped(model: AnyModel, taps: Mapping[str, Tap]) -> Iterator[None]:
     """Passes the named activations through functions in every forward pass inside the `with` block.
 
     A function returns a tensor that takes the activation's place, or None. Taps may be nested: the inner one gets what
@@ -277,22 +304,24 @@ def _add_up_heads(
     return results.sum(dim=1) if bias is None else results.sum(dim=1) + bias
 
 
-def _features_of(model: Model) -> Site:
-    def add(tap: Tap) -> Undo:
-        before = model.features
+def _method_of(model: AnyModel, name: str) -> Site:
+    """How to tap what a method of the model returns."""
 
-        def features(*arguments: Any, **keywords: Any) -> Tensor:
-            value = before(*arguments, **keywords)
+    def add(tap: Tap) -> Undo:
+        before = getattr(model, name)
+
+        def method(*arguments: Any, **keywords: Any) -> Tensor:
+            value: Tensor = before(*arguments, **keywords)
             changed = tap(value)
             return value if changed is None else changed
 
-        replaced = model.__dict__.get("features")
-        model.__dict__["features"] = features
+        replaced = model.__dict__.get(name)
+        model.__dict__[name] = method
 
         def undo() -> None:
-            del model.__dict__["features"]
+            del model.__dict__[name]
             if replaced is not None:
-                model.__dict__["features"] = replaced
+                model.__dict__[name] = replaced
 
         return undo
 

@@ -73,6 +73,9 @@ class EncoderDecoderModel(nn.Module):
     It is `head(features(target, memory))` with `memory = encode(source)`. The encoder reads the source (B, S), in which
     all positions see each other, once. The decoder predicts each next token of the target (B, T) from those before it,
     and attends to the memory in every block (cross-attention).
+
+    `encoder.blocks.N.attn.inner`, `decoder.blocks.N.attn.inner` and `decoder.blocks.N.cross.inner` are each an
+    `Attention`: their activations can be captured (inspection/taps.py).
     """
 
     config: ModelConfig

@@ -86,7 +86,7 @@ class Bench:
 
     @property
     def model(self) -> Model:
-        """The model, in evaluation mode."""
+        """The model, in evaluation mode. Raises UserError for an encoder-decoder."""
         return self.run.model
 
     def check_decoder(self) -> None:
@@ -104,8 +104,9 @@ class Bench:
         def check(_: Tensor) -> None:
             self.check()
 
-        names = [name for name in sites(self.model) if name.endswith(".resid")]
-        with tapped(self.model, dict.fromkeys(names, check)):
+        model = self.run.any_model
+        names = [name for name in sites(model) if name.endswith(".resid")]
+        with tapped(model, dict.fromkeys(names, check)):
             yield
 
     def check(self) -> None:
@@ -174,7 +175,7 @@ class Workbench:
         if key not in self._opened:
             run = self._read_checkpoint(folder, of_run, checkpoint)
             # Reads the weights now, so that damaged ones are not kept.
-            self._opened[key] = Opened(run, sum(parameter.nbytes for parameter in run.model.parameters()))
+            self._opened[key] = Opened(run, sum(parameter.nbytes for parameter in run.any_model.parameters()))
         self._opened.move_to_end(key)
         while len(self._opened) > 1 and self._kept_bytes() > CACHE_BYTES:
             self._opened.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Pictures of models that are no plain decoders: windows, sinks, experts, encoders."""
+"""Pictures of models that are no plain decoders: windows, sinks, experts, encoders, cross-attention."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from test_look import HOSTILE, TOKENIZER, Outline
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.guesses import encode_for_encoder
+from glassgpt.inspection.pairs import PARTS
 from glassgpt.inspection.trace import trace
-from glassgpt.models import Model, build_model, find_architecture
+from glassgpt.models import EncoderDecoderModel, Model, build_model, find_architecture
 from glassgpt.report.look import Look
+from glassgpt.report.look.pair import PairLook
 from glassgpt.tokenizers.char import CharTokenizer
 
 TEXT = "ab<>&ab<>"
@@ -222,3 +224,87 @@ def test_an_encoder_fits_any_terminal(width: int) -> None:
                 drawn = "".join(span.text for span in line).rstrip()
                 assert drawn.isprintable() and cell_len(drawn) <= width
             assert not Outline(view._repr_html_()).open
+
+
+# -- encoder-decoders --
+
+PAIRED = CharTokenizer(sorted(set(HOSTILE)), ["<|endoftext|>"])
+
+
+def pair(architecture: str, source: str, target: str | None = None) -> PairLook:
+    torch.manual_seed(0)
+    found = find_architecture(architecture)
+    sizes = {**SIZES, "vocab_size": PAIRED.vocab_size + 2} | ({"head_size": 8} if architecture == "t5" else {})
+    model = found.model(found.config(**sizes))
+    assert isinstance(model, EncoderDecoderModel)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gain = "norm" in name and name.endswith("weight")
+            parameter.normal_(mean=1.0 if gain else 0.0, std=0.3)
+    return PairLook(model.eval(), PAIRED, source, target, "toy, step 3")
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "t5"])
+def test_cross_attention_has_the_source_across_and_the_target_down(architecture: str) -> None:
+    seen = pair(architecture, "ab<>&", "ba<")
+    view = seen.attention("cross", 1, 2)
+    torch.testing.assert_close(view.pattern, seen.trace.cross[1, 2])
+    assert view.pattern.shape == (4, 6)
+    rows = rows_of(repr(view))[:4]
+    assert [row.split()[1] for row in rows] == ["b", "a", "<", "<|endoftext…"]
+    for query, row in enumerate(rows):
+        blocks = row.split()[2]
+        for sign, weight in zip(blocks[::2], view.pattern[query].tolist(), strict=True):
+            assert sign == ("█" if weight >= 0.75 else "▓" if weight >= 0.5 else "▒" if weight >= 0.25
+                            else "░" if weight >= 0.05 else ".")  # fmt: skip
+        assert row.endswith(f"{float(view.pattern[query].max()):.0%}")
+    html = view.html()
+    assert '<g class="unseen"></g>' in html and html.count('text-anchor="end"') == 4
+    assert html.count('transform="rotate') == 6
+    found = json.loads(json.dumps(view.to_dict()))
+    assert [token["text"] for token in found["source_tokens"]] == [*"ab<>&", "<|endoftext|>"]
+    assert len(found["heads"]) == 6
+
+
+def test_the_sharpest_head_of_cross_attention_is_drawn() -> None:
+    seen = pair("transformer", "ab<>&", "ba<")
+    sharp = seen.trace.cross.amax(dim=-1).mean(dim=-1)
+    view = seen.attention()
+    assert (view.layer, view.head) == divmod(int(sharp.argmax()), 3)
+    assert seen.attention("cross", layer=0).layer == 0
+
+
+def test_attention_within_the_source_and_within_the_target() -> None:
+    seen = pair("transformer", "ab<>&", "ba<")
+    within, target = seen.attention("encoder", 0, 1), seen.attention("decoder", 0, 1)
+    torch.testing.assert_close(within.pattern, seen.trace.encoder[0, 1])
+    torch.testing.assert_close(target.pattern, seen.trace.decoder[0, 1])
+    assert "of the encoder of toy, step 3" in " ".join(repr(within).split())
+    assert "A token sees all tokens" in repr(within) and "A token sees" not in repr(target)
+    assert [token["text"] for token in target.tokens] == ["<|endoftext|>", *"ba<"]
+    for part, message in (("cross", "there is no block 2: the cross-attention has 2 blocks"),
+                          ("encoder", "there is no block 2: the encoder has 2 blocks")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            seen.attention(part, 2, 0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="there is no head 3: a block has 3 heads"):
+        seen.attention("cross", 0, 3)
+    with pytest.raises(UserError, match="'middle'"):
+        seen.attention("middle")  # type: ignore[arg-type]
+
+
+def test_the_losses_of_a_target() -> None:
+    seen = pair("transformer", "ab<>&", "ba<")
+    view = seen.losses()
+    expected = seen.trace.logits.log_softmax(dim=-1)[range(4), seen.trace.outputs]
+    torch.testing.assert_close(view.losses, -expected)
+    assert [token["text"] for token in view.tokens] == ["<|endoftext|>", *"ba<", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("width", [40, 63, 120])
+def test_a_pair_fits_any_terminal(width: int) -> None:
+    seen = pair("transformer", HOSTILE, HOSTILE[:9])
+    for view in (*(seen.attention(part) for part in PARTS), seen.losses()):
+        for line in view.lines(width):
+            drawn = "".join(span.text for span in line).rstrip()
+            assert drawn.isprintable() and cell_len(drawn) <= width
+        assert not Outline(view._repr_html_()).open

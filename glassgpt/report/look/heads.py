@@ -69,8 +69,9 @@ class Heads:
         kinds = [[self.kinds[block, number] for number in range(self.n_head)] for block in self.blocks]
         sinks = None if self.sinks is None else self.sinks[self.blocks.index(layer), head]
         return AttentionView(
-            self.source, self.tokens, layer, head, self.pattern(layer, head), self.blocks, kinds, self.sights, sinks
-        )
+            self.source, self.tokens, self.tokens, layer, head, self.pattern(layer, head), self.blocks, kinds,
+            self.sights, sinks,
+        )  # fmt: skip
 
     @property
     def answer(self) -> str:

@@ -8,6 +8,7 @@ import { Ahead } from "glass/ahead.js";
 import { Alike } from "glass/alike.js";
 import { Experts } from "glass/experts.js";
 import { LogitLens, windowStart } from "glass/lens.js";
+import { Pair } from "glass/pair.js";
 import { change, number } from "glass/state.js";
 import { nats, percent, quoted, typeable, visible } from "glass/text.js";
 import { TokenStrip } from "glass/token-strip.js";
@@ -20,7 +21,7 @@ const HIDING = "Paris is the [MASK] of France.";  // for an imported encoder
 export function Inside({ run, params }) {
   useTheme();
   if (run === null) return html`<h1>There is no model to look into</h1><p>A run appears here with its first checkpoint.</p>`;
-  return html`<${Look} key=${run.id} run=${run} params=${params} />`;
+  return html`<${run.kind === "encoder-decoder" ? Pair : Look} key=${run.id} run=${run} params=${params} />`;
 }
 
 function Look({ run, params }) {

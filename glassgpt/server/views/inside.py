@@ -53,6 +53,7 @@ class Question:
 
     run: str
     text: str = ""
+    target: str | None = None  # of an encoder-decoder, whose source is the text; None: the model writes it
     step: int | None = None  # of the checkpoint; None: the best
     edits: tuple[str, ...] = ()  # parts that are switched off
     position: int | None = None  # of a token; None: the last

@@ -32,7 +32,7 @@ def pair_runs(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(pair_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> Any:
-    found = open_page(f"{serve(pair_runs).address}/inside?run=pairs&text=table&target=elbat&head=1.0&token=2")
+    found = open_page(f"{serve(pair_runs).address}/inside?run=pairs&text=homes&target=semoh&head=1.0&token=2")
     found.locator(".headmap canvas").wait_for()
     return found
 
@@ -44,27 +44,27 @@ def shape(page: Any) -> tuple[str | None, str | None]:
 
 def test_cross_attention_is_that_of_the_model(page: Any, pair_runs: Path) -> None:
     run = gg.load(pair_runs / "pairs")
-    seen = look_at_pair(run.encoder_decoder, run.tokenizer, "table", "elbat")
+    seen = look_at_pair(run.encoder_decoder, run.tokenizer, "homes", "semoh")
     row = seen.cross[1, 0, 2]
     told = page.locator("main h1 + p").inner_text()
-    assert told.startswith(f"To write “b”, head 1.0 gives {round(100 * float(row.max()))}% of its attention to")
+    assert told.startswith(f"To write “m”, head 1.0 gives {round(100 * float(row.max()))}% of its attention to")
     assert shape(page) == ("6", "6")
     keys = page.locator(".headmap .keys span").all_inner_texts()
     queries = page.locator(".headmap .queries span").all_inner_texts()
-    assert (keys[:5], queries[:5]) == (list("table"), list("elbat"))
+    assert (keys[:5], queries[:5]) == (list("homes"), list("semoh"))
     p = seen.logits[2].softmax(dim=-1)
     panel = page.get_by_role("region", name="What is written here")
     assert panel.locator("td.number").first.inner_text() == f"{round(100 * float(p.max()))}%"
-    panel.get_by_text(f"the target has “b”, loss {-float(p[seen.outputs[2]].log()):.2f}").wait_for()
+    panel.get_by_text(f"the target has “m”, loss {-float(p[seen.outputs[2]].log()):.2f}").wait_for()
 
 
 def test_without_a_target_the_model_writes_it(page: Any, pair_runs: Path) -> None:
     run = gg.load(pair_runs / "pairs")
-    page.get_by_label("Target (empty: the model writes it)").fill("")
+    page.get_by_role("textbox", name="Target").fill("")
     page.get_by_role("heading", name="target, written by the model").wait_for()
-    written = look_at_pair(run.encoder_decoder, run.tokenizer, "table").outputs
+    written = look_at_pair(run.encoder_decoder, run.tokenizer, "homes").outputs
     assert page.get_by_role("group", name="The target, in tokens").locator("button").count() == len(written)
-    page.get_by_label("Source").fill("cat")
+    page.get_by_role("textbox", name="Source").fill("cat")
     page.get_by_role("group", name="The source, in tokens").locator("button").nth(3).get_by_text("endoftext").wait_for()
     written = look_at_pair(run.encoder_decoder, run.tokenizer, "cat").outputs
     page.wait_for_function(
@@ -89,10 +89,10 @@ def test_the_parts_can_be_chosen(page: Any) -> None:
 
 def test_arrow_keys_and_clicks_move_through_the_target(page: Any) -> None:
     page.keyboard.press("ArrowRight")
-    page.get_by_role("heading", name="what is written after “b”").wait_for()
+    page.get_by_role("heading", name="what is written after “m”").wait_for()
     box = page.locator(".headmap .picture").bounding_box()
     page.locator(".headmap .picture").click(position={"x": box["width"] * 4.5 / 6, "y": box["height"] * 1.5 / 6})
-    page.get_by_text("“l” gives").wait_for()
+    page.get_by_text("“e” gives").wait_for()
     assert "token=1" in page.url and "key=4" in page.url
     page.get_by_role("button", name="head 0.1").click()
     page.get_by_role("heading", name="head 0.1, cross-attention").wait_for()
@@ -101,7 +101,7 @@ def test_arrow_keys_and_clicks_move_through_the_target(page: Any) -> None:
 def test_the_opening_pair_and_the_film(pair_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> None:
     page = open_page(f"{serve(pair_runs).address}/inside?run=pairs")
     page.locator(".headmap canvas").wait_for()
-    assert page.get_by_label("Source").input_value()  # of the last sample
+    assert page.get_by_role("textbox", name="Source").input_value()  # of the last sample
     page.keyboard.press("[")
     page.wait_for_function("() => location.search.includes('step=')")
 
@@ -114,7 +114,7 @@ def test_a_source_that_is_too_long_is_refused(
 
 
 def test_a_view_of_one_text_refuses(pair_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> None:
-    page = open_page(f"{serve(pair_runs).address}/loss?run=pairs&text=table", expected="400 (Bad Request)")
+    page = open_page(f"{serve(pair_runs).address}/loss?run=pairs&text=homes", expected="400 (Bad Request)")
     page.get_by_text("this is an encoder-decoder: see Inside").wait_for()
 
 
@@ -129,6 +129,6 @@ def test_the_rules_of_wcag(
     width: int,
     dark: bool,
 ) -> None:
-    page = open_page(f"{serve(pair_runs).address}/inside?run=pairs&text=table&part={part}", width=width, dark=dark)
+    page = open_page(f"{serve(pair_runs).address}/inside?run=pairs&text=homes&part={part}", width=width, dark=dark)
     page.locator(".headmap canvas").wait_for()
     check_wcag(page, width)

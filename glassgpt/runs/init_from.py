@@ -85,12 +85,12 @@ class InitialRun:
 
 
 def open_initial_run(init_from: str | Path) -> InitialRun:
-    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does, and for no language model.
+    """Opens a run by its name under runs/ or its path. Raises UserError as `load` does.
 
-    The weights are not read yet.
+    It also raises it if the stage of that run changed the architecture. The weights are not read yet.
     """
     run = open_run(init_from, device="cpu")
-    run.check_language_model()
+    run.check_plain_model()
     return InitialRun(run)
 
 

@@ -21,8 +21,8 @@ from glassgpt.course.pages import list_parts
 
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 GUIDES = (
-    "gpt2", "planning", "training", "stages", "configuration", "scaling", "evaluation", "generation", "doctor", "inspection",
-    "look", "family", "speedrun", "benchmarks", "tracking", "interop", "tokenizers", "data", "log",
+    "gpt2", "planning", "training", "stages", "configuration", "scaling", "evaluation", "generation", "doctor",
+    "inspection", "look", "family", "speedrun", "benchmarks", "tracking", "interop", "tokenizers", "data", "log",
 )  # fmt: skip
 ASSETS = (".svg", ".png", ".ipynb")
 

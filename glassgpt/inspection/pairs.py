@@ -22,6 +22,7 @@ from glassgpt.models import EncoderDecoderModel
 from glassgpt.tokenizers import Tokenizer
 
 Part = Literal["cross", "encoder", "decoder"]
+MOST_WRITTEN = 128  # tokens: an untrained model does not stop by itself
 PARTS: tuple[Part, ...] = get_args(Part)
 _STACKS: dict[Part, tuple[str, str]] = {
     "cross": ("decoder", "cross"), "encoder": ("encoder", "attn"), "decoder": ("decoder", "attn"),
@@ -83,14 +84,14 @@ def trace_pair(model: EncoderDecoderModel, source: Sequence[int], inputs: Sequen
 def look_at_pair(model: EncoderDecoderModel, tokenizer: Tokenizer, source: str, target: str | None = None) -> PairTrace:
     """The pass of a source and a target, given as texts. Without a target, it is what the model writes, greedily.
 
-    Raises UserError for a tokenizer without a token that ends a target, for a text that it cannot encode, and for one
+    What it writes is cut after MOST_WRITTEN tokens, or where one more would be longer than `block_size`. Raises UserError for a tokenizer without a token that ends a target, for a text that it cannot encode, and for one
     that is longer than `block_size` with the token that ends it.
     """
     ends = Ends.of(tokenizer)
     read = encode_source(tokenizer, ends, source).tolist()
     tokens = one_pass(model, read)
     if target is None:
-        most = model.config.block_size - 1  # one step more reads the last token
+        most = min(MOST_WRITTEN, model.config.block_size - 1)  # one step more reads the last token
         if most < 1:
             raise UserError("model.block_size is 1: there is no room for a target")
         (written,) = write_target(model, tokens, ends.start_id, ends.stop_id, most, vocab_size=tokenizer.vocab_size)

@@ -191,6 +191,8 @@ def test_the_guess_for_each_token() -> None:
     assert "was hidden from toy, step 3 in turn" in " ".join(drawn.split())
     for row, own in zip(rows_of(drawn), view.guesses.own_probabilities.tolist(), strict=True):
         assert row.split()[2] == (f"{own:.0%}" if own >= 0.005 else "<1%")
+    framed = CharTokenizer(sorted(set(HOSTILE)), ["[MASK]", "[CLS]", "[SEP]"])
+    assert encoder("ab<>&", framed).guesses().guesses.positions == (1, 2, 3, 4, 5)  # [CLS] and [SEP] are never hidden
     plain = encoder("ab<>&", CharTokenizer(sorted(set(HOSTILE)), [])).guesses()
     assert "has no mask token, so the text is read as it is" in " ".join(repr(plain).split())
 

@@ -125,9 +125,13 @@ class Look:
     def guesses(self, top: int = TOP) -> GuessesView:
         """What an encoder puts in the places of the mask token; without one in the text, in each place in turn.
 
-        Raises UserError for a model that is no encoder, and for a text longer than `block_size`.
+        The places of other special tokens, such as [CLS], are left out: they are never hidden in training. Raises
+        UserError for a model that is no encoder, and for a text longer than `block_size`.
         """
-        found = guesses_of(self.model, self.ids, mask_id_of(self.tokenizer), top=top)
+        mask_id, specials = mask_id_of(self.tokenizer), set(self.tokenizer.special_tokens.values())
+        ordinary = [at for at, id in enumerate(self.ids) if id not in specials]
+        positions = hidden_places(self.ids, mask_id) or ordinary or None
+        found = guesses_of(self.model, self.ids, mask_id, positions, top)
         predictions = [tokens_of(self.tokenizer, ids) for ids in found.ids.tolist()]
         return GuessesView(self.source, self._tokens, found, predictions)
 

@@ -8,17 +8,18 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := .venv-extras
+PARITY := .venv-parity
 COMMA := ,
 
-# $(call install,FOLDER OF PYTHON,EXTRAS): the package and the pinned dependencies of these extras.
+# $(call install,FOLDER OF PYTHON,EXTRAS[,CONSTRAINTS]): the package and the pinned dependencies of these extras.
 define install
 index=$$($(1)/python tools/torch_index.py "$(TORCH_CPU_INDEX)") && \
 $(1)/python -m pip install --quiet --disable-pip-version-check $${index:+--extra-index-url "$$index"} \
-  -c constraints.txt -e '.[$(2)]'
+  -c $(or $(3),constraints.txt) -e '.[$(2)]'
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser screenshots fuzz check course docs bench speedrun clean
+.PHONY: help setup demo test test-heavy coverage test-data test-extras test-browser parity screenshots fuzz check course docs bench speedrun clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,11 @@ $(READY): pyproject.toml constraints.txt
 $(EXTRAS)/.ready: pyproject.toml constraints.txt
 	@test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
 	@$(call install,$(EXTRAS)/bin,dev$(COMMA)hf$(COMMA)data$(COMMA)eval$(COMMA)track$(COMMA)serve$(COMMA)browser)
+	@touch $@
+
+$(PARITY)/.ready: pyproject.toml constraints-parity.txt
+	@test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	@$(call install,$(PARITY)/bin,dev$(COMMA)hf$(COMMA)sentencepiece,constraints-parity.txt)
 	@touch $@
 
 demo: $(READY)  ## train a small GPT for two minutes, watch it learn to write; goes on where it was interrupted
@@ -58,6 +64,9 @@ test-extras: $(EXTRAS)/.ready  ## only the tests of lm-eval and the trackers, in
 
 test-browser: $(EXTRAS)/.ready  ## only the tests of pages in Chromium or Chrome, in .venv-extras
 	@$(EXTRAS)/bin/python -m pytest -n $(WORKERS) -m browser --timeout 300 --timeout-method thread
+
+parity: $(PARITY)/.ready  ## the tests beside transformers once more, with its version 4.56, in .venv-parity
+	@$(PARITY)/bin/python -m pytest -n $(WORKERS) -m "not heavy" tests/interop
 
 screenshots: $(EXTRAS)/.ready  ## the picture in the README, from a run of char-tiny
 	@$(EXTRAS)/bin/python tools/screenshots.py char-tiny docs/look.png --height 1200 \
@@ -92,5 +101,5 @@ speedrun: $(READY)  ## the best model that minutes can buy, beside the classic r
 	@$(BIN)/glassgpt bench speedrun
 
 clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .venv-extras .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist site
+	rm -rf .venv .venv-extras .venv-parity .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -139,6 +139,26 @@ def ablation_table(found: Figures) -> str:
     return table(("change", "loss more", "loss", "steps"), rows)
 
 
+def family_table(found: Figures) -> str:
+    """A row for each change, in the order in which they were added."""
+    rows = [
+        [row["change"] if row["model"] in (None, row["change"]) else f"{row['change']} = {row['model']}",
+         row["before"] or "–", around(row["differences"]), spread(row["losses"], ".3f"), spread(row["steps"], ",.0f"),
+         f"{row['parameters']:,}"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    titles = ("change", "added to", "loss by it", "loss", "steps", "parameters")
+    return table(titles, rows)
+
+
+def around(differences: Sequence[float]) -> str:
+    """The mean of some differences, the smallest and the largest; a dash where there is none."""
+    if not differences:
+        return "–"
+    mean = sum(differences) / len(differences)
+    return f"{mean:+.3f} ({min(differences):+.3f} to {max(differences):+.3f})"
+
+
 def generation_table(found: Figures) -> str:
     """A row for each batch and kind of weights."""
     shown = [peer for peer in PEERS if found["rows"][0].get(peer) is not None]
@@ -246,6 +266,17 @@ PARTS = (
         " smaller than that of the seeds counts as none. What follows from it is in the [log](log.md).",
         ("ablation.py", "--data", "shakespeare", "--minutes", "0.5", "--seeds", "3"),
         table=ablation_table,
+        long=True,
+    ),
+    Part(
+        "family",
+        "From GPT-2 to GPT-oss",
+        "A small decoder of about 0.8 million parameters on Tiny Shakespeare, one change after another, in the same"
+        " time of training, three seeds. The loss by a change is the mean of the differences of equal seeds; one whose"
+        " range crosses zero counts as none. Steps say how many the time was enough for. What each change is for is in"
+        " [the family](family.md#from-gpt-2-to-gpt-oss-what-changed-and-what-it-is-worth-here).",
+        ("family.py", "--data", "shakespeare", "--seconds", "50", "--seeds", "3"),
+        table=family_table,
         long=True,
     ),
     Part(
@@ -407,7 +438,7 @@ INTRODUCTION = """# Benchmarks
 <!-- Written by python bench/benchmarks.py: change that file, not this one. -->
 
 How fast GlassGPT is, beside what you would use instead. `make bench` measures this again in less than half an hour
-and writes this page; two tables take longer and have a command of their own. `make bench NANOGPT=../nanoGPT` lets a
+and writes this page; three tables take longer and have a command of their own. `make bench NANOGPT=../nanoGPT` lets a
 checkout of nanoGPT take part.
 
 All contenders of a table take turns in one run, so a slow minute of the machine meets all of them. What is not a whole

@@ -12,14 +12,16 @@ from glassgpt.cli.output import print_json, say
 def import_(
     source: Annotated[
         str,
-        typer.Argument(help="gpt2, distilgpt2, …, owner/name on the hub (GPT-2, Llama, Qwen3, BERT), or a folder."),
+        typer.Argument(
+            help="gpt2, distilgpt2, …, owner/name on the hub (GPT-2, Llama, Qwen3, GPT-oss, BERT), or a folder."
+        ),
     ],
     run: Annotated[str, typer.Option(help="Run name under runs/, or path.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Import a model saved by transformers: a GPT-2, a Llama, a Qwen3 or a BERT.
+    """Import a model saved by transformers: a GPT-2, Llama, Qwen3, GPT-oss or BERT.
 
     The run has exactly its weights and tokenizer.
     """

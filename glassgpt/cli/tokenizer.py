@@ -34,7 +34,7 @@ def train(
     ] = 8192,
     special: Annotated[list[str] | None, typer.Option(help="Special token; repeatable.")] = None,
     pattern: Annotated[
-        str, typer.Option(help="For bpe: pattern that splits text into words, gpt2, cl100k, llama3 or o200k.")
+        str, typer.Option(help="For bpe: pattern that splits text into words, gpt2, cl100k, llama3, qwen or o200k.")
     ] = "gpt2",
     processes: Annotated[
         int | None, typer.Option(help="For bpe: processes that count words; by default, one per core.")

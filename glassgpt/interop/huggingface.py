@@ -3,14 +3,13 @@
 A folder written by `save_pretrained` contains config.json and the weights: model.safetensors, or shards of it with an
 index, or in older folders pytorch_model.bin. The model is the same as ours (layouts.py says which). Five things differ
 in the files: the names; one matrix of ours may be several there; the matrices of GPT-2, which its Conv1D stores as
-(in, out) and nn.Linear as (out, in); in older files, additional buffers with the causal mask; and the experts of the
-published GPT-oss, which are in four bits (mxfp4.py).
+(in, out) and nn.Linear as (out, in); in older files, buffers with the causal mask or the rotary frequencies; and the
+experts of the published GPT-oss, which are in four bits (mxfp4.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +24,16 @@ from torch import Tensor
 from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
-from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout
+from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout, as_json
 from glassgpt.interop.mxfp4 import dequantised
+from glassgpt.interop.remote_code import refuse_code
 from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
 from glassgpt.training.tensor_files import StoredTensor, TensorReader
 
 Stored = dict[str, StoredTensor]
 Names = Mapping[str, tuple[str, ...]]  # of our parameters, and of their parts in the file
 
-MASKS = (".attn.bias", ".attn.masked_bias")
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # what older files have, and is computed
 HEAD = "lm_head.weight"
 EMBEDDING = "token_embedding.weight"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -84,10 +84,11 @@ def read_config(path: Path, dropout: float) -> tuple[Layout, ModelConfig]:
     Of two architectures for one type, the first is taken whose settings fit.
     """
     saved = read_json(path)
+    refuse_code(saved, path)
     layouts = [layout for layout in LAYOUTS if layout.model_type == saved.get("model_type")]
     if not layouts:
-        known = ", ".join(sorted({json.dumps(layout.model_type) for layout in LAYOUTS}))
-        raise UserError(f"{path}: model_type is {json.dumps(saved.get('model_type'))}, only {known} can be loaded")
+        known = ", ".join(sorted({as_json(layout.model_type) for layout in LAYOUTS}))
+        raise UserError(f"{path}: model_type is {as_json(saved.get('model_type'))}, only {known} can be loaded")
     for layout in layouts:
         try:
             return layout, config_of(saved, layout, dropout)
@@ -102,17 +103,17 @@ def config_of(saved: Mapping[str, Any], layout: Layout, dropout: float) -> Model
     sizes = {ours: saved.get(theirs, getattr(layout.defaults, ours)) for ours, theirs in layout.sizes.items()}
     for ours, size in sizes.items():
         if type(size) is not int:
-            raise UserError(f"{layout.sizes[ours]} is {json.dumps(size)}, not an integer")
+            raise UserError(f"{layout.sizes[ours]} is {as_json(size)}, not an integer")
     config = layout.config(sizes | dict(layout.settings(saved)), dropout)
     for name, option in layout.options(config).items():
         value = saved.get(name, option.value if option.absent is None else option.absent)
         if value not in (option.value, *option.also):
             wanted = option.also[-1] if option.value is None and option.also else option.value
-            raise UserError(f"{name} is {json.dumps(value)}, but {layout.ours} has {json.dumps(wanted)}")
+            raise UserError(f"{name} is {as_json(value)}, but {layout.ours} has {as_json(wanted)}")
     known = {*layout.sizes.values(), *layout.options(config), *layout.dropouts, *HARMLESS, *layout.harmless}
     for name, value in saved.items():
         if name not in known and value not in (None, False):  # what is off is as if it were not there
-            raise UserError(f"{name} is {json.dumps(value)}, and {layout.ours} has no such setting")
+            raise UserError(f"{name} is {as_json(value)}, and {layout.ours} has no such setting")
     return config
 
 
@@ -171,8 +172,13 @@ def drop_repeated(tensors: Stored, layout: Layout, config: ModelConfig, folder: 
             raise UserError(f"{folder}: {name} differs from {first}, but in {layout.family} they are tied: one tensor")
     for name, compute in layout.computed.items():
         if (stored := tensors.pop(name, None)) is not None:
+            if stored.like.shape != (config.block_size, config.n_embd):
+                raise UserError(
+                    f"{folder}: {name} is {tuple(stored.like.shape)}, config.json needs"
+                    f" {(config.block_size, config.n_embd)}"
+                )
             wanted = compute(config)
-            if stored.like.shape != wanted.shape or not _close(stored.read().to(wanted), wanted):
+            if not _close(stored.read().to(wanted), wanted):
                 raise UserError(f"{folder}: {name} is not what {layout.ours} computes in its place")
 
 
@@ -219,14 +225,17 @@ def _read(parts: Sequence[StoredTensor], like: Tensor, transposed: bool) -> Tens
 
 def _check_kind(tensor: Tensor, name: str, wanted: tuple[int, ...], folder: Path) -> None:
     """Raises UserError for another shape, and for numbers that mean nothing without a scale, as those of 8 bits."""
-    if tensor.shape != wanted or tensor.dtype not in DTYPES:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise UserError(f"{folder}: {name} is {kind} {tuple(tensor.shape)}, config.json needs floats {wanted}")
+    kind = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+    if tensor.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise UserError(f"{folder}: {name} is {kind}, which cannot be read: weights must be in one of {known}")
+    if tensor.shape != wanted:
+        raise UserError(f"{folder}: {name} is {kind}, config.json needs floats {wanted}")
 
 
 def _check_names(tensors: Iterable[str], names: Names, layout: Layout, folder: Path) -> None:
     found, wanted = set(tensors), {name for theirs in names.values() for name in theirs}
-    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(MASKS)}
+    surplus = {name for name in found - wanted if name != HEAD and not name.endswith(BUFFERS)}
     for kind, wrong in (("lacks", wanted - found), ("has surplus", surplus)):
         if wrong:
             first, rest = sorted(wrong)[:3], len(wrong) - 3
@@ -244,7 +253,7 @@ def _shards(index: Path) -> list[Path]:
         if Path(shard).name != shard:  # a path could lead out of the folder
             raise UserError(f"{index} names a file outside of its folder: {shard}")
         if not (index.parent / shard).exists():
-            raise UserError(f"{index} names {shard}, but there is no such file")
+            raise UserError(f"{index} names {shard}, but there is no such file: download it too")
     return [index.parent / shard for shard in shards]
 
 
@@ -256,7 +265,9 @@ def _in_safetensors(paths: Iterable[Path]) -> Stored:
             stored = TensorReader([path]).stored()
         except (SafetensorError, OSError) as error:
             _check_binary(path)
-            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+            raise UserError(
+                f"{path} cannot be read as safetensors, download it again if it is incomplete: {error}"
+            ) from error
         _add(found, stored, path)
     return found
 

@@ -7,6 +7,7 @@ A table names the fields of config.json and the tensors. `Layout.names` pairs th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from glassgpt.models.qwen3 import Qwen3Config
 from glassgpt.models.t5 import T5Config
 from glassgpt.models.transformer import TransformerConfig, sinusoids
 
+MOST_SHOWN = 300  # characters of a value in a message
 # Fields of a config.json that do not change a logit: names, dtypes, and how to train, to generate or to classify.
 HARMLESS = (
     "_attn_implementation", "_name_or_path", "architectures", "attn_implementation", "bad_words_ids",
@@ -149,14 +151,24 @@ def modern_options(config: ModernConfig) -> dict[str, Option]:
     } | rope_options(ROTARY_BASE, None)
 
 
+def as_json(value: Any) -> str:
+    """A value of config.json as a message shows it: its beginning, if it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def setting(saved: Mapping[str, Any], name: str, kind: type, absent: Any) -> Any:
-    """A field of config.json, or what the library takes where it is missing. Raises UserError for another type."""
+    """A field of config.json, or what the library takes where it is missing.
+
+    Raises UserError for another type, and for NaN and infinity, which JSON files of Python may have.
+    """
     value = saved.get(name, absent)
     if kind is float and type(value) is int:
         value = float(value)
-    if value is not None and type(value) is not kind:
-        words = {int: "an integer", float: "a number", bool: "true or false"}[kind]
-        raise UserError(f"{name} is {json.dumps(value)}, not {words}")
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if value is not None and (type(value) is not kind or not finite):
+        words = {int: "an integer", float: "a finite number", bool: "true or false"}[kind]
+        raise UserError(f"{name} is {as_json(value)}, not {words}")
     return value
 
 
@@ -174,7 +186,7 @@ def rope_of(saved: Mapping[str, Any], base: float) -> dict[str, Any]:
     """
     rope = saved.get("rope_parameters") or saved.get("rope_scaling") or {}
     if not isinstance(rope, dict):
-        raise UserError(f"rope_parameters is {json.dumps(rope)}, not an object")
+        raise UserError(f"rope_parameters is {as_json(rope)}, not an object")
     given = {"rope_theta": setting(saved, "rope_theta", float, base), "rope_type": rope.get("type", "default")}
     return given | {name: value for name, value in rope.items() if name != "type"}
 
@@ -234,9 +246,9 @@ def qwen3_options(config: Qwen3Config) -> dict[str, Option]:
 def bert_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `BertConfig` beside its sizes."""
     return {
-        "n_hidden": setting(saved, "intermediate_size", int, 3072),
-        "n_segment": setting(saved, "type_vocab_size", int, 2),
-        "norm_eps": setting(saved, "layer_norm_eps", float, 1e-12),
+        "n_hidden": required(saved, "intermediate_size", int, 3072),
+        "n_segment": required(saved, "type_vocab_size", int, 2),
+        "norm_eps": required(saved, "layer_norm_eps", float, 1e-12),
     }
 
 
@@ -263,7 +275,8 @@ YARN = {
 def gpt_oss_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `GPTOssConfig` beside its sizes. Raises UserError for weights that are quantised otherwise."""
     check_quantization(saved)
-    no_rope = saved.get("rope_parameters") is None and saved.get("rope_scaling") is None
+    # A null is written by transformers 4 for no scaling; only a missing field stands for the default.
+    no_rope = saved.get("rope_parameters") is None and "rope_scaling" not in saved
     rope = rope_of({**saved, "rope_parameters": YARN} if no_rope else saved, 150_000.0)
     found = {"rope_base": required(rope, "rope_theta", float), "rope_factor": 1.0}
     if rope["rope_type"] == "yarn":
@@ -313,7 +326,7 @@ def check_quantization(saved: Mapping[str, Any]) -> None:
         return
     method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
     if method != "mxfp4":
-        raise UserError(f'quantization_config has the quant_method {json.dumps(method)}, only "mxfp4" can be read')
+        raise UserError(f'quantization_config has the quant_method {as_json(method)}, only "mxfp4" can be read')
 
 
 def grouped_options(config: LlamaConfig | Qwen3Config) -> dict[str, Option]:
@@ -337,14 +350,14 @@ def marian_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     activation = saved.get("activation_function", "gelu")
     if activation not in (known := list(MARIAN_ACTIVATIONS)):
         raise UserError(
-            f'activation_function is {json.dumps(activation)}, but the architecture "transformer" has only'
-            f" {', '.join(map(json.dumps, known))}"
+            f'activation_function is {as_json(activation)}, but the architecture "transformer" has only'
+            f" {', '.join(map(as_json, known))}"
         )
     return {
-        "n_encoder_layer": setting(saved, "encoder_layers", int, 12),
-        "n_hidden": setting(saved, "decoder_ffn_dim", int, 4096),
+        "n_encoder_layer": required(saved, "encoder_layers", int, 12),
+        "n_hidden": required(saved, "decoder_ffn_dim", int, 4096),
         "activation": MARIAN_ACTIVATIONS[activation],
-        "scaled": setting(saved, "scale_embedding", bool, False),
+        "scaled": required(saved, "scale_embedding", bool, False),
     }
 
 
@@ -373,18 +386,18 @@ def t5_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `T5Config` beside its sizes."""
     mlp = saved.get("feed_forward_proj", "relu")
     if mlp not in ("relu", "gated-gelu"):
-        raise UserError(f'feed_forward_proj is {json.dumps(mlp)}, but the architecture "t5" has "relu" or "gated-gelu"')
+        raise UserError(f'feed_forward_proj is {as_json(mlp)}, but the architecture "t5" has "relu" or "gated-gelu"')
     # transformers 5 writes tie_word_embeddings = true whatever the model is, and what was meant into the other field.
     tied = setting(saved, "scale_decoder_outputs", bool, setting(saved, "tie_word_embeddings", bool, True))
     return {
         "n_decoder_layer": setting(saved, "num_decoder_layers", int, None),
-        "head_size": setting(saved, "d_kv", int, 64),
-        "n_hidden": setting(saved, "d_ff", int, 2048),
+        "head_size": required(saved, "d_kv", int, 64),
+        "n_hidden": required(saved, "d_ff", int, 2048),
         "gated": mlp == "gated-gelu",
         "tied": tied,
-        "norm_eps": setting(saved, "layer_norm_epsilon", float, 1e-6),
-        "n_bucket": setting(saved, "relative_attention_num_buckets", int, 32),
-        "max_distance": setting(saved, "relative_attention_max_distance", int, 128),
+        "norm_eps": required(saved, "layer_norm_epsilon", float, 1e-6),
+        "n_bucket": required(saved, "relative_attention_num_buckets", int, 32),
+        "max_distance": required(saved, "relative_attention_max_distance", int, 128),
     }
 
 

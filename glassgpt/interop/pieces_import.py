@@ -150,18 +150,20 @@ def by_id(vocab: Mapping[str, int]) -> dict[int, str]:
     return pieces
 
 
-def added_tokens(data: Json, vocab: Mapping[str, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
+def added_tokens(
+    data: Json, vocab: Mapping[str, int], *, not_special: bool = False
+) -> tuple[dict[str, int], dict[str, list[str]]]:
     """The special tokens of tokenizer.json with their ids, and the options of those that have any.
 
-    Raises UserError for a token that is not special, and for an id that the library would not give it: that of the
-    vocabulary, or the next one.
+    Raises UserError for a token that is not special unless `not_special` allows it, and for an id that the library
+    would not give it: that of the vocabulary, or the next one.
     """
     specials: dict[str, int] = {}
     options: dict[str, list[str]] = {}
     free = len(vocab)
     for token in sorted(data.get("added_tokens", []), key=lambda token: token["id"]):
         name, id = token["content"], token["id"]
-        specials[name], chosen = check_special(token, id)
+        specials[name], chosen = check_special(token, id, not_special=not_special)
         options |= {name: chosen} if chosen else {}
         if id != vocab.get(name, free):
             raise UserError(f"its special token {name!r} has id {id}, but the library gives it {vocab.get(name, free)}")
@@ -180,9 +182,12 @@ def added_later(folder: Path, settings: Json) -> tuple[dict[str, int], dict[str,
     return specials, options
 
 
-def check_special(token: Json, id: int) -> tuple[int, list[str]]:
-    """The id of an added token, and its options. Raises UserError for one that would match in ordinary text."""
-    if not token.get("special"):
+def check_special(token: Json, id: int, *, not_special: bool = False) -> tuple[int, list[str]]:
+    """The id of an added token, and its options.
+
+    Raises UserError for one that would match in ordinary text, unless `not_special` allows it.
+    """
+    if not token.get("special") and not not_special:
         raise UserError(f"its added token {token['content']!r} is not special: it would match in ordinary text")
     if token.get("single_word"):
         raise UserError(f"its special token {token['content']!r} uses single_word")

@@ -46,13 +46,14 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
     for name, id in tokenizer.special_tokens.items():
         if parts["model"]["vocab"].setdefault(name, id) != id:
             raise UserError(f"the special token {name!r} cannot be exported: an ordinary token has the same name")
-    added = [_added_token(name, id) for name, id in tokenizer.special_tokens.items()]
+    found = _found_in_text(tokenizer)
+    added = [_added_token(name, id, special=name not in found) for name, id in tokenizer.special_tokens.items()]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
-        "normalizer": None,
+        "normalizer": _normalizer(tokenizer),
         "post_processor": _adds_bos(tokenizer.bos_token, tokenizer.special_tokens) if tokenizer.bos_token else None,
         **parts,
     }
@@ -79,7 +80,8 @@ def special_tokens_map(tokenizer: Tokenizer) -> Json:
         roles |= pieces_roles(tokenizer)
     if tokenizer.bos_token is not None:
         roles["bos_token"] = tokenizer.bos_token
-    others = [name for name in tokenizer.special_tokens if name not in roles.values()]
+    found = _found_in_text(tokenizer)
+    others = [name for name in tokenizer.special_tokens if name not in roles.values() and name not in found]
     return roles | ({"additional_special_tokens": others} if others else {})
 
 
@@ -161,6 +163,15 @@ def _split(pattern: str) -> Json:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def _added_token(name: str, id: int) -> Json:
+def _found_in_text(tokenizer: Tokenizer) -> frozenset[str]:
+    return tokenizer.found_in_text if isinstance(tokenizer, BPETokenizer) else frozenset()
+
+
+def _normalizer(tokenizer: Tokenizer) -> Json | None:
+    form = tokenizer.normal_form if isinstance(tokenizer, BPETokenizer) else None
+    return None if form is None else {"type": form}
+
+
+def _added_token(name: str, id: int, *, special: bool = True) -> Json:
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": id, "content": name, **plain, "special": True}
+    return {"id": id, "content": name, **plain, "special": special}

@@ -2,7 +2,7 @@
 
 tokenizer.json contains everything. Older folders have vocab.json and merges.txt (byte-level BPE), vocab.txt (WordPiece)
 or a SentencePiece model instead. What our tokenizers cannot reproduce exactly raises an error: another model, an
-unknown way to normalise or split a text, and special tokens that are recognised in ordinary text. Tokens that are added
+unknown way to normalise or split a text. Tokens that are added
 to every text are kept apart, and `encode` never adds them: one at its start is the tokenizer's `bos_token`.
 """
 
@@ -20,12 +20,14 @@ from glassgpt.interop.pieces_import import (
     SENTENCEPIECE_FILES,
     added_tokens,
     character_bpe_from_json,
+    check_class,
     read_settings,
     sentencepiece_of_folder,
     unigram_from_json,
     wordpiece_from_json,
     wordpiece_from_lines,
 )
+from glassgpt.interop.remote_code import refuse_code
 from glassgpt.interop.tokenizer_export import oniguruma
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
@@ -36,6 +38,9 @@ from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printab
 
 OUR_TOKENIZER = "glassgpt_tokenizer.json"  # in our own exports: a copy of the run's tokenizer.json
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+# The classes of tokenizer_config.json that read vocab.json and merges.txt with GPT-2's split, by their own name or by
+# none. Qwen2 and others have the same files and another split.
+BYTE_LEVEL_CLASSES = ("GPT2", "PreTrained", "TokenizersBackend")
 # The hash of OpenAI's published merges (vocab.bpe), which tiktoken checks too.
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 # The pattern "llama3" as published tokenizer.json files write it, without possessive quantifiers.
@@ -43,7 +48,9 @@ LLAMA3_PUBLISHED = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()} | {LLAMA3_PUBLISHED: "llama3"}
+QWEN_PUBLISHED = LLAMA3_PUBLISHED.replace("{1,3}", "")
+SPLITS = {oniguruma(pattern): name for name, pattern in PATTERNS.items()}
+SPLITS |= {LLAMA3_PUBLISHED: "llama3", QWEN_PUBLISHED: "qwen"}
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer:
@@ -59,6 +66,9 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer:
             f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt, vocab.txt or "
             "a SentencePiece model"
         )
+    settings = folder / "tokenizer_config.json"
+    if settings.exists():
+        refuse_code(read_json(settings), settings)
     try:
         return READERS[path.name](path)
     except UserError as error:
@@ -116,12 +126,14 @@ def _byte_level_from_json(data: dict[str, Any], kind: str) -> BPETokenizer:
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise UserError(f"its model uses {option}, which byte-level BPE does not have")
-    if data.get("normalizer"):
-        raise UserError(f"it normalises text ({data['normalizer'].get('type')}) before it is split")
+    normalizer = data.get("normalizer") or {}
+    if (normal_form := normalizer.get("type")) not in (None, "NFC"):
+        raise UserError(f"it normalises text ({normal_form}) before it is split")
     merges = [line.split(" ") if isinstance(line, str) else line for line in model["merges"]]
-    specials, options = added_tokens(data, model["vocab"])
+    specials, options = added_tokens(data, model["vocab"], not_special=True)
+    found = [token["content"] for token in data.get("added_tokens", []) if not token.get("special")]
     for name, chosen in options.items():
-        if chosen != ["normalized"]:  # without a normaliser, that one changes nothing
+        if chosen != ["normalized"] or normal_form is not None:  # without a normaliser, that one changes nothing
             raise UserError(f"its special token {name!r} uses {chosen[0]}")
     return _build(
         model["vocab"],
@@ -130,10 +142,13 @@ def _byte_level_from_json(data: dict[str, Any], kind: str) -> BPETokenizer:
         _pattern(data.get("pre_tokenizer")),
         bos_token=_bos_token(data.get("post_processor"), specials),
         ignore_merges=bool(model.get("ignore_merges")),
+        found_in_text=found,
+        normal_form=normal_form,
     )
 
 
 def _from_vocab_and_merges(vocab: dict[str, int], folder: Path) -> BPETokenizer:
+    check_class(read_settings(folder), BYTE_LEVEL_CLASSES)
     lines = read_file(folder / "merges.txt").decode("utf-8").split("\n")
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     specials = {name: vocab[name] for name in _names_of_roles(folder) if name in vocab}
@@ -149,11 +164,11 @@ def _build(
     pattern: str,
     *,
     bos_token: str | None,
-    ignore_merges: bool = False,
+    **options: Any,
 ) -> BPETokenizer:
     tokens = {id: name.encode() if name in specials else from_printable(name) for name, id in vocab.items()}
     pairs = [(from_printable(first), from_printable(second)) for first, second in merges]
-    return BPETokenizer(tokens, pairs, specials, pattern, bos_token=bos_token, ignore_merges=ignore_merges)
+    return BPETokenizer(tokens, pairs, specials, pattern, bos_token=bos_token, **options)
 
 
 def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
@@ -170,6 +185,8 @@ def _as_published(tokenizer: BPETokenizer) -> Tokenizer:
         or not published
         or tokenizer.vocab != dict(enumerate(in_order))
         or len(tokenizer.special_tokens) != 1
+        or tokenizer.found_in_text
+        or tokenizer.normal_form is not None
     ):
         return tokenizer
     ranks = {base64.b64encode(token).decode("ascii"): id for id, token in tokenizer.vocab.items() if id < 50256}

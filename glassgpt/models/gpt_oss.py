@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from glassgpt.errors import UserError
+from glassgpt.errors import UserError, shown
 from glassgpt.models.attention import Attention, Hook, Mask, window_mask
 from glassgpt.models.context import Context
 from glassgpt.models.model import ContextModel
 from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
-from glassgpt.models.sizes import check_groups, check_sizes
+from glassgpt.models.sizes import MOST, check_groups, check_sizes
 
 LIMIT = 7.0  # gates are at most so large, and the values that they multiply at most so far from 0
 SLOPE = 1.702  # x·σ(1.702·x) is nearly GELU (Hendrycks & Gimpel 2016)
@@ -66,8 +66,9 @@ class GPTOssConfig:
                 f"model.n_active = {self.n_active} of model.n_expert = {self.n_expert} experts is out of range: at"
                 f" least one must be active, at most all, and there may be {MOST_EXPERTS:,}"
             )
-        if self.band_width < 1:
-            raise UserError(f"model.band_width = {self.band_width} is out of range: it must be at least 1")
+        if not 1 <= self.band_width <= MOST["block_size"]:
+            width, most = shown(self.band_width), MOST["block_size"]
+            raise UserError(f"model.band_width = {width} is out of range: it must be at least 1, at most {most:,}")
         if not (self.rope_base > 1 and self.rope_factor >= 1 and self.norm_eps > 0):
             raise UserError("model.rope_base must be above 1, model.rope_factor at least 1, and model.norm_eps above 0")
         if not (0 < self.rope_slow < self.rope_fast and self.rope_length > 2 * math.pi * self.rope_slow):

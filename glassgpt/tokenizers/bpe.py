@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,7 +15,8 @@ import tiktoken
 from glassgpt.errors import UserError, shown
 from glassgpt.tokenizers.base import END_OF_TEXT, check_special_names, load_kind, save_json
 from glassgpt.tokenizers.merges import learn_merges
-from glassgpt.tokenizers.patterns import split_pattern
+from glassgpt.tokenizers.normalizers import unicode_form
+from glassgpt.tokenizers.patterns import SAFE_CUTS_BESIDE_TOKENS, split_pattern
 from glassgpt.tokenizers.printable import BYTE_ORDER, from_printable, to_printable
 from glassgpt.tokenizers.ranked import RankedTokenizer
 from glassgpt.tokenizers.words import count_words
@@ -39,14 +41,18 @@ class BPETokenizer(RankedTokenizer):
         *,
         bos_token: str | None = None,
         ignore_merges: bool = False,
+        found_in_text: Iterable[str] = (),
+        normal_form: str | None = None,
     ) -> None:
         """A tokenizer from its parts, for example GPT-2's published files.
 
         Special tokens in `vocab` keep their ids; others are appended to it. An entry that is not a byte, merge or
         special token can be decoded, but encoding never produces it, except with `ignore_merges`: then a word that is
         such an entry becomes its id. Several merges may make the same token. `bos_token` is one of the special tokens,
-        see `Tokenizer`. Raises UserError if a byte is missing, if a merge joins or makes a token that `vocab` lacks, if
-        the ids do not follow the order of the merges, or if `bos_token` is not a special token.
+        see `Tokenizer`. Those in `found_in_text` stand for their text wherever it is, such as Qwen's "<think>".
+        `normal_form` is "NFC" for a text in which a letter and its accent become one character, where there is one.
+        Raises UserError if a byte is missing, if a merge joins or makes a token that `vocab` lacks, if the ids do not
+        follow the order of the merges, or if `bos_token` or a name in `found_in_text` is not a special token.
         """
         self.pattern = pattern
         self.merges = [(bytes(first), bytes(second)) for first, second in merges]
@@ -60,11 +66,18 @@ class BPETokenizer(RankedTokenizer):
             special_tokens=specials or {END_OF_TEXT: max(self.vocab) + 1},
         )
         super().__init__("bpe", encoding, self.vocab, specials)
-        if bos_token is not None and bos_token not in specials:
-            raise UserError(
-                f"bos_token is {bos_token!r}, which is not a special token: {', '.join(specials) or 'none'}"
-            )
+        for option, name in (("bos_token", bos_token), *(("found_in_text", name) for name in found_in_text)):
+            if name is not None and name not in specials:
+                raise UserError(f"{option} is {name!r}, which is not a special token: {', '.join(specials) or 'none'}")
+        if normal_form not in (None, "NFC"):
+            raise UserError(f"normal_form is {normal_form!r}, but must be 'NFC' or None")
         self.bos_token = bos_token
+        self.normal_form = normal_form
+        self.found_in_text = frozenset(found_in_text)
+        if self.found_in_text:
+            self._special_ids -= {specials[name] for name in self.found_in_text}  # ordinary text, with its bytes
+            whole = not any(re.search(r"\s", name) for name in self.found_in_text)
+            self.safe_cut = SAFE_CUTS_BESIDE_TOKENS[split_pattern(pattern)] if whole else None
         self.ignore_merges = ignore_merges
         self._whole_words = self._entries_without_merges() if ignore_merges else {}
 
@@ -72,15 +85,23 @@ class BPETokenizer(RankedTokenizer):
         """The words that are entries of the vocabulary, although the merges do not make them, with their ids."""
         made = self._encoding._mergeable_ranks
         words: dict[str, int] = {}
+        specials = set(self.special_tokens.values())
         for id, token in self.vocab.items():
-            if id not in self._special_ids and token not in made:
+            if id not in specials and token not in made:
                 with contextlib.suppress(UnicodeDecodeError):  # part of a character: never a word
                     words[token.decode("utf-8")] = id
         return words
 
+    def _normalized(self, text: str) -> str:
+        # No safe cut is between characters that NFC joins or reorders: one of its sides is whitespace or a mark.
+        return text if self.normal_form is None else unicode_form(self.normal_form, text)
+
+    def words(self, text: str) -> list[str]:
+        return super().words(self._normalized(text))
+
     def _encode_ordinary(self, text: str) -> list[int]:
         if not self._whole_words:
-            return super()._encode_ordinary(text)
+            return super()._encode_ordinary(self._normalized(text))
         return [id for word in self.words(text) for id in self._encode_word(word)]
 
     def _encode_word(self, word: str) -> list[int]:
@@ -89,9 +110,9 @@ class BPETokenizer(RankedTokenizer):
         return super()._encode_word(word) if id is None else [id]
 
     def _encode_slice(self, text: str) -> np.ndarray:
-        if not self._whole_words:
-            return super()._encode_slice(text)
-        return np.array(self._encode_ordinary(text), np.uint32)
+        if self._whole_words or self.found_in_text:
+            return np.array(self.encode(text), np.uint32)
+        return super()._encode_slice(self._normalized(text))
 
     @classmethod
     def train(
@@ -132,6 +153,8 @@ class BPETokenizer(RankedTokenizer):
             "pattern": self.pattern,
             **({"bos_token": self.bos_token} if self.bos_token is not None else {}),
             **({"ignore_merges": True} if self.ignore_merges else {}),
+            **({"found_in_text": sorted(self.found_in_text)} if self.found_in_text else {}),
+            **({"normal_form": self.normal_form} if self.normal_form is not None else {}),
             "special_tokens": self.special_tokens,
             "vocab": {to_printable(token): id for id, token in self.vocab.items() if id not in specials},
             "merges": [f"{to_printable(first)} {to_printable(second)}" for first, second in self.merges],
@@ -151,6 +174,8 @@ class BPETokenizer(RankedTokenizer):
             data["pattern"],
             bos_token=data.get("bos_token"),
             ignore_merges=data.get("ignore_merges", False),
+            found_in_text=data.get("found_in_text", ()),
+            normal_form=data.get("normal_form"),
         )
 
     @classmethod

@@ -37,7 +37,7 @@ class TokenizerConfig:
 
     name: str = "char"  # char, bpe, gpt2, cl100k_base, o200k_base; or the file of a saved tokenizer (.json, .model)
     vocab_size: int = 512  # bpe: number of ids (bytes, merges and special tokens)
-    pattern: Literal["gpt2", "cl100k", "llama3", "o200k"] = "gpt2"  # bpe: how text is split before merging
+    pattern: Literal["gpt2", "cl100k", "llama3", "qwen", "o200k"] = "gpt2"  # bpe: how text is split before merging
     special_tokens: tuple[str, ...] = ()  # char, bpe: tokens that are never made from ordinary text
 
     def __post_init__(self) -> None:

@@ -27,6 +27,11 @@ PATTERNS = {
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s*[\r\n]|\s+(?!\S)|\s+"
     ),
+    # Of Qwen 2 and 3: like llama3, but each digit is a word.
+    "qwen": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+"
+    ),
     # Of o200k_base and o200k_harmony, the vocabularies of GPT-4o and GPT-oss: a word begins at a capital.
     "o200k": O200K,
 }
@@ -67,7 +72,15 @@ SAFE_CUTS = {
     PATTERNS["gpt2"]: re.compile(f"{_BEFORE_BLANK}|{_AFTER_LETTER}"),
     PATTERNS["cl100k"]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}|{_AFTER_MARK}|{_AFTER_LETTER}"),
     PATTERNS["llama3"]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}|{_AFTER_MARK}|{_AFTER_LETTER}"),
+    PATTERNS["qwen"]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}|{_AFTER_MARK}|{_AFTER_LETTER}"),
     O200K: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE_NO_SLASH}|{_AFTER_MARK}|{_AFTER_LETTER}"),
+}
+# Those of them that are safe in a text with tokens without whitespace, such as "<think>", each of which begins a new
+# text: AFTER_LETTER could cut through one, and AFTER_MARK could see the mark that ends one.
+SAFE_CUTS_BESIDE_TOKENS = {
+    PATTERNS["gpt2"]: re.compile(_BEFORE_BLANK),
+    **{PATTERNS[name]: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE}") for name in ("cl100k", "llama3", "qwen")},
+    O200K: re.compile(f"{_BEFORE_SPACE}|{_AFTER_NEWLINE_NO_SLASH}"),
 }
 ANYWHERE = re.compile(r"(?=[\s\S])")  # the safe cut of tokenizers in which each character is a word
 

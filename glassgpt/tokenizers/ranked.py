@@ -49,6 +49,7 @@ class RankedTokenizer:
     """
 
     bos_token: str | None = None
+    found_in_text: frozenset[str] = frozenset()  # the special tokens that `encode` finds in any text
 
     def __init__(
         self, name: str, encoding: tiktoken.Encoding, tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]
@@ -71,10 +72,11 @@ class RankedTokenizer:
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """The ids of `text`; see `Tokenizer.encode`."""
         to_utf8(text)
-        if not allowed_special:
+        names = self.found_in_text.union(allowed_names(self.special_tokens, allowed_special))
+        if not names:
             return self._encode_ordinary(text)
         ids: list[int] = []
-        for piece, special in split_special(text, self.special_tokens, allowed_special):
+        for piece, special in split_special(text, self.special_tokens, names):
             if special:
                 ids.append(self.special_tokens[piece])
             else:

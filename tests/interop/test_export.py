@@ -63,7 +63,8 @@ def test_the_greedy_text_is_the_same(exported: tuple[GPT2, Tokenizer, Path]) -> 
     pieces = write(model, tokenizer, tokenizer.encode(prompt), SamplingConfig(temperature=0.0), 20, torch.Generator())
     ours = prompt + "".join(pieces)
     writer = transformers.pipeline("text-generation", str(folder))
-    assert writer(prompt, max_new_tokens=20, do_sample=False)[0]["generated_text"] == ours
+    written = writer(prompt, max_new_tokens=20, do_sample=False, clean_up_tokenization_spaces=False)  # version 4 would
+    assert written[0]["generated_text"] == ours
 
 
 def test_an_import_gives_it_back_bit_for_bit(exported: tuple[GPT2, Tokenizer, Path], tmp_path: Path) -> None:

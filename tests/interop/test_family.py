@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from toys import shake
+from versions import rope_fields
 
 import glassgpt as gg
 from glassgpt.costs.flops import count_parameters
@@ -46,7 +47,10 @@ class Case:
 
     def build(self) -> Any:
         torch.manual_seed(0)
-        config = getattr(transformers, f"{self.family}Config")(**{**SIZES, **self.fields})
+        fields = {**SIZES, **self.fields}
+        if "rope_parameters" in fields:
+            fields |= rope_fields(fields.pop("rope_parameters"))
+        config = getattr(transformers, f"{self.family}Config")(**fields)
         theirs = getattr(transformers, f"{self.family}ForCausalLM")(config).eval()
         shake(theirs)
         return theirs

@@ -282,6 +282,9 @@ def test_an_export_has_the_same_ids_in_transformers_and_comes_back_as_it_was(
     assert set(loaded.all_special_tokens) == set(ours.special_tokens)
 
 
+@pytest.mark.skipif(
+    tokenizers.__version__.startswith("0.22."), reason="tokenizers 0.22 has the graphemes of an older Unicode"
+)
 @pytest.mark.parametrize(
     "around", ["A{}b", "A{}\u0301b", "{}A\u0301b", "x{}\u0340\u0300b", "ﾊ{}b", "ﬁ\u200d{}b", "가{}b"]
 )
@@ -318,7 +321,7 @@ def bert_folder(folder: Path, settings: dict[str, Any]) -> Path:
 )
 def test_vocab_txt_has_the_ids_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.BertTokenizer.from_pretrained(bert_folder(tmp_path, settings))
+    theirs = transformers.BertTokenizerFast.from_pretrained(bert_folder(tmp_path, settings))
     ours = load_hf_tokenizer(tmp_path)
     assert isinstance(ours, WordPieceTokenizer)
     assert list(ours.special_tokens) == BERT_SPECIALS

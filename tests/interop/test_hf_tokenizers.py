@@ -13,6 +13,7 @@ import pytest
 import tiktoken
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from versions import EXTRA_SPECIAL_TOKENS
 
 from glassgpt.errors import UserError
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
@@ -370,7 +371,7 @@ def test_a_vocabulary_converted_like_llama_3_has_their_ids_here(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else tiktoken copies the file into its cache
     convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
     theirs = convert(
-        str(tmp_path / "tokenizer.model"), pattern=LLAMA3_PUBLISHED, extra_special_tokens=["<|begin_of_text|>"]
+        str(tmp_path / "tokenizer.model"), pattern=LLAMA3_PUBLISHED, **{EXTRA_SPECIAL_TOKENS: ["<|begin_of_text|>"]}
     ).converted()
     theirs.model.ignore_merges = True
     theirs.save(str(tmp_path / "tokenizer.json"))
@@ -409,7 +410,7 @@ def test_a_vocabulary_converted_like_gpt_oss_has_their_ids_here(
     names = [named.get(id, f"<|reserved_{id}|>") for id in range(min(named), max(named) + 1)]
     convert = pytest.importorskip("transformers.convert_slow_tokenizer").TikTokenConverter
     data = json.loads(
-        convert(str(tmp_path / "tokenizer.model"), pattern=O200K, extra_special_tokens=names).converted().to_str()
+        convert(str(tmp_path / "tokenizer.model"), pattern=O200K, **{EXTRA_SPECIAL_TOKENS: names}).converted().to_str()
     )
     data["model"]["vocab"] |= {to_printable(token): id for token, id in ranks.items()}
     for token, id in zip(data["added_tokens"], range(min(named), max(named) + 1), strict=True):
@@ -442,13 +443,13 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda data: data.update(normalizer={"type": "NFC"}), r"it normalises text \(NFC\)"),
+        (lambda data: data.update(normalizer={"type": "NFKC"}), r"it normalises text \(NFKC\)"),
         (lambda data: data["model"].update(type="WordLevel"), 'its model is "WordLevel"'),
         (lambda data: data["model"].update(continuing_subword_prefix="##"), "its model uses continuing_subword_prefix"),
         (lambda data: data.update(pre_tokenizer={"type": "Whitespace"}), "its pre-tokenizer is not ByteLevel"),
         (lambda data: data["pre_tokenizer"].update(add_prefix_space=True), "its pre-tokenizer is not ByteLevel"),
         (lambda data: data["pre_tokenizer"].update(use_regex=False), "uses an unknown split pattern; known:"),
-        (lambda data: data["added_tokens"][0].update(special=False), "'<|endoftext|>' is not special"),
+        (lambda data: data["added_tokens"][0].update(single_word=True), "'<|endoftext|>' uses single_word"),
         (lambda data: data["added_tokens"][0].update(lstrip=True), "'<|endoftext|>' uses lstrip"),
         (
             lambda data: data.update(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}),

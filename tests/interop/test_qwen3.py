@@ -132,7 +132,7 @@ def drop(folder: Path, field: str) -> None:
         ("layer_types", ["full_attention", "sliding_attention"], 'layer_types is .*"sliding_attention"'),
         ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}, 'rope_scaling is .*"yarn".* has null'),
         ("rope_parameters", {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}, 'rope_parameters is .*"linear"'),
-        ("rms_norm_eps", "small", 'rms_norm_eps is "small", not a number'),
+        ("rms_norm_eps", "small", 'rms_norm_eps is "small", not a finite number'),
         ("partial_rotary_factor", 0.5, 'partial_rotary_factor is 0.5, and .* "qwen3" has no such setting'),
         ("hidden_size", None, "hidden_size is null, not an integer"),
         ("vocab_size", 301, r"embed_tokens\.weight is float32 \(300, 24\), config\.json needs floats \(301, 24\)"),

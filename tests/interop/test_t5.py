@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from versions import TRANSFORMERS_4
 
 import glassgpt as gg
 from glassgpt.costs.flops import count_parameters
@@ -116,7 +117,9 @@ def test_float64_logits_are_the_same(pair: tuple[Any, T5, Path], monkeypatch: py
         return norm.weight * x / (x.square().mean(dim=-1, keepdim=True) + norm.variance_epsilon).sqrt()
 
     monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", exact_norm)
-    assert relative(found, theirs(input_ids=source, decoder_input_ids=target).logits) < 1e-12
+    softmax_in_float32 = TRANSFORMERS_4
+    within = 1e-5 if softmax_in_float32 else 1e-12
+    assert relative(found, theirs(input_ids=source, decoder_input_ids=target).logits) < within
 
 
 @torch.no_grad()
@@ -246,7 +249,8 @@ def test_published_models_have_their_published_number_of_parameters(
     with torch.device("meta"):
         assert count_parameters(find_architecture("t5").model(config)) == parameters
         theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**saved))
-    untied = 0 if "tie_word_embeddings" not in saved else theirs.lm_head.weight.numel()  # transformers 5 ties it
+    tied_there = "tie_word_embeddings" in saved and not TRANSFORMERS_4  # version 5 ties it whatever the field says
+    untied = theirs.lm_head.weight.numel() if tied_there else 0
     assert count_parameters(theirs) + untied == parameters
 
 

@@ -46,6 +46,15 @@ RESULTS: dict[str, dict[str, Any]] = {
             for name, worse in (("as it is", 0.0), ("no n-grams", 0.1))
         ],
     },
+    "family": {
+        "rows": [
+            {"change": name, "model": model, "before": before, "parameters": 800_000, "losses": [1.9, 1.92],
+             "steps": [900, 910], "differences": differences}
+            for name, model, before, differences in (
+                ("GPT-2", "GPT-2", None, []), ("experts", "GPT-oss", "sinks", [-0.01, 0.03]),
+            )
+        ],
+    },
     "minutes": {
         "rows": [
             {"data": "shakespeare", "minutes": 1.0, "contender": name, "n_layer": 2, "n_embd": 128, "seconds": 60.5,
@@ -109,7 +118,7 @@ def test_a_page_has_every_figure_with_its_date_its_machine_and_its_command(
     assert "| chosen | 1.4900 | 60.5 | shakespeare | 1 | 2 × 128 | 900 |" in page
     assert "`python bench/minutes.py --data shakespeare --minutes 1 --seed 5`" in flat
     assert flat.count("Measured on 20") == 4 and "torch" in flat
-    assert flat.count("*No figure yet.*") == 3  # what is not measured says so
+    assert flat.count("*No figure yet.*") == 4  # what is not measured says so
 
 
 def test_pictures_are_drawn_for_light_and_dark_and_for_a_phone(
@@ -146,10 +155,12 @@ def test_a_long_part_is_measured_only_where_it_is_named(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     called = answer(monkeypatch, bench)
-    page = run(bench, monkeypatch, tmp_path, "--only", "ablation", "--only", "minutes-longer")
-    assert [part_of(command) for command in called] == ["minutes", "ablation"]
+    page = run(bench, monkeypatch, tmp_path, "--only", "ablation", "--only", "family", "--only", "minutes-longer")
+    assert [part_of(command) for command in called] == ["minutes", "ablation", "family"]
     assert "--without-control" in called[0]
     assert "| no n-grams | +0.100 | 1.605 (1.600 to 1.610) | 900 |" in page
+    assert "| GPT-2 | – | – | 1.910 (1.900 to 1.920) | 905 (900 to 910) | 800,000 |" in page
+    assert "| experts = GPT-oss | sinks | +0.010 (-0.010 to +0.030) |" in page
     assert page.index("| no n-grams") < page.index("| as it is | +0.000 |")
 
 
@@ -157,7 +168,7 @@ def test_without_figures_every_section_says_so(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     page = run(bench, monkeypatch, tmp_path, "--draw")
-    assert page.count("*No figure yet.*") == page.count("\n## ") == 7
+    assert page.count("*No figure yet.*") == page.count("\n## ") == 8
 
 
 def test_a_command_that_fails_ends_the_run(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,8 +84,9 @@ def trace_pair(model: EncoderDecoderModel, source: Sequence[int], inputs: Sequen
 def look_at_pair(model: EncoderDecoderModel, tokenizer: Tokenizer, source: str, target: str | None = None) -> PairTrace:
     """The pass of a source and a target, given as texts. Without a target, it is what the model writes, greedily.
 
-    What it writes is cut after MOST_WRITTEN tokens, or where one more would be longer than `block_size`. Raises UserError for a tokenizer without a token that ends a target, for a text that it cannot encode, and for one
-    that is longer than `block_size` with the token that ends it.
+    What it writes is cut after MOST_WRITTEN tokens, or where one more would be longer than `block_size`. Raises
+    UserError for a tokenizer without a token that ends a target, for a text that it cannot encode, and for one that is
+    longer than `block_size` with the token that ends it.
     """
     ends = Ends.of(tokenizer)
     read = encode_source(tokenizer, ends, source).tolist()

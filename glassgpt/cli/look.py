@@ -14,12 +14,15 @@ from glassgpt.errors import UserError
 if TYPE_CHECKING:
     from glassgpt.report.look import Look
     from glassgpt.report.look.drawing import View
+    from glassgpt.report.look.pair import PairLook
 
-Show = Literal["attention", "lens", "tokens", "loss"]
+Part = Literal["cross", "encoder", "decoder"]
+Show = Literal["attention", "lens", "tokens", "loss", "experts", "guesses"]
 APP, TERMINAL = "The web app", "In the terminal"
 APP_OPTIONS = {"host": "--host", "port": "--port", "token": "--token", "browser": "--browser/--no-browser"}
 TERMINAL_OPTIONS = {
-    "checkpoint": "--checkpoint", "head": "--head", "position": "--position", "as_json": "--json",
+    "target": "--target", "part": "--part", "checkpoint": "--checkpoint", "head": "--head", "layer": "--layer",
+    "position": "--position", "as_json": "--json",
 }  # fmt: skip
 
 
@@ -37,6 +40,17 @@ def look(
         str | None,
         typer.Option(help="Text to look at; else the beginning of the run's last sample.", rich_help_panel=TERMINAL),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="For an encoder-decoder, whose --text is the source: the target; else the model writes it.",
+            rich_help_panel=TERMINAL,
+        ),
+    ] = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(help="For attention of an encoder-decoder; cross if left out.", rich_help_panel=TERMINAL),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help=CHECKPOINT_HELP, rich_help_panel=TERMINAL)] = "best",
     head: Annotated[
         str | None,
@@ -45,6 +59,9 @@ def look(
             help="For attention: block and head, such as 2.1; else the head whose kind is clearest.",
             rich_help_panel=TERMINAL,
         ),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="For experts: a block; else all of them.", rich_help_panel=TERMINAL)
     ] = None,
     position: Annotated[
         int | None,
@@ -77,16 +94,27 @@ def look(
     show = show or "attention"
     if head is not None and show != "attention":
         raise UserError(f"--head is for --show attention, not for --show {show}: leave it out")
+    if layer is not None and show != "experts":
+        raise UserError(f"--layer is for --show experts, not for --show {show}: leave it out")
     if position is not None and show != "lens":
         raise UserError(f"--position is for --show lens, not for --show {show}: leave it out")
     if runs is None or len(runs) != 1:
         raise UserError(f"--show {show} draws one run: name one")
     layer_and_head = _parse_head(head)
+    from glassgpt.models import find_architecture
+
     opened = open_run(runs[0], checkpoint, device, "float32")
-    seen = opened.look(text)
-    view = _view(seen, show, layer_and_head, position)
+    view: View
+    if find_architecture(opened.config.architecture).kind == "encoder-decoder":
+        pair = opened.look_pair(text, target)
+        view, words = _view_of_pair(pair, show, part or "cross", layer_and_head), pair.source
+    else:
+        if given := _given(context, {"target": "--target", "part": "--part"}):
+            raise UserError(f"{given} is for an encoder-decoder, and {runs[0]} is none: leave it out")
+        seen = opened.look(text)
+        view, words = _view(seen, show, layer_and_head, layer, position), seen.text
     if as_json:
-        print_json({"run": str(opened.folder), "step": opened.step, "show": show, "text": seen.text, **view.to_dict()})
+        print_json({"run": str(opened.folder), "step": opened.step, "show": show, "text": words, **view.to_dict()})
     else:
         _print(view)
 
@@ -105,7 +133,9 @@ def _parse_head(head: str | None) -> tuple[int, int] | tuple[None, None]:
     return int(found[1]), int(found[2])
 
 
-def _view(seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], position: int | None) -> View:
+def _view(
+    seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], layer: int | None, position: int | None
+) -> View:
     match show:
         case "attention":
             return seen.attention(*head)
@@ -115,6 +145,19 @@ def _view(seen: Look, show: Show, head: tuple[int, int] | tuple[None, None], pos
             return seen.tokens()
         case "loss":
             return seen.losses()
+        case "guesses":
+            return seen.guesses()
+        case "experts":
+            return seen.experts(layer)
+
+
+def _view_of_pair(seen: PairLook, show: Show, part: Part, head: tuple[int, int] | tuple[None, None]) -> View:
+    match show:
+        case "attention":
+            return seen.attention(part, *head)
+        case "loss":
+            return seen.losses()
+    raise UserError(f"--show {show} is not for an encoder-decoder: look at its attention or its loss")
 
 
 def _print(view: View) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glassgpt.inspection.edit import Replacement, edit
 from glassgpt.inspection.ids import one_pass
+from glassgpt.inspection.surprise import check_reads_forward
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import attention_blocks
 from glassgpt.models import Model, evaluating
@@ -34,8 +35,8 @@ def effect(
 ) -> Effect:
     """The losses of a text without and with an edit, which is given as to `edit`: names to set to 0, and new values.
 
-    Raises UserError for an edit that `edit` refuses, and for a text that is longer than `block_size` or has fewer than
-    2 tokens.
+    Raises UserError for an encoder, for an edit that `edit` refuses, and for a text that is longer than `block_size` or
+    has fewer than 2 tokens.
     """
     tokens = one_pass(model, ids, least=2)
     before = _losses(model, tokens)
@@ -63,7 +64,8 @@ def head_effects(model: Model, ids: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _losses(model: Model, tokens: Tensor) -> Tensor:
-    """The losses (T - 1,) of tokens (1, T), in nats, on the CPU."""
+    """The losses (T - 1,) of tokens (1, T), in nats, on the CPU. Raises UserError for an encoder."""
+    check_reads_forward(model)
     with evaluating(model):
         logits = model(tokens)[0, :-1]
     return F.cross_entropy(logits.float(), tokens[0, 1:], reduction="none").cpu()

@@ -23,6 +23,7 @@ KINDS = {
     "previous": "previous token",
     "induction": "induction",
     "duplicate": "same token before",
+    "next": "next token",
     "first": "first token",
 }
 NAMED_FROM = 0.5  # a head that gives less than half of its attention to one of these has no name
@@ -32,13 +33,14 @@ NAMED_FROM = 0.5  # a head that gives less than half of its attention to one of 
 class HeadScores:
     """How a head spreads its attention, each score from 0 to 1. The tensors have one entry per head.
 
-    The first four are the mean share of a query's attention, over the queries for which it is defined. A score is 0 if
-    the text has no such query: a text in which no token occurs twice has no duplicates and no induction.
+    All but the last are the mean share of a query's attention, over the queries for which it is defined. A score is 0
+    if the text has no such query: a text in which no token occurs twice has no duplicates and no induction.
     """
 
     previous: Tensor  # to the position before
     duplicate: Tensor  # to earlier positions with the query's own token
     induction: Tensor  # to the positions after those: what came next the last time
+    next: Tensor  # to the position after; 0 in a causal model
     first: Tensor  # to position 0
     entropy: Tensor  # of the pattern, as a share of the largest possible: 0 one position, 1 all positions equally
 
@@ -59,21 +61,34 @@ class ScoreTerms:
 
 
 def heads_of(trace: Trace) -> Tensor:
-    """The attention patterns (L, H, T, T): row t holds the weights that query t gives to the keys, with sum 1.
+    """The attention patterns (L, H, T, T): row t holds the weights that query t gives to the keys.
 
-    Layer l is block `attention_blocks(model)[l]`. A model without attention gives (0, 0, T, T).
+    A row sums to 1; where a head has a sink, the sink has what is missing, see `sinks_of`. Layer l is block
+    `attention_blocks(model)[l]`. A model without attention gives (0, 0, T, T).
     """
     T = trace.n_tokens
     patterns = [trace[f"blocks.{n}.attn.pattern"][0].float().cpu() for n in attention_blocks(trace.model)]
     return torch.stack(patterns) if patterns else torch.zeros(0, 0, T, T)
 
 
-def head_scores(pattern: Tensor, ids: Sequence[int]) -> HeadScores:
+def sinks_of(trace: Trace) -> Tensor | None:
+    """The weights (L, H, T) that queries give to the sink of their head and not to a key; None for a model without.
+
+    L counts as in `heads_of`.
+    """
+    blocks = [parts(trace.model)[n] for n in attention_blocks(trace.model)]
+    if not any(isinstance(getattr(block.attn, "sinks", None), Tensor) for block in blocks):
+        return None
+    return (1 - heads_of(trace).sum(dim=-1)).clamp(min=0)
+
+
+def head_scores(pattern: Tensor, ids: Sequence[int], visible: Tensor | None = None) -> HeadScores:
     """The scores of heads with patterns (…, T, T) on the text `ids` of T tokens; each score has shape (…).
 
     Previous-token, duplicate-token and induction heads as in Olsson et al. 2022, "In-context Learning and Induction
-    Heads". Entropy is divided by ln(t + 1), its largest value for query t. The query at position 0 counts nowhere,
-    because it can attend only to itself.
+    Heads". Entropy is divided by ln n, its largest value for a query that sees n positions. `visible`, which broadcasts
+    to the pattern, is True where a query sees a position; by default it sees itself and those before it. The query at
+    position 0 counts nowhere, because before it there is none.
     """
     T = pattern.size(-1)
     if len(ids) != T:
@@ -81,16 +96,21 @@ def head_scores(pattern: Tensor, ids: Sequence[int]) -> HeadScores:
     tokens = torch.tensor([int(id) for id in ids], device=pattern.device)
     later = torch.arange(T, device=pattern.device) > 0
     before = torch.eye(T, dtype=torch.bool, device=pattern.device).roll(-1, dims=1)  # row t: only column t - 1
+    after = torch.eye(T, dtype=torch.bool, device=pattern.device).roll(1, dims=1)  # row t: only column t + 1
+    earlier = torch.arange(T, device=pattern.device) < T - 1
     same = (tokens[:, None] == tokens).tril(diagonal=-1)  # [t, s]: token t also stood at s < t
     repeated = same.any(dim=1)
     first = torch.zeros_like(same)
     first[:, 0] = True
-    largest = torch.arange(1, T + 1, device=pattern.device).log()
-    entropy = torch.special.entr(pattern).sum(dim=-1) / largest.clamp(min=1e-9)
+    seen = torch.ones_like(same).tril() if visible is None else visible.to(pattern.device)
+    largest = seen.sum(dim=-1).log()
+    spread = torch.special.entr(pattern).sum(dim=-1) / largest.clamp(min=1e-9)
+    entropy = spread.clamp(max=1) * (largest > 0)  # a row that shares with a sink may exceed ln 2
     return HeadScores(
         previous=_mean_share(pattern, before, later),
         duplicate=_mean_share(pattern, same, repeated),
         induction=_mean_share(pattern, same.roll(1, dims=1), repeated),  # the last column of `same` is empty
+        next=_mean_share(pattern, after, earlier),
         first=_mean_share(pattern, first, later),
         entropy=_mean(entropy, later),
     )
@@ -138,9 +158,14 @@ def score_terms(trace: Trace, layer: int, head: int, query: int, key: int) -> Sc
     check_position(trace, key, "key")
     q = queries[head, query].float().cpu()
     k = keys[head * len(keys) // len(queries), key].float().cpu()  # with grouped-query attention, heads share keys
-    scale = getattr(parts(trace.model)[layer].inner, "scale", None) or 1 / math.sqrt(len(q))
-    terms = q * k * scale
+    terms = q * k * (scale_of(trace.model, layer) or 1 / math.sqrt(len(q)))
     return ScoreTerms(q, k, terms, float(terms.sum()), float(pattern[head, query, key]))
+
+
+def scale_of(model: Model, layer: int) -> float | None:
+    """What the attention of a block multiplies its products q · k by; None: the usual 1 / √D."""
+    scale: float | None = getattr(parts(model)[layer].inner, "scale", None)
+    return scale
 
 
 def _mean_share(pattern: Tensor, keys: Tensor, queries: Tensor) -> Tensor:

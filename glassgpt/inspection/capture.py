@@ -13,10 +13,10 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import checked_names, sites, tapped
-from glassgpt.models import Model, evaluating
+from glassgpt.models import AnyModel, EncoderDecoderModel, Model, evaluating
 
 
-def capture_names(model: Model) -> list[str]:
+def capture_names(model: AnyModel) -> list[str]:
     """The names of all activations that can be captured in this model, in order of computation."""
     return list(sites(model))
 
@@ -31,10 +31,27 @@ def capture(model: Model, tokens: Tensor, names: Iterable[str] | None = None) ->
 
     Raises UserError for a name that does not exist in this model.
     """
+    return _captured(model, (tokens,), names)
+
+
+@torch.no_grad()
+def capture_pair(
+    model: EncoderDecoderModel, source: Tensor, target: Tensor, names: Iterable[str] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `capture`, for an encoder-decoder: a source (B, S) and a target (B, T), which begins with its start.
+
+    The names are those of an encoder-decoder, such as `decoder.blocks.0.cross.pattern`.
+    """
+    return _captured(model, (source, target), names)
+
+
+def _captured(
+    model: AnyModel, inputs: tuple[Tensor, ...], names: Iterable[str] | None
+) -> tuple[Tensor, dict[str, Tensor]]:
     wanted = checked_names(names, capture_names(model))
     found: dict[str, Tensor] = {}
     with evaluating(model), tapped(model, {name: partial(found.__setitem__, name) for name in wanted}):
-        logits = model(tokens)
+        logits = model(*inputs)
     return logits, {name: found[name] for name in wanted}
 
 
@@ -46,9 +63,12 @@ def gradients(
     `objective` maps the logits (B, T, V) to one number, for example the loss at one position. A gradient has the shape
     of its activation; it is 0 where the objective does not depend on it. The parameters collect no gradients.
 
-    Raises UserError for a name that does not exist in this model, and if the objective is not one number.
+    Raises UserError for a name that does not exist in this model, for the numbers of chosen experts, which are
+    integers, and if the objective is not one number.
     """
     wanted = checked_names(names, capture_names(model))
+    if whole := next((name for name in wanted if name.endswith(".mlp.experts")), None):
+        raise UserError(f"'{whole}' has no gradient: it is a choice, and its numbers are integers")
     found: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:

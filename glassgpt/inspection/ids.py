@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from glassgpt.errors import UserError, counted, shown
-from glassgpt.models import Model
+from glassgpt.models import AnyModel
 
 
-def checked_ids(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
+def checked_ids(model: AnyModel, ids: Sequence[int] | Tensor) -> Tensor:
     """The ids as a tensor (T,) of integers on the model's device; T may be 0.
 
     Raises UserError for an id outside the model's vocabulary.
@@ -24,7 +24,7 @@ def checked_ids(model: Model, ids: Sequence[int] | Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.long, device=device_of(model))
 
 
-def one_pass(model: Model, ids: Sequence[int] | Tensor, least: int = 1) -> Tensor:
+def one_pass(model: AnyModel, ids: Sequence[int] | Tensor, least: int = 1) -> Tensor:
     """The ids as tokens (1, T) for one forward pass.
 
     Raises UserError for fewer than `least`, for more than `block_size`, and for an id outside the model's vocabulary.
@@ -52,6 +52,6 @@ def windows(tokens: Tensor, length: int, rows: int) -> Iterator[Tensor]:
         yield tokens[full:].unsqueeze(0)
 
 
-def device_of(model: Model) -> torch.device:
+def device_of(model: AnyModel) -> torch.device:
     """The device of the model's parameters."""
     return next(model.parameters()).device

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, check_position
-from glassgpt.models import Model
+from glassgpt.models import EncoderModel, Model
 
 ROWS = 256  # predictions at a time: their logits, one number for each id of the vocabulary, are all in memory
 
@@ -23,36 +23,44 @@ ROWS = 256  # predictions at a time: their logits, one number for each id of the
 class Lens:
     """Predictions of the next token at P positions after each of L blocks, with the embedding as layer 0.
 
-    The last layer holds the model's own predictions.
+    The last layer holds the model's own predictions. Those of an encoder are of the token at the position itself.
     """
 
     ids: Tensor  # (L + 1, P, k) the k most likely ids, the most likely one first
     probabilities: Tensor  # (L + 1, P, k)
-    target_probabilities: Tensor  # (L + 1, P) of the token that the text has next; NaN after its last token
+    # (L + 1, P) of the token that the text has next, NaN after its last one; for an encoder, of the token that it has
+    # there, which is the mask token where it is hidden.
+    target_probabilities: Tensor
 
 
 @torch.no_grad()
-def logit_lens(trace: Trace, positions: Sequence[int] | None = None, top: int = 5) -> Lens:
+def logit_lens(
+    trace: Trace, positions: Sequence[int] | None = None, top: int = 5, targets: Sequence[int] | None = None
+) -> Lens:
     """Reads the residual stream after each block as if it were the last, by default at all positions.
 
     Layer 0 is the embedding, layer n the stream after block n - 1. Each goes through the model's own final norm (if
     it has one) and head. `top` is the number k of predictions, at most the size of the vocabulary. A model that
     captures no stream, such as sections 1 to 3 of the ladder, has one layer: its own predictions.
     Raises UserError for a position that the text lacks, for a `top` below 1, and for a model whose final norm has
-    another name than `norm`.
+    another name than `norm`. `targets` are the P ids whose probabilities are given in place of those of the text.
     """
     if top < 1:
         raise UserError(f"top = {top} is out of range: it must be at least 1")
     chosen = range(trace.n_tokens) if positions is None else [check_position(trace, at) for at in positions]
     at = torch.tensor(list(chosen), dtype=torch.long, device=trace.tokens.device)
-    targets = trace.tokens[0].roll(-1)[at]
+    if targets is not None:
+        wanted = torch.tensor(list(targets), device=at.device)
+    else:
+        wanted = (trace.tokens[0] if isinstance(trace.model, EncoderModel) else trace.tokens[0].roll(-1))[at]
     norm = final_norm(trace)
     features = torch.stack([*(norm(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]])
     n_layers = len(features)
     # The layers share each reading of the head's matrix, which takes longer than its products for few positions.
-    predictions = _predictions(trace.model, features.flatten(0, 1), targets.repeat(n_layers), top)
+    predictions = _predictions(trace.model, features.flatten(0, 1), wanted.repeat(n_layers), top)
     ids, probabilities, of_targets = (part.unflatten(0, (n_layers, len(at))).cpu() for part in predictions)
-    of_targets[:, at.cpu() == trace.n_tokens - 1] = torch.nan
+    if targets is None and not isinstance(trace.model, EncoderModel):
+        of_targets[:, at.cpu() == trace.n_tokens - 1] = torch.nan
     return Lens(ids, probabilities, of_targets)
 
 

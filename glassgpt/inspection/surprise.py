@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.inspection.ids import checked_ids
-from glassgpt.models import Model, evaluating
+from glassgpt.models import EncoderModel, Model, evaluating
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ def token_losses(model: Model, ids: Sequence[int] | Tensor, top: int = 5, *, str
     first targets of a window have a short context, which raises their losses. With a `stride`, windows of `block_size`
     tokens overlap, and each target has at least `block_size - stride` tokens before it, if the text has them.
 
-    A text of one token has no predictions: the result is empty. Raises UserError for an empty text, an id outside the
-    model's vocabulary, `top` below 1, or a stride out of range.
+    A text of one token has no predictions: the result is empty. Raises UserError for an encoder, an empty text, an id
+    outside the model's vocabulary, `top` below 1, or a stride out of range.
     """
+    check_reads_forward(model)
     block_size = model.config.block_size
     if len(ids) == 0:
         raise UserError("the text is empty: it must have at least one token")
@@ -62,6 +63,15 @@ def token_losses(model: Model, ids: Sequence[int] | Tensor, top: int = 5, *, str
         torch.cat([part.expected_ids for part in found]),
         torch.cat([part.expected_probabilities for part in found]),
     )
+
+
+def check_reads_forward(model: Model) -> None:
+    """Raises UserError for an encoder: it sees the whole text, so nothing in it can surprise the model."""
+    if isinstance(model, EncoderModel):
+        raise UserError(
+            "an encoder sees the whole text and does not predict what comes next, so a text has no loss: look at its"
+            " guesses for hidden tokens"
+        )
 
 
 def losses_of(logits: Tensor, targets: Tensor, top: int = 5) -> TokenLosses:

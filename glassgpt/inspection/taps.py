@@ -11,6 +11,8 @@ The names are the same for every architecture; N counts the blocks from 0:
     blocks.N.attn.result    (B, H, T, C)  what each head adds to the residual stream: its output times its part of W_O
     blocks.N.resid_mid      (B, T, C)     the residual stream between attention and MLP
     blocks.N.mlp.hidden     (B, T, F)     the F hidden units ("neurons") of the MLP, after the nonlinearity and its gate
+    blocks.N.mlp.experts    (B, T, K)     integers: the K experts that a mixture of experts chose, the best one first
+    blocks.N.mlp.weights    (B, T, K)     what the answers of these experts are multiplied by
     blocks.N.mlp.out        (B, T, C)     the output of the MLP
     blocks.N.resid          (B, T, C)     the residual stream after block N
     final                   (B, T, C)     the input of the output head: the last residual stream, normalised
@@ -18,6 +20,17 @@ The names are the same for every architecture; N counts the blocks from 0:
 Shapes: B batch, T positions, C = n_embd, F = 4C in most, H heads (fewer for k and v with grouped-query attention), D
 head size. The bias of the attention's projection belongs to no head, so the results of the heads add up to its output
 without bias.
+
+An encoder-decoder has other names. S positions of the source, T of the target:
+
+    encoder.blocks.N.attn.STEP   as above     attention within the source: q, k, v, scores, pattern and out
+    encoder.blocks.N.resid       (B, S, C)    the stream after block N of the encoder
+    memory                       (B, S, C)    what the encoder makes of the source
+    decoder.blocks.N.attn.STEP   as above     attention within the target
+    decoder.blocks.N.cross.STEP  as above     cross-attention: queries of the target, keys and values of the memory, so
+                                              that scores and pattern are (B, H, T, S)
+    decoder.blocks.N.resid       (B, T, C)    the stream after block N of the decoder
+    final                        (B, T, C)    the input of the output head
 
 A ladder section that has attention and no `blocks` counts as one block. Blocks without an MLP lack its names. What an
 architecture must offer for each name is in docs/inspection.md; one that does not lacks the name.
@@ -37,10 +50,11 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import UserError
-from glassgpt.models import Model
+from glassgpt.models import AnyModel, EncoderDecoderModel, Model
 from glassgpt.models.attention import Attention
 
 ATTENTION_STEPS = ("q", "k", "v", "scores", "pattern", "out")
+ROUTING_STEPS = ("experts", "weights")
 Tap = Callable[[Tensor], Tensor | None]  # None leaves the activation as it is
 Undo = Callable[[], object]
 Site = Callable[[Tap], Undo]  # adds a tap on one activation
@@ -74,6 +88,12 @@ class Part:
         return found if isinstance(found, nn.Linear) else None
 
     @property
+    def routing(self) -> nn.Module | None:
+        """The choice of experts, without its parameters."""
+        found = getattr(self.mlp, "inner", None)
+        return found if isinstance(found, nn.Module) else None
+
+    @property
     def into_mlp(self) -> nn.Module | None:
         """The module that reads the stream for the MLP: its norm, or the MLP itself.
 
@@ -95,8 +115,11 @@ def parts(model: Model) -> list[Part]:
     return [Part(block, getattr(block, "attn", None), getattr(block, "mlp", None), n_head) for block in model.blocks]
 
 
-def sites(model: Model) -> dict[str, Site]:
+def sites(model: AnyModel) -> dict[str, Site]:
     """The named activations of this model in order of computation, with how to tap each."""
+    if isinstance(model, EncoderDecoderModel):
+        return {**_sites_of_stack("encoder", model), "memory": _method_of(model, "encode"),
+                **_sites_of_stack("decoder", model), "final": _method_of(model, "features")}  # fmt: skip
     found: dict[str, Site] = {}
     for n, part in enumerate(parts(model)):
         if n == 0:
@@ -104,7 +127,7 @@ def sites(model: Model) -> dict[str, Site]:
         name = f"blocks.{n}"
         if part.attn is not None and part.inner is not None:
             for step in ATTENTION_STEPS:
-                found[f"{name}.attn.{step}"] = _step_of(part.inner, step)
+                found[f"{name}.attn.{step}"] = _attention_step_of(part.inner, step)
             if part.proj is not None or part.n_head == 1:
                 found[f"{name}.attn.result"] = _results_of(part.attn, part.n_head, part.proj)
         if part.mlp is not None:
@@ -112,13 +135,29 @@ def sites(model: Model) -> dict[str, Site]:
                 found[f"{name}.resid_mid"] = _stream_into(part.into_mlp)
             if part.down is not None:
                 found[f"{name}.mlp.hidden"] = _input_of(part.down)
+            if part.routing is not None:
+                for step in ROUTING_STEPS:
+                    found[f"{name}.mlp.{step}"] = _step_of(part.routing, step)
             found[f"{name}.mlp.out"] = output_of(part.mlp)
         found[f"{name}.resid"] = output_of(part.block)
-    return found | {"final": _features_of(model)}
+    return found | {"final": _method_of(model, "features")}
+
+
+def _sites_of_stack(stack: str, model: EncoderDecoderModel) -> dict[str, Site]:
+    """The named activations of the encoder or of the decoder."""
+    found: dict[str, Site] = {}
+    for n, block in enumerate(model.get_submodule(f"{stack}.blocks").children()):
+        for name in ("attn", "cross"):
+            inner = getattr(getattr(block, name, None), "inner", None)
+            if isinstance(inner, Attention):
+                for step in ATTENTION_STEPS:
+                    found[f"{stack}.blocks.{n}.{name}.{step}"] = _step_of(inner, step)
+        found[f"{stack}.blocks.{n}.resid"] = output_of(block)
+    return found
 
 
 @contextmanager
-def tapped(model: Model, taps: Mapping[str, Tap]) -> Iterator[None]:
+def tapped(model: AnyModel, taps: Mapping[str, Tap]) -> Iterator[None]:
     """Passes the named activations through functions in every forward pass inside the `with` block.
 
     A function returns a tensor that takes the activation's place, or None. Taps may be nested: the inner one gets what
@@ -184,8 +223,10 @@ def _stream_into(module: nn.Module) -> Site:
 
 
 def _step_of(inner: Any, step: str) -> Site:
+    """How to tap a step that a module passes to its `hook`."""
+
     def add(tap: Tap) -> Undo:
-        before = getattr(inner, "hook", None)
+        before = inner.hook
 
         def hook(name: str, value: Tensor) -> Tensor:
             changed = before(name, value) if before is not None else None
@@ -193,11 +234,20 @@ def _step_of(inner: Any, step: str) -> Site:
             changed = tap(value) if name == step else None
             return value if changed is None else changed
 
-        undo = ExitStack()
-        undo.callback(setattr, inner, "hook", before)
         inner.hook = hook
-        if before is None and not isinstance(inner, Attention):
+        return partial(setattr, inner, "hook", before)
+
+    return add
+
+
+def _attention_step_of(inner: Any, step: str) -> Site:
+    def add(tap: Tap) -> Undo:
+        undo = ExitStack()
+        if not isinstance(inner, Attention) and getattr(inner, "hook", None) is None:
+            inner.hook = None
+            undo.callback(delattr, inner, "hook")
             undo.callback(inner.register_forward_hook(_compute_with_hook).remove)
+        undo.callback(_step_of(inner, step)(tap))
         return undo.close
 
     return add
@@ -254,22 +304,24 @@ def _add_up_heads(
     return results.sum(dim=1) if bias is None else results.sum(dim=1) + bias
 
 
-def _features_of(model: Model) -> Site:
-    def add(tap: Tap) -> Undo:
-        before = model.features
+def _method_of(model: AnyModel, name: str) -> Site:
+    """How to tap what a method of the model returns."""
 
-        def features(*arguments: Any, **keywords: Any) -> Tensor:
-            value = before(*arguments, **keywords)
+    def add(tap: Tap) -> Undo:
+        before = getattr(model, name)
+
+        def method(*arguments: Any, **keywords: Any) -> Tensor:
+            value: Tensor = before(*arguments, **keywords)
             changed = tap(value)
             return value if changed is None else changed
 
-        replaced = model.__dict__.get("features")
-        model.__dict__["features"] = features
+        replaced = model.__dict__.get(name)
+        model.__dict__[name] = method
 
         def undo() -> None:
-            del model.__dict__["features"]
+            del model.__dict__[name]
             if replaced is not None:
-                model.__dict__["features"] = replaced
+                model.__dict__[name] = replaced
 
         return undo
 

@@ -24,6 +24,9 @@ class Model(nn.Module):
     - `norm`: the norm between the last block and the head, if there is one (inspection/lens.py);
     - `blocks.N.attn.inner`, an `Attention`, with `blocks.N.attn.proj` after it, and `blocks.N.mlp.down`: their
       activations can be captured (inspection/taps.py);
+    - `blocks.N.attn.band`: how many positions a query attends to, its own included, or None for all
+      (inspection/sight.py); `blocks.N.attn.sinks` (H,): the scores of the heads' sinks;
+    - `blocks.N.mlp.inner`, whose `hook` gets the `experts` and `weights` of each token, as in gpt_oss.py;
     - `experts`, at any depth: of whose `config.n_expert` equal parts `config.n_active` serve a token (costs/flops.py).
     """
 
@@ -70,6 +73,9 @@ class EncoderDecoderModel(nn.Module):
     It is `head(features(target, memory))` with `memory = encode(source)`. The encoder reads the source (B, S), in which
     all positions see each other, once. The decoder predicts each next token of the target (B, T) from those before it,
     and attends to the memory in every block (cross-attention).
+
+    `encoder.blocks.N.attn.inner`, `decoder.blocks.N.attn.inner` and `decoder.blocks.N.cross.inner` are each an
+    `Attention`: their activations can be captured (inspection/taps.py).
     """
 
     config: ModelConfig

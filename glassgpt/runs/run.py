@@ -44,9 +44,11 @@ from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.speculative import check_draft
 from glassgpt.generation.text import start_of_text, write_many, write_with_drafts
 from glassgpt.generation.translate import GREEDY, write_target
+from glassgpt.inspection.guesses import encode_for_encoder
 from glassgpt.models import AnyModel, EncoderDecoderModel, EncoderModel, Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
 from glassgpt.report.look import Look
+from glassgpt.report.look.pair import PairLook
 from glassgpt.report.run_picture import card, draw_run
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.config import RunConfig, config_sections, document_eot_id, load_config
@@ -349,23 +351,55 @@ class Run:
     def look(self, text: str | None = None) -> Look:
         """A text in the model: `run.look("O Romeo").attention()` shows itself in a terminal and in a notebook.
 
-        Without a text it is the beginning of the last sample that was generated during training. Raises UserError for
-        an empty text, for one that the tokenizer cannot encode, and if there is no sample.
+        Without a text it is the beginning of the last sample that was generated during training. For an encoder, the
+        name of the mask token in the text hides a token: `run.look("Where [MASK] thou?").guesses()`. Raises UserError
+        for an empty text, for one that the tokenizer cannot encode, and if there is no sample.
         """
-        self.check_language_model()
-        if text is not None:
+        self.check_plain_model()
+        if find_architecture(self.config.architecture).kind == "encoder-decoder":
+            raise UserError(f"{self.folder} holds an encoder-decoder, which reads a source: use `look_pair`")
+        model, block_size = self.model, self.config.model.block_size
+        if isinstance(model, EncoderModel):
+            ids = encode_for_encoder(self.tokenizer, self.sample_text()[:BEGINNING] if text is None else text)
+            ids = ids[:block_size] if text is None else ids
+        elif text is not None:
             ids = self.tokenizer.encode(text)
         else:
-            ids = self.sample_ids()[: min(BEGINNING, self.config.model.block_size)]
-        return Look(self.model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
+            ids = self.sample_ids()[: min(BEGINNING, block_size)]
+        return Look(model, self.tokenizer, ids, f"{self.folder.resolve().name}, step {self.step:,}")
+
+    @strict_arguments
+    def look_pair(self, source: str | None = None, target: str | None = None) -> PairLook:
+        """A source and a target in an encoder-decoder: `run.look_pair("romeo").attention()` shows itself.
+
+        Without a target, the model writes it. Without a source, it is that of the last sample of the training. Raises
+        UserError for another kind of model, and if there is no sample.
+        """
+        model = self.encoder_decoder
+        if source is None:
+            source = self._last_sample().get("prompt", "").removesuffix(" → ")
+        return PairLook(model, self.tokenizer, source, target, f"{self.folder.resolve().name}, step {self.step:,}")
 
     def sample_ids(self) -> list[int]:
-        """The last sample that was generated during training, with its prompt. Raises UserError if there is none."""
+        """The last sample that was generated during training, with its prompt. Raises UserError if there is none.
+
+        The prompt of an encoder's sample is the same text with hidden tokens, so it is left out.
+        """
+        prompted = find_architecture(self.config.architecture).kind == "decoder"
+        written = self.sample_text(with_prompt=prompted)
+        return self.tokenizer.encode(written, allowed_special="all")  # it has them by name, mostly at its start
+
+    def sample_text(self, *, with_prompt: bool = False) -> str:
+        """What the model wrote in the last sample of its training. Raises UserError if there is no sample."""
+        sample = self._last_sample()
+        prompt = str(sample.get("prompt") or "") if with_prompt else ""
+        return prompt + str(sample.get("text") or "")
+
+    def _last_sample(self) -> Line:
         samples = read_record(self.folder).samples
         if not samples:
             raise UserError(f"{self.folder} has no sample to look at: give {option(text='…')}")
-        written = str(samples[-1].get("prompt") or "") + str(samples[-1].get("text") or "")
-        return self.tokenizer.encode(written, allowed_special="all")  # it has them by name, mostly at its start
+        return samples[-1]
 
     @strict_arguments
     def evaluate(

@@ -35,6 +35,7 @@ from glassgpt.server.views.inside import (
 from glassgpt.server.views.ladder import describe_ladder
 from glassgpt.server.views.loss import look_at_losses
 from glassgpt.server.views.neurons import NeuronBook
+from glassgpt.server.views.pair import look_inside_pair
 from glassgpt.server.views.runs import pack_metrics, run_details
 from glassgpt.server.views.tokens import MergesQuestion, TokensQuestion, build_word, split_text
 from glassgpt.server.wire import MEDIA_TYPE
@@ -166,6 +167,7 @@ def _add_inside(app: FastAPI, library: Library, workbench: Workbench) -> None:
             return Response(packed, media_type=MEDIA_TYPE)
 
     answer("/api/inside", look_inside)
+    answer("/api/pair", look_inside_pair)
     answer("/api/next", look_ahead)
     answer("/api/lens", look_through_lens)
     answer("/api/embedding", look_at_embedding)
@@ -184,6 +186,7 @@ async def read_question(request: Request, kind: type[Q]) -> Q:
     except ValueError as error:
         raise UserError(f"the request is not JSON: {error}") from None
     question = from_dict(kind, fields, where="request")
-    if len(question.text) > MOST_LETTERS:
-        raise UserError(f"this text has {len(question.text):,} letters, and at most {MOST_LETTERS:,} are read")
+    for text in (question.text, getattr(question, "target", None) or ""):
+        if len(text) > MOST_LETTERS:
+            raise UserError(f"this text has {len(text):,} letters, and at most {MOST_LETTERS:,} are read")
     return question

@@ -12,7 +12,7 @@ from typing import Literal
 from glassgpt.course.climb import run_name
 from glassgpt.course.results import RESULTS
 from glassgpt.errors import UserError, printable
-from glassgpt.models import ARCHITECTURES
+from glassgpt.models import ARCHITECTURES, Kind
 from glassgpt.models.ladder import SECTIONS
 from glassgpt.ownership import is_run_folder, split_runs
 from glassgpt.report.daybook import describe as summarise
@@ -51,6 +51,11 @@ class Card:
     best_step: int | None
     steps: list[int]  # of the checkpoints
     begun: str
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the model reads and predicts; None for an architecture that this version does not know."""
+        return ARCHITECTURES[self.architecture].kind if self.architecture in ARCHITECTURES else None
 
     @property
     def inspectable(self) -> bool:
@@ -199,4 +204,4 @@ def _recent(folder: Path) -> bool:
 
 def card_fields(card: Card) -> dict[str, object]:
     """A card as JSON."""
-    return {**asdict(card), "inspectable": card.inspectable}
+    return {**asdict(card), "kind": card.kind, "inspectable": card.inspectable}

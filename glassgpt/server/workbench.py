@@ -21,7 +21,7 @@ from torch import Tensor
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import sites, tapped
 from glassgpt.inspection.trace import Trace
-from glassgpt.models import Model
+from glassgpt.models import Model, find_architecture
 from glassgpt.runs.folder import find_checkpoint
 from glassgpt.runs.run import Run, open_run
 from glassgpt.training.checkpoint import Checkpoint
@@ -86,8 +86,16 @@ class Bench:
 
     @property
     def model(self) -> Model:
-        """The model, in evaluation mode."""
+        """The model, in evaluation mode. Raises UserError for an encoder-decoder."""
         return self.run.model
+
+    def check_decoder(self) -> None:
+        """Raises UserError for a model that does not predict what comes next in a text."""
+        kind = find_architecture(self.run.config.architecture).kind
+        if kind != "decoder":
+            raise UserError(
+                f"this view is for models that predict what comes next in a text, and this is an {kind}: see Inside"
+            )
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -96,8 +104,9 @@ class Bench:
         def check(_: Tensor) -> None:
             self.check()
 
-        names = [name for name in sites(self.model) if name.endswith(".resid")]
-        with tapped(self.model, dict.fromkeys(names, check)):
+        model = self.run.any_model
+        names = [name for name in sites(model) if name.endswith(".resid")]
+        with tapped(model, dict.fromkeys(names, check)):
             yield
 
     def check(self) -> None:
@@ -166,7 +175,7 @@ class Workbench:
         if key not in self._opened:
             run = self._read_checkpoint(folder, of_run, checkpoint)
             # Reads the weights now, so that damaged ones are not kept.
-            self._opened[key] = Opened(run, sum(parameter.nbytes for parameter in run.model.parameters()))
+            self._opened[key] = Opened(run, sum(parameter.nbytes for parameter in run.any_model.parameters()))
         self._opened.move_to_end(key)
         while len(self._opened) > 1 and self._kept_bytes() > CACHE_BYTES:
             self._opened.popitem(last=False)
@@ -178,7 +187,7 @@ class Workbench:
             if known[0] == of_run:
                 return replace(opened.run, checkpoint=checkpoint)
         run = open_run(folder, checkpoint=checkpoint.step, device=self._device)
-        run.check_language_model()
+        run.check_plain_model()
         return run
 
     def _kept_bytes(self) -> int:

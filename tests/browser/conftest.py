@@ -112,6 +112,24 @@ def hold() -> Callable[[Any, str], Callable[[], None]]:
 
 
 @pytest.fixture
+def check_wcag() -> Callable[[Any, int], None]:
+    """`check_wcag(page, width)` fails if a page breaks a rule of axe-core, or is wider than its window."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+
+    def check(page: Any, width: int) -> None:
+        found = axe.Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+        wrong = [
+            f"{rule['id']}: {node['html'][:120]} {node['failureSummary']}"
+            for rule in found.response["violations"]
+            for node in rule["nodes"][:3]
+        ]
+        assert not wrong, "\n".join(wrong)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    return check
+
+
+@pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(url, width=1280, dark=False, expected="…", origin=…)` is a page of its own window.
 

@@ -94,7 +94,7 @@ def test_the_head_of_section_4_is_a_block_of_its_own(tokens: Tensor) -> None:
 @pytest.mark.parametrize("architecture", DECODERS)
 def test_gradients_equal_finite_differences(architecture: str, tokens: Tensor) -> None:
     model = build(architecture).double()
-    names = capture_names(model)
+    names = [name for name in capture_names(model) if not name.endswith(".mlp.experts")]  # integers
 
     def surprise(logits: Tensor) -> Tensor:
         return -logits[1, -1].log_softmax(dim=-1)[3]

@@ -114,7 +114,7 @@ def test_a_score_that_no_query_defines_is_0() -> None:
     scores = head_scores(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), [1, 2])
     assert (float(scores.duplicate), float(scores.induction)) == (0.0, 0.0)
     alone = head_scores(torch.ones(1, 1), [1])
-    assert [float(value) for value in vars(alone).values()] == [0.0] * 5
+    assert [float(value) for value in vars(alone).values()] == [0.0] * 6
 
 
 @st.composite
@@ -143,7 +143,7 @@ def test_scores_lie_between_0_and_1_and_agree_with_a_loop(example: tuple[torch.T
 
 def slow_scores(pattern: list[list[float]], ids: list[int]) -> dict[str, float]:
     """The definitions, query by query."""
-    found: dict[str, list[float]] = {name: [] for name in ("previous", "duplicate", "induction", "first", "entropy")}
+    found: dict[str, list[float]] = {name: [] for name in KINDS} | {"entropy": []}
     for t in range(1, len(ids)):
         row = pattern[t]
         found["previous"].append(row[t - 1])
@@ -153,6 +153,7 @@ def slow_scores(pattern: list[list[float]], ids: list[int]) -> dict[str, float]:
         if earlier:
             found["duplicate"].append(sum(row[s] for s in earlier))
             found["induction"].append(sum(row[s + 1] for s in earlier))
+    found["next"] = [row[t + 1] for t, row in enumerate(pattern[:-1])]
     return {name: sum(values) / len(values) if values else 0.0 for name, values in found.items()}
 
 

@@ -21,7 +21,10 @@ def build(architecture: str, dropout: float = 0.0) -> nn.Module:
     model = found.model(found.config(**sizes))
     for parameter in model.parameters():  # away from zero heads and tiny scores, which would hide a mistake
         nn.init.normal_(parameter, std=0.3)
-    if architecture == "bert":  # in post-norm every gain scales the whole stream: with small ones it would vanish
+    if architecture in (
+        "bert",
+        "transformer",
+    ):  # in post-norm every gain scales the whole stream: with small ones it would vanish
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 nn.init.normal_(module.weight, mean=1.0, std=0.3)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_look import HOSTILE, MODEL, TOKENIZER, Outline, look, model
 
 from glassgpt.inspection.attention import head_scores
+from glassgpt.inspection.sight import Sight
 from glassgpt.models import find_architecture
 from glassgpt.report.inside import attention_html, inside_html, neighbours_html
 from glassgpt.report.look import Look
@@ -30,7 +31,8 @@ FIRST = torch.eye(T)[:1].expand(T, T)
 def heads(*rows: list[torch.Tensor]) -> Heads:
     patterns = torch.stack([torch.stack(row) for row in rows])
     tokens = [{"id": id, "text": "abc"[id]} for id in IDS]
-    return Heads("toy", tokens, list(range(len(rows))), patterns, head_scores(patterns, IDS))
+    sights = [Sight()] * len(rows)
+    return Heads("toy", tokens, list(range(len(rows))), patterns, head_scores(patterns, IDS), sights, None)
 
 
 @given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=7, max_size=7), min_size=7, max_size=7))
@@ -39,7 +41,7 @@ def test_a_small_map_has_every_weight_in_its_place(weights: list[list[float]]) -
     for step, path in re.findall(r'<path stroke-opacity="([\d.]+)" d="(.*?)"/>', small_map(weights, "x")):
         for column, row, length in re.findall(r"M(\d+) (\d+)h(\d+)", path):
             drawn[int(row), int(column) : int(column) + int(length)] = float(step)
-    assert np.abs(drawn - np.tril(weights)).max() <= 0.5 / STEPS + 1e-9
+    assert np.abs(drawn - weights).max() <= 0.5 / STEPS + 1e-9
 
 
 def test_the_heads_with_a_name_are_shown_and_one_of_each_other_block() -> None:

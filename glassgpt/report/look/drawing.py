@@ -17,6 +17,12 @@ from glassgpt.report import page
 from glassgpt.report.surprise import visible
 
 USUAL_WIDTH = 80  # columns of a drawing whose place is not known
+SHADES = ((0.75, "█"), (0.5, "▓"), (0.25, "▒"), (0.05, "░"), (0.0, "."))  # the least weight of each
+LABEL = 12  # columns of a label beside its row
+LETTERS = 6  # of a label above its column, one below the other
+MOST_DRAWN = 64  # tokens in the picture of a notebook
+CELL = 14  # pixels: a row of a picture
+LETTER = 7.3  # pixels that a letter of the labels takes
 
 
 class Span(NamedTuple):
@@ -163,3 +169,48 @@ def bar(text: str, part: float) -> str:
 def details(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
     """HTML for a table that says the same as a picture, closed at first. The cells are already HTML."""
     return f"<details><summary>The same as a table</summary>\n{page.table(rows, header)}</details>"
+
+
+def rect(x: float, y: float, width: float, weight: float | None = None, words: str = "") -> str:
+    """A rectangle as high as a row; with a weight it is a cell, which `words` describe."""
+    place = f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{CELL}"'
+    if weight is None:
+        return f"{place}/>"
+    return f'{place} fill-opacity="{weight:.2f}"><title>{escape(words)}</title></rect>'
+
+
+def svg_text(x: float, y: float, name: str, anchor: str, *, turned: bool = False) -> str:
+    """A text in an SVG picture; `turned` reads upwards."""
+    turn = f' transform="rotate(-90 {x:.0f} {y:.0f})"' if turned else ""
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"{turn}>{escape(name)}</text>'
+
+
+def above(heads: Sequence[tuple[str, int]]) -> list[str]:
+    """The labels of columns of some width, written downwards and ending just above the first row."""
+    stacks = [letters_of(label) for label, _ in heads]
+    stacks = [stack if len(stack) <= LETTERS else [*stack[: LETTERS - 1], "…"] for stack in stacks]
+    height = max(map(len, stacks))
+    rows = zip(*([""] * (height - len(stack)) + stack for stack in stacks), strict=True)
+    return ["".join(fit(letter, width) for letter, (_, width) in zip(row, heads, strict=True)) for row in rows]
+
+
+def letters_of(label: str) -> list[str]:
+    """The letters of a label, each with the marks on it."""
+    letters: list[str] = []
+    for letter in label:
+        if letters and not columns(letter):
+            letters[-1] += letter
+        else:
+            letters.append(letter)
+    return letters
+
+
+def shade(weight: float) -> str:
+    """A weight from 0 to 1 as a sign."""
+    return next((sign for least, sign in SHADES if weight >= least), "?")  # a model that diverged has NaN
+
+
+def shade_steps() -> str:
+    """What the signs of `shade` mean."""
+    least = [f"{SHADES[-1][1]} <{SHADES[-2][0]:.0%}", *(f"{sign} {least:.0%}+" for least, sign in SHADES[-2::-1])]
+    return "  ".join(least)

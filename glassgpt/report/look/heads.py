@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glassgpt.errors import counted
 from glassgpt.inspection.attention import KINDS, HeadScores, head_kind
+from glassgpt.inspection.sight import Sight
 from glassgpt.report.look.attention import AttentionView, Kind
 from glassgpt.report.look.drawing import share
 
@@ -31,6 +32,8 @@ class Heads:
     blocks: list[int]
     patterns: Tensor  # (L, H, T, T)
     scores: HeadScores  # each (L, H)
+    sights: list[Sight]  # of the blocks
+    sinks: Tensor | None  # (L, H, T), see `sinks_of`
 
     @property
     def n_head(self) -> int:
@@ -64,7 +67,11 @@ class Heads:
     def view(self, layer: int, head: int) -> AttentionView:
         """The view of one head."""
         kinds = [[self.kinds[block, number] for number in range(self.n_head)] for block in self.blocks]
-        return AttentionView(self.source, self.tokens, layer, head, self.pattern(layer, head), self.blocks, kinds)
+        sinks = None if self.sinks is None else self.sinks[self.blocks.index(layer), head]
+        return AttentionView(
+            self.source, self.tokens, self.tokens, layer, head, self.pattern(layer, head), self.blocks, kinds,
+            self.sights, sinks,
+        )  # fmt: skip
 
     @property
     def answer(self) -> str:
@@ -115,7 +122,7 @@ def small_map(pattern: Sequence[Sequence[float]], words: str) -> str:
     lines: dict[int, list[str]] = {}
     for row, weights in enumerate(pattern):
         column = 0
-        for step, equal in groupby(map(_step, weights[: row + 1])):
+        for step, equal in groupby(map(_step, weights)):
             length = sum(1 for _ in equal)
             if step > 0:
                 lines.setdefault(step, []).append(f"M{column} {row}h{length}")

@@ -79,12 +79,14 @@ class LensView(View):
             said += f" The text goes on with {quoted(labels_of([self.following])[0])}."
         return said
 
+    told: ClassVar[str] = "what comes"  # the title of the column of `following`
+
     def _columns(self) -> list[tuple[str, list[tuple[str, float]]]]:
         """A title for each column, and its (token, probability) at each layer."""
         found = []
         if self.following is not None:
             (name,) = labels_of([self.following])
-            found.append(("what comes", [(name, p or 0.0) for p in self._of_following()]))
+            found.append((self.told, [(name, p or 0.0) for p in self._of_following()]))
         rows = [
             list(zip(labels_of(tokens), shares, strict=True))
             for tokens, shares in zip(self.predictions, self.probabilities.tolist(), strict=True)
@@ -123,3 +125,19 @@ class LensView(View):
             for number, layer in enumerate(self.layers)
         ]
         return page.table(rows, ("", *(title for title, _ in table)))
+
+
+class HiddenLensView(LensView):
+    """The same for an encoder: the k most likely tokens at the position itself. `following` is what the text has there.
+
+    The position was hidden, if the tokenizer has a mask token. `following` is None where the text itself hides it.
+    """
+
+    question: ClassVar[str] = "When does the model know the hidden token?"
+    told: ClassVar[str] = "its own"
+
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
+        here = quoted(labels_of([self.tokens[self.position]])[0])
+        return f"At token {self.position}, {here}, in {self.source}."

@@ -1,4 +1,4 @@
-// What comes next after one token, with temperature, top-k and top-p moved live.
+// What comes next after one token, or what an encoder puts in its place, with temperature, top-k and top-p moved live.
 import { html, useMemo } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { change, read } from "glass/state.js";
@@ -14,11 +14,19 @@ export function useNext(question) {
   return { answer: fits ? answer : null, position: (fits ? answered : question).position, error };
 }
 
-export function Ahead({ question, tokens }) {
+export function Ahead({ question, tokens, encoder }) {
   const { answer, position, error } = useNext(question);
-  return html`<section class="panel" aria-label="What comes next"><h2>what comes next, after ${quoted(tokens[position])}</h2>
+  const here = quoted(tokens[position]);
+  return html`<section class="panel" aria-label=${encoder ? "What stands here" : "What comes next"}>
+    <h2>${encoder ? `what stands in the place of ${here}` : `what comes next, after ${here}`}</h2>
     ${error && html`<p class="error">${error}</p>`}
-    ${answer && html`<${Next} answer=${answer} />`}</section>`;
+    ${answer && encoder && html`<p class="quiet">${hiding(answer.meta, here)}</p>`}
+    ${answer && html`<${Next} answer=${answer} told=${encoder ? "the text has" : "the text goes on with"} />`}</section>`;
+}
+
+function hiding({ hidden, next }, here) {
+  if (!hidden) return "The tokenizer has no mask token, so the model reads the text as it is, with this token.";
+  return next === null ? "The text hides this token: the model sees all others." : `${here} is hidden for this guess: the model sees all others.`;
 }
 
 function setting(name, initial, params) {
@@ -26,7 +34,7 @@ function setting(name, initial, params) {
   return params.has(name) && Number.isFinite(value) ? value : initial;
 }
 
-function Next({ answer }) {
+function Next({ answer, told }) {
   const { params } = read();
   const temperature = setting("temperature", 1, params);
   const top_k = setting("top_k", 0, params);
@@ -48,7 +56,7 @@ function Next({ answer }) {
       <td class="bar"><span style=${`width: ${100 * chosen.probabilities[id]}%`}></span></td>
       <td class="number">${percent(chosen.probabilities[id])}</td>
       ${plain && html`<td class="number" style=${`color: var(${chosen.probabilities[id] < plain.probabilities[id] ? "--removed" : "--added"})`}>${signed(chosen.probabilities[id] - plain.probabilities[id])}</td>`}</tr>`)}</tbody></table>
-    ${answer.meta.next !== null && html`<p class="quiet">the text goes on with ${quoted(name(answer.meta.next))},
+    ${answer.meta.next !== null && html`<p class="quiet">${told} ${quoted(name(answer.meta.next))},
       ${" "}probability ${percent(chosen.probabilities[answer.meta.next])}</p>`}
     <div class="sliders">
       ${slide("temperature", "temperature", temperature, 0, 2, 0.05, 1, temperature === 0 ? "0: the most likely" : temperature.toFixed(2))}

@@ -12,28 +12,34 @@ export function windowStart(position, width, length) {
   return Math.max(0, Math.min(start, length - width));
 }
 
-export function LogitLens({ question, next, tokens, position, look }) {
+export function LogitLens({ question, next, tokens, position, look, encoder }) {
   const { answer, answered, error } = useAnswer("/api/lens", question);
   const detail = useNext(next);
   const fits = answer && !error && answered.text === question.text;  // of another text only until the new answer is there
   return html`<section class="panel wide" aria-label="Prediction layer by layer" id="lens">
     <h2>when does it know? The prediction after each layer (logit lens)</h2>
     ${error && html`<p class="error">${error}</p>`}
-    ${fits && html`<${Grid} ...${{ answer, tokens, position, look }} />`}
-    ${detail.answer && html`<h3>after ${quoted(tokens[detail.position])}: the most likely tokens in each layer</h3><${Candidates} answer=${detail.answer} />`}
+    ${fits && html`<${Grid} ...${{ answer, tokens, position, look, encoder }} />`}
+    ${detail.answer && html`<h3>${where(tokens[detail.position], detail.answer.meta, encoder)}: the most likely tokens in each layer</h3><${Candidates} answer=${detail.answer} />`}
   </section>`;
+}
+
+function where(token, { hidden, next }, encoder) {
+  if (!encoder) return `after ${quoted(token)}`;
+  return hidden && next !== null ? `${quoted(token)}, hidden` : `in the place of ${quoted(token)}`;
 }
 
 const layerName = (layer, layers) => (layer === layers - 1 ? "output" : layer === 0 ? "embedding" : `block ${layer - 1}`);
 const shade = (share) => `background: color-mix(in oklab, var(--attention) ${Math.round(50 * share)}%, var(--ground))`;
 
-function Grid({ answer, tokens, position, look }) {
+function Grid({ answer, tokens, position, look, encoder }) {
   const { ids, probabilities } = answer.arrays;
   const { start, names } = answer.meta;
   const [layers, width] = ids.shape;
   const box = useRef(null);
   const columns = Array.from({ length: width }, (_, column) => start + column);
   const name = (id) => names[id] ?? { text: `id ${id}` };
+  const told = (column) => tokens[encoder ? column : column + 1];  // what the text has where the cell guesses
 
   // The chosen column is brought into view, inside the panel only. The focus goes with the choice.
   useLayoutEffect(() => {
@@ -50,9 +56,9 @@ function Grid({ answer, tokens, position, look }) {
     const at = layer * width + column - start;
     const share = probabilities.data[at] / 255;
     const token = name(ids.data[at]);
-    const hit = ids.data[at] === tokens[column + 1]?.id;
+    const hit = ids.data[at] === told(column)?.id;
     return html`<td key=${column} class=${[hit && "true", column === position && "chosen"].filter(Boolean).join(" ") || undefined} style=${shade(share)}
-      title=${`after ${visible(tokens[column])}, ${layerName(layer, layers)}: ${visible(token)} ${percent(share)}`}>${visible(token)}</td>`;
+      title=${`${encoder ? "in the place of" : "after"} ${visible(tokens[column])}, ${layerName(layer, layers)}: ${visible(token)} ${percent(share)}`}>${visible(token)}</td>`;
   };
   const choose = (event) => {
     const found = event.target.closest("td, thead th:not(:first-child)");
@@ -60,8 +66,8 @@ function Grid({ answer, tokens, position, look }) {
   };
   return html`
     <p>${settling(ids, `${width} ${width === 1 ? "token" : "tokens"}${width < tokens.length ? " shown" : ""}`)}</p>
-    <p class="quiet">Each column is a token of the text, each cell the token that the layer finds most likely to follow it: the
-      stronger its colour, the more likely; <b class="hit">underlined</b> where the text goes on with it.</p>
+    <p class="quiet">Each column is a token of the text, each cell the token that the layer finds most likely ${encoder ? "in its place, with the text as it is" : "to follow it"}: the
+      stronger its colour, the more likely; <b class="hit">underlined</b> where the text ${encoder ? "has it" : "goes on with it"}.</p>
     <div class="scroll" tabindex="0" role="group" aria-label="Predictions of all layers" ref=${box}>
       <table class="lens-grid mono" onClick=${choose}>
         <thead><tr><th scope="col">text</th>${columns.map((column) => html`<th key=${column} scope="col">
@@ -70,7 +76,7 @@ function Grid({ answer, tokens, position, look }) {
         <tbody>${Array.from({ length: layers }, (_, layer) => html`<tr key=${layer}>
           <th scope="row">${layerName(layer, layers)}</th>${columns.map((column) => cell(layer, column))}</tr>`)}</tbody>
         <tfoot><tr><th scope="row">in the text</th>${columns.map((column) => html`
-          <td key=${column} class=${column === position ? "chosen" : undefined}>${column + 1 < tokens.length ? visible(tokens[column + 1]) : ""}</td>`)}</tr></tfoot>
+          <td key=${column} class=${column === position ? "chosen" : undefined}>${told(column) ? visible(told(column)) : ""}</td>`)}</tr></tfoot>
       </table></div>`;
 }
 

@@ -4,7 +4,7 @@ import { saved } from "glass/saved.js";
 
 const START = saved ? "#" : "";  // a file keeps its path: what it shows comes after a #
 const listeners = new Set();
-export const OF_RUN = ["step", "edits", "head", "key", "token", "pick", "alike", "neuron"];  // another run has others
+export const OF_RUN = ["step", "edits", "head", "key", "token", "pick", "alike", "neuron", "part", "target"];  // another run has others
 
 export function read() {
   const [path, query] = saved ? (location.hash.startsWith("#/") ? location.hash.slice(1) : saved.address).split(/\?(.*)/s)

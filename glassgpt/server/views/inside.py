@@ -17,14 +17,17 @@ from torch import Tensor
 
 from glassgpt.errors import UserError
 from glassgpt.generation.text import start_of_text
-from glassgpt.inspection.attention import describe_head, head_scores, heads_of
+from glassgpt.inspection.attention import describe_head, head_scores, heads_of, scale_of, sinks_of
 from glassgpt.inspection.capture import capture_names
 from glassgpt.inspection.edit import edit
+from glassgpt.inspection.experts import expert_blocks, routes_of
+from glassgpt.inspection.guesses import encode_for_encoder, mask_id_of
 from glassgpt.inspection.lens import logit_lens, streams
+from glassgpt.inspection.sight import sights_of, visible_of
 from glassgpt.inspection.surprise import losses_of
-from glassgpt.inspection.taps import parts
+from glassgpt.inspection.taps import ROUTING_STEPS, parts
 from glassgpt.inspection.trace import Trace, attention_blocks, check_position, trace
-from glassgpt.models import Model
+from glassgpt.models import EncoderModel, Model
 from glassgpt.models.sizes import embedding_rows
 from glassgpt.server.wire import pack
 from glassgpt.server.workbench import Bench
@@ -50,6 +53,7 @@ class Question:
 
     run: str
     text: str = ""
+    target: str | None = None  # of an encoder-decoder, whose source is the text; None: the model writes it
     step: int | None = None  # of the checkpoint; None: the best
     edits: tuple[str, ...] = ()  # parts that are switched off
     position: int | None = None  # of a token; None: the last
@@ -74,7 +78,8 @@ class Question:
 def encode(bench: Bench, text: str) -> list[int]:
     """The ids of a text. Raises TooLong if there are too many, UserError for a character that the run does not know."""
     tokenizer = bench.run.tokenizer
-    ids = tokenizer.encode(text) or start_of_text(tokenizer)
+    encoded = encode_for_encoder(tokenizer, text) if _is_encoder(bench) else tokenizer.encode(text)
+    ids = encoded or start_of_text(tokenizer)
     most = min(bench.run.config.model.block_size, MOST_TOKENS)
     if len(ids) > most:
         raise TooLong(f"this text has {len(ids):,} tokens, and {most:,} can be looked into: shorten it")
@@ -84,26 +89,43 @@ def encode(bench: Bench, text: str) -> list[int]:
 def look_inside(bench: Bench, question: Question) -> bytes:
     """The losses of the tokens, every head's pattern in 8 bits, and the size of the stream: one forward pass.
 
+    An encoder has no losses.
+
+    The weights of the heads' sinks (L, H, T) are there if the model has any, and for a mixture of experts the chosen
+    experts and their weights, (L, T, K), for the blocks that `experts` names. `windows` has a number for each layer, or
+    None if its queries see all positions.
+
     With edits there is a second one, without them, for the losses to compare with.
     """
     ids = encode(bench, question.text)
-    patterns = [name for name in capture_names(bench.model) if name.endswith(".attn.pattern")]
-    seen = _pass(bench, ids, question.edits, patterns)
+    kept = (".attn.pattern", *(f".mlp.{step}" for step in ROUTING_STEPS))
+    names = [name for name in capture_names(bench.model) if name.endswith(kept)]
+    seen = _pass(bench, ids, question.edits, names)
     heads = heads_of(seen)
-    scores = head_scores(heads, ids)
+    scores = head_scores(heads, ids, visible_of(bench.model, len(ids)))
     arrays = {
-        "losses": _losses(seen),
+        **({} if _is_encoder(bench) else {"losses": _losses(seen)}),
         "norms": _floats(torch.stack([stream[0].norm(dim=-1) for stream in streams(seen)])),
         "maps": (heads * 255).round().to(torch.uint8).numpy(),
     }
-    if question.edits:
+    if (sinks := sinks_of(seen)) is not None:
+        arrays["sinks"] = _floats(sinks)
+    routes = routes_of(seen) if expert_blocks(bench.model) else None
+    if routes is not None:
+        arrays["experts"] = routes.experts.to(torch.int32).numpy()
+        arrays["expert_weights"] = routes.weights.numpy()
+    twice = bool(question.edits) and "losses" in arrays
+    if twice:
         arrays["plain_losses"] = _losses(read(bench, ids))
     meta = {
         "tokens": tokens_of(bench.run.tokenizer, ids),
         "step": bench.run.step,
         "layers": attention_blocks(bench.model),
+        "causal": not _is_encoder(bench),
+        "windows": [sight.window for sight in sights_of(bench.model)],
+        "experts": None if routes is None else {"layers": routes.layers, "n_expert": routes.n_expert},
         "kinds": [[describe_head(scores[n, head]) for head in range(heads.size(1))] for n in range(heads.size(0))],
-        "passes": 2 if question.edits else 1,
+        "passes": 2 if twice else 1,
         "lens_positions": lens_positions(bench.model, len(ids)),
     }
     return pack(meta, arrays)
@@ -112,11 +134,20 @@ def look_inside(bench: Bench, question: Question) -> bytes:
 def look_ahead(bench: Bench, question: Question) -> bytes:
     """What comes after one token: the logits (V,), and the most likely tokens after each layer (L + 1, 5).
 
-    With edits also the logits without them.
+    Of an encoder, it is what stands at the position. A token that the text does not hide is hidden for that, if the
+    tokenizer has a mask token. `next` is the id that the text has there, None if it is not known. With edits also the
+    logits without them.
     """
     ids = encode(bench, question.text)
+    position = len(ids) - 1 if question.position is None else question.position
+    following, hidden = ids[position + 1] if 0 <= position < len(ids) - 1 else None, False
+    if _is_encoder(bench) and 0 <= position < len(ids):
+        mask_id = mask_id_of(bench.run.tokenizer)
+        following, hidden = None if ids[position] == mask_id else ids[position], mask_id is not None
+        if mask_id is not None:
+            ids[position] = mask_id
     seen = read(bench, ids, question.edits)
-    position = check_position(seen, len(ids) - 1 if question.position is None else question.position)
+    check_position(seen, position)
     lens = logit_lens(seen, [position], LENS_TOP)
     vocabulary = bench.run.tokenizer.vocab_size  # an imported model may have more ids than its tokenizer
     arrays = {
@@ -130,15 +161,23 @@ def look_ahead(bench: Bench, question: Question) -> bytes:
         *arrays["lens_ids"].ravel(),
         *(id for name in ("logits", "plain_logits") if name in arrays for id in np.argsort(arrays[name])[-50:]),
     ])  # fmt: skip
-    following = ids[position + 1] if position + 1 < len(ids) else None
-    meta = {"position": position, "next": following, "names": names_of(bench, likely), "step": bench.run.step}
+    if following is not None:
+        likely = np.append(likely, following)
+    meta = {
+        "position": position,
+        "next": following,
+        "hidden": hidden,
+        "names": names_of(bench, likely),
+        "step": bench.run.step,
+    }
     return pack(meta, arrays)
 
 
 def look_through_lens(bench: Bench, question: Question) -> bytes:
     """The logit lens as a grid: the most likely next token (L + 1, P) after each layer at P positions from `start`.
 
-    P is that of `lens_positions`, or less at the end of the text. Probabilities are in 8 bits.
+    Of an encoder, it is the most likely token in each place of the text as it is. P is that of `lens_positions`, or
+    less at the end of the text. Probabilities are in 8 bits.
     """
     ids = encode(bench, question.text)
     seen = read(bench, ids, question.edits)
@@ -158,7 +197,10 @@ def lens_positions(model: Model, n_tokens: int) -> int:
 
 
 def look_at_head(bench: Bench, question: Question) -> bytes:
-    """One head: its pattern and scores (T, T), and q, k, v of every position (T, D)."""
+    """One head: its pattern and scores (T, T), and q, k, v of every position (T, D).
+
+    `scale` is what the products of queries and keys are multiplied by.
+    """
     ids = encode(bench, question.text)
     layer, head = question.layer, question.head
     if layer is None or head is None:
@@ -175,7 +217,11 @@ def look_at_head(bench: Bench, question: Question) -> bytes:
         value = seen[f"blocks.{layer}.attn.{step}"][0]
         arrays[step] = _floats(value[head * len(value) // n_heads])  # with grouped-query attention, heads share keys
     arrays["scores"][~np.isfinite(arrays["scores"])] = math.nan
-    return pack({"layer": layer, "head": head}, arrays)
+    return pack({"layer": layer, "head": head, "scale": scale_of(bench.model, layer)}, arrays)
+
+
+def _is_encoder(bench: Bench) -> bool:
+    return isinstance(bench.model, EncoderModel)
 
 
 def read(bench: Bench, ids: Sequence[int], edits: Sequence[str] = ()) -> Trace:

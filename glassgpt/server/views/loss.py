@@ -25,6 +25,7 @@ def look_at_losses(bench: Bench, question: Question) -> bytes:
     A text longer than `block_size` is read in windows that overlap by half, so that each prediction has half a window
     before it. `bits_per_byte` counts the bytes of the predicted tokens, as evaluation does.
     """
+    bench.check_decoder()
     tokenizer, config = bench.run.tokenizer, bench.run.config.model
     if not question.text:
         raise UserError("the text is empty: type two tokens or more")

@@ -77,6 +77,7 @@ class NeuronBook:
 
         Without a layer it is the first block with an MLP. A model without MLPs has no blocks in its answer.
         """
+        bench.check_decoder()
         counts = neuron_counts(bench.model)
         if not counts:
             return pack({"step": bench.run.step, "blocks": []}, {})
@@ -106,6 +107,7 @@ class NeuronBook:
         then the least. `effect` is by how much the mean loss of the window around that place rises without it, and the
         loss of the token that follows there with it and without it; NaN where no token follows.
         """
+        bench.check_decoder()
         layer, neuron = question.layer, question.neuron
         if layer is None or neuron is None:
             raise UserError("name a neuron: its layer and its number")

@@ -10,6 +10,7 @@ from glassgpt.cli.output import USUAL_WIDTH, beside, fold, table_width
 from glassgpt.costs.hardware import RESERVE
 from glassgpt.costs.memory import HEAP_MARGIN, LOSS
 from glassgpt.errors import counted
+from glassgpt.models import find_architecture
 from glassgpt.planning.plan import CHINCHILLA_RATIO, Plan
 from glassgpt.report.figures import duration
 
@@ -58,6 +59,8 @@ def _arithmetic(plan: Plan, width: int) -> list[str]:
     without = f"; N without {' and '.join(LOOKUPS[part] for part in lookups)}" if lookups else ""
     if plan.n_active < plan.n_parameters:
         without += f"; N has {model.n_active} of {model.n_expert} experts"
+    if find_architecture(plan.config.architecture).kind == "encoder-decoder":
+        without += "; L counts the self-attention of both parts and the cross-attention, for one token of each"
     head_size = getattr(model, "head_dim", None)
     channels = model.n_embd if head_size is None else model.n_head * head_size  # of all heads together
     layers = round((plan.flops_per_token - 6 * counted) / (12 * channels * model.block_size))

@@ -20,6 +20,11 @@ from glassgpt.training.fit import TrainState
 from glassgpt.training.metrics import Line
 
 NOT_FINITE = "not finite"
+STAGE_FIGURES = {  # of stages such as mlm and seq2seq: a name, and the unit
+    "val_accuracy": ("accuracy", ""),
+    "val_exact": ("exact", " of the targets"),
+    "val_edit_distance": ("edit distance", " edits per character of a target"),
+}
 
 
 def build_listener() -> PlainListener:
@@ -115,9 +120,9 @@ def print_result(run: Run) -> None:
         fields = (f"{prefix}{name}".replace("/", "_") for prefix in ("", "best/"))
         last, best = (four_decimals(summary.get(field), NOT_FINITE) for field in fields)
         say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
-        for figure in ("val_accuracy", "val_exact", "val_edit_distance"):
+        for figure, (name, unit) in STAGE_FIGURES.items():
             if figure in summary:
-                say(f"{figure.replace('_', '/', 1):15}  {four_decimals(summary[figure], NOT_FINITE)} at the end")
+                say(f"{name:15}  {four_decimals(summary[figure], NOT_FINITE)}{unit} at the end")
     say(f"run folder       {run.folder}")
     say(f"report           {run.folder / 'report.html'}")
     if run.config.run.stage == "pretrain":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from glassgpt.data.pairs import PairRows
+from glassgpt.data.pair_loader import PairRows
 from glassgpt.models import AnyModel, EncoderDecoderModel, EncoderModel
 from glassgpt.training.losses import (
     Batch,

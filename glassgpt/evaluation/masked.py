@@ -32,7 +32,7 @@ class MaskedEvaluation:
 
     def figures(self) -> dict[str, float]:
         """The figures as metrics.jsonl names them."""
-        return {"val/loss": self.loss, "val/accuracy": self.accuracy, "val/tokens": self.tokens}
+        return {"val/loss": self.loss, "val/accuracy": self.accuracy, "val/hidden": self.tokens}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from glassgpt.data.examples import Examples
-from glassgpt.data.pairs import Ends, PairRows, collate_pairs, split_pair
+from glassgpt.data.pair_loader import PairRows, collate_pairs
+from glassgpt.data.pairs import Ends, split_pair
 from glassgpt.generation.translate import write_target
 from glassgpt.models import EncoderDecoderModel, evaluating
 from glassgpt.runtime.device import Runtime

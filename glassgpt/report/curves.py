@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassgpt.report.run_record import RunRecord
-from glassgpt.training.metrics import Line
+from glassgpt.training.metrics import VALIDATED_ON, Line
 
 Floats = NDArray[np.float64]
 Curve = dict[str, Any]  # input of the page's script: a name, a style, x values by axis, y values
@@ -49,7 +49,7 @@ CHARTS = (
 
 
 # Fields of metrics.jsonl that get no chart: the x axes, and figures that belong to another one.
-NOT_DRAWN = {"step", "tokens_seen", "seconds", "val/seconds", "val/tokens", "items"}
+NOT_DRAWN = {"step", "tokens_seen", "seconds", "val/seconds", "items", *VALIDATED_ON}
 
 
 def charts_of(records: Sequence[RunRecord]) -> list[Chart]:

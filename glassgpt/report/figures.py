@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glassgpt.report.run_record import RunRecord
-from glassgpt.training.metrics import Line
+from glassgpt.training.metrics import VALIDATED_ON, Line
 
 
 class Figure(NamedTuple):
@@ -79,9 +79,10 @@ def _losses(record: RunRecord) -> list[Figure]:
 def _held_out(record: RunRecord) -> list[Figure]:
     """The newest value of each figure that a stage other than pretraining measures on held-out data."""
     measured = [line for line in record.lines if "val/seconds" in line]
-    names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds")]
+    names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds", *VALIDATED_ON)]
     line = record.final or (measured[-1] if measured else {})
     note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
+    note += "".join(f", on {count(line[name])} {word}" for name, word in VALIDATED_ON.items() if name in line)
     return [Figure(name.replace("_", " "), four_decimals(line.get(name)), note) for name in names]
 
 

@@ -12,16 +12,15 @@ from glassgpt.errors import counted
 from glassgpt.report.figures import duration
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
-from glassgpt.training.metrics import Line
+from glassgpt.training.metrics import VALIDATED_ON, Line
 
 UNITS = {
     "val/loss": "loss {:.4f} nats per token",
     "val/bits_per_byte": "{:.4f} bits per byte",
-    "val/accuracy": "{:.1%} found",
+    "val/accuracy": "accuracy {:.1%}",
     "val/exact": "{:.1%} exact",
     "val/edit_distance": "{:.4f} edits per character",
 }
-COUNTS = {"val/tokens": "tokens", "val/pairs": "pairs"}  # that a validation is on
 KNOWN = {"train/loss"}  # figures that a step's line already shows
 
 
@@ -108,11 +107,11 @@ def discard_stderr() -> None:
 
 def describe_figures(figures: Mapping[str, float]) -> str:
     """Validation figures as text, with known units."""
-    counts = "".join(f", {int(figures[name]):,} {word}" for name, word in COUNTS.items() if name in figures)
+    counts = "".join(f", {int(figures[name]):,} {word}" for name, word in VALIDATED_ON.items() if name in figures)
     return f"{counts}: " + ", ".join(
         UNITS[name].format(value) if name in UNITS else f"{name.removeprefix('val/')} {value:.4f}"
         for name, value in figures.items()
-        if name not in COUNTS
+        if name not in VALIDATED_ON
     )
 
 

@@ -19,7 +19,7 @@ from glassgpt.evaluation.masked import evaluate_masked
 from glassgpt.generation.text import text_by_token
 from glassgpt.models import AnyModel, EncoderModel, Kind, evaluating
 from glassgpt.runs.config import RunConfig
-from glassgpt.runs.pretraining import PretrainingKind, check_val
+from glassgpt.runs.pretraining import PretrainingKind, check_architecture, check_val
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.losses import Loss, MaskedBatch, hidden_logits, masked_token_loss, sum_token_losses
@@ -39,6 +39,7 @@ class MaskedTraining:
     batches_ahead = True
 
     def __init__(self, config: RunConfig, model: EncoderModel, dataset: Dataset, runtime: Runtime) -> None:
+        check_architecture(config, MaskedKind.trains)  # a resumed run may have other settings
         check_val(dataset)
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self._config, self._runtime = config, runtime
@@ -96,7 +97,7 @@ class MaskedTraining:
             HIDDEN if place in places else self.tokenizer.decode([int(id)]) for place, id in enumerate(true[0])
         )
         pieces = text_by_token(self.tokenizer, written.tolist(), losses.tolist())
-        return Sample(f"{asked}\n→ ", "".join(text for text, _ in pieces), pieces)
+        return Sample(f"{asked}\n→\n", "".join(text for text, _ in pieces), pieces)
 
     def describe(self) -> str:
         """Tokenizer, splits and what is hidden, in one line."""

@@ -12,7 +12,7 @@ from glassgpt.files import write_text
 from glassgpt.runs.config import config_sections
 from glassgpt.runs.listener import Listener, RunInfo
 from glassgpt.training.fit import TrainState
-from glassgpt.training.metrics import Line
+from glassgpt.training.metrics import VALIDATED_ON, Line
 from glassgpt.training.trackers import TrackedRun, Tracker, finite_figures, open_tracker
 
 FILE = "trackers.json"
@@ -57,7 +57,8 @@ class Publisher(Listener):
         self._listener.replanned(step, steps)
 
     def evaluated(self, step: int, figures: Mapping[str, float], seconds: float, final: bool) -> None:
-        named = {f"final/{name}" if final else name: value for name, value in figures.items() if name != "val/tokens"}
+        shown = {name: value for name, value in figures.items() if name not in VALIDATED_ON}
+        named = {f"final/{name}" if final else name: value for name, value in shown.items()}
         self._send(step, lambda tracker: tracker.log(finite_figures(named), step))
         self._listener.evaluated(step, figures, seconds, final)
 

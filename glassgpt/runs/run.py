@@ -27,7 +27,8 @@ from glassgpt.data.dataset_cache import DataConfig, build_dataset, reopen_datase
 from glassgpt.data.manifest import Manifest, load_manifest
 from glassgpt.data.masking import VALIDATION_SEED, Hider
 from glassgpt.data.pair_dataset import build_pairs, encode_source, reopen_pairs
-from glassgpt.data.pairs import Ends, check_lengths, pad_sources
+from glassgpt.data.pair_loader import pad_sources
+from glassgpt.data.pairs import Ends, check_lengths
 from glassgpt.errors import UserError, option, shown
 from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
@@ -266,11 +267,8 @@ class Run:
                     f"the draft model {draft.folder} has another tokenizer than {self.folder}: its drafts would be"
                     " other text; name a run that was trained with the same tokenizer"
                 )
-        if max_new_tokens < 1:
-            raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
-        if seed is not None and not 0 <= seed <= 2**32 - len(prompts):
-            last = "" if len(prompts) == 1 else ", as must be those of the other texts, each 1 higher"
-            raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32{last}")
+        _check_length(max_new_tokens)
+        _check_seed(seed, len(prompts))
         generators = (_seeded(None if seed is None else seed + number) for number in range(len(prompts)))
         encoded = {prompt: self.tokenizer.encode(prompt) or start_of_text(self.tokenizer) for prompt in set(prompts)}
         ids = [encoded[prompt] for prompt in prompts]
@@ -293,10 +291,14 @@ class Run:
         """What an encoder-decoder writes for each of the sources, greedily by default: at most `max_new_tokens` tokens.
 
         The sources go through the model together, so with a `config` that draws, the seed is that of all of them.
-        Raises UserError for another kind of model, and for a source that is longer than the model's block_size.
+        Raises UserError for another kind of model, for a source that is longer than the model's block_size, and for a
+        `max_new_tokens` or seed out of range.
         """
         model, ends = self.encoder_decoder, Ends.of(self.tokenizer)
         block_size = model.config.block_size
+        most = block_size if max_new_tokens is None else min(max_new_tokens, block_size)
+        _check_length(most)
+        _check_seed(seed)
         encoded = [encode_source(self.tokenizer, ends, source) for source in sources]
         for source, ids in zip(sources, encoded, strict=True):
             if len(ids) > block_size:
@@ -305,11 +307,12 @@ class Run:
                     f" {block_size:,} at most: give a shorter one"
                 )
         written: list[str] = []
+        generator = _seeded(seed)
         for start in range(0, len(encoded), SLOTS):
             batch = pad_sources(encoded[start : start + SLOTS], ends, block_size).to(self.runtime.device)
             rows = write_target(
-                model, batch.source, ends.start_id, ends.stop_id, min(max_new_tokens or block_size, block_size),
-                batch.visible, vocab_size=self.tokenizer.vocab_size, config=config, generator=_seeded(seed),
+                model, batch.source, ends.start_id, ends.stop_id, most, batch.visible,
+                vocab_size=self.tokenizer.vocab_size, config=config, generator=generator,
             )  # fmt: skip
             written += [self.tokenizer.decode(row) for row in rows]
         return written
@@ -490,6 +493,18 @@ def load(run: str | Path, *, checkpoint: str | int = "best", device: str = "auto
     opened = open_run(run, checkpoint=checkpoint, device=device, dtype=dtype)
     opened.any_model  # noqa: B018  # reads the weights now, so that damaged ones are reported here
     return opened
+
+
+def _check_length(max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"{option(max_new_tokens=max_new_tokens)} is out of range: it must be at least 1")
+
+
+def _check_seed(seed: int | None, n_texts: int = 1) -> None:
+    """Raises UserError for a seed out of range, where each text after the first has a seed that is 1 higher."""
+    if seed is not None and not 0 <= seed <= 2**32 - n_texts:
+        last = "" if n_texts == 1 else ", as must be those of the other texts, each 1 higher"
+        raise UserError(f"seed {seed} is out of range: it must be at least 0 and below 2^32{last}")
 
 
 def _seeded(seed: int | None) -> torch.Generator:

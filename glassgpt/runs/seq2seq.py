@@ -12,7 +12,8 @@ from torch import Tensor
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.manifest import Manifest
 from glassgpt.data.pair_dataset import PairDataset, build_pairs, reopen_pairs
-from glassgpt.data.pairs import PairLoader, PairRows, check_lengths, collate_pairs, split_pair
+from glassgpt.data.pair_loader import PairLoader, PairRows, collate_pairs
+from glassgpt.data.pairs import check_lengths, split_pair
 from glassgpt.evaluation.pairs import evaluate_pairs, write_targets
 from glassgpt.models import AnyModel, EncoderDecoderModel, Kind, find_architecture
 from glassgpt.runs.config import RunConfig
@@ -34,6 +35,7 @@ class Seq2Seq:
     batches_ahead = True
 
     def __init__(self, config: RunConfig, model: EncoderDecoderModel, dataset: PairDataset, runtime: Runtime) -> None:
+        check_architecture(config, Seq2SeqKind.trains)  # a resumed run may have other settings
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self._config, self._runtime = config, runtime
         block_size, seed = config.model.block_size, config.training.seed

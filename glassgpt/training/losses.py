@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from glassgpt.data.pairs import PairRows
+from glassgpt.data.pair_loader import PairRows
 from glassgpt.models import EncoderModel, Model
 from glassgpt.models.context import Context
 

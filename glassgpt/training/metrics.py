@@ -43,6 +43,8 @@ Record = TypedDict(
         "val/loss": Figure,
         "val/bits_per_byte": Figure,
         "val/tokens": Count,
+        "val/hidden": Count,
+        "val/pairs": Count,
         "val/seconds": Figure,
         "best/step": Count,
         "best/val/loss": Figure,
@@ -57,6 +59,9 @@ Record = TypedDict(
     },
     total=False,
 )
+# How much a validation was on: a number of what. The other figures of a validation were measured on it.
+VALIDATED_ON = {"val/tokens": "tokens", "val/hidden": "hidden tokens", "val/pairs": "pairs"}
+
 Record.__doc__ = "The fields that a line of metrics.jsonl or samples.jsonl may have. A stage adds figures of its own."
 
 

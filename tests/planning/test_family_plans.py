@@ -1,17 +1,16 @@
-"""Plans of the architectures that people download, and what an encoder is not asked for."""
+"""Plans of the architectures that people download, whatever they read and predict."""
 
 from __future__ import annotations
 
 import pytest
 
 from glassgpt.cli.plan_table import print_plan
-from glassgpt.errors import UserError
 from glassgpt.planning.plan import make_plan
 
 EXPERTS = ["model.n_expert=4", "model.n_active=2", "model.head_size=32"]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "bert", "gpt_oss"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "bert", "gpt_oss", "t5", "transformer"])
 def test_a_plan_counts_parameters_layers_and_memory(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = [f"model.architecture={architecture}", *(EXPERTS if architecture == "gpt_oss" else [])]
     plan = make_plan("char-tiny", overrides=changes, device="cpu", seconds=0)
@@ -20,11 +19,15 @@ def test_a_plan_counts_parameters_layers_and_memory(architecture: str, capsys: p
     assert plan.micro_batches and plan.largest_micro_batch > 0
     print_plan(plan)
     told = " ".join(capsys.readouterr().out.split())
-    assert "L = 4, C = 128" in told
+    reads_a_source = architecture in ("t5", "transformer")
+    channels = 256 if architecture == "t5" else 128  # its heads have 64 channels each, whatever the stream has
+    assert f"L = {12 if reads_a_source else 4}, C = {channels}" in told
+    assert ("L counts the self-attention of both parts and the cross-attention" in told) == reads_a_source
     assert ("N has 2 of 4 experts" in told) == (architecture == "gpt_oss")
 
 
-@pytest.mark.parametrize("architecture", ["t5", "transformer"])
-def test_an_encoder_decoder_has_no_plan_yet(architecture: str) -> None:
-    with pytest.raises(UserError, match=rf"'{architecture}' is an encoder-decoder, which reads a source"):
-        make_plan("char-tiny", overrides=[f"model.architecture={architecture}"], device="cpu", seconds=0)
+@pytest.mark.parametrize("recipe", ["bert-tiny", "reverse-tiny"])
+def test_a_plan_measures_steps_of_the_recipes_own_kind(recipe: str) -> None:
+    plan = make_plan(recipe, overrides=["model.n_embd=16"], device="cpu", seconds=0.1)
+    assert plan.measured is not None and plan.measured.tokens_per_second > 0
+    assert plan.n_parameters < 60_000

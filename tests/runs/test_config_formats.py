@@ -72,10 +72,10 @@ def test_a_config_of_an_older_format_means_what_it_meant(tmp_path: Path, number:
 def test_a_new_field_has_a_format() -> None:
     """Else the runs of the version before cannot be opened: CHANGES has the value that they used."""
     fields = {section: sorted(fields) for section, fields in config_sections(parse()).items() if section != "model"}
-    assert FORMAT == 5
+    assert FORMAT == 6
     assert fields == {
         "run": ["init_from", "stage"],
-        "data": ["document_mask", "source", "val_fraction"],
+        "data": ["document_mask", "mask_fraction", "pairs", "source", "val_fraction"],
         "tokenizer": ["name", "pattern", "special_tokens", "vocab_size"],
         "optimizer": ["beta1", "beta2", "embedding_lr", "eps", "lr", "momentum", "name", "weight_decay"],
         "schedule": ["cooldown_steps", "decay_steps", "min_lr", "name", "replanned", "warmup_steps"],

@@ -47,8 +47,17 @@ def test_every_recipe_is_whole_and_says_what_it_is(name: str) -> None:
 
 
 def test_recipes_come_in_the_order_of_what_they_need() -> None:
-    laptop = ["char-tiny", "finetune", "gpt2-mini", "induction", "llama-tiny", "modern-tiny", "speedrun"]
-    assert list(list_recipes())[:9] == [*laptop, "char-baby", "gpt2-124m"]
+    laptop = [
+        "bert-tiny",
+        "char-tiny",
+        "finetune",
+        "gpt2-mini",
+        "induction",
+        "llama-tiny",
+        "modern-tiny",
+        "reverse-tiny",
+    ]
+    assert list(list_recipes())[:11] == [*laptop, "speedrun", "char-baby", "gpt2-124m"]
 
 
 def test_the_classic_cpu_recipe_is_what_it_is_known_for() -> None:
@@ -220,12 +229,12 @@ def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 6\n", "format = 0\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 7\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
     with pytest.raises(
-        UserError, match=r"config\.toml has format (6|0|None), this version of glassgpt reads formats up to 5"
+        UserError, match=r"config\.toml has format (7|0|None), this version of glassgpt reads formats up to 6"
     ):
         load_config(path)
 

@@ -1,26 +1,36 @@
-"""The drawings of the course: one for each page, readable, in words too, and in no colour of their own."""
+"""The drawings of the course and of the family: readable, in words too, and in no colour of their own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from glassgpt.course.drawings import DRAWINGS, Drawing, lesson_drawing
+from glassgpt.course.drawings import DRAWINGS, FAMILY, Drawing, draw_family, lesson_drawing
 from glassgpt.course.drawings.canvas import COLOURS, TEXT, WIDTH
 from glassgpt.course.drawings.curves import EVERY, NORMAL
-from glassgpt.course.drawings.stack import gelu
+from glassgpt.course.drawings.stack import Part, gelu, sublayer
 from glassgpt.course.lessons import ADDS
 from glassgpt.doctor.references import load_references
+from glassgpt.models.bert import BertConfig
+from glassgpt.models.gpt2 import GPT2Config
+from glassgpt.models.gpt_oss import GPTOssConfig
 from glassgpt.models.ladder import SECTIONS
+from glassgpt.models.qwen3 import Qwen3Config
+from glassgpt.models.t5 import T5Config
+from glassgpt.models.transformer import TransformerConfig
 from glassgpt.ownership import SVG_MARK
 
 SVG = "{http://www.w3.org/2000/svg}"
-all_drawings = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+DOCS = Path(__file__).parents[2] / "docs"
+FAMILY_DRAWINGS = {name: partial(draw_family, model) for name, model in FAMILY.items()}
+ALL = DRAWINGS | {f"family/{name}": draw for name, draw in FAMILY_DRAWINGS.items()}
+all_drawings = pytest.mark.parametrize("draw", ALL.values(), ids=ALL)
 
 
 def test_every_section_has_a_drawing_and_words() -> None:
@@ -63,12 +73,38 @@ def test_no_text_is_too_small_or_outside(draw: Callable[[], Drawing]) -> None:
         assert 0 < float(text.get("y", -1)) <= drawing.height
 
 
-def test_the_files_of_the_course_are_these_drawings() -> None:
+@pytest.mark.parametrize(("place", "drawings"), [("course/drawings", DRAWINGS), ("drawings", FAMILY_DRAWINGS)])
+def test_the_files_are_these_drawings(place: str, drawings: dict[str, Callable[[], Drawing]]) -> None:
     """`python tools/drawings.py` renews them."""
-    folder = Path(__file__).parents[2] / "docs" / "course" / "drawings"
-    assert {file.stem for file in folder.glob("*.svg")} == set(DRAWINGS)
-    for page, draw in DRAWINGS.items():
-        assert (folder / f"{page}.svg").read_text(encoding="utf-8") == draw().document(), page
+    folder = DOCS / place
+    assert {file.stem for file in folder.glob("*.svg")} == set(drawings)
+    for name, draw in drawings.items():
+        assert (folder / f"{name}.svg").read_text(encoding="utf-8") == draw().document(), name
+
+
+def test_the_family_shows_every_model_as_its_file_has_it() -> None:
+    """Each drawing is shown, and its blocks are those of the published size that the model's settings have."""
+    page = (DOCS / "family.md").read_text(encoding="utf-8")
+    for name, model in FAMILY.items():
+        assert f"](drawings/{name}.svg)" in page
+        assert (DOCS.parent / "glassgpt" / "models" / f"{name}.py").is_file()
+        assert len(draw_family(model).document()) <= 30_000
+    sizes = {
+        "transformer": TransformerConfig(), "gpt2": GPT2Config(), "bert": BertConfig(), "t5": T5Config(),
+        "qwen3": Qwen3Config(), "gpt_oss": GPTOssConfig(),
+    }  # fmt: skip
+    for name, config in sizes.items():
+        assert {tower.blocks for tower in FAMILY[name].towers} == {config.n_layer}, name
+
+
+def test_a_norm_is_drawn_before_or_behind_its_part() -> None:
+    """The norm of a pre-norm part is above its box; that of a post-norm part is on the stream, below the sum."""
+    for after in (False, True):
+        parts, end = sublayer(40, 200, 100, 120, Part("MLP", "stream"), after=after)
+        texts = ElementTree.fromstring(f"<g>{''.join(parts)}</g>").iter("text")
+        place = {text.text: (float(text.get("x", 0)), float(text.get("y", 0))) for text in texts}
+        assert (place["norm"][1] > place["MLP"][1]) == after
+        assert place["norm"][0] == (40 if after else 200) and place["norm"][1] < end
 
 
 def test_the_colours_are_those_of_the_pages() -> None:

@@ -1,4 +1,7 @@
-"""The drawings of the course, one for each page, in the visual language of `glassgpt look`."""
+"""The drawings of the course, one for each page, in the visual language of `glassgpt look`.
+
+FAMILY has those of docs/family.md, one for each model; `draw_family` draws one of them.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ from glassgpt.course.drawings.canvas import Drawing
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.counting import beyond_counting
 from glassgpt.course.drawings.curves import journal, metrics
+from glassgpt.course.drawings.family import FAMILY
+from glassgpt.course.drawings.family import draw as draw_family
 from glassgpt.course.drawings.generation import kv_cache, sampling
 from glassgpt.course.drawings.laws import scaling_law
 from glassgpt.course.drawings.merges import bpe
 from glassgpt.course.drawings.mixing import convolution
 from glassgpt.course.drawings.reach import longer_window
 from glassgpt.course.drawings.scales import initialisation, normalisation
+from glassgpt.course.drawings.sides import both_sides
 from glassgpt.course.drawings.sources import cross_attention
 from glassgpt.course.drawings.stack import blocks, decoder, feedforward, layernorm, residual
 from glassgpt.course.drawings.stream import intermediate, stream
@@ -55,6 +61,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "adamw": adamw,
     "schedule": schedule,
     "cross-attention": cross_attention,
+    "both-sides": both_sides,
     "longer-window": longer_window,
     "metrics": metrics,
     "beyond-counting": beyond_counting,
@@ -68,4 +75,4 @@ def lesson_drawing(section: Section) -> Drawing:
     return DRAWINGS[f"{section.number:02}-{section.name}"]()
 
 
-__all__ = ["DRAWINGS", "Drawing", "lesson_drawing"]
+__all__ = ["DRAWINGS", "FAMILY", "Drawing", "draw_family", "lesson_drawing"]

@@ -90,11 +90,11 @@ def token(x: float, y: float, letter: str, *, colour: str = "line", thick: float
 
 
 def operation(x: float, y: float, width: float, name: str, *, colour: str = "stream", height: float = 30) -> str:
-    """A part of the model that computes something, centred: a box tinted with its colour."""
+    """A part of the model that computes something, centred: a box tinted with its colour. It may have no name."""
     left, top = x - width / 2, y - height / 2
     paper = frame(left, top, width, height, colour=colour, thick=1.5, round=6)
     tint = frame(left, top, width, height, colour=colour, fill=colour, opacity=0.12, thick=1.5, round=6)
-    return paper + tint + label(x, y, name)
+    return paper + tint + (label(x, y, name) if name else "")
 
 
 def cells(

@@ -1,10 +1,14 @@
-"""The drawings of sections 6 to 10: the MLP, stacked blocks, the residual stream, layer norm, the whole decoder."""
+"""The drawings of sections 6 to 10: the MLP, stacked blocks, the residual stream, layer norm, the whole decoder.
+
+`sublayer` draws a part that reads the stream and adds to it. The drawings of the family use it, too (family.py).
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from glassgpt.course.drawings.canvas import (
     Drawing,
@@ -207,6 +211,70 @@ def _bars(x: float, y: float, values: Sequence[float]) -> list[str]:
     return [*bars, line((left - 4, y), (left + width * len(values) + 4, y), colour="quiet", thick=1)]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A small picture inside the box of a part; `draw` takes its left end and the height of its middle."""
+
+    width: float
+    draw: Callable[[float, float], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a block. Its box has the name, and below it pictures side by side, with lines of text beside them."""
+
+    name: str
+    colour: str
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+
+    @property
+    def height(self) -> float:
+        """Of its box."""
+        return 30 + max(17 * len(self.notes), 32 if self.pictures else 0)
+
+
+ATTENTION, MLP = Part("attention", "attention"), Part("MLP", "stream")
+NORM_ROOM = 41.0  # from where a part reads the stream to its box, with a norm between them
+
+
+def sublayer(
+    x: float, middle: float, top: float, width: float, part: Part, *, after: bool = False
+) -> tuple[list[str], float]:
+    """A part whose box, with its middle at `middle`, reads the stream at x from height `top` on, and adds to it.
+
+    The norm is in front of the part, or, with `after`, on the stream behind the sum. Returns the elements, and the
+    height of the last one's end.
+    """
+    begin = top + (8 if after else NORM_ROOM)
+    end = begin + part.height
+    side = 1 if middle > x else -1
+    parts = [arrow((x, top), (middle, top), (middle, begin if after else top + 8), colour=part.colour, thick=2)]
+    if not after:
+        parts += [
+            operation(middle, top + 20, 92, "norm", colour="stream", height=22),
+            arrow((middle, top + 31), (middle, begin - 1), colour=part.colour, thick=2),
+        ]
+    parts += [
+        operation(middle, begin + part.height / 2, width, "", colour=part.colour, height=part.height),
+        label(middle, begin + 15, part.name),
+        arrow((middle, end), (middle, end + 15), (x + 12 * side, end + 15), colour=part.colour, thick=2),
+        plus(x, end + 15),
+    ]
+    left = middle - width / 2 + 8
+    line_height = begin + 28 + (part.height - 36) / 2
+    for picture in part.pictures:
+        parts += picture.draw(left, line_height)
+        left += picture.width + 8
+    for i, note in enumerate(part.notes):
+        y = line_height + 17 * (i - (len(part.notes) - 1) / 2)
+        at, anchor = (left, "start") if part.pictures else (middle, "middle")
+        parts.append(label(at, y, note, anchor=anchor, colour="quiet"))
+    if not after:
+        return parts, end + 24
+    return [*parts, operation(x, end + 42, 56, "norm", height=22)], end + 53
+
+
 def decoder() -> Drawing:
     """The whole tower, from characters to probabilities."""
     x, right = 96.0, 226.0
@@ -227,16 +295,9 @@ def decoder() -> Drawing:
         label(368, 200, "× L", size=20, bold=True),
         label(368, 222, "blocks", colour="quiet"),
     ]
-    for name, colour, y in (("attention", "attention", 116.0), ("MLP", "stream", 216.0)):
-        parts += [
-            arrow((x, y), (right, y), (right, y + 8), colour=colour, thick=2),
-            operation(right, y + 20, 92, "norm", colour="stream", height=22),
-            arrow((right, y + 31), (right, y + 40), colour=colour, thick=2),
-            operation(right, y + 56, 92, name, colour=colour, height=30),
-            arrow((right, y + 71), (right, y + 86), (x + 12, y + 86), colour=colour, thick=2),
-            plus(x, y + 86),
-            label(282, y + 56, "hears" if name == "attention" else "thinks", anchor="start", colour="quiet"),
-        ]
+    for part, top, does in ((ATTENTION, 116.0, "hears"), (MLP, 216.0, "thinks")):
+        parts += sublayer(x, right, top, 92, part)[0]
+        parts.append(label(282, top + 56, does, anchor="start", colour="quiet"))
     parts += [
         operation(x, 378, 92, "norm", height=24),
         arrow((x, 391), (x, 404)),

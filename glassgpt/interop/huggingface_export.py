@@ -10,6 +10,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from glassgpt.data.pairs import Ends
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
 from glassgpt.interop.layouts import Layout, layout_of
@@ -102,7 +103,7 @@ def hf_config(
 def generation_config(layout: Layout, config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of generation_config.json: a text ends at end-of-text, or at the maximum length."""
     ids = _special_ids(layout, tokenizer)
-    return {**ids, "pad_token_id": ids["eos_token_id"], "max_length": config.block_size}
+    return {"pad_token_id": ids["eos_token_id"], **ids, "max_length": config.block_size}
 
 
 def _special_ids(layout: Layout, tokenizer: Tokenizer | None) -> dict[str, int | None]:
@@ -112,13 +113,10 @@ def _special_ids(layout: Layout, tokenizer: Tokenizer | None) -> dict[str, int |
         return {"pad_token_id": None if tokenizer is None else tokenizer.special_tokens.get(PADDING)}
     if tokenizer is None:
         return {"bos_token_id": None, "eos_token_id": None}
+    if find_architecture(layout.architecture).kind == "encoder-decoder":
+        ends = Ends.of(tokenizer)
+        starts = {"decoder_start_token_id": ends.start_id, "pad_token_id": ends.start_id}
+        return {"bos_token_id": None, "eos_token_id": ends.stop_id, **starts, "forced_eos_token_id": None}
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     bos = end if tokenizer.bos_token is None else tokenizer.special_tokens[tokenizer.bos_token]
-    ids = {"bos_token_id": bos, "eos_token_id": end}
-    if find_architecture(layout.architecture).kind != "encoder-decoder":
-        return ids
-    if end is None:
-        raise UserError(
-            f"an encoder-decoder is exported only with a tokenizer that has {END_OF_TEXT}: a target starts with it"
-        )
-    return ids | {"decoder_start_token_id": end, "pad_token_id": end, "forced_eos_token_id": None}
+    return {"bos_token_id": bos, "eos_token_id": end}

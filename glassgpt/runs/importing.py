@@ -10,13 +10,14 @@ from glassgpt.config import strict_arguments
 from glassgpt.costs.flops import count_parameters
 from glassgpt.data.dataset import tokenizer_sha256
 from glassgpt.data.dataset_cache import DataConfig
+from glassgpt.data.pairs import Ends
 from glassgpt.errors import UserError, option
-from glassgpt.files import user_path
+from glassgpt.files import read_json, user_path
 from glassgpt.interop.hub import download_model, model_files
 from glassgpt.interop.huggingface import open_hf
 from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.tokenizer_import import load_hf_tokenizer
-from glassgpt.models import AnyModel
+from glassgpt.models import AnyModel, EncoderDecoderModel
 from glassgpt.runs.config import EvaluationConfig, RunConfig, RunKindConfig, TrainingConfig
 from glassgpt.runs.folder import check_free, lock_run, named_folder, new_run_folder
 from glassgpt.runs.origin import ORIGIN, Origin, sha256_of_file
@@ -61,6 +62,8 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
             f"{found}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}:"
             " they do not belong together"
         )
+    if isinstance(model, EncoderDecoderModel):
+        _check_start(found / "config.json", Ends.of(tokenizer))
     files = {path.name: sha256_of_file(path) for path in model_files(found)}
     config, runtime = _describe(model, tokenizer), build_runtime("cpu", "float32")
     with lock_run(folder):
@@ -69,6 +72,17 @@ def import_hf(source: str | Path, *, run: str | Path, revision: str | None = Non
             Origin(str(source), commit, files, tokenizer_sha256(tokenizer)).save(new / ORIGIN)
             write_weights(new / "checkpoints", weights, UNTRAINED)
     return open_run(folder)
+
+
+def _check_start(path: Path, ends: Ends) -> None:
+    """Raises UserError if targets start with another token than ours do: the model would not know their first one."""
+    fields = read_json(path)
+    start = fields.get("decoder_start_token_id", fields.get("pad_token_id"))
+    if start is not None and start != ends.start_id:
+        raise UserError(
+            f"{path}: targets start with the token {start} (decoder_start_token_id), and by the tokenizer with"
+            f" {ends.start_id}: they do not belong together"
+        )
 
 
 def _find_source(source: str | Path, revision: str | None) -> tuple[Path, str]:

@@ -17,6 +17,7 @@ from toys import shake
 
 import glassgpt as gg
 from glassgpt.costs.flops import count_parameters
+from glassgpt.data.pairs import Ends
 from glassgpt.errors import UserError
 from glassgpt.generation.translate import write_target
 from glassgpt.interop.huggingface import read_config
@@ -166,7 +167,7 @@ def test_a_round_trip_keeps_every_bit(pair: tuple[Any, Transformer, Path], tmp_p
 
 def test_an_export_needs_a_token_that_starts_a_target(tmp_path: Path) -> None:
     model = Transformer(TransformerConfig(5, 8, 1, 1, 4))
-    with pytest.raises(UserError, match=r"only with a tokenizer that has <\|endoftext\|>: a target starts with it"):
+    with pytest.raises(UserError, match="the char tokenizer has no token that ends a target"):
         write_hf_folder(tmp_path, model, CharTokenizer.train("abcde"), "card")
 
 
@@ -181,9 +182,25 @@ def test_rows_beyond_the_tokenizer_are_cut_off(tmp_path: Path) -> None:
         torch.testing.assert_close(found, model(source, target)[..., :V], atol=1e-5, rtol=1e-5)
 
 
-def test_an_encoder_decoder_is_no_run(tmp_path: Path) -> None:
+def test_an_encoder_decoder_becomes_a_run_and_is_exported_again(tmp_path: Path) -> None:
+    model = Transformer(TransformerConfig(V, 16, 1, 1, 4)).eval()
+    shake(model)
+    write_hf_folder(tmp_path / "out", model, TOKENIZER, "card")
+    run = gg.import_hf(tmp_path / "out", run=tmp_path / "run")
+    source = TOKENIZER.decode([1, 2, 3])
+    ends = Ends.of(TOKENIZER)
+    expected = write_target(model, torch.tensor([[1, 2, 3, ends.stop_id]]), ends.start_id, ends.stop_id, 5)
+    assert run.write_targets([source], max_new_tokens=5) == [TOKENIZER.decode(expected[0])]
+    gg.export_hf(run, tmp_path / "again")
+    for name, tensor in gg.load_hf(tmp_path / "again").state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_targets_that_start_with_another_token_are_refused(tmp_path: Path) -> None:
     write_hf_folder(tmp_path, Transformer(TransformerConfig(V, 8, 1, 1, 4)), TOKENIZER, "card")
-    with pytest.raises(UserError, match="an encoder-decoder cannot be a run"):
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"decoder_start_token_id": 2}))
+    with pytest.raises(UserError, match=r"targets start with the token 2 \(decoder_start_token_id\)"):
         gg.import_hf(tmp_path, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -11,6 +11,7 @@ from glassgpt.course.drawings.attention import head, multihead, scaling
 from glassgpt.course.drawings.attention_training import last_token, where_qkv
 from glassgpt.course.drawings.bases import meaning
 from glassgpt.course.drawings.canvas import Drawing
+from glassgpt.course.drawings.changes import since_gpt2
 from glassgpt.course.drawings.costs import tricks, validation
 from glassgpt.course.drawings.counting import beyond_counting
 from glassgpt.course.drawings.curves import journal, metrics
@@ -62,6 +63,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {  # by the name of the page
     "schedule": schedule,
     "cross-attention": cross_attention,
     "both-sides": both_sides,
+    "since-gpt2": since_gpt2,
     "longer-window": longer_window,
     "metrics": metrics,
     "beyond-counting": beyond_counting,

@@ -77,6 +77,8 @@ def sample(
     if find_architecture(opened.config.architecture).kind == "encoder-decoder":
         if weights is not None or draft is not None:
             raise UserError("--weights and --draft are for a decoder: leave them out for an encoder-decoder")
+        if asked == [""] and prompts is None:
+            raise UserError(f"{opened.folder} holds an encoder-decoder, which needs a source: give it with --prompt")
         greedy = SamplingConfig(0.0, top_k, top_p) if temperature is None else config
         _print_targets(
             opened, [each for each in asked for _ in range(num_samples)], greedy, max_new_tokens, seed, as_json

@@ -153,6 +153,22 @@ class RunConfig:
                 f"schedule.min_lr = {self.schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}:"
                 " lower one, or raise the other"
             )
+        if find_architecture(self.architecture).kind != "decoder":
+            self._check_no_decoder_settings()
+
+    def _check_no_decoder_settings(self) -> None:
+        """Raises UserError for a setting that only a decoder has a use for: the other stages would ignore it."""
+        given = {
+            "evaluation.suites": self.evaluation.suites,
+            "training.loss_chunk": self.training.loss_chunk,
+            "data.document_mask": self.data.document_mask,
+        }
+        for name, value in given.items():
+            if value:
+                raise UserError(
+                    f"{name} needs a model that predicts the next token, and the architecture '{self.architecture}'"
+                    " does not: leave it out"
+                )
 
     @property
     def batch_rows(self) -> int:

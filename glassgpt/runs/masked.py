@@ -16,10 +16,9 @@ from glassgpt.data.dataset import Dataset
 from glassgpt.data.loader import Loader
 from glassgpt.data.masking import VALIDATION_SEED, Hider
 from glassgpt.evaluation.masked import evaluate_masked
-from glassgpt.generation.text import text_by_token
 from glassgpt.models import AnyModel, EncoderModel, Kind, evaluating
 from glassgpt.runs.config import RunConfig
-from glassgpt.runs.pretraining import PretrainingKind, check_architecture, check_val
+from glassgpt.runs.pretraining import PretrainingKind, check_val
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.losses import Loss, MaskedBatch, hidden_logits, masked_token_loss, sum_token_losses
@@ -39,7 +38,6 @@ class MaskedTraining:
     batches_ahead = True
 
     def __init__(self, config: RunConfig, model: EncoderModel, dataset: Dataset, runtime: Runtime) -> None:
-        check_architecture(config, MaskedKind.trains)  # a resumed run may have other settings
         check_val(dataset)
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self._config, self._runtime = config, runtime
@@ -75,10 +73,7 @@ class MaskedTraining:
         ).figures()
 
     def sample(self, step: int) -> Sample:
-        """The beginning of the validation split with hidden tokens, and what the model finds in their place.
-
-        Only hidden tokens have a loss: that of the true token.
-        """
+        """The beginning of the validation split with hidden tokens, and what the model finds in their place."""
         width = self._hider.width(self._config.model.block_size)
         true = self.dataset.val.slice(0, min(width, len(self.dataset.val)))[None]
         hidden = self._measured.hide(true, np.zeros(1, np.int64), training=False)
@@ -88,16 +83,14 @@ class MaskedTraining:
         batch = MaskedBatch(*parts)
         with evaluating(self.model), torch.no_grad(), self._runtime.autocast():
             logits = hidden_logits(self.model, batch)[0].float()[:, : self.tokenizer.vocab_size]
-        losses = np.zeros(true.shape[1])
         places = hidden.places[0] - len(self._hider.frame) // 2
-        losses[places] = torch.nn.functional.cross_entropy(logits, batch.targets[0], reduction="none").cpu().numpy()
         written = true[0].copy()
         written[places] = logits.argmax(-1).cpu().numpy()
-        asked = "".join(
-            HIDDEN if place in places else self.tokenizer.decode([int(id)]) for place, id in enumerate(true[0])
+        starts, ends = [0, *(places + 1)], [*places, len(written)]
+        asked = HIDDEN.join(
+            self.tokenizer.decode(true[0, start:end].tolist()) for start, end in zip(starts, ends, strict=True)
         )
-        pieces = text_by_token(self.tokenizer, written.tolist(), losses.tolist())
-        return Sample(f"{asked}\n→\n", "".join(text for text, _ in pieces), pieces)
+        return Sample(f"{asked}\n→\n", self.tokenizer.decode(written.tolist()))
 
     def describe(self) -> str:
         """Tokenizer, splits and what is hidden, in one line."""

@@ -20,7 +20,7 @@ from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.data.manifest import Manifest
 from glassgpt.errors import UserError, counted, option
 from glassgpt.evaluation.counting import CountingLosses
-from glassgpt.models import build_model
+from glassgpt.models import find_architecture
 from glassgpt.report.counting import count_text
 from glassgpt.runs.config import RunConfig
 from glassgpt.runs.micro_batch import estimate_memory
@@ -154,7 +154,7 @@ class TimeLimit:
         Raises UserError if there is no time for a run that is worth it.
         """
         ending = END_SHARE * (time.monotonic() - self.began)
-        counting = _count(data, tokenizer)
+        counting = _count(data, tokenizer) if build({}).run.stage == "pretrain" else None
         deadline = self.began + self.seconds - ending
         rows = {"model.ngram_rows": ngram_rows(data.train.tokens)}
         timed = _time([size.settings | rows for size in self.sizes or ()], build, data, runtime, deadline)
@@ -246,7 +246,7 @@ def _time(
         config = build(settings)
         if timed and not _fits(config, runtime):
             break
-        model = build_model(config.architecture, config.model).to(runtime.device)
+        model = find_architecture(config.architecture).model(config.model).to(runtime.device)
         blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("blocks."))
         if timed and blocks > MOST_PARAMETERS * data.train.tokens:
             break

@@ -187,7 +187,7 @@ def check_val(dataset: Dataset) -> None:
 
 
 def check_architecture(config: RunConfig, kind: Kind) -> None:
-    """Raises UserError if a stage that trains models of this kind is given another, or settings that they cannot take.
+    """Raises UserError if a stage that trains models of this kind is given another.
 
     A model that sees the token which it would have to predict learns nothing.
     """
@@ -198,19 +198,6 @@ def check_architecture(config: RunConfig, kind: Kind) -> None:
             f"the stage '{config.run.stage}' trains a model of the kind '{kind}', and '{config.architecture}' is of the"
             f" kind '{found}': train it with {option(**{'run.stage': other})}"
         )
-    if kind == "decoder":
-        return
-    given = {
-        "evaluation.suites": config.evaluation.suites,
-        "training.loss_chunk": config.training.loss_chunk,
-        "data.document_mask": config.data.document_mask,
-    }
-    for name, value in given.items():
-        if value:
-            raise UserError(
-                f"{name} needs a model that predicts the next token of a text: leave it out for the stage"
-                f" '{config.run.stage}'"
-            )
 
 
 def find_data(folder: Path, corpus: Corpus | None) -> dict[str, Any]:

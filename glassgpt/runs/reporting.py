@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from glassgpt.errors import UserError, is_out_of_memory
+from glassgpt.models import find_architecture
 from glassgpt.report.counting import count_run
 from glassgpt.report.figures import count, parameters
 from glassgpt.report.inside import INSIDE, inside_html, missing_html
@@ -38,6 +39,8 @@ def _inside_html(folder: Path) -> str:
         return missing_html(INSIDE, f"A report does not open a model of {count(size)} parameters: use glassgpt look.")
     try:
         run = open_run(folder, checkpoint="last", device="cpu")
+        if find_architecture(run.config.architecture).kind == "encoder-decoder":
+            return missing_html(INSIDE, f"glassgpt look {folder} --text SOURCE shows the attention of this model.")
         return inside_html(run.look(), run.sample_ids())
     except (UserError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):

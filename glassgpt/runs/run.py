@@ -204,10 +204,12 @@ class Run:
 
     def check_language_model(self) -> None:
         """Raises UserError if the model does not predict the next token: a reward model, or an encoder."""
-        if find_architecture(self.config.architecture).kind != "decoder":
+        kind = find_architecture(self.config.architecture).kind
+        if kind != "decoder":
+            other = "does not predict what comes next" if kind == "encoder" else "writes a target for a source"
             raise UserError(
-                f"{self.folder} holds a model of the architecture '{self.config.architecture}', which does not predict"
-                " what comes next: it has no text to write and no loss of a text"
+                f"{self.folder} holds a model of the architecture '{self.config.architecture}', which {other}: it"
+                " continues no text, and has no loss of a text"
             )
         self.check_plain_model()
 

@@ -35,7 +35,6 @@ class Seq2Seq:
     batches_ahead = True
 
     def __init__(self, config: RunConfig, model: EncoderDecoderModel, dataset: PairDataset, runtime: Runtime) -> None:
-        check_architecture(config, Seq2SeqKind.trains)  # a resumed run may have other settings
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self._config, self._runtime = config, runtime
         block_size, seed = config.model.block_size, config.training.seed

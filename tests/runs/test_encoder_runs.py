@@ -52,7 +52,7 @@ def test_a_pair_in_a_run_of_an_encoder_decoder(text: str, tmp_path: Path) -> Non
     assert opened.trace.inputs[1:] == run.tokenizer.encode(run.write_targets([opened.source], max_new_tokens=15)[0])
     with pytest.raises(UserError, match="holds an encoder-decoder, which reads a source: use `look_pair`"):
         run.look("home")
-    assert "use `look_pair`" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "--text SOURCE shows the attention of this model" in (run.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_report_of_an_encoder_shows_its_attention(text: str, tmp_path: Path) -> None:

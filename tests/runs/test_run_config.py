@@ -48,16 +48,10 @@ def test_every_recipe_is_whole_and_says_what_it_is(name: str) -> None:
 
 def test_recipes_come_in_the_order_of_what_they_need() -> None:
     laptop = [
-        "bert-tiny",
-        "char-tiny",
-        "finetune",
-        "gpt2-mini",
-        "induction",
-        "llama-tiny",
-        "modern-tiny",
-        "reverse-tiny",
-    ]
-    assert list(list_recipes())[:11] == [*laptop, "speedrun", "char-baby", "gpt2-124m"]
+        "bert-tiny", "char-tiny", "finetune", "gpt2-mini", "induction", "llama-tiny", "modern-tiny", "moe-tiny",
+        "reverse-tiny", "seq2seq-tiny", "speedrun",
+    ]  # fmt: skip
+    assert list(list_recipes())[:13] == [*laptop, "char-baby", "gpt2-124m"]
 
 
 def test_the_classic_cpu_recipe_is_what_it_is_known_for() -> None:

@@ -15,7 +15,7 @@ def test_recipes_for_a_laptop_are_listed_first_in_80_columns() -> None:
     lines = glassgpt("recipes").out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert "laptop" in lines[0] and lines[2].split()[0] == "char-tiny"
-    assert "GPUs" in lines[12] and lines[-1].split()[0] == "gpt3-175b"
+    assert "GPUs" in lines[14] and lines[-1].split()[0] == "gpt3-175b"
     as_json = json.loads(glassgpt("recipes", "--json").out)
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(as_json)
     assert as_json["char-tiny"]["needs"] == "laptop" and as_json["char-tiny"]["model"]["n_layer"] == 4

@@ -40,8 +40,27 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data", "info", "runs/tiny"),
         ("data", "verify", "runs/tiny"),
     ),
+    "runs/encoder/": (
+        ("eval", "encoder"),
+        ("train", "--run", "encoder", "--resume", *STEPS),
+        ("report", "encoder"),
+        ("look", "encoder", "--text", "The cat", "--show", "guesses"),
+        ("train", "bert-tiny", "--run", "new", "--max-steps", "1", "--data", "text.txt", "--init-from", "encoder"),
+    ),
+    "runs/pairs/": (
+        ("sample", "pairs", "--prompt", "cat"),
+        ("eval", "pairs"),
+        ("eval", "pairs", "--data", "text.txt"),
+        ("train", "--run", "pairs", "--resume", *STEPS),
+        ("report", "pairs"),
+        ("look", "pairs", "--text", "cat"),
+        ("train", "reverse-tiny", "--run", "new", "--max-steps", "1", "--data", "text.txt", "--init-from", "pairs"),
+    ),
     "cache/": (
         ("eval", "tiny"),
+        ("eval", "encoder"),
+        ("eval", "pairs"),
+        ("train", "--run", "pairs", "--resume", *STEPS),
         ("data", "list"),
         ("data", "verify"),
         (*NEW, "--data", "text.txt"),
@@ -106,10 +125,11 @@ USES: dict[str, tuple[str, ...]] = {
 NOT_DRAWN = {("course", "--run"), ("train", "--minutes"), ("course", "--browser")}
 
 # What a command may change of the world: the run it names, and the cache. Everything else that it found must stay.
-OURS = ("runs/tiny", "runs/sharded", "shards", "cache")
+OURS = ("runs/tiny", "runs/sharded", "runs/encoder", "runs/pairs", "shards", "cache")
 NUMBERS = ("-1", "0", "1", "2", "3", "7", "0.5", "1e3", "1e-320", "1e308", "1e400", "nan", "inf", "-inf", "", "½",
            "0x10", str(2**31), str(2**32), str(2**63), str(10**12), str(10**20), "9" * 400, "9" * 5000)  # fmt: skip
-NAMES = ("tiny", "runs/tiny", "sharded", "foreign", "shards", "hf", "hf-old", "text.txt", "texts", "bpe.json",
+NAMES = ("tiny", "runs/tiny", "encoder", "pairs",
+         "sharded", "foreign", "shards", "hf", "hf-old", "text.txt", "texts", "bpe.json",
          "recipe.toml", "suite.jsonl", "documents.jsonl", "empty", "empty.txt", "binary", "fifo", "zero", "full",
          "nowhere", "loop", "not-there", "text.txt/x", "char-tiny", "gpt2-mini", "auto", "-", "", " ", ".", "..",
          "~nosuchuser/x", "~", "a" * 300, "a/" * 3000, "none", "cpu", "this", "best", "last", "float32",
@@ -181,7 +201,8 @@ VERBS: dict[str, Any] = dict(_walk(typer.main.get_command(app), ()))
 def draw_use(random: Random) -> tuple[str, ...]:
     """A use of any verb with one to three of its options set to odd values."""
     verb = random.choice(sorted(VERBS))
-    command = list(USES[verb])
+    run = random.choice(("tiny", "tiny", "encoder", "pairs"))
+    command = [run if word == "tiny" else word for word in USES[verb]]
     options = options_of(verb)
     for option in random.choices(options, k=random.randint(1, 3)) if options else ():
         if option.draw is None:

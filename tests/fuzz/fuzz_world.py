@@ -57,6 +57,8 @@ def build_world(folder: Path) -> None:
         ("data", "prepare", "texts", "--out", "shards", "--tokenizer", "bpe.json", "--shard-tokens", "500"),
         ("train", "char-tiny", "--data", "shards", "--run", "sharded", *SET),
         ("export", "sharded", "--out", "hf"),
+        ("train", "bert-tiny", "--data", "text.txt", "--run", "encoder", *SET),
+        ("train", "reverse-tiny", "--data", "text.txt", "--run", "pairs", *SET),
     ):  # fmt: skip
         ended = run_forked(command, folder, Streams(), limit=300)
         assert ended.code in (0, 1), f"{command}: {ended}"  # the doctor finds a model of this size abnormal

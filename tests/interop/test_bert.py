@@ -470,6 +470,6 @@ def test_a_change_of_the_stream_before_the_mlp_reaches_all_that_read_it() -> Non
 
 
 def test_it_is_not_trained_to_predict_the_token_that_it_sees(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the stage 'pretrain' trains a model of the kind 'decoder', and 'bert' is of the kind 'encoder'"):
+    with pytest.raises(UserError, match="the stage 'pretrain' trains a model of the kind 'decoder', and 'bert' is of"):
         gg.train("char-tiny", text=TEXT, run=tmp_path / "run", settings={"model.architecture": "bert"})
     assert not (tmp_path / "run").exists()

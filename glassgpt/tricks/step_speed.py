@@ -110,9 +110,8 @@ def measure_step(
         if not 1 <= value <= MOST:
             raise UserError(f"--{name} {shown(value)} is out of range: it must be at least 1 and at most {MOST}")
     place = build_runtime(device).device
-    names = tuple(dict.fromkeys(precisions)) or _fast_precisions(place)
-    runtimes = {name: build_runtime(device, name, compile) for name in names}
-    first = runtimes[names[0]]
+    built = [build_runtime(device, name, compile) for name in precisions or _fast_precisions(place)]
+    first, runtimes = built[0], {each.precision: each for each in built}  # two names may mean one, such as auto
     contenders = [
         _Contender(OURS, each, build_ours(architecture, sizes, optimizer, each)) for each in runtimes.values()
     ]

@@ -126,3 +126,10 @@ def test_the_command_prints_a_row_and_the_rate() -> None:
     done = glassgpt("bench", "step", "char-tiny", *settings, *options)
     assert done.code == 0, done.err
     assert "glassgpt" in done.out and "matrix products in float32" in done.out
+
+
+def test_auto_is_the_precision_that_it_stands_for() -> None:
+    speed = measure_step(
+        "gpt2", SIZES, ADAMW, steps=1, rounds=1, device="cpu", precisions=("auto", "float32"), peer=False
+    )
+    assert [row.precision for row in speed.rows] == ["float32"] and speed.matrix_rates.keys() == {"float32"}

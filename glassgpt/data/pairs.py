@@ -38,10 +38,17 @@ def _split_at_tabs(text: str) -> list[Pair]:
 
 
 def _reverse_words(text: str) -> list[Pair]:
-    """In an order that does not depend on the text, so that the last ones are as long and as common as the others."""
-    words = sorted({word for word in re.findall(r"[^\W\d_]+", text) if len(word) > 1})
-    order = Permutation(max(1, len(words)), "pairs")(np.arange(len(words)))
-    return [(words[i], words[i][::-1]) for i in order]
+    """In an order that does not depend on the text, so that the last ones are as long and as common as the others.
+
+    Words that differ only in case stand together: else "Cat" would be in training, and "cat" among the unseen words.
+    """
+    found = sorted({word for word in re.findall(r"[^\W\d_]+", text) if len(word) > 1})
+    variants: dict[str, list[str]] = {}
+    for word in found:
+        variants.setdefault(word.lower(), []).append(word)
+    kinds = sorted(variants)
+    order = Permutation(max(1, len(kinds)), "pairs")(np.arange(len(kinds)))
+    return [(word, word[::-1]) for i in order for word in variants[kinds[i]]]
 
 
 def _drop_vowels(text: str) -> list[Pair]:

@@ -58,6 +58,12 @@ def test_the_order_of_words_is_not_that_of_the_text_nor_of_the_alphabet() -> Non
     assert len({source[0] for source, _ in val}) > 4  # not only the last words of the alphabet
 
 
+def test_words_that_differ_only_in_case_stand_together() -> None:
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "abcdefgh"]
+    sources = [source.lower() for source, _ in make_pairs(" ".join([*words, *map(str.title, words)]), "reverse")]
+    assert sources[::2] == sources[1::2] and len(set(sources)) == len(words)
+
+
 @given(TEXT)
 def test_vowels_are_dropped_from_the_source(text: str) -> None:
     pairs = make_pairs(text, "vowels")

@@ -21,7 +21,7 @@ const CHARTS = [
   { title: "Learning rate", name: "lr", fromZero: true, word: "learning rate" },
   { title: "Throughput, tokens per second", name: "tokens_per_second", fromZero: true, smoothed: true, word: "tokens per second" },
 ];
-const NOT_DRAWN = new Set(["step", "tokens_seen", "seconds", "train/loss", "val/loss", "val/tokens", "val/seconds", "items", "validation_seconds"]);
+const NOT_DRAWN = new Set(["step", "tokens_seen", "seconds", "train/loss", "val/loss", "val/tokens", "val/hidden", "val/pairs", "val/seconds", "items", "validation_seconds"]);
 
 const color = (index) => css(`--series-${index % SERIES}`);
 const lastOf = (run, kind, name) => run.figures.tables[kind].last(name);

@@ -12,7 +12,8 @@ import torch
 from glassgpt.data.examples import Examples
 from glassgpt.data.pair_loader import PairRows, collate_pairs
 from glassgpt.data.pairs import Ends, split_pair
-from glassgpt.generation.translate import write_target
+from glassgpt.generation.sampling import SamplingConfig
+from glassgpt.generation.translate import GREEDY, write_target
 from glassgpt.models import EncoderDecoderModel, evaluating
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
@@ -27,7 +28,8 @@ class PairEvaluation:
 
     `loss` is in nats per token of a target, given the true ones before it. For the others the model writes the target
     itself, greedily. `exact` is the share of targets without a mistake. `edit_distance` is the number of characters to
-    insert, delete or replace (Levenshtein 1966) per character of a true target: 0 is perfect.
+    insert, delete or replace (Levenshtein 1966) per character of a true target: 0 is perfect. All three are NaN if the
+    weights have diverged.
     """
 
     loss: float
@@ -72,8 +74,9 @@ def evaluate_pairs(
             with runtime.autocast():
                 loss = pair_loss(model, batch)
             nats, n_tokens = nats + float(loss.sum), n_tokens + float(loss.weight)
-            diverged = not math.isfinite(nats)
-            written = [""] * len(chosen) if diverged else write_targets(model, batch, ends, tokenizer, runtime)
+            if not math.isfinite(nats):  # the weights have diverged, and cannot write
+                return PairEvaluation(math.nan, math.nan, math.nan, count)
+            written = write_targets(model, batch, ends, tokenizer, runtime)
             for (_, target), text in zip(chosen, written, strict=True):
                 true = tokenizer.decode(target[:-1])
                 exact += text == true
@@ -83,13 +86,26 @@ def evaluate_pairs(
 
 
 def write_targets(
-    model: EncoderDecoderModel, batch: PairRows, ends: Ends, tokenizer: Tokenizer, runtime: Runtime
+    model: EncoderDecoderModel,
+    batch: PairRows,
+    ends: Ends,
+    tokenizer: Tokenizer,
+    runtime: Runtime,
+    *,
+    max_new_tokens: int | None = None,
+    config: SamplingConfig = GREEDY,
+    generator: torch.Generator | None = None,
 ) -> list[str]:
-    """What the model writes for the sources of a batch, greedily: at most `block_size` tokens each."""
+    """What the model writes for the sources of a batch, greedily or as `config` says.
+
+    Each target has at most `max_new_tokens` tokens, and never more than `block_size`.
+    """
+    block_size = model.config.block_size
+    most = block_size if max_new_tokens is None else min(max_new_tokens, block_size)
     with runtime.autocast():
         rows = write_target(
-            model, batch.source, ends.start_id, ends.stop_id, model.config.block_size, batch.visible,
-            vocab_size=tokenizer.vocab_size,
+            model, batch.source, ends.start_id, ends.stop_id, most, batch.visible,
+            vocab_size=tokenizer.vocab_size, config=config, generator=generator,
         )  # fmt: skip
     return [tokenizer.decode(row) for row in rows]
 

@@ -55,12 +55,20 @@ class Hider:
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), list(specials.values()))
 
     def width(self, block_size: int) -> int:
-        """How many tokens of a text a row of `block_size` positions holds."""
+        """How many tokens of a text a row of `block_size` positions holds. Raises UserError if there is no place."""
+        if block_size <= len(self.frame):
+            raise UserError(
+                f"model.block_size = {block_size} leaves no place for text: each row also has [CLS] and [SEP]"
+            )
         return block_size - len(self.frame)
 
     def count(self, n_tokens: int) -> int:
         """K, how many of the tokens of a row are hidden."""
         return max(1, round(self.fraction * n_tokens))
+
+    def places_in_text(self, hidden: HiddenRows) -> Ids:
+        """The places (B, K) counted without the token in front of each row."""
+        return hidden.places - len(self.frame) // 2
 
     def hide(self, tokens: Ids, samples: Ids, *, training: bool) -> HiddenRows:
         """Hides tokens of rows (B, T'), T' = `width(T)`. Each row has a number in `samples` (B,)."""

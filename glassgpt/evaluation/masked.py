@@ -76,10 +76,7 @@ def evaluate_masked(
             windows = _windows(tokens, starts, width)
             check_ids(windows, n_ids)
             hidden = hider.hide(windows, starts // width, training=False)
-            parts = (
-                torch.from_numpy(part).to(runtime.device) for part in (hidden.inputs, hidden.places, hidden.targets)
-            )
-            batch = MaskedBatch(*parts)
+            batch = MaskedBatch.of(hidden, runtime.device)
             with runtime.autocast():
                 logits = hidden_logits(model, batch).float().flatten(0, 1)
             targets = batch.targets.flatten()
@@ -102,7 +99,7 @@ def count_masked(
     places, targets = [], []
     for starts in _batches(val, width, None, 64):
         hidden = hider.hide(_windows(val, starts, width), starts // width, training=False)
-        places.append((starts[:, None] + hidden.places - len(hider.frame) // 2).ravel())
+        places.append((starts[:, None] + hider.places_in_text(hidden)).ravel())
         targets.append(hidden.targets.ravel())
     at, true = np.concatenate(places), np.concatenate(targets)
     ngram = None

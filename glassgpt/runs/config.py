@@ -192,6 +192,11 @@ class RunConfig:
         every = self.evaluation.every
         return self.evaluation.suite_every or (VALIDATION_INTERVALS[0] if every == "auto" else every)
 
+    def passes(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The micro-batches of a rank that has the rows `first` to `last` of the global batch: the rows of each."""
+        rows = self.rows_of_pass(last - first)
+        return [(start, min(start + rows, last)) for start in range(first, last, rows)]
+
     def rows_of_pass(self, rank_rows: int) -> int:
         """Micro-batch of a rank that has `rank_rows` rows per step. Raises UserError while it is still "auto"."""
         if self.training.micro_batch == "auto":  # `train` replaces it when a run starts

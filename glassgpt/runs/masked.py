@@ -50,16 +50,14 @@ class MaskedTraining:
 
     def batches(self, step: int) -> Sequence[MaskedBatch]:
         """This rank's rows, which are contiguous in the global batch, split into micro-batches."""
-        first, last = self._runtime.ranks.rank_slice(self._config.batch_rows)
-        rows = self._config.rows_of_pass(last - first)
-        return [self._batch(step, start, min(start + rows, last)) for start in range(first, last, rows)]
+        own = self._runtime.ranks.rank_slice(self._config.batch_rows)
+        return [self._batch(step, *rows) for rows in self._config.passes(*own)]
 
     def _batch(self, step: int, start: int, stop: int) -> MaskedBatch:
         tokens, _ = self._loader.rows(step, start, stop)
         samples = step * self._config.batch_rows + np.arange(start, stop)
         hidden = self._hider.hide(tokens.numpy(), samples, training=True)
-        parts = (torch.from_numpy(part) for part in (hidden.inputs, hidden.places, hidden.targets))
-        return MaskedBatch(*(part.to(self._runtime.device) for part in parts))
+        return MaskedBatch.of(hidden, self._runtime.device)
 
     def loss(self, model: EncoderModel, batch: MaskedBatch) -> Loss:
         """The cross-entropy of the hidden tokens, see `masked_token_loss`."""
@@ -77,13 +75,10 @@ class MaskedTraining:
         width = self._hider.width(self._config.model.block_size)
         true = self.dataset.val.slice(0, min(width, len(self.dataset.val)))[None]
         hidden = self._measured.hide(true, np.zeros(1, np.int64), training=False)
-        parts = (
-            torch.from_numpy(part).to(self._runtime.device) for part in (hidden.inputs, hidden.places, hidden.targets)
-        )
-        batch = MaskedBatch(*parts)
+        batch = MaskedBatch.of(hidden, self._runtime.device)
         with evaluating(self.model), torch.no_grad(), self._runtime.autocast():
             logits = hidden_logits(self.model, batch)[0].float()[:, : self.tokenizer.vocab_size]
-        places = hidden.places[0] - len(self._hider.frame) // 2
+        places = self._measured.places_in_text(hidden)[0]
         written = true[0].copy()
         written[places] = logits.argmax(-1).cpu().numpy()
         starts, ends = [0, *(places + 1)], [*places, len(written)]

@@ -74,9 +74,8 @@ class Pretraining:
 
     def batches(self, step: int) -> Sequence[Batch]:
         """This rank's rows, which are contiguous in the global batch, split into micro-batches."""
-        first, last = self._runtime.ranks.rank_slice(self._config.batch_rows)
-        rows = self._config.rows_of_pass(last - first)
-        return [self._batch(step, start, min(start + rows, last)) for start in range(first, last, rows)]
+        own = self._runtime.ranks.rank_slice(self._config.batch_rows)
+        return [self._batch(step, *rows) for rows in self._config.passes(*own)]
 
     def _batch(self, step: int, start: int, stop: int) -> Batch:
         inputs, targets = self._loader.rows(step, start, stop)

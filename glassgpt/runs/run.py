@@ -34,7 +34,7 @@ from glassgpt.evaluation.hellaswag import Accuracies
 from glassgpt.evaluation.lm_eval import evaluate_tasks
 from glassgpt.evaluation.masked import CountingAccuracy, MaskedEvaluation, count_masked, evaluate_masked
 from glassgpt.evaluation.ngram import NGramModel
-from glassgpt.evaluation.pairs import PairEvaluation, evaluate_pairs
+from glassgpt.evaluation.pairs import PairEvaluation, evaluate_pairs, write_targets
 from glassgpt.evaluation.scoring import ScoringProgress
 from glassgpt.evaluation.suites import open_suite
 from glassgpt.evaluation.validation import Counting, Evaluation, bytes_per_token, evaluate
@@ -44,7 +44,7 @@ from glassgpt.generation.packed import pack
 from glassgpt.generation.sampling import SamplingConfig
 from glassgpt.generation.speculative import check_draft
 from glassgpt.generation.text import start_of_text, write_many, write_with_drafts
-from glassgpt.generation.translate import GREEDY, write_target
+from glassgpt.generation.translate import GREEDY
 from glassgpt.inspection.guesses import encode_for_encoder
 from glassgpt.models import AnyModel, EncoderDecoderModel, EncoderModel, Model, find_architecture
 from glassgpt.report.figures import describe_model, describe_progress
@@ -61,6 +61,7 @@ from glassgpt.runtime.parallel import move, weights_later
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import Checkpoint, load_model_weights, open_weights
 from glassgpt.training.metrics import Line, final_record, read_lines
+from glassgpt.training.stage import ARROW
 
 MOST_COUNTED = 10_000_000  # tokens that counting predicts: their losses are held in memory
 STAGE_FIGURES = ("val/accuracy", "val/exact", "val/edit_distance")  # of the stages mlm and seq2seq
@@ -290,7 +291,8 @@ class Run:
         max_new_tokens: int | None = None,
         seed: int | None = None,
     ) -> list[str]:
-        """What an encoder-decoder writes for each of the sources, greedily by default: at most `max_new_tokens` tokens.
+        """What an encoder-decoder writes for each of the sources, greedily by default: at most `max_new_tokens` tokens,
+        and never more than the model's block_size.
 
         The sources go through the model together, so with a `config` that draws, the seed is that of all of them.
         Raises UserError for another kind of model, for a source that is longer than the model's block_size, and for a
@@ -298,8 +300,8 @@ class Run:
         """
         model, ends = self.encoder_decoder, Ends.of(self.tokenizer)
         block_size = model.config.block_size
-        most = block_size if max_new_tokens is None else min(max_new_tokens, block_size)
-        _check_length(most)
+        if max_new_tokens is not None:
+            _check_length(max_new_tokens)
         _check_seed(seed)
         encoded = [encode_source(self.tokenizer, ends, source) for source in sources]
         for source, ids in zip(sources, encoded, strict=True):
@@ -312,11 +314,10 @@ class Run:
         generator = _seeded(seed)
         for start in range(0, len(encoded), SLOTS):
             batch = pad_sources(encoded[start : start + SLOTS], ends, block_size).to(self.runtime.device)
-            rows = write_target(
-                model, batch.source, ends.start_id, ends.stop_id, most, batch.visible,
-                vocab_size=self.tokenizer.vocab_size, config=config, generator=generator,
+            written += write_targets(
+                model, batch, ends, self.tokenizer, self.runtime,
+                max_new_tokens=max_new_tokens, config=config, generator=generator,
             )  # fmt: skip
-            written += [self.tokenizer.decode(row) for row in rows]
         return written
 
     @strict_arguments
@@ -382,7 +383,7 @@ class Run:
         """
         model = self.encoder_decoder
         if source is None:
-            source = self._last_sample().get("prompt", "").removesuffix(" → ")
+            source = self._last_sample().get("prompt", "").removesuffix(ARROW)
         return PairLook(model, self.tokenizer, source, target, f"{self.folder.resolve().name}, step {self.step:,}")
 
     def sample_ids(self) -> list[int]:

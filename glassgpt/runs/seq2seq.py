@@ -21,7 +21,7 @@ from glassgpt.runs.pretraining import check_architecture, find_data
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.losses import Loss, pair_loss, sum_token_losses
-from glassgpt.training.stage import Best, Sample
+from glassgpt.training.stage import ARROW, Best, Sample
 
 
 class Seq2Seq:
@@ -44,10 +44,8 @@ class Seq2Seq:
 
     def batches(self, step: int) -> Sequence[PairRows]:
         """This rank's rows, which are contiguous in the global batch, split into micro-batches."""
-        first, last = self._runtime.ranks.rank_slice(self._config.batch_rows)
-        rows = self._config.rows_of_pass(last - first)
-        passes = [(start, min(start + rows, last)) for start in range(first, last, rows)]
-        return [self._loader.rows(step, *rows).to(self._runtime.device) for rows in passes]
+        own = self._runtime.ranks.rank_slice(self._config.batch_rows)
+        return [self._loader.rows(step, *rows).to(self._runtime.device) for rows in self._config.passes(*own)]
 
     def loss(self, model: EncoderDecoderModel, batch: PairRows) -> Loss:
         """The cross-entropy of the targets, see `pair_loss`."""
@@ -67,7 +65,7 @@ class Seq2Seq:
         ends = self.dataset.ends
         batch = collate_pairs([(source, target)], ends, self._config.model.block_size).to(self._runtime.device)
         (written,) = write_targets(self.model, batch, ends, self.tokenizer, self._runtime)
-        return Sample(f"{self.tokenizer.decode(source[:-1])} → ", written)
+        return Sample(self.tokenizer.decode(source[:-1]) + ARROW, written)
 
     def describe(self) -> str:
         """Tokenizer, rule and splits in one line."""

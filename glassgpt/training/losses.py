@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from glassgpt.data.masking import HiddenRows
 from glassgpt.data.pair_loader import PairRows
 from glassgpt.models import EncoderModel, Model
 from glassgpt.models.context import Context
@@ -45,6 +46,11 @@ class MaskedBatch:
     inputs: Tensor
     places: Tensor
     targets: Tensor
+
+    @classmethod
+    def of(cls, hidden: HiddenRows, device: torch.device) -> MaskedBatch:
+        """The rows as tensors on a device."""
+        return cls(*(torch.from_numpy(part).to(device) for part in (hidden.inputs, hidden.places, hidden.targets)))
 
     @property
     def n_tokens(self) -> int:

@@ -29,6 +29,9 @@ class Best:
         return value < on if self.mode == "min" else value > on
 
 
+ARROW = " → "  # at the end of a sample's prompt that is a source, before what was written for it
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a model wrote after a prompt."""

@@ -22,7 +22,7 @@ from glassgpt.data.dataset import (
     tokenizer_sha256,
 )
 from glassgpt.data.manifest import VERSION, Manifest, Split, TokenizerRecord
-from glassgpt.data.pairs import RULES
+from glassgpt.data.pairs import RULES, RULES_VERSION
 from glassgpt.data.shards import dtype_for, shard_writer
 from glassgpt.errors import UserError, shown, unknown
 from glassgpt.files import new_folder
@@ -161,7 +161,7 @@ def cache_key(
 
 
 def _hash_inputs(text_sha256: str | None, val_fraction: float, tokenizer: dict[str, Any], pairs: str | None) -> str:
-    inputs = [VERSION, text_sha256, val_fraction, tokenizer, *([] if pairs is None else [pairs])]
+    inputs = [VERSION, text_sha256, val_fraction, tokenizer, *([] if pairs is None else [pairs, RULES_VERSION])]
     return sha256_of(json.dumps(inputs, sort_keys=True))[:32]
 
 

@@ -105,16 +105,32 @@ def open_pairs(folder: Path) -> PairDataset:
 def reopen_pairs(manifest: Manifest, tokenizer: Tokenizer) -> PairDataset:
     """The pairs of a run, from the manifest and tokenizer in its folder: from the cache, or made again.
 
-    Raises UserError if they must be made again but the source no longer gives the same text.
+    Raises UserError if they must be made again, and the source no longer gives the same text, or another version of
+    GlassGPT made other pairs of it.
     """
     check_tokenizer_of(manifest, tokenizer)
     for folder in folders_of(manifest):
         with contextlib.suppress(UserError):  # a missing or damaged cache entry can be made again
-            return replace(open_pairs(folder), manifest=manifest)
+            found = open_pairs(folder)
+            if _same_sizes(found.manifest, manifest):
+                return replace(found, manifest=manifest)
     corpus = replace(reload_text(manifest), name=manifest.name)
-    return build_pairs(
-        DataConfig(manifest.source, manifest.val_fraction, pairs=manifest.pairs), tokenizer, corpus=corpus
-    )
+    config = DataConfig(manifest.source, manifest.val_fraction, pairs=manifest.pairs)
+    made = build_pairs(config, tokenizer, corpus=corpus)
+    if not _same_sizes(made.manifest, manifest):
+        raise UserError(
+            f"the run began with {_sizes(manifest)} of {manifest.name}, and this version of GlassGPT makes"
+            f" {_sizes(made.manifest)} of it (data.pairs = {manifest.pairs}): start a new run"
+        )
+    return made
+
+
+def _same_sizes(one: Manifest, other: Manifest) -> bool:
+    return (one.train, one.val) == (other.train, other.val)
+
+
+def _sizes(manifest: Manifest) -> str:
+    return f"{manifest.train.documents:,} + {manifest.val.documents:,} pairs"
 
 
 def encode_source(tokenizer: Tokenizer, ends: Ends, source: str) -> NDArray[np.int64]:

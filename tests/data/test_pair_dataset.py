@@ -13,7 +13,7 @@ from glassgpt.data.dataset_cache import DataConfig, cached_folder, reopen_datase
 from glassgpt.data.inventory import describe_dataset, verify
 from glassgpt.data.manifest import load_manifest
 from glassgpt.data.pair_dataset import PairDataset, build_pairs, encode_source, open_pairs, reopen_pairs
-from glassgpt.data.pairs import split_pair
+from glassgpt.data.pairs import RULES, make_pairs, split_pair
 from glassgpt.errors import UserError
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.tokenizers.char import CharTokenizer
@@ -103,6 +103,15 @@ def test_a_text_that_has_changed_is_refused(source: Path, cache: Path) -> None:
     shutil.rmtree(cache)
     source.write_text(TEXT + "more\n")
     with pytest.raises(UserError, match=r"text\.txt"):
+        reopen_pairs(dataset.manifest, dataset.tokenizer)
+
+
+def test_pairs_of_another_version_are_refused(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = build_pairs(config(source, "vowels"), CHAR)
+    made = make_pairs(TEXT, "vowels")
+    monkeypatch.setitem(RULES, "vowels", lambda text: made[1:])
+    shutil.rmtree(cache)
+    with pytest.raises(UserError, match=r"began with \d+ \+ \d+ pairs of .*: start a new run"):
         reopen_pairs(dataset.manifest, dataset.tokenizer)
 
 

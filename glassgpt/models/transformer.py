@@ -231,14 +231,15 @@ class Transformer(EncoderDecoderModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Matrices as Glorot & Bengio (2010) draw them, embeddings with std 1/√C, biases zero.
+        """Matrices as Glorot & Bengio (2010) draw them, embeddings with std 1/(2√C), biases zero.
 
-        The paper does not say. With √C times such an embedding, tokens and positions are about equally large, and the
-        tied head gives logits with a std of 1 for features that are normalised.
+        The paper does not say. √C times such an embedding is nearly as large as the positions, and the tied head gives
+        logits with a std of 1/2 for features that are normalised. With 1/√C, as in the paper's code, the model begins
+        far above the loss of a uniform guess, since it prefers to repeat the last token, and it learns more slowly.
         """
         for name, parameter in self.named_parameters():
             if name == "token_embedding.weight":
-                nn.init.normal_(parameter, std=self.config.n_embd**-0.5)
+                nn.init.normal_(parameter, std=0.5 * self.config.n_embd**-0.5)
             elif parameter.dim() == 2:
                 nn.init.xavier_uniform_(parameter)
             elif name.endswith("bias"):

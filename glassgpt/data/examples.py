@@ -25,6 +25,7 @@ from glassgpt.files import read_json, replacing_folder, write_text
 INDEX_NAME = "examples.json"
 _SHARDS = ("ids", "masks", "lengths")
 _FORMAT, _VERSION = "glassgpt-examples", 1
+_PART = 1 << 20  # ids read at a time
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,16 @@ class ExampleCounts:
 
 
 class Examples:
-    """The memory-mapped examples of a folder; created by `open_examples`. `lengths` (n,) int64 counts their ids.
+    """The memory-mapped examples of a folder; created by `open_examples`.
 
-    In memory: 16 bytes per example, independent of its length.
+    `lengths` (n,) int64 counts the ids of each. `tokens` has all ids one after another, and `masks` a 1 for each that
+    is trained on. In memory: 16 bytes per example, independent of its length.
     """
 
     def __init__(self, folder: Path, counts: ExampleCounts) -> None:
         self.folder = folder
         self.counts = counts
-        self._ids, self._masks, lengths = (TokenArray([_shard(folder, name)]) for name in _SHARDS)
+        self.tokens, self.masks, lengths = (TokenArray([_shard(folder, name)]) for name in _SHARDS)
         self.lengths = lengths.slice(0, len(lengths))
         self._ends = self.lengths.cumsum()
 
@@ -55,11 +57,19 @@ class Examples:
 
     def ids(self, number: int) -> NDArray[np.int64]:
         """The ids of example `number`, (length,) int64."""
-        return self._ids.slice(self._ends[number] - self.lengths[number], self._ends[number])
+        return self.tokens.slice(self._ends[number] - self.lengths[number], self._ends[number])
 
     def mask(self, number: int) -> NDArray[np.bool_]:
         """Which ids of example `number` are trained on, (length,)."""
-        return self._masks.slice(self._ends[number] - self.lengths[number], self._ends[number]).astype(np.bool_)
+        return self.masks.slice(self._ends[number] - self.lengths[number], self._ends[number]).astype(np.bool_)
+
+    def count_targets(self) -> NDArray[np.int64]:
+        """How often each id is trained on, (vocab_size,)."""
+        counts = np.zeros(self.counts.vocab_size, np.int64)
+        for start in range(0, len(self.tokens), _PART):
+            part = start, min(start + _PART, len(self.tokens))
+            counts += np.bincount(self.tokens.slice(*part)[self.masks.slice(*part) > 0], minlength=len(counts))
+        return counts
 
 
 def write_examples(folder: Path, examples: Iterable[tuple[ArrayLike, ArrayLike]], vocab_size: int) -> ExampleCounts:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glassgpt.data.loader import Loader
 from glassgpt.data.permutation import derive_keys
+from glassgpt.data.shards import TokenArray
 from glassgpt.errors import UserError, option
 from glassgpt.tokenizers import Tokenizer
 
@@ -91,3 +93,20 @@ class Hider:
         seen = np.where(fate < MASKED, self.mask_id, tokens)
         replaced = (fate >= MASKED) & (fate < MASKED + REPLACED)
         return np.where(replaced, self._ordinary[others % np.uint64(len(self._ordinary))], seen)
+
+
+class MaskedLoader:
+    """Batches of `batch_rows` windows with hidden tokens. The rows of a step are a pure function of (seed, step).
+
+    Raises UserError for a text shorter than one window.
+    """
+
+    def __init__(self, tokens: TokenArray, hider: Hider, block_size: int, batch_rows: int) -> None:
+        self.hider, self.batch_rows = hider, batch_rows
+        self._windows = Loader(tokens, hider.width(block_size), batch_rows, hider.seed)
+
+    def rows(self, step: int, start: int = 0, stop: int | None = None) -> HiddenRows:
+        """Rows `start` to `stop` of the global batch of `step`; all rows by default."""
+        stop = self.batch_rows if stop is None else stop
+        tokens, _ = self._windows.rows(step, start, stop)
+        return self.hider.hide(tokens.numpy(), step * self.batch_rows + np.arange(start, stop), training=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from glassgpt.config import NONE
 from glassgpt.doctor.finding import Finding, judge, skip
 from glassgpt.doctor.references import Reference, differences, find_reference, train_loss
 from glassgpt.errors import counted
-from glassgpt.evaluation.counting import CountingLosses
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.fit import OVERFLOW
 from glassgpt.training.metrics import Line
@@ -25,6 +25,17 @@ TOO_GOOD = 0.15  # fraction of the loss below the reference; more than seeds exp
 RISE = 0.05  # of the training loss, from its minimum to the end, as a fraction
 OVERFITTING = 0.02  # rise of the validation loss from its best, as a fraction
 PLATEAU = 0.005  # least fraction by which the training loss should fall in the second half of a run
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The validation loss of a model that knows only how often each token occurs, in nats per token.
+
+    `best` says in words what the best counting reaches, if that is known.
+    """
+
+    frequencies: float
+    best: str = ""
 
 
 def check_reference(record: RunRecord, references: Sequence[Reference]) -> Finding:
@@ -75,22 +86,22 @@ def tokens_at(record: RunRecord, step: int) -> int:
     return int(step * record.config["training"]["batch_tokens"])
 
 
-def check_counting(record: RunRecord, counts: CountingLosses) -> Finding:
+def check_counting(record: RunRecord, counts: Counted) -> Finding:
     """Compares the loss with that of a unigram model, which knows only how often each token occurs.
 
     What the best counting reaches is said too. A small model may well stay above it.
     """
-    name, expected = "beyond counting", f"below {counts.unigram:.3f}"
+    name, expected = "beyond counting", f"below {counts.frequencies:.3f}"
     found = newest(record)
     if found is None:
         return skip(name, f"fewer than {LEAST_STEPS} steps are measured", expected=expected)
     curve, _, loss = found
     return judge(
         name,
-        loss < counts.unigram,
-        figure=f"{curve} loss {loss:.3f}; counting rows of up to {counts.order} tokens reaches {counts.ngram:.3f}",
+        loss < counts.frequencies,
+        figure="; ".join(part for part in (f"{curve} loss {loss:.3f}", counts.best) if part),
         expected=expected,
-        reason="the cross-entropy of the token frequencies: to get below it, a model must use the previous tokens",
+        reason="the cross-entropy of the token frequencies: to get below it, a model must use the other tokens",
         remedy="stuck at it: the blocks pass nothing on (no residual path, dead attention); above it: the learning"
         " rate is far too high or too low, or training has just begun",
     )
@@ -169,7 +180,7 @@ def smooth(train: Sequence[Line]) -> list[float]:
     return [statistics.median(block) for block in np.array_split(np.array(losses), min(BLOCKS, len(losses) // 10))]
 
 
-def examine_curve(record: RunRecord, references: Sequence[Reference], counts: CountingLosses | None) -> list[Finding]:
+def examine_curve(record: RunRecord, references: Sequence[Reference], counts: Counted | None) -> list[Finding]:
     """All curve checks that apply to this run. `counts` is None if the tokens could not be counted."""
     training = record.config["training"]
     if training.get("overfit_batch"):

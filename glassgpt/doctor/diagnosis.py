@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glassgpt.data.dataset_cache import build_dataset, reopen_dataset
-from glassgpt.data.manifest import load_manifest
 from glassgpt.doctor.curve_checks import examine_curve, verdict
-from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
+from glassgpt.doctor.data_checks import check_hidden, check_ids, check_loader, check_pairs, check_targets
 from glassgpt.doctor.finding import Diagnosis, Finding
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
-from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
-from glassgpt.doctor.overlap import check_overlap
+from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_precision
+from glassgpt.doctor.overlap import check_overlap, check_pair_overlap
 from glassgpt.doctor.references import load_references
-from glassgpt.doctor.subject import Subject, build_subject
+from glassgpt.doctor.sight_checks import check_both_sides, check_no_future, check_source, check_target_future
+from glassgpt.doctor.subject import MaskedSubject, PairSubject, Subject, TextSubject, build_subject, check_stage
 from glassgpt.errors import UserError, unknown
-from glassgpt.evaluation.counting import counting_losses
 from glassgpt.files import dump_json, write_text
 from glassgpt.report.diagnosis import DIAGNOSIS
 from glassgpt.report.run_record import read_record
@@ -28,16 +26,26 @@ from glassgpt.runs.decision import Changes, once
 from glassgpt.runs.folder import RUNS, check_trained, find_run, list_runs
 from glassgpt.runs.micro_batch import out_of_memory_advice
 from glassgpt.runs.reporting import report_run
+from glassgpt.runs.stages import find_stage
 from glassgpt.runtime.device import build_runtime
 from glassgpt.tokenizers import load_tokenizer
 from glassgpt.training.config_formats import current_settings
 
-Check = Callable[[Subject], Finding]
+Check = Callable[[Any], Finding]  # of a subject
 DEVICE_SETTINGS = {"machine.device", "machine.dtype"}
-CHECKS: tuple[Check, ...] = (
-    check_ids, check_targets, check_loader, check_overlap, check_initial_loss, check_no_future, check_gradients,
-    check_precision, check_update_ratio, check_one_batch,
-)  # fmt: skip
+LEARNING: tuple[Check, ...] = (check_gradients, check_precision, check_update_ratio, check_one_batch)
+CHECKS: Mapping[type[Subject], tuple[Check, ...]] = {
+    TextSubject: (
+        check_ids, check_targets, check_loader, check_overlap, check_initial_loss, check_no_future, *LEARNING,
+    ),
+    MaskedSubject: (
+        check_ids, check_hidden, check_loader, check_overlap, check_initial_loss, check_both_sides, *LEARNING,
+    ),
+    PairSubject: (
+        check_ids, check_pairs, check_loader, check_pair_overlap, check_initial_loss, check_target_future, check_source,
+        *LEARNING,
+    ),
+}  # fmt: skip
 
 
 def diagnose(
@@ -61,14 +69,12 @@ def diagnose(
     if overrides or settings.keys() - DEVICE_SETTINGS:
         raise UserError(f"{folder} is a run, with its own settings and data: --set and --data work only with a recipe")
     check_trained(folder)
-    if (stage := load_config(folder / "config.toml").run.stage) != "pretrain":
-        raise UserError(f"{folder} was trained by the stage '{stage}': doctor examines pretraining runs only")
+    check_stage(load_config(folder / "config.toml").run.stage)
     record = read_record(folder)
     subject = from_run(folder, settings, note)
     findings = _collect(examine(subject), on_finding)
     countable = findings[0].status == "passed"  # every id is in the vocabulary, so ids can be counted
-    splits = subject.train, subject.val, subject.tokenizer.vocab_size
-    counts = counting_losses(*splits) if countable else None
+    counts = subject.count() if countable else None
     curve = examine_curve(record, load_references(), counts)
     _collect(curve, on_finding)
     diagnosis = Diagnosis(str(folder), findings + curve, verdict(curve, findings), record.last_step)
@@ -99,7 +105,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
 
     Raises UserError if the device runs out of memory.
     """
-    for check in CHECKS:
+    for check in CHECKS[type(subject)]:
         with out_of_memory_advice(subject.config, subject.runtime):
             finding = check(subject)
         yield finding
@@ -115,10 +121,13 @@ def from_recipe(
     sections = load_recipe(recipe, note)
     config = changes.apply(sections, note=note)
     runtime = build_runtime(config.machine.device, config.machine.dtype)
-    dataset = build_dataset(config.data, config.tokenizer)
-    for line in (*runtime.notes, dataset.note):
+    check_stage(config.run.stage)
+    stage = find_stage(config.run.stage)
+    description, tokenizer, remark = stage.prepare(config, None)
+    for line in (*runtime.notes, remark):
         note(line)
-    return build_subject(changes.apply(sections, dataset.tokenizer.vocab_size, note), dataset, runtime)
+    config = changes.apply(sections, tokenizer.vocab_size, note)
+    return build_subject(config, stage.open_data(description, tokenizer), runtime)
 
 
 def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> Subject:
@@ -130,7 +139,8 @@ def from_run(folder: Path, settings: Mapping[str, Any], note: Callable[[str], No
         dtype=settings.get("machine.dtype", config.machine.dtype),
     )
     runtime = build_runtime(machine.device, machine.dtype)
-    dataset = reopen_dataset(load_manifest(folder / "data.json"), load_tokenizer(folder / "tokenizer.json"))
+    stage = find_stage(config.run.stage)
+    dataset = stage.open_data(stage.find_again(folder, None), load_tokenizer(folder / "tokenizer.json"))
     for line in (*runtime.notes, dataset.note):
         note(line)
     return build_subject(replace(config, machine=machine), dataset, runtime)

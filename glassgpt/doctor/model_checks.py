@@ -1,4 +1,4 @@
-"""Checks of a freshly initialised model: initial loss, causality, gradients and numerical precision."""
+"""Checks of a freshly initialised model: initial loss, gradients and numerical precision."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glassgpt.doctor.finding import Finding, judge, skip
-from glassgpt.doctor.subject import Subject, Trainer
-from glassgpt.training.losses import Batch
+from glassgpt.doctor.finding import Finding, judge
+from glassgpt.doctor.subject import PairSubject, Subject, Trainer
+from glassgpt.training.losses import MicroBatch
 
 ROWS, POSITIONS = 4, 128  # of the batch: the mean loss of 512 targets is accurate to about 0.03
 TOLERANCE = 0.5  # nats around ln V
-SEEN_POSITIONS = 256  # of the row in which no position may depend on a later one
-QUERIES = 4  # positions in that row whose gradient is checked
+MOST_OF_PAIRS = 1.5  # nats above it: T5 begins with logits of std 1, of which that of the last token is the largest
 GRADIENT_STEPS = 3  # a projection initialised to zero passes gradients on only from the second step
 SIMILAR = 0.99  # cosine of the gradients of two precisions
 
@@ -27,78 +25,19 @@ def check_initial_loss(subject: Subject) -> Finding:
     """Compares the initial loss with that of a uniform guess, ln V."""
     vocab_size = subject.config.model.vocab_size
     uniform = math.log(vocab_size)
+    most = MOST_OF_PAIRS if isinstance(subject, PairSubject) else TOLERANCE
     batch = subject.batch(ROWS, POSITIONS)
     loss = _loss(subject, subject.build().eval(), batch)
     return judge(
         "initial loss",
-        abs(loss - uniform) <= TOLERANCE,
+        -TOLERANCE <= loss - uniform <= most,
         figure=f"{loss:.3f}",
-        expected=f"{uniform:.3f} ± {TOLERANCE} (ln of {vocab_size:,} ids)",
+        expected=f"{uniform - TOLERANCE:.3f} to {uniform + most:.3f} (around {uniform:.3f}, ln of {vocab_size:,} ids)",
         reason="an untrained model should predict all ids with about equal probability; logits with standard deviation"
         " s add about s²/2 to the loss",
         remedy="above: the initial logits are too large, lower the scale of the initial weights (0.02 in GPT-2);"
         " below: the model sees its targets, check them and the attention mask",
     )
-
-
-def check_no_future(subject: Subject) -> Finding:
-    """Checks that the gradient of the logits at t with respect to the embeddings of later tokens is exactly zero."""
-    n_positions = min(subject.config.model.block_size, SEEN_POSITIONS)
-    queries = sorted({i * (n_positions - 1) // QUERIES for i in range(QUERIES)})
-    influence = measure_influence(subject, queries, n_positions)
-    if influence is None:
-        return skip("no view of the future", "the model does not embed its tokens with an nn.Embedding")
-    future = [
-        float(row[query + 1 :].max()) if query + 1 < n_positions else 0.0
-        for query, row in zip(queries, influence, strict=True)
-    ]
-    present = [float(row[query]) for query, row in zip(queries, influence, strict=True)]
-    disconnected = min(present) == 0
-    return judge(
-        "no view of the future",
-        max(future) == 0 and not disconnected,
-        figure="a logit has no gradient to its own token"
-        if disconnected
-        else f"largest gradient to a later token {max(future):.3g}",
-        expected=f"exactly 0 (from {len(queries)} of {n_positions} positions)",
-        reason="a position that sees later tokens copies its target, and generates nonsense when there is none to copy",
-        remedy="a token that reaches no logit: check the path from the embedding to the head"
-        if disconnected
-        else "mask attention to later positions, and do not mix positions elsewhere (no norm over a row or a batch)",
-    )
-
-
-def measure_influence(subject: Subject, queries: list[int], n_positions: int) -> Tensor | None:
-    """Largest |gradient| of the logits at each query with respect to each embedded token, (queries, positions).
-
-    None if no token embedding is found. The model is in training mode, because some leaks occur only there.
-    """
-    model = subject.build().train()
-    for parameter in model.parameters():  # what starts at zero would hide the paths behind it
-        if parameter.dim() > 1 and not bool(parameter.any()):
-            nn.init.normal_(parameter, std=0.02)
-    generator = torch.Generator().manual_seed(subject.config.training.seed)
-    tokens = torch.randint(subject.tokenizer.vocab_size, (len(queries), n_positions), generator=generator)
-    tokens = tokens.to(subject.runtime.device)
-    embedded: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if inputs[0].shape != tokens.shape or not torch.equal(inputs[0], tokens):
-            return None  # not the token embedding
-        embedded.append(output.detach().requires_grad_())
-        return embedded[-1]
-
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.register_forward_hook(keep)
-    features = model.features(tokens)
-    logits = model.head(features[torch.arange(len(queries)), queries])  # (queries, V)
-    if not embedded:
-        return None
-    weights = torch.randn(logits.shape, generator=generator).to(logits.device)
-    (logits * weights).sum().backward()  # row i depends on query i only
-    gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in embedded]
-    return torch.stack([gradient.abs().amax(dim=-1) for gradient in gradients]).amax(dim=0).cpu()
 
 
 def check_gradients(subject: Subject) -> Finding:
@@ -155,13 +94,13 @@ def check_precision(subject: Subject) -> Finding:
     )
 
 
-def _loss(subject: Subject, model: nn.Module, batch: Batch) -> float:
+def _loss(subject: Subject, model: nn.Module, batch: MicroBatch) -> float:
     with torch.no_grad(), subject.runtime.autocast():
         loss = subject.loss_function(model, batch)
     return float(loss.sum) / float(loss.weight)
 
 
-def _loss_and_gradient(subject: Subject, batch: Batch) -> tuple[float, Tensor]:
+def _loss_and_gradient(subject: Subject, batch: MicroBatch) -> tuple[float, Tensor]:
     """Mean loss, and the gradient of all parameters as one vector; the loss scale is halved until nothing overflows."""
     model = subject.build().train()
     scale = subject.runtime.build_scaler().get_scale() if subject.runtime.precision == "float16" else 1.0

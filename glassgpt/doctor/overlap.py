@@ -7,15 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from glassgpt.data.pairs import split_pair
 from glassgpt.data.parts import MOST, iter_parts, share
 from glassgpt.doctor.finding import Finding, judge, skip
-from glassgpt.doctor.subject import Subject
+from glassgpt.doctor.subject import PairSubject, Subject
 from glassgpt.runtime.splitmix import GOLDEN, splitmix64
 
 WINDOW_BYTES = 50  # of text, as in the GPT-4 report (2023, appendix C): rarely repeated by chance
 WINDOW_TOKENS = 13  # at least; the GPT-3 paper (2020, appendix C) uses 13 words
 HARMLESS = 0.05  # fraction of the windows
 MOST_WINDOWS = 2 << 20  # of the validation split, held in memory as hashes
+MOST_PAIRS = 1 << 20  # of a split, read one after another
 _FILTER_BITS = 25  # a 32 MB table; with two million wanted hashes, it passes one of 16 other hashes
 _MULTIPLIER = GOLDEN  # odd, so that no power of it is 0 modulo 2^64
 
@@ -37,6 +39,26 @@ def check_overlap(subject: Subject) -> Finding:
         reason="text seen in training is no test: memorising a fraction of it lowers the loss by about that fraction",
         remedy="remove duplicates from the text, or split it between documents; no part of a text that repeats itself"
         " can serve as a test",
+    )
+
+
+def check_pair_overlap(subject: PairSubject) -> Finding:
+    """Checks how many validation pairs have a source that is also in the training pairs."""
+    val, train = (
+        [split_pair(pairs, number)[0].tobytes() for number in range(min(len(pairs), MOST_PAIRS))]
+        for pairs in (subject.pairs.val, subject.pairs.train)
+    )
+    known = set(train)
+    found = sum(source in known for source in val) / len(val)
+    lengths = len(subject.pairs.val), len(subject.pairs.train)
+    examined = f"val {share(len(val), lengths[0])}, train {share(len(train), lengths[1])}"
+    return judge(
+        "overlap",
+        found <= HARMLESS,
+        figure=f"{found:.2%} of validation sources ({examined})",
+        expected=f"at most {HARMLESS:.0%}",
+        reason="a source seen in training is no test: its target can be remembered",
+        remedy="give each source once",
     )
 
 

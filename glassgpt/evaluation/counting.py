@@ -42,8 +42,15 @@ def unigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
 
     Raises UserError for an id that is not in the vocabulary.
     """
-    counts = _count(val, vocab_size)
-    return float(-(counts * np.log(_frequencies(train, vocab_size))).sum() / counts.sum())
+    return frequency_loss(_count(train, vocab_size), _count(val, vocab_size))
+
+
+def frequency_loss(train: NDArray[np.int64], val: NDArray[np.int64]) -> float:
+    """The loss of the frequencies of tokens, fitted on the counts `train` (V,) with add-one smoothing; nats per token.
+
+    `val` (V,) counts the tokens on which it is measured.
+    """
+    return float(-(val * np.log(_smoothed(train))).sum() / val.sum())
 
 
 def bigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
@@ -54,7 +61,7 @@ def bigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
     of the unigram's. Of long splits a sample is read. Raises UserError for an id that is not in the vocabulary, and
     for a validation split without a pair.
     """
-    frequencies = _frequencies(train, vocab_size)
+    frequencies = _smoothed(_count(train, vocab_size))
     known, known_counts = _pairs(train, vocab_size, MOST_PAIRS)
     firsts = known // vocab_size
     n_followers = np.bincount(firsts, minlength=vocab_size)
@@ -70,9 +77,8 @@ def bigram_loss(train: TokenArray, val: TokenArray, vocab_size: int) -> float:
     return float(-(counts * np.log(probabilities)).sum() / counts.sum())
 
 
-def _frequencies(tokens: TokenArray, vocab_size: int) -> NDArray[np.float64]:
-    counts = _count(tokens, vocab_size)
-    return (counts + 1.0) / (counts.sum() + vocab_size)
+def _smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return (counts + 1.0) / (counts.sum() + len(counts))
 
 
 def _count(tokens: TokenArray, vocab_size: int) -> NDArray[np.int64]:

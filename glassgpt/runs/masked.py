@@ -13,8 +13,7 @@ from torch import Tensor
 
 from glassgpt.data.corpora import Corpus
 from glassgpt.data.dataset import Dataset
-from glassgpt.data.loader import Loader
-from glassgpt.data.masking import VALIDATION_SEED, Hider
+from glassgpt.data.masking import VALIDATION_SEED, Hider, MaskedLoader
 from glassgpt.evaluation.masked import evaluate_masked
 from glassgpt.models import AnyModel, EncoderModel, Kind, evaluating
 from glassgpt.runs.config import RunConfig
@@ -41,23 +40,17 @@ class MaskedTraining:
         check_val(dataset)
         self.model, self.dataset, self.tokenizer = model, dataset, dataset.tokenizer
         self._config, self._runtime = config, runtime
-        fraction, seed = config.data.mask_fraction, config.training.seed
-        self._hider = Hider(self.tokenizer, fraction, seed)
+        fraction = config.data.mask_fraction
+        hider = Hider(self.tokenizer, fraction, config.training.seed)
         self._measured = Hider(self.tokenizer, fraction, VALIDATION_SEED)
-        width = self._hider.width(config.model.block_size)
-        self._loader = Loader(dataset.train, width, config.batch_rows, seed)
+        self._loader = MaskedLoader(dataset.train, hider, config.model.block_size, config.batch_rows)
         self._loss = partial(masked_token_loss, sum_losses=runtime.compiled(sum_token_losses))
 
     def batches(self, step: int) -> Sequence[MaskedBatch]:
         """This rank's rows, which are contiguous in the global batch, split into micro-batches."""
         own = self._runtime.ranks.rank_slice(self._config.batch_rows)
-        return [self._batch(step, *rows) for rows in self._config.passes(*own)]
-
-    def _batch(self, step: int, start: int, stop: int) -> MaskedBatch:
-        tokens, _ = self._loader.rows(step, start, stop)
-        samples = step * self._config.batch_rows + np.arange(start, stop)
-        hidden = self._hider.hide(tokens.numpy(), samples, training=True)
-        return MaskedBatch.of(hidden, self._runtime.device)
+        device = self._runtime.device
+        return [MaskedBatch.of(self._loader.rows(step, *rows), device) for rows in self._config.passes(*own)]
 
     def loss(self, model: EncoderModel, batch: MaskedBatch) -> Loss:
         """The cross-entropy of the hidden tokens, see `masked_token_loss`."""
@@ -72,7 +65,7 @@ class MaskedTraining:
 
     def sample(self, step: int) -> Sample:
         """The beginning of the validation split with hidden tokens, and what the model finds in their place."""
-        width = self._hider.width(self._config.model.block_size)
+        width = self._measured.width(self._config.model.block_size)
         true = self.dataset.val.slice(0, min(width, len(self.dataset.val)))[None]
         hidden = self._measured.hide(true, np.zeros(1, np.int64), training=False)
         batch = MaskedBatch.of(hidden, self._runtime.device)

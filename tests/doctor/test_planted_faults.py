@@ -19,15 +19,16 @@ from glassgpt.data.shards import TokenArray, write_shard
 from glassgpt.doctor.data_checks import check_ids, check_loader, check_targets
 from glassgpt.doctor.diagnosis import CHECKS, examine
 from glassgpt.doctor.learning_checks import check_one_batch, check_update_ratio
-from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_no_future, check_precision
+from glassgpt.doctor.model_checks import check_gradients, check_initial_loss, check_precision
 from glassgpt.doctor.overlap import check_overlap
-from glassgpt.doctor.subject import Subject
+from glassgpt.doctor.sight_checks import check_no_future
+from glassgpt.doctor.subject import TextSubject
 from glassgpt.errors import UserError
 from glassgpt.models import ARCHITECTURES
 from glassgpt.training.losses import Loss
 
 
-def with_model(subject: Subject, change: Callable[[Any], None]) -> Subject:
+def with_model(subject: TextSubject, change: Callable[[Any], None]) -> TextSubject:
     """The same subject, but `change` is done to each fresh model."""
 
     def build() -> nn.Module:
@@ -38,7 +39,7 @@ def with_model(subject: Subject, change: Callable[[Any], None]) -> Subject:
     return replace(subject, build=build)
 
 
-def with_loader(subject: Subject, loader: type[Loader]) -> Subject:
+def with_loader(subject: TextSubject, loader: type[Loader]) -> TextSubject:
     config = subject.config
     return replace(
         subject, open_loader=lambda: loader(subject.train, config.model.block_size, config.batch_rows, seed=1)
@@ -53,7 +54,7 @@ def tokens(folder: Path, ids: Any) -> TokenArray:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_healthy_subject_passes_every_check(from_recipe: FromRecipe, precision: str) -> None:
     findings = list(examine(from_recipe(precision)))
-    assert len(findings) == len(CHECKS)
+    assert len(findings) == len(CHECKS[TextSubject])
     assert [finding for finding in findings if finding.status != "passed"] == []
 
 
@@ -62,7 +63,7 @@ def test_a_loss_in_chunks_is_as_healthy(from_recipe: FromRecipe) -> None:
     assert [finding for finding in findings if finding.status != "passed"] == []
 
 
-def test_a_model_without_room_is_a_sentence(healthy: Subject) -> None:
+def test_a_model_without_room_is_a_sentence(healthy: TextSubject) -> None:
     def fill(model: Any) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
@@ -73,7 +74,7 @@ def test_a_model_without_room_is_a_sentence(healthy: Subject) -> None:
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def test_first_weights_that_are_too_large(healthy: Subject) -> None:
+def test_first_weights_that_are_too_large(healthy: TextSubject) -> None:
     def blow_up(model: Any) -> None:
         nn.init.normal_(model.token_embedding.weight, std=1.0)
 
@@ -82,7 +83,7 @@ def test_first_weights_that_are_too_large(healthy: Subject) -> None:
     assert "lower the scale" in finding.remedy
 
 
-def test_padding_takes_no_part_in_the_first_loss(healthy: Subject, from_recipe: FromRecipe) -> None:
+def test_padding_takes_no_part_in_the_first_loss(healthy: TextSubject, from_recipe: FromRecipe) -> None:
     """All ids of the padding would make ln V larger by two nats."""
     padded = from_recipe(model__padded_vocab_size=8 * healthy.tokenizer.vocab_size)
     assert check_initial_loss(padded).status == "passed"
@@ -94,7 +95,7 @@ class AttentionWithoutMask(nn.Module):
         return F.scaled_dot_product_attention(q, k, v)
 
 
-def test_attention_without_a_mask(healthy: Subject) -> None:
+def test_attention_without_a_mask(healthy: TextSubject) -> None:
     def unmask(model: Any) -> None:
         model.blocks[1].attn.inner = AttentionWithoutMask()
 
@@ -103,7 +104,7 @@ def test_attention_without_a_mask(healthy: Subject) -> None:
     assert "mask attention" in finding.remedy
 
 
-def test_a_norm_over_the_rows_of_a_batch(healthy: Subject) -> None:
+def test_a_norm_over_the_rows_of_a_batch(healthy: TextSubject) -> None:
     """Batch norm looks into the future only while it trains."""
 
     class NormOverPositions(nn.Module):
@@ -116,7 +117,7 @@ def test_a_norm_over_the_rows_of_a_batch(healthy: Subject) -> None:
     assert check_no_future(with_model(healthy, swap)).status == "failed"
 
 
-def test_a_model_that_hears_nothing(healthy: Subject) -> None:
+def test_a_model_that_hears_nothing(healthy: TextSubject) -> None:
     def deafen(model: Any) -> None:
         model.features = lambda tokens, context=None: 0.0 * model.token_embedding(tokens)
 
@@ -133,7 +134,7 @@ def test_no_architecture_sees_the_future(from_recipe: FromRecipe, architecture: 
     assert check_gradients(subject).status == "passed"
 
 
-def test_a_frozen_parameter(healthy: Subject) -> None:
+def test_a_frozen_parameter(healthy: TextSubject) -> None:
     def freeze(model: Any) -> None:
         model.blocks[0].mlp.up.weight.requires_grad_(False)
 
@@ -142,7 +143,7 @@ def test_a_frozen_parameter(healthy: Subject) -> None:
     assert "blocks.0.mlp.up.weight none" in finding.figure
 
 
-def test_an_unused_parameter(healthy: Subject) -> None:
+def test_an_unused_parameter(healthy: TextSubject) -> None:
     def add(model: Any) -> None:
         model.forgotten = nn.Parameter(torch.ones(3, 3))
 
@@ -151,7 +152,7 @@ def test_an_unused_parameter(healthy: Subject) -> None:
     assert "forgotten none" in finding.figure
 
 
-def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: Subject) -> None:
+def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: TextSubject) -> None:
     """At the first step nothing flows through it."""
 
     def zero(model: Any) -> None:
@@ -162,7 +163,7 @@ def test_a_projection_that_begins_as_zeros_is_no_fault(healthy: Subject) -> None
     assert check_gradients(with_model(healthy, zero)).status == "passed"
 
 
-def test_a_gradient_that_is_not_finite(healthy: Subject) -> None:
+def test_a_gradient_that_is_not_finite(healthy: TextSubject) -> None:
     def poison(model: Any) -> None:
         model.blocks[0].mlp.up.weight.register_hook(lambda gradient: gradient * float("nan"))
 
@@ -205,7 +206,7 @@ def test_an_overflow_in_float16(from_recipe: FromRecipe) -> None:
 # --- the text ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_loader_that_draws_from_a_global_generator(healthy: Subject) -> None:
+def test_a_loader_that_draws_from_a_global_generator(healthy: TextSubject) -> None:
     class Global(Loader):
         def _positions(self, first: int, last: int) -> list[int]:
             return torch.randint(len(self.tokens) - self.block_size, (last - first,)).tolist()
@@ -213,7 +214,7 @@ def test_a_loader_that_draws_from_a_global_generator(healthy: Subject) -> None:
     assert check_loader(with_loader(healthy, Global)).status == "failed"
 
 
-def test_a_loader_that_remembers_where_it_was(healthy: Subject) -> None:
+def test_a_loader_that_remembers_where_it_was(healthy: TextSubject) -> None:
     class Stateful(Loader):
         position = 0
 
@@ -224,7 +225,7 @@ def test_a_loader_that_remembers_where_it_was(healthy: Subject) -> None:
     assert check_loader(with_loader(healthy, Stateful)).status == "failed"
 
 
-def test_a_loader_that_gives_every_rank_the_same_rows(healthy: Subject) -> None:
+def test_a_loader_that_gives_every_rank_the_same_rows(healthy: TextSubject) -> None:
     class Same(Loader):
         def rows(self, step: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
             return super().rows(step, 0, (self.batch_rows if stop is None else stop) - start)
@@ -235,7 +236,7 @@ def test_a_loader_that_gives_every_rank_the_same_rows(healthy: Subject) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 2])
-def test_targets_that_are_not_the_next_token(healthy: Subject, offset: int) -> None:
+def test_targets_that_are_not_the_next_token(healthy: TextSubject, offset: int) -> None:
     class Shifted(Loader):
         def rows(self, step: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
             inputs, targets = super().rows(step, start, stop)
@@ -245,7 +246,7 @@ def test_targets_that_are_not_the_next_token(healthy: Subject, offset: int) -> N
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_ids_beyond_the_vocabulary(healthy: Subject, tmp_path: Path, split: str) -> None:
+def test_ids_beyond_the_vocabulary(healthy: TextSubject, tmp_path: Path, split: str) -> None:
     whole = getattr(healthy, split)
     ids = whole.slice(0, len(whole))
     ids[-1] = healthy.tokenizer.vocab_size
@@ -254,12 +255,12 @@ def test_ids_beyond_the_vocabulary(healthy: Subject, tmp_path: Path, split: str)
     assert len(list(examine(subject))) == 1  # no model can be asked
 
 
-def test_a_model_with_fewer_rows_than_the_tokenizer(healthy: Subject) -> None:
+def test_a_model_with_fewer_rows_than_the_tokenizer(healthy: TextSubject) -> None:
     model = replace(healthy.config.model, vocab_size=healthy.tokenizer.vocab_size - 1)  # type: ignore[type-var]
     assert check_ids(replace(healthy, config=replace(healthy.config, model=model))).status == "failed"
 
 
-def test_validation_text_copied_from_the_training_text(healthy: Subject, tmp_path: Path) -> None:
+def test_validation_text_copied_from_the_training_text(healthy: TextSubject, tmp_path: Path) -> None:
     val = healthy.val.slice(0, len(healthy.val))
     copied = healthy.train.slice(1000, 1000 + len(val) // 10)
     finding = check_overlap(replace(healthy, val=tokens(tmp_path, np.concatenate([val, copied]))))
@@ -277,7 +278,7 @@ def test_a_learning_rate_a_hundred_times_off(from_recipe: FromRecipe, lr: float,
     assert finding.remedy.startswith(advice)
 
 
-def test_a_model_too_narrow_for_its_batch(healthy: Subject) -> None:
+def test_a_model_too_narrow_for_its_batch(healthy: TextSubject) -> None:
     """One number is left of all that a position knows."""
 
     def narrow(model: Any) -> None:
@@ -289,7 +290,7 @@ def test_a_model_too_narrow_for_its_batch(healthy: Subject) -> None:
     assert check_one_batch(with_model(healthy, narrow)).status == "failed"
 
 
-def test_targets_at_random_every_step_cannot_be_learned(healthy: Subject) -> None:
+def test_targets_at_random_every_step_cannot_be_learned(healthy: TextSubject) -> None:
     def random_targets(model: nn.Module, batch: Any) -> Loss:
         drawn = torch.randint_like(batch.targets, healthy.tokenizer.vocab_size)
         logits = model(batch.inputs).flatten(0, 1)
@@ -302,7 +303,7 @@ def test_a_table_of_pairs_is_not_asked_to_learn_a_batch(from_recipe: FromRecipe)
     assert check_one_batch(from_recipe(model__architecture="bigram")).status == "skipped"
 
 
-def test_no_time_is_no_failure(healthy: Subject) -> None:
+def test_no_time_is_no_failure(healthy: TextSubject) -> None:
     finding = check_one_batch(healthy, seconds=0.0)
     assert finding.status == "skipped"
     assert "had time for 0 steps" in finding.reason

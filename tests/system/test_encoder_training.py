@@ -160,7 +160,6 @@ def test_what_is_not_for_an_encoder_says_so_in_a_sentence(
         (["sample", encoder], "does not predict what comes next"),
         (["eval", encoder, "--stride", 4], "--stride and --counting need a decoder"),
         (["eval", encoder, "--suite", "hellaswag"], "does not predict what comes next"),
-        (["doctor", encoder], "was trained by the stage 'mlm': doctor examines pretraining runs only"),
         (["train", "--init-from", encoder, "--data", text_file, "--run", "x"], "train it with --set run.stage=mlm"),
     ]:
         assert told in glassgpt(*arguments).error
@@ -182,6 +181,19 @@ def test_the_report_and_the_table_of_runs(encoder: Path, tmp_path: Path) -> None
     assert "How sure it was of each token" not in page  # the loss of a hidden token is not that of what was written
     (line,) = [line for line in glassgpt("runs", encoder.parent).out.splitlines() if line.startswith("encoder")]
     assert f"{figures(encoder)[-1]['val/loss']:.4f}" in line
+
+
+def test_the_doctor_examines_it(encoder: Path, text_file: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(encoder, tmp_path / "run"))
+    result = glassgpt("doctor", run, "--json")
+    diagnosis = json.loads(result.out)
+    findings = {finding["name"]: finding for finding in diagnosis["findings"]}
+    assert {"hidden targets", "sees both sides", "one batch by heart", "beyond counting"} <= findings.keys()
+    assert "no view of the future" not in findings
+    assert findings["hidden targets"]["status"] == findings["sees both sides"]["status"] == "passed"
+    assert "<h2>Is this normal?</h2>" in (run / "report.html").read_text(encoding="utf-8")
+    decoder = glassgpt("doctor", "bert-tiny", "--data", text_file, "--set", "model.architecture=gpt2")
+    assert "'gpt2' is of the kind 'decoder'" in decoder.error
 
 
 def test_samples_show_what_was_hidden_and_what_was_found(encoder: Path) -> None:

@@ -226,7 +226,6 @@ def test_what_is_not_for_an_encoder_decoder_says_so_in_a_sentence(
         (["sample", pairs, "--prompt", "ba", "--weights", "int8"], "--weights and --draft are for a decoder"),
         (["eval", pairs, "--counting", 0.5], "--stride and --counting need a decoder"),
         (["eval", pairs, "--suite", "hellaswag"], "which writes a target for a source"),
-        (["doctor", pairs], "was trained by the stage 'seq2seq': doctor examines pretraining runs only"),
         (["train", "--init-from", pairs, "--data", words, "--run", "x"], "train it with --set run.stage=seq2seq"),
     ]:
         assert told in glassgpt(*arguments).error
@@ -250,6 +249,17 @@ def test_the_report_the_samples_and_the_table_of_runs(pairs: Path) -> None:
     assert len({sample["prompt"] for sample in samples}) == 3  # another source each time
     lines = glassgpt("runs", pairs.parent).out.splitlines()
     assert f"{figures(pairs)[-1]['val/loss']:.4f}" in next(line for line in lines if line.startswith(pairs.name))
+
+
+def test_the_doctor_examines_it(pairs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(pairs, tmp_path / pairs.name))
+    result = glassgpt("doctor", run, "--json")
+    diagnosis = json.loads(result.out)
+    findings = {finding["name"]: finding for finding in diagnosis["findings"]}
+    checks = ["targets", "overlap", "no view of the future", "sees its source", "gradients", "one batch by heart"]
+    assert [findings[name]["status"] for name in checks] == ["passed"] * len(checks)
+    assert "beyond counting" in findings
+    assert "<h2>Is this normal?</h2>" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_its_pairs_are_listed_described_and_verified(pairs: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
     (run / "samples.jsonl").write_text('{"step": 20, "prompt": "", "text": "the cat"}\n')
     assert "The model is not shown: " in report_run(run).read_text(encoding="utf-8")
-    assert "doctor examines pretraining runs only" in glassgpt("doctor", run).error
+    assert "doctor examines the stages pretrain, mlm, seq2seq, not 'toy-reward'" in glassgpt("doctor", run).error
     for verb in (["sample", run], ["eval", run], ["export", run, "--out", tmp_path / "hf"]):
         assert "holds a RewardModel, trained by the stage 'toy-reward'" in glassgpt(*verb).error
     begin = ["train", "--init-from", run, "--data", text_file, "--run", tmp_path / "tuned"]

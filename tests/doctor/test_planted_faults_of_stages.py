@@ -263,8 +263,7 @@ def test_first_weights_that_are_too_large(kind: str, request: pytest.FixtureRequ
 def test_a_learning_rate_of_nearly_zero_learns_nothing_by_heart(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning_checks, "MAX_STEPS", 60)  # in which a healthy rate is done
-    assert check_one_batch(request.getfixturevalue(kind)).status == "passed"
+    monkeypatch.setattr(learning_checks, "MAX_STEPS", 60)
     subject = request.getfixturevalue(kind)
     slow = replace(subject, config=replace(subject.config, optimizer=replace(subject.config.optimizer, lr=1e-7)))
     assert check_one_batch(slow).status == "failed"

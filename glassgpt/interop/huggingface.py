@@ -1,7 +1,7 @@
 """Loads the weights that the `transformers` library saved, without using the library.
 
 A folder written by `save_pretrained` contains config.json and the weights: model.safetensors, or shards of it with an
-index, or in older folders pytorch_model.bin. The model is the same as ours (layouts.py says which). Five things differ
+index, or in older folders pytorch_model.bin. The model is the same as ours (layouts/ says which). Five things differ
 in the files: the names; one matrix of ours may be several there; the matrices of GPT-2, which its Conv1D stores as
 (in, out) and nn.Linear as (out, in); in older files, buffers with the causal mask or the rotary frequencies; and the
 experts of the published GPT-oss, which are in four bits (mxfp4.py).
@@ -24,7 +24,8 @@ from torch import Tensor
 from glassgpt.config import strict_arguments
 from glassgpt.errors import UserError
 from glassgpt.files import check_regular, read_json
-from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout, as_json
+from glassgpt.interop.layout import HARMLESS, Layout, as_json
+from glassgpt.interop.layouts import LAYOUTS
 from glassgpt.interop.mxfp4 import dequantised
 from glassgpt.interop.remote_code import refuse_code
 from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture
@@ -41,7 +42,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @strict_arguments
 def load_hf(folder: Path | str, *, dropout: float = 0.0) -> Model | EncoderDecoderModel:
-    """The model that `transformers` saved in this folder, in float32 on the CPU; it must be one of ours (layouts.py).
+    """The model that `transformers` saved in this folder, in float32 on the CPU; it must be one of ours (layouts/).
 
     Set `dropout` to train further: it is not part of the weights. Nothing is downloaded and nothing in the folder is
     executed. Raises UserError for a missing or damaged file, another architecture, an option that our architecture does

@@ -13,7 +13,8 @@ from torch import Tensor
 from glassgpt.data.pairs import Ends
 from glassgpt.errors import UserError
 from glassgpt.files import write_text
-from glassgpt.interop.layouts import Layout, layout_of
+from glassgpt.interop.layout import Layout
+from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.tokenizer_export import special_tokens_map, tokenizer_config, tokenizer_json
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.models import EncoderDecoderModel, Model, ModelConfig, find_architecture

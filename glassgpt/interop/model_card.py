@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from glassgpt.interop.layouts import Layout
+from glassgpt.interop.layout import Layout
 
 CARD = """\
 ---

@@ -12,7 +12,8 @@ from glassgpt.config import dump_toml, strict_arguments
 from glassgpt.errors import UserError, option, unknown
 from glassgpt.files import replacing_folder, user_path
 from glassgpt.interop.huggingface_export import write_hf_folder
-from glassgpt.interop.layouts import Layout, layout_of
+from glassgpt.interop.layout import Layout
+from glassgpt.interop.layouts import layout_of
 from glassgpt.interop.model_card import model_card
 from glassgpt.interop.tokenizer_import import OUR_TOKENIZER
 from glassgpt.runs.config import Sections, config_sections

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from glassgpt.errors import UserError
 from glassgpt.interop.huggingface import open_hf
 from glassgpt.interop.huggingface_export import hf_config, hf_tensors
-from glassgpt.interop.layouts import HARMLESS, LAYOUTS, Layout, layout_of
+from glassgpt.interop.layout import HARMLESS, Layout
+from glassgpt.interop.layouts import LAYOUTS, layout_of
 from glassgpt.models import ModelConfig, find_architecture
 from glassgpt.models.bert import BertConfig
 from glassgpt.models.gpt2 import GPT2Config

@@ -19,7 +19,11 @@ from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import Line
 
 SIZES = ("architecture", "block_size", "n_layer", "n_head", "n_embd")
-NGRAM_SIZES = ("ngram", "ngram_rows")  # of architectures with n-gram embeddings
+OTHER_SIZES = (  # of architectures that have them
+    "ngram", "ngram_rows", "n_kv_head", "head_size", "n_hidden", "n_expert", "n_active", "band_width",
+    "n_encoder_layer", "n_decoder_layer", "activation", "gated", "tied",
+)  # fmt: skip
+STAGE_DATA = {"mlm": "mask_fraction", "seq2seq": "pairs"}  # by the stage: the setting that makes its targets of a text
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "model": ("dropout",),
     "optimizer": ("name", "lr", "beta1", "beta2", "weight_decay"),
@@ -96,12 +100,22 @@ def identity_of(record: RunRecord) -> dict[str, Any]:
     model, tokenizer = record.config.get("model", {}), record.data.get("tokenizer", {})
     return {
         **{field: model.get(field) for field in SIZES},
-        **{field: model[field] for field in NGRAM_SIZES if field in model},
+        **{field: model[field] for field in OTHER_SIZES if field in model},
+        **_stage_of(record),
         "tokenizer": tokenizer.get("name"),
         "ids": tokenizer.get("vocab_size"),
         "text_sha256": record.data.get("text_sha256"),
         "val_fraction": record.data.get("val_fraction"),
     }
+
+
+def _stage_of(record: RunRecord) -> dict[str, Any]:
+    """The stage of another kind than pretraining, and what it asks of the model."""
+    stage = record.config.get("run", {}).get("stage", "pretrain")
+    if stage not in STAGE_DATA:
+        return {}
+    asked = STAGE_DATA[stage]
+    return {"stage": stage, asked: record.config.get("data", {}).get(asked)}
 
 
 def settings_of(record: RunRecord) -> dict[str, Any]:

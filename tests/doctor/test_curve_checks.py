@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,3 +206,29 @@ def test_the_references_of_the_package_are_whole() -> None:
         assert len(reference.points) >= 10
         assert all(0 < point.val < 10 and isinstance(point, Point) for point in reference.points)
         assert [point.tokens for point in reference.points] == sorted({point.tokens for point in reference.points})
+
+
+def with_config(record: RunRecord, **sections: dict[str, Any]) -> RunRecord:
+    config = {**record.config, **{name: record.config.get(name, {}) | fields for name, fields in sections.items()}}
+    return replace(record, config=config)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"n_expert": 4}},
+        {"model": {"n_kv_head": 1}},
+        {"run": {"stage": "mlm"}, "data": {"mask_fraction": 0.3}},
+        {"run": {"stage": "seq2seq"}, "data": {"pairs": "vowels"}},
+    ],
+)
+def test_a_reference_is_for_the_same_sizes_and_the_same_task(sections: dict[str, dict[str, Any]]) -> None:
+    model = {"architecture": "gpt_oss", "n_expert": 8, "n_active": 2, "n_kv_head": 2}
+    of_stage = {"mlm": {"mask_fraction": 0.15}, "seq2seq": {"pairs": "reverse"}}
+    stage = sections.get("run", {}).get("stage", "pretrain")
+    one = with_config(run(), model=model, run={"stage": stage}, data=of_stage.get(stage, {}))
+    assert identity_of(one) == identity_of(with_config(one, optimizer={"lr": 0.1}))
+    assert identity_of(one) != identity_of(with_config(one, **sections))
+    assert identity_of(one) != identity_of(
+        with_config(one, run={"stage": "pretrain" if stage != "pretrain" else "mlm"})
+    )

@@ -65,7 +65,10 @@ def look(
     ] = None,
     position: Annotated[
         int | None,
-        typer.Option(help="For lens: a token, counted from 0; else the last one.", rich_help_panel=TERMINAL),
+        typer.Option(
+            help="For lens: a token, of an encoder-decoder of its target, counted from 0; else the last one.",
+            rich_help_panel=TERMINAL,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=TERMINAL)] = False,
     host: Annotated[
@@ -107,7 +110,7 @@ def look(
     view: View
     if find_architecture(opened.config.architecture).kind == "encoder-decoder":
         pair = opened.look_pair(text, target)
-        view, words = _view_of_pair(pair, show, part or "cross", layer_and_head), pair.source
+        view, words = _view_of_pair(pair, show, part or "cross", layer_and_head, position), pair.source
     else:
         if given := _given(context, {"target": "--target", "part": "--part"}):
             raise UserError(f"{given} is for an encoder-decoder, and {runs[0]} is none: leave it out")
@@ -151,13 +154,17 @@ def _view(
             return seen.experts(layer)
 
 
-def _view_of_pair(seen: PairLook, show: Show, part: Part, head: tuple[int, int] | tuple[None, None]) -> View:
+def _view_of_pair(
+    seen: PairLook, show: Show, part: Part, head: tuple[int, int] | tuple[None, None], position: int | None
+) -> View:
     match show:
         case "attention":
             return seen.attention(part, *head)
+        case "lens":
+            return seen.lens(position)
         case "loss":
             return seen.losses()
-    raise UserError(f"--show {show} is not for an encoder-decoder: look at its attention or its loss")
+    raise UserError(f"--show {show} is not for an encoder-decoder: look at its attention, its lens or its loss")
 
 
 def _print(view: View) -> None:

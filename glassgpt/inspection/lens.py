@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.inspection.taps import parts
 from glassgpt.inspection.trace import Trace, check_position
-from glassgpt.models import EncoderModel, Model
+from glassgpt.models import AnyModel, EncoderModel
 
 ROWS = 256  # predictions at a time: their logits, one number for each id of the vocabulary, are all in memory
 
@@ -57,7 +57,7 @@ def logit_lens(
     features = torch.stack([*(norm(stream[0, at]) for stream in streams(trace)[:-1]), trace["final"][0, at]])
     n_layers = len(features)
     # The layers share each reading of the head's matrix, which takes longer than its products for few positions.
-    predictions = _predictions(trace.model, features.flatten(0, 1), wanted.repeat(n_layers), top)
+    predictions = read_out(trace.model, features.flatten(0, 1), wanted.repeat(n_layers), top)
     ids, probabilities, of_targets = (part.unflatten(0, (n_layers, len(at))).cpu() for part in predictions)
     if targets is None and not isinstance(trace.model, EncoderModel):
         of_targets[:, at.cpu() == trace.n_tokens - 1] = torch.nan
@@ -89,7 +89,7 @@ def final_norm(trace: Trace) -> nn.Module:
     return norm
 
 
-def _predictions(model: Model, features: Tensor, targets: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+def read_out(model: AnyModel, features: Tensor, targets: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (N, k), their probabilities (N, k) and those of the targets (N,), for features (N, C)."""
     found = []
     for part, target in zip(features.split(ROWS), targets.split(ROWS), strict=True):

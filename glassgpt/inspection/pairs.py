@@ -5,12 +5,13 @@ Shapes: S source tokens, T steps of the decoder, L blocks of a stack, H heads, V
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassgpt.data.pair_dataset import encode_source
 from glassgpt.data.pairs import Ends
@@ -18,10 +19,12 @@ from glassgpt.errors import UserError
 from glassgpt.generation.translate import write_target
 from glassgpt.inspection.capture import capture_names, capture_pair
 from glassgpt.inspection.ids import one_pass
+from glassgpt.inspection.lens import Lens, read_out
 from glassgpt.models import EncoderDecoderModel
 from glassgpt.tokenizers import Tokenizer
 
 Part = Literal["cross", "encoder", "decoder"]
+TOP = 5  # tokens that the lens names in each layer
 MOST_WRITTEN = 128  # tokens: an untrained model does not stop by itself
 PARTS: tuple[Part, ...] = get_args(Part)
 _STACKS: dict[Part, tuple[str, str]] = {
@@ -43,6 +46,7 @@ class PairTrace:
     encoder: Tensor  # (L, H, S, S) the patterns of attention within the source
     decoder: Tensor  # (L, H, T, T) within the target
     cross: Tensor  # (L, H, T, S) from the target to the source
+    lens: Lens  # what each layer of the decoder would write at each of the T steps, with its embedding as layer 0
 
     def patterns(self, part: Part) -> Tensor:
         """The patterns of one part."""
@@ -65,9 +69,11 @@ def trace_pair(model: EncoderDecoderModel, source: Sequence[int], inputs: Sequen
     `inputs` are the start and the target; `stop_id` is what follows. Raises UserError for ids outside the vocabulary,
     and for a source or a target that is empty or longer than `block_size`.
     """
-    names = [name for name in capture_names(model) if name.endswith(".pattern")]
+    every = capture_names(model)
+    names = [name for name in every if name.endswith(".pattern")]
+    streams = [name for name in every if re.fullmatch(r"decoder\.(embed|blocks\.\d+\.resid)", name)]
     rows = one_pass(model, source), one_pass(model, inputs)
-    logits, seen = capture_pair(model, *rows, names)
+    logits, seen = capture_pair(model, *rows, [*names, *streams, "final"])
 
     def patterns(part: Part) -> Tensor:
         stack, kind = _STACKS[part]
@@ -75,10 +81,26 @@ def trace_pair(model: EncoderDecoderModel, source: Sequence[int], inputs: Sequen
         return torch.cat(found).float().cpu()
 
     source_ids, input_ids = (row[0].tolist() for row in rows)
+    outputs = [*input_ids[1:], stop_id]
+    lens = _lens(model, [seen[name][0] for name in streams], seen["final"][0], outputs)
     return PairTrace(
-        source_ids, input_ids, [*input_ids[1:], stop_id], logits[0].float().cpu(),
-        patterns("encoder"), patterns("decoder"), patterns("cross"),
+        source_ids, input_ids, outputs, logits[0].float().cpu(),
+        patterns("encoder"), patterns("decoder"), patterns("cross"), lens,
     )  # fmt: skip
+
+
+def _lens(model: EncoderDecoderModel, streams: list[Tensor], final: Tensor, outputs: list[int]) -> Lens:
+    """The logit lens of the decoder: its stream (T, C) after each block, read as if it were the last.
+
+    `final` (T, C) is what the head reads. T5's decoder ends with a norm, and its tied head reads a fixed part of that.
+    """
+    norm = getattr(model.get_submodule("decoder"), "norm", nn.Identity())
+    last = norm(streams[-1])
+    scale = (final * last).sum() / (last * last).sum()
+    features = torch.cat([*(scale * norm(stream) for stream in streams[:-1]), final])
+    targets = torch.tensor(outputs, device=features.device).repeat(len(streams))
+    found = (part.unflatten(0, (len(streams), len(outputs))).cpu() for part in read_out(model, features, targets, TOP))
+    return Lens(*found)
 
 
 def look_at_pair(model: EncoderDecoderModel, tokenizer: Tokenizer, source: str, target: str | None = None) -> PairTrace:

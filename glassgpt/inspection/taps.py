@@ -23,9 +23,11 @@ without bias.
 
 An encoder-decoder has other names. S positions of the source, T of the target:
 
+    encoder.embed                (B, S, C)    the stream before the first block of the encoder: the embedded source
     encoder.blocks.N.attn.STEP   as above     attention within the source: q, k, v, scores, pattern and out
     encoder.blocks.N.resid       (B, S, C)    the stream after block N of the encoder
     memory                       (B, S, C)    what the encoder makes of the source
+    decoder.embed                (B, T, C)    the stream before the first block of the decoder: the embedded target
     decoder.blocks.N.attn.STEP   as above     attention within the target
     decoder.blocks.N.cross.STEP  as above     cross-attention: queries of the target, keys and values of the memory, so
                                               that scores and pattern are (B, H, T, S)
@@ -147,6 +149,8 @@ def _sites_of_stack(stack: str, model: EncoderDecoderModel) -> dict[str, Site]:
     """The named activations of the encoder or of the decoder."""
     found: dict[str, Site] = {}
     for n, block in enumerate(model.get_submodule(f"{stack}.blocks").children()):
+        if n == 0:
+            found[f"{stack}.embed"] = _input_of(block)
         for name in ("attn", "cross"):
             inner = getattr(getattr(block, name, None), "inner", None)
             if isinstance(inner, Attention):

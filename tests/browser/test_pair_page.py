@@ -98,6 +98,23 @@ def test_arrow_keys_and_clicks_move_through_the_target(page: Any) -> None:
     page.get_by_role("heading", name="head 0.1, cross-attention").wait_for()
 
 
+def test_what_each_layer_of_the_decoder_would_write(page: Any, pair_runs: Path) -> None:
+    run = gg.load(pair_runs / "pairs")
+    seen = look_at_pair(run.encoder_decoder, run.tokenizer, "homes", "semoh")
+    grid = page.locator(".lens-grid")
+    rows = grid.locator("tbody tr")
+    assert [row.locator("th").inner_text() for row in rows.all()] == ["embedding", "block 0", "output"]
+    names = [run.tokenizer.decode([int(id)]) for id in seen.lens.ids[-1, :, 0]]
+    shown = rows.nth(2).locator("td").all_inner_texts()
+    assert [text for text, name in zip(shown, names, strict=True) if name.isalpha()] == [
+        name for name in names if name.isalpha()
+    ]
+    assert grid.locator("tfoot td").all_inner_texts()[:5] == list("semoh")
+    assert grid.locator("thead [aria-pressed=true]").inner_text() == "e"  # what step 2 has read
+    grid.locator("thead button").nth(4).click()
+    page.get_by_role("heading", name="what is written after “o”").wait_for()
+
+
 def test_the_opening_pair_and_the_film(pair_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage) -> None:
     page = open_page(f"{serve(pair_runs).address}/inside?run=pairs")
     page.locator(".headmap canvas").wait_for()

@@ -15,6 +15,7 @@ from glassgpt.inspection.capture import capture_names, capture_pair
 from glassgpt.inspection.pairs import PARTS, look_at_pair, sharpness, trace_pair
 from glassgpt.inspection.taps import tapped
 from glassgpt.models import EncoderDecoderModel
+from glassgpt.models.t5 import T5
 from glassgpt.tokenizers.char import CharTokenizer
 
 S, T, L = 7, 5, 3
@@ -36,12 +37,13 @@ def test_logits_and_shapes(model: EncoderDecoderModel) -> None:
     D, n = C // H, 1
     expected = {
         f"encoder.blocks.{n}.attn.pattern": (2, H, S, S), f"encoder.blocks.{n}.resid": (2, S, C), "memory": (2, S, C),
+        "encoder.embed": (2, S, C), "decoder.embed": (2, T, C),
         f"decoder.blocks.{n}.attn.scores": (2, H, T, T), f"decoder.blocks.{n}.cross.q": (2, H, T, D),
         f"decoder.blocks.{n}.cross.k": (2, H, S, D), f"decoder.blocks.{n}.cross.pattern": (2, H, T, S),
         f"decoder.blocks.{n}.cross.out": (2, H, T, D), f"decoder.blocks.{n}.resid": (2, T, C), "final": (2, T, C),
     }  # fmt: skip
     assert {name: tuple(seen[name].shape) for name in expected} == expected
-    assert len(seen) == L * (6 + 1) + L * (12 + 1) + 2
+    assert len(seen) == L * (6 + 1) + L * (12 + 1) + 2 + 2
     for n in range(L):
         cross = seen[f"decoder.blocks.{n}.cross.pattern"]
         torch.testing.assert_close(cross.sum(dim=-1), torch.ones(2, H, T))
@@ -78,6 +80,25 @@ def test_patterns_of_the_three_parts(model: EncoderDecoderModel) -> None:
     assert (seen.decoder.triu(diagonal=1) == 0).all() and (seen.encoder.triu(diagonal=1) > 0).any()
     expected = [[sum(max(row) for row in head) / T for head in block] for block in seen.cross.tolist()]
     torch.testing.assert_close(sharpness(seen.cross), torch.tensor(expected))
+
+
+@torch.no_grad()
+def test_the_lens_reads_each_layer_of_the_decoder_as_if_it_were_the_last(model: EncoderDecoderModel) -> None:
+    seen = trace_pair(model, SOURCE[0].tolist(), TARGET[0].tolist(), stop_id=3)
+    _, captured = capture_pair(model, SOURCE[:1], TARGET[:1])
+    streams = [captured["decoder.embed"], *(captured[f"decoder.blocks.{n}.resid"] for n in range(L))]
+    assert seen.lens.ids.shape == (L + 1, T, 5) and seen.lens.target_probabilities.shape == (L + 1, T)
+    for layer, stream in enumerate(streams):
+        features = model.decoder.norm(stream) * C**-0.5 if isinstance(model, T5) else stream
+        p = model.head(features)[0].softmax(dim=-1)
+        best = p.topk(5, dim=-1)
+        torch.testing.assert_close(seen.lens.probabilities[layer], best.values, atol=1e-4, rtol=1e-4)
+        assert torch.equal(seen.lens.ids[layer, :, 0], best.indices[:, 0])
+        of_targets = p.gather(1, torch.tensor(seen.outputs)[:, None])[:, 0]
+        torch.testing.assert_close(seen.lens.target_probabilities[layer], of_targets, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        seen.lens.probabilities[-1, :, 0], seen.logits.softmax(-1).amax(-1), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_without_a_target_the_model_writes_it(model: EncoderDecoderModel) -> None:

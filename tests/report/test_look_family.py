@@ -302,10 +302,25 @@ def test_the_losses_of_a_target() -> None:
     assert [token["text"] for token in view.tokens] == ["<|endoftext|>", *"ba<", "<|endoftext|>"]
 
 
+@pytest.mark.parametrize("architecture", ["transformer", "t5"])
+def test_the_lens_of_a_target_is_a_row_for_each_layer_of_the_decoder(architecture: str) -> None:
+    seen = pair(architecture, "ab<>&", "ba<")
+    view = seen.lens()
+    assert view.position == 2 and "At step 2 of the target, in toy, step 3. The target has “<” there." in repr(view)
+    assert view.layers == ["embedding", "block 0", "block 1"]
+    last = seen.trace.logits[2].softmax(dim=-1)
+    assert view.following_probabilities is not None
+    assert float(view.following_probabilities[-1]) == pytest.approx(float(last[seen.trace.outputs[2]]), rel=1e-4)
+    found = json.loads(json.dumps(seen.lens(3).to_dict()))
+    assert found["next"]["text"] == "<|endoftext|>" and len(found["layers"]) == 3
+    with pytest.raises(UserError, match="there is no step 4: the target is written in steps 0 to 3"):
+        seen.lens(4)
+
+
 @pytest.mark.parametrize("width", [40, 63, 120])
 def test_a_pair_fits_any_terminal(width: int) -> None:
     seen = pair("transformer", HOSTILE, HOSTILE[:9])
-    for view in (*(seen.attention(part) for part in PARTS), seen.losses()):
+    for view in (*(seen.attention(part) for part in PARTS), seen.losses(), seen.lens()):
         for line in view.lines(width):
             drawn = "".join(span.text for span in line).rstrip()
             assert drawn.isprintable() and cell_len(drawn) <= width

@@ -127,6 +127,20 @@ class LensView(View):
         return page.table(rows, ("", *(title for title, _ in table)))
 
 
+class TargetLensView(LensView):
+    """The same for an encoder-decoder: what each layer of the decoder would write at a step of the target."""
+
+    question: ClassVar[str] = "When does the model know what it writes?"
+    told: ClassVar[str] = "the target"
+
+    @property
+    def answer(self) -> str:
+        """What it says in sentences."""
+        assert self.following is not None  # a target ends with its stop, so each step has something to write
+        written = quoted(labels_of([self.following])[0])
+        return f"At step {self.position} of the target, in {self.source}. The target has {written} there."
+
+
 class HiddenLensView(LensView):
     """The same for an encoder: the k most likely tokens at the position itself. `following` is what the text has there.
 

@@ -2,6 +2,7 @@
 
 look = run.look_pair("romeo")
 look.attention("cross", 1, 0)
+look.lens()
 look.losses()
 """
 
@@ -22,6 +23,7 @@ from glassgpt.inspection.surprise import losses_of
 from glassgpt.models import EncoderDecoderModel
 from glassgpt.report.look.attention import AttentionView, CrossAttentionView
 from glassgpt.report.look.heads import Heads
+from glassgpt.report.look.lens import TargetLensView
 from glassgpt.report.look.loss import LossView
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.pieces import tokens_of
@@ -49,7 +51,7 @@ class PairLook:
         return look_at_pair(self.model, self.tokenizer, self.source, self.target)
 
     def __repr__(self) -> str:
-        return f"{self.attention()!r}\n\nMore: .attention(part, layer, head)  .losses()"
+        return f"{self.attention()!r}\n\nMore: .attention(part, layer, head)  .lens(step)  .losses()"
 
     def _repr_html_(self) -> str:
         return self.attention()._repr_html_()
@@ -87,6 +89,28 @@ class PairLook:
     @staticmethod
     def _fits(at: tuple[int, int], layer: int | None, head: int | None) -> bool:
         return layer in (None, at[0]) and head in (None, at[1])
+
+    def lens(self, step: int | None = None) -> TargetLensView:
+        """What each layer of the decoder would write at a step of the target; by default at its last token.
+
+        The step after the last token writes the one that ends the target. Raises UserError for a step that the target
+        lacks.
+        """
+        n_steps = len(self.trace.outputs)
+        at = max(0, n_steps - 2) if step is None else step
+        if not 0 <= at < n_steps:
+            raise UserError(f"there is no step {at}: the target is written in steps 0 to {n_steps - 1}")
+        found = self.trace.lens
+        return TargetLensView(
+            self.name,
+            self._tokens(self.trace.outputs),
+            at,
+            ["embedding", *(f"block {block}" for block in range(len(found.ids) - 1))],
+            [self._tokens(ids) for ids in found.ids[:, at].tolist()],
+            found.probabilities[:, at],
+            self._tokens(self.trace.outputs)[at],
+            found.target_probabilities[:, at],
+        )
 
     def losses(self, top: int = TOP) -> LossView:
         """How much each token of the target surprises the model, with the token that ends it."""

@@ -32,14 +32,14 @@ function where(token, { hidden, next }, encoder) {
 const layerName = (layer, layers) => (layer === layers - 1 ? "output" : layer === 0 ? "embedding" : `block ${layer - 1}`);
 const shade = (share) => `background: color-mix(in oklab, var(--attention) ${Math.round(50 * share)}%, var(--ground))`;
 
-function Grid({ answer, tokens, position, look, encoder }) {
+export function Grid({ answer, tokens, position, look, encoder, written }) {
   const { ids, probabilities } = answer.arrays;
   const { start, names } = answer.meta;
   const [layers, width] = ids.shape;
   const box = useRef(null);
   const columns = Array.from({ length: width }, (_, column) => start + column);
   const name = (id) => names[id] ?? { text: `id ${id}` };
-  const told = (column) => tokens[encoder ? column : column + 1];  // what the text has where the cell guesses
+  const told = (column) => (written ? written[column] : tokens[encoder ? column : column + 1]);  // what the text has where the cell guesses
 
   // The chosen column is brought into view, inside the panel only. The focus goes with the choice.
   useLayoutEffect(() => {
@@ -66,16 +66,16 @@ function Grid({ answer, tokens, position, look, encoder }) {
   };
   return html`
     <p>${settling(ids, `${width} ${width === 1 ? "token" : "tokens"}${width < tokens.length ? " shown" : ""}`)}</p>
-    <p class="quiet">Each column is a token of the text, each cell the token that the layer finds most likely ${encoder ? "in its place, with the text as it is" : "to follow it"}: the
-      stronger its colour, the more likely; <b class="hit">underlined</b> where the text ${encoder ? "has it" : "goes on with it"}.</p>
+    <p class="quiet">Each column is a token ${written ? "that the decoder has read" : "of the text"}, each cell the token that the layer finds most likely ${encoder ? "in its place, with the text as it is" : "to follow it"}: the
+      stronger its colour, the more likely; <b class="hit">underlined</b> where the ${written ? "target" : "text"} ${encoder ? "has it" : "goes on with it"}.</p>
     <div class="scroll" tabindex="0" role="group" aria-label="Predictions of all layers" ref=${box}>
       <table class="lens-grid mono" onClick=${choose}>
-        <thead><tr><th scope="col">text</th>${columns.map((column) => html`<th key=${column} scope="col">
+        <thead><tr><th scope="col">${written ? "after" : "text"}</th>${columns.map((column) => html`<th key=${column} scope="col">
           <button aria-pressed=${column === position} tabindex=${column === position ? 0 : -1}
             aria-label=${`${spoken(tokens[column])}, token ${column}`}>${visible(tokens[column])}</button></th>`)}</tr></thead>
         <tbody>${Array.from({ length: layers }, (_, layer) => html`<tr key=${layer}>
           <th scope="row">${layerName(layer, layers)}</th>${columns.map((column) => cell(layer, column))}</tr>`)}</tbody>
-        <tfoot><tr><th scope="row">in the text</th>${columns.map((column) => html`
+        <tfoot><tr><th scope="row">in the ${written ? "target" : "text"}</th>${columns.map((column) => html`
           <td key=${column} class=${column === position ? "chosen" : undefined}>${told(column) ? visible(told(column)) : ""}</td>`)}</tr></tfoot>
       </table></div>`;
 }

@@ -4,6 +4,7 @@ import { ask, useAnswer } from "glass/api.js";
 import { lossColour, shareColour } from "glass/colours.js";
 import { Film } from "glass/film.js";
 import { useKeys } from "glass/inside.js";
+import { Grid } from "glass/lens.js";
 import { HeadMap, Thumbnail, seenBy } from "glass/maps.js";
 import { change, number } from "glass/state.js";
 import { nats, percent, quoted, visible } from "glass/text.js";
@@ -95,6 +96,7 @@ function View({ run, question, answer, params }) {
         <${HeadMap} ...${{ weights, sight, sinks: null, tokens: rows, keys, query: row, keyToken, label: mapLabel(part, chosen, row, share) }}
           onChoose=${(row, key) => change({ token: row || null, key })} /></section>
       ${part.name !== "encoder" && html`<${Written} ...${{ answer, row }} />`}
+      ${part.name !== "encoder" && html`<${Knows} ...${{ answer, row, look }} />`}
     </div>`;
 }
 
@@ -149,6 +151,14 @@ function Written({ answer: { meta, arrays }, row }) {
         <td class="bar"><span style=${`width: ${100 * share}%`}></span></td><td class="number">${percent(share)}</td></tr>`;
     })}</tbody></table>
     <p class="quiet">the target has ${quoted(token)}, loss ${nats(loss)}, probability ${percent(Math.exp(-loss))}</p></section>`;
+}
+
+// What each layer of the decoder would write at each step.
+function Knows({ answer: { meta, arrays }, row, look }) {
+  const grid = { meta: { start: 0, names: meta.names }, arrays: { ids: arrays.lens_ids, probabilities: arrays.lens_probabilities } };
+  return html`<section class="panel wide" aria-label="Prediction layer by layer" id="lens">
+    <h2>when does it know? What each layer of the decoder would write (logit lens)</h2>
+    <${Grid} ...${{ answer: grid, tokens: meta.inputs, position: row, look, written: meta.outputs }} /></section>`;
 }
 
 // What a screen reader says of the map: whom the chosen token hears.

@@ -22,7 +22,8 @@ def look_inside_pair(bench: Bench, question: Question) -> bytes:
 
     The text of the question is the source. Without a target, it is what the model writes. Also the loss of the token
     that each of the T steps should write, and the most likely tokens there, (T, 5) with their probabilities.
-    `sharpness` (L, H) is how much a query of cross-attention gives to one source token on average.
+    `sharpness` (L, H) is how much a query of cross-attention gives to one source token on average. `lens_ids`
+    (L + 1, T) is what each layer of the decoder would write, and `lens_probabilities` in 8 bits.
     Raises UserError for a model of another kind.
     """
     model, tokenizer = bench.run.encoder_decoder, bench.run.tokenizer
@@ -39,6 +40,8 @@ def look_inside_pair(bench: Bench, question: Question) -> bytes:
         "expected": expected,
         "probabilities": found.expected_probabilities.numpy(),
         "sharpness": sharpness(seen.cross).numpy(),
+        "lens_ids": seen.lens.ids[..., 0].to(torch.int32).numpy(),
+        "lens_probabilities": (seen.lens.probabilities[..., 0] * 255).round().to(torch.uint8).numpy(),
     }
     meta = {
         "source": tokens_of(tokenizer, seen.source),
@@ -46,7 +49,7 @@ def look_inside_pair(bench: Bench, question: Question) -> bytes:
         "outputs": tokens_of(tokenizer, seen.outputs),
         "written": question.target is None,
         "kinds": {"encoder": _kinds(seen, "encoder"), "decoder": _kinds(seen, "decoder")},
-        "names": names_of(bench, np.unique(expected)),
+        "names": names_of(bench, np.unique(np.concatenate([expected.ravel(), arrays["lens_ids"].ravel()]))),
         "step": bench.run.step,
     }
     return pack(meta, arrays)

@@ -157,7 +157,7 @@ def test_what_is_not_for_an_encoder_says_so_in_a_sentence(
         assert told in glassgpt(*begin, *(part for option in options for part in ("--set", option))).error
     assert not (tmp_path / "new").exists()
     for arguments, told in [
-        (["sample", encoder], "does not predict what comes next"),
+        (["sample", encoder], f"to see what it finds, use glassgpt look {encoder} --show guesses"),
         (["eval", encoder, "--stride", 4], "--stride and --counting need a decoder"),
         (["eval", encoder, "--suite", "hellaswag"], "does not predict what comes next"),
         (["doctor", encoder], "was trained by the stage 'mlm': doctor examines pretraining runs only"),

@@ -82,7 +82,8 @@ def _held_out(record: RunRecord) -> list[Figure]:
     names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds", *VALIDATED_ON)]
     line = record.final or (measured[-1] if measured else {})
     note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
-    note += "".join(f", on {count(line[name])} {word}" for name, word in VALIDATED_ON.items() if name in line)
+    measured_on = ((line[name], word) for name, word in VALIDATED_ON.items() if name in line)
+    note += "".join(f", on {count(number)} {word}{'s' * (number != 1)}" for number, word in measured_on)
     return [Figure(name.replace("_", " "), four_decimals(line.get(name)), note) for name in names]
 
 

@@ -119,7 +119,12 @@ def four_decimals(value: Any, missing: str = "–") -> str:
 
 
 def comparability(records: Sequence[RunRecord]) -> str:
-    """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text."""
+    """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text.
+
+    Those of two stages never are: one is of the next token, another of a hidden one.
+    """
+    if len({record.stage for record in records}) > 1:
+        return "They learned different things (run.stage): their losses are not comparable."
     if len({text_read(record) for record in records}) == 1:
         return "All read the same text with the same tokenizer."
     if len({tokenizer_used(record) for record in records}) == 1:

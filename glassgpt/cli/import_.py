@@ -21,7 +21,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Import a model saved by transformers: a GPT-2, Llama, Qwen3, GPT-oss or BERT.
+    """Import a model saved by transformers: a GPT-2, Llama, Qwen3, GPT-oss, BERT, Marian or T5.
 
     The run has exactly its weights and tokenizer.
     """

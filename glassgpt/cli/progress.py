@@ -21,10 +21,12 @@ from glassgpt.training.metrics import Line
 
 NOT_FINITE = "not finite"
 STAGE_FIGURES = {  # of stages such as mlm and seq2seq: a name, and the unit
-    "val_accuracy": ("accuracy", ""),
+    "val_accuracy": ("accuracy", " of the hidden tokens"),
     "val_exact": ("exact", " of the targets"),
     "val_edit_distance": ("edit distance", " edits per character of a target"),
 }
+LOSS_UNITS = {"mlm": " nats per hidden token", "seq2seq": " nats per token of a target"}
+STAGES_TO_LOOK_INTO = ("pretrain", *LOSS_UNITS)  # `glassgpt look` shows their models; not those of a stage of your own
 
 
 def build_listener() -> PlainListener:
@@ -119,11 +121,12 @@ def print_result(run: Run) -> None:
         name = run.checkpoint.best.figure
         fields = (f"{prefix}{name}".replace("/", "_") for prefix in ("", "best/"))
         last, best = (four_decimals(summary.get(field), NOT_FINITE) for field in fields)
-        say(f"{name:15}  {last} at the end, {best} at the best checkpoint")
+        unit = LOSS_UNITS.get(run.config.run.stage, "") if name == "val/loss" else ""
+        say(f"{name:15}  {last}{unit} at the end, {best} at the best checkpoint")
         for figure, (name, unit) in STAGE_FIGURES.items():
             if figure in summary:
                 say(f"{name:15}  {four_decimals(summary[figure], NOT_FINITE)}{unit} at the end")
     say(f"run folder       {run.folder}")
     say(f"report           {run.folder / 'report.html'}")
-    if run.config.run.stage == "pretrain":
+    if run.config.run.stage in STAGES_TO_LOOK_INTO:
         say(f"look inside      glassgpt look {run.folder.name if run.folder.parent == RUNS else run.folder}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glassgpt.data.examples import Examples
 from glassgpt.data.permutation import Permutation
-from glassgpt.errors import UserError, option, unknown
+from glassgpt.errors import UserError, counted, option, unknown
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 
@@ -85,8 +85,8 @@ def split_pairs(pairs: Sequence[Pair], val_fraction: float) -> tuple[Sequence[Pa
     n_train = int((1 - val_fraction) * len(pairs))
     if n_train == 0 or n_train == len(pairs):
         raise UserError(
-            f"{len(pairs)} pairs cannot be split into training and validation ({val_fraction:.0%} at the end):"
-            " give a longer text"
+            f"{counted(len(pairs), 'pair')} cannot be split into training and validation ({val_fraction:.0%} at the"
+            " end): give a longer text, with more of the pairs that data.pairs describes"
         )
     return pairs[:n_train], pairs[n_train:]
 

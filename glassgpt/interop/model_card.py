@@ -5,11 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from glassgpt.interop.layout import Layout
+from glassgpt.models import Kind, find_architecture
 
+TASKS: dict[Kind, str] = {
+    "decoder": "text-generation", "encoder": "fill-mask", "encoder-decoder": "text2text-generation",
+}  # fmt: skip
+CODE: dict[Kind, str] = {  # how a reader of the card loads the model
+    "decoder": """\
+from transformers import pipeline
+
+write = pipeline("text-generation", "NAME")""",
+    "encoder": """\
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+model, tokenizer = AutoModelForMaskedLM.from_pretrained("NAME"), AutoTokenizer.from_pretrained("NAME")""",
+    "encoder-decoder": """\
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("NAME"), AutoTokenizer.from_pretrained("NAME")
+ids, end = tokenizer("source")["input_ids"], model.generation_config.eos_token_id
+source = torch.tensor([ids if ids[-1:] == [end] else [*ids, end]])  # without the token that ends it, targets are wrong
+print(tokenizer.decode(model.generate(source)[0], skip_special_tokens=True))""",
+}
 CARD = """\
 ---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags:
 - glassgpt
 - {tag}
@@ -20,9 +42,7 @@ tags:
 A {family} of {parameters:,} parameters, written by GlassGPT.
 
 ```python
-from transformers import pipeline
-
-write = pipeline("text-generation", "{name}")
+{code}
 ```
 
 {facts}
@@ -38,8 +58,11 @@ write = pipeline("text-generation", "{name}")
 def model_card(name: str, layout: Layout, parameters: int, facts: Mapping[str, Sequence[str]], settings: str) -> str:
     """The README.md of an export. `facts` maps headings to lines; `settings` is TOML."""
     sections = [f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines) for heading, lines in facts.items()]
+    kind = find_architecture(layout.architecture).kind
     return CARD.format(
         name=name,
+        task=TASKS[kind],
+        code=CODE[kind].replace("NAME", name),
         tag=layout.model_type,
         family=layout.family,
         parameters=parameters,

@@ -82,7 +82,8 @@ def _held_out(record: RunRecord) -> list[Figure]:
     names = [name for name in (measured[-1] if measured else {}) if name not in ("step", "val/seconds", *VALIDATED_ON)]
     line = record.final or (measured[-1] if measured else {})
     note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
-    note += "".join(f", on {count(line[name])} {word}" for name, word in VALIDATED_ON.items() if name in line)
+    measured_on = ((line[name], word) for name, word in VALIDATED_ON.items() if name in line)
+    note += "".join(f", on {count(number)} {word}{'s' * (number != 1)}" for number, word in measured_on)
     return [Figure(name.replace("_", " "), four_decimals(line.get(name)), note) for name in names]
 
 
@@ -118,7 +119,12 @@ def four_decimals(value: Any, missing: str = "–") -> str:
 
 
 def comparability(records: Sequence[RunRecord]) -> str:
-    """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text."""
+    """One sentence on what can be compared: losses per token are comparable only with the same tokenizer and text.
+
+    Those of two stages never are: one is of the next token, another of a hidden one.
+    """
+    if len({record.stage for record in records}) > 1:
+        return "They learned different things (run.stage): their losses are not comparable."
     if len({text_read(record) for record in records}) == 1:
         return "All read the same text with the same tokenizer."
     if len({tokenizer_used(record) for record in records}) == 1:

@@ -68,9 +68,14 @@ class RunRecord:
     counting: CountingLosses | None = None  # what counting alone reaches on its text, where that is known
 
     @property
+    def stage(self) -> str:
+        """The run's `run.stage`: pretraining was the only one before configs named it."""
+        return str(self.config.get("run", {}).get("stage", "pretrain"))
+
+    @property
     def pretrained(self) -> bool:
-        """Whether the run's stage is pretraining, the only one before configs named it."""
-        return bool(self.config.get("run", {}).get("stage", "pretrain") == "pretrain")
+        """Whether the run's stage is pretraining."""
+        return self.stage == "pretrain"
 
     @property
     def imported(self) -> bool:

@@ -107,7 +107,7 @@ def discard_stderr() -> None:
 
 def describe_figures(figures: Mapping[str, float]) -> str:
     """Validation figures as text, with known units."""
-    counts = "".join(f", {int(figures[name]):,} {word}" for name, word in VALIDATED_ON.items() if name in figures)
+    counts = "".join(f", {counted(int(figures[name]), word)}" for name, word in VALIDATED_ON.items() if name in figures)
     return f"{counts}: " + ", ".join(
         UNITS[name].format(value) if name in UNITS else f"{name.removeprefix('val/')} {value:.4f}"
         for name, value in figures.items()

@@ -208,9 +208,13 @@ class Run:
         kind = find_architecture(self.config.architecture).kind
         if kind != "decoder":
             other = "does not predict what comes next" if kind == "encoder" else "writes a target for a source"
+            instead = {
+                "encoder": f"to see what it finds, use glassgpt look {self.folder} --show guesses",
+                "encoder-decoder": f"to see what it writes, use glassgpt sample {self.folder} --prompt SOURCE",
+            }[kind]
             raise UserError(
                 f"{self.folder} holds a model of the architecture '{self.config.architecture}', which {other}: it"
-                " continues no text, and has no loss of a text"
+                f" continues no text, and has no loss of a text; {instead}"
             )
         self.check_plain_model()
 

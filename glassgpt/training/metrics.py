@@ -59,8 +59,8 @@ Record = TypedDict(
     },
     total=False,
 )
-# How much a validation was on: a number of what. The other figures of a validation were measured on it.
-VALIDATED_ON = {"val/tokens": "tokens", "val/hidden": "hidden tokens", "val/pairs": "pairs"}
+# How much a validation was on: a number of what, in the singular. Its other figures were measured on it.
+VALIDATED_ON = {"val/tokens": "token", "val/hidden": "hidden token", "val/pairs": "pair"}
 
 Record.__doc__ = "The fields that a line of metrics.jsonl or samples.jsonl may have. A stage adds figures of its own."
 

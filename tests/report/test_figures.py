@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from glassgpt.report.figures import count, duration
+from glassgpt.report.figures import comparability, count, duration
 from glassgpt.report.page import flattened
+from glassgpt.report.run_record import RunRecord
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,15 @@ def test_settings_are_shown_as_one_would_type_them() -> None:
         "special_tokens": "[]",
         "note": "–",
     }
+
+
+def test_losses_of_two_stages_are_not_compared() -> None:
+    """Not by bits per byte either, which only pretraining has."""
+
+    def record(stage: str, tokenizer: str) -> RunRecord:
+        return RunRecord(stage, {"run": {"stage": stage}}, {}, {"tokenizer": tokenizer}, [], [], [], None, [])
+
+    told = "They learned different things (run.stage): their losses are not comparable."
+    assert comparability([record("pretrain", "char"), record("mlm", "char")]) == told
+    assert comparability([record("pretrain", "char"), record("seq2seq", "bpe")]) == told
+    assert "different tokenizers" in comparability([record("mlm", "char"), record("mlm", "bpe")])

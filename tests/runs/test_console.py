@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glassgpt.runs.config import parse_run_config
-from glassgpt.runs.console import PlainListener, indent
+from glassgpt.runs.console import PlainListener, describe_figures, indent
 from glassgpt.runs.listener import RunInfo
 from glassgpt.training.fit import TrainState
 
@@ -27,3 +27,10 @@ def test_a_validation_loss_is_shown_with_its_step(capsys: pytest.CaptureFixture[
 
 def test_a_sample_commands_no_terminal() -> None:
     assert indent("\nred \x1b[31m\tand\r\x00\n今天\u3000天\n") == "    red �[31m\tand��\n    今天\u3000天"
+
+
+def test_what_was_measured_is_counted_in_the_singular_too() -> None:
+    assert describe_figures({"val/loss": 1.0, "val/pairs": 1}) == ", 1 pair: loss 1.0000 nats per token"
+    assert (
+        describe_figures({"val/loss": 1.0, "val/hidden": 2000}) == ", 2,000 hidden tokens: loss 1.0000 nats per token"
+    )

@@ -49,7 +49,8 @@ def test_what_it_prints_names_hidden_tokens(text_file: Path, tmp_path: Path) -> 
     assert "15% are hidden" in result.err and "whole validation split, 206 hidden tokens: loss" in result.err
     for start in ("val/loss ", "accuracy ", "run folder ", "report "):
         assert [line for line in result.out.splitlines() if line.startswith(start)]
-    assert "look inside" not in result.out and "sample" not in result.out
+    assert "nats per hidden token at the end" in result.out and "of the hidden tokens at the end" in result.out
+    assert f"look inside      glassgpt look {tmp_path / 'run'}" in result.out and "sample" not in result.out
 
 
 def test_json_of_train_and_eval(encoder: Path, text_file: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_what_is_not_for_an_encoder_says_so_in_a_sentence(
         assert told in glassgpt(*begin, *(part for option in options for part in ("--set", option))).error
     assert not (tmp_path / "new").exists()
     for arguments, told in [
-        (["sample", encoder], "does not predict what comes next"),
+        (["sample", encoder], f"to see what it finds, use glassgpt look {encoder} --show guesses"),
         (["eval", encoder, "--stride", 4], "--stride and --counting need a decoder"),
         (["eval", encoder, "--suite", "hellaswag"], "does not predict what comes next"),
         (["train", "--init-from", encoder, "--data", text_file, "--run", "x"], "train it with --set run.stage=mlm"),

@@ -77,6 +77,7 @@ function sentence(run) {
 function comparison(runs) {
   const known = runs.filter((run) => lastOf(run, "val", "val/loss") !== undefined);
   if (known.length < 2) return "";
+  if (new Set(known.map((run) => run.details.stage)).size > 1) return "They learned different things (run.stage), so their losses cannot be compared.";
   if (new Set(known.map((run) => run.details.text_read)).size === 1) {
     const [first, second] = [...known].sort((a, b) => lastOf(a, "val", "val/loss") - lastOf(b, "val", "val/loss"));
     const gap = lastOf(second, "val", "val/loss") - lastOf(first, "val", "val/loss");
@@ -145,7 +146,7 @@ function otherCharts(runs) {
     for (const [kind, table] of Object.entries(figures.tables)) {
       for (const name of table.columns.keys()) {
         if (known.has(name) || NOT_DRAWN.has(name) || name.startsWith("best/") || /\/(seconds|tokens|items)$/.test(name)) continue;
-        const word = name.replace("val/", "validation ").replaceAll("_", " ");
+        const word = name.replace("val/", "validation ").replace("train/", "training ").replaceAll("_", " ");
         found.set(`${kind} ${name}`, { title: word[0].toUpperCase() + word.slice(1), name, kind, word, smoothed: kind === "train" });
       }
     }

@@ -22,6 +22,7 @@ from glassgpt.tokenizers import Tokenizer
 
 VALIDATION_SEED = 0  # every run hides the same tokens of a validation split, so that their figures compare
 MASK_TOKENS = ("[MASK]", "<mask>", "<|mask|>")
+EDGES = ("[CLS]", "[SEP]")  # BERT's rows begin with the first and end with the second
 MASKED, REPLACED = 0.8, 0.1  # of the chosen tokens, in training; the others stay as they are
 
 Ids = NDArray[np.int64]
@@ -53,7 +54,7 @@ class Hider:
             )
         self.mask_id = found[0]
         self.fraction, self.seed = fraction, seed
-        self.frame = (specials["[CLS]"], specials["[SEP]"]) if {"[CLS]", "[SEP]"} <= specials.keys() else ()
+        self.frame = tuple(specials[name] for name in EDGES) if specials.keys() >= set(EDGES) else ()
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), list(specials.values()))
 
     def width(self, block_size: int) -> int:

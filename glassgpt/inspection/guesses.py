@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glassgpt.data.masking import MASK_TOKENS
+from glassgpt.data.masking import EDGES, MASK_TOKENS
 from glassgpt.errors import UserError
 from glassgpt.inspection.ids import one_pass
 from glassgpt.models import EncoderModel, Model, evaluating
 from glassgpt.tokenizers import Tokenizer
 
 ROWS = 16  # texts of a pass
-EDGES = ("[CLS]", "[SEP]")  # BERT's text begins with the first and ends with the second
 
 
 @dataclass(frozen=True)

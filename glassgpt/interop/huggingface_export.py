@@ -32,12 +32,13 @@ def write_hf_folder(folder: Path, model: Model | EncoderDecoderModel, tokenizer:
     Embedding rows beyond the tokenizer's ids, such as padding, are cut off. Our own tokenizer file is included, so that
     an import restores it exactly. Raises UserError for a model or tokenizer that cannot be exported exactly.
     """
-    texts = {
-        "tokenizer.json": tokenizer_json(tokenizer),
-        "tokenizer_config.json": tokenizer_config(tokenizer, model.config.block_size),
-        "special_tokens_map.json": special_tokens_map(tokenizer),
-    }
     layout = layout_of(model)
+    kind = find_architecture(layout.architecture).kind
+    texts = {
+        "tokenizer.json": tokenizer_json(tokenizer, kind),
+        "tokenizer_config.json": tokenizer_config(tokenizer, model.config.block_size, kind),
+        "special_tokens_map.json": special_tokens_map(tokenizer, kind),
+    }
     if layout.generates:
         texts["generation_config.json"] = generation_config(layout, model.config, tokenizer)
     for name, content in texts.items():

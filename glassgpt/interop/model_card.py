@@ -16,16 +16,14 @@ from transformers import pipeline
 
 write = pipeline("text-generation", "NAME")""",
     "encoder": """\
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import pipeline
 
-model, tokenizer = AutoModelForMaskedLM.from_pretrained("NAME"), AutoTokenizer.from_pretrained("NAME")""",
+find = pipeline("fill-mask", "NAME")  # a text in which the mask token, find.tokenizer.mask_token, hides a token""",
     "encoder-decoder": """\
-import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("NAME"), AutoTokenizer.from_pretrained("NAME")
-ids, end = tokenizer("source")["input_ids"], model.generation_config.eos_token_id
-source = torch.tensor([ids if ids[-1:] == [end] else [*ids, end]])  # without the token that ends it, targets are wrong
+source = tokenizer("source", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(source)[0], skip_special_tokens=True))""",
 }
 CARD = """\

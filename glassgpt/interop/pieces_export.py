@@ -34,7 +34,7 @@ def pieces_json(tokenizer: NormalizingTokenizer) -> Json:
         "added_tokens": _added_tokens(tokenizer, vocab),
         "normalizer": pipeline.normalizer,
         "pre_tokenizer": pipeline.pre_tokenizer,
-        "post_processor": _writes_around(pipeline.before, pipeline.after, tokenizer.special_tokens),
+        "post_processor": writes_around(pipeline.before, pipeline.after, tokenizer.special_tokens),
         "decoder": decoder,
         "model": model,
     }
@@ -121,7 +121,7 @@ def _added_tokens(tokenizer: NormalizingTokenizer, vocab: Mapping[str, int]) -> 
     return added
 
 
-def _writes_around(before: tuple[str, ...], after: tuple[str, ...], specials: Mapping[str, int]) -> Json | None:
+def writes_around(before: tuple[str, ...], after: tuple[str, ...], specials: Mapping[str, int]) -> Json | None:
     """The post-processor that writes special tokens around a text, and around each text of a pair."""
     first = [{"SpecialToken": {"id": name, "type_id": 0}} for name in before]
     last = [{"SpecialToken": {"id": name, "type_id": 0}} for name in after]

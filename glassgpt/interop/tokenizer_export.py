@@ -1,7 +1,7 @@
 """Exports our tokenizers as tokenizer.json, which the `tokenizers` and `transformers` libraries read.
 
-The ids are the same for every text. The text of a special token stays ordinary text (`split_special_tokens`), and a
-char tokenizer still rejects unknown characters.
+The ids are the same for every text. The text of a special token stays ordinary text (`split_special_tokens`), except for
+an encoder, whose users write the mask token into their text. A char tokenizer still rejects unknown characters.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from glassgpt.data.masking import EDGES, MASK_TOKENS
+from glassgpt.data.pairs import Ends
 from glassgpt.errors import UserError
-from glassgpt.interop.pieces_export import pieces_json, pieces_roles
+from glassgpt.interop.pieces_export import pieces_json, pieces_roles, writes_around
+from glassgpt.models import Kind
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import END_OF_TEXT
 from glassgpt.tokenizers.bpe import BPETokenizer, Merge, apply_merges
@@ -23,8 +26,11 @@ from glassgpt.tokenizers.printable import to_printable
 Json = dict[str, Any]
 
 
-def tokenizer_json(tokenizer: Tokenizer) -> Json:
-    """The contents of tokenizer.json. Raises UserError for a kind of tokenizer without an exact equivalent there."""
+def tokenizer_json(tokenizer: Tokenizer, kind: Kind = "decoder") -> Json:
+    """The contents of tokenizer.json, beside a model of this kind, which decides what is written around a text.
+
+    Raises UserError for a kind of tokenizer without an exact equivalent there.
+    """
     if isinstance(tokenizer, NormalizingTokenizer):
         return pieces_json(tokenizer)
     if isinstance(tokenizer, CharTokenizer):
@@ -54,12 +60,12 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
         "normalizer": _normalizer(tokenizer),
-        "post_processor": _adds_bos(tokenizer.bos_token, tokenizer.special_tokens) if tokenizer.bos_token else None,
+        "post_processor": writes_around(*_frame(tokenizer, kind), tokenizer.special_tokens),
         **parts,
     }
 
 
-def tokenizer_config(tokenizer: Tokenizer, block_size: int) -> Json:
+def tokenizer_config(tokenizer: Tokenizer, block_size: int, kind: Kind = "decoder") -> Json:
     """The contents of tokenizer_config.json: how `AutoTokenizer` uses tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -67,22 +73,44 @@ def tokenizer_config(tokenizer: Tokenizer, block_size: int) -> Json:
         **({} if isinstance(tokenizer, NormalizingTokenizer) else {"add_prefix_space": False}),
         "clean_up_tokenization_spaces": False,
         "model_max_length": block_size,
-        "split_special_tokens": True,
-        **special_tokens_map(tokenizer),
+        "split_special_tokens": kind != "encoder",
+        **special_tokens_map(tokenizer, kind),
     }
 
 
-def special_tokens_map(tokenizer: Tokenizer) -> Json:
-    """The contents of special_tokens_map.json: end-of-text and `bos_token` in their roles, the others as additional."""
+def special_tokens_map(tokenizer: Tokenizer, kind: Kind = "decoder") -> Json:
+    """The contents of special_tokens_map.json: the tokens that have a role, and the others as additional."""
     has_end = END_OF_TEXT in tokenizer.special_tokens
     roles: Json = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) if has_end else {}
     if isinstance(tokenizer, NormalizingTokenizer):
         roles |= pieces_roles(tokenizer)
     if tokenizer.bos_token is not None:
         roles["bos_token"] = tokenizer.bos_token
+    roles |= _roles_of_kind(tokenizer, kind)
     found = _found_in_text(tokenizer)
     others = [name for name in tokenizer.special_tokens if name not in roles.values() and name not in found]
     return roles | ({"additional_special_tokens": others} if others else {})
+
+
+def _roles_of_kind(tokenizer: Tokenizer, kind: Kind) -> dict[str, str]:
+    """The tokens without which a model of this kind cannot be used over there."""
+    specials = tokenizer.special_tokens
+    if kind == "encoder":
+        mask = next((name for name in MASK_TOKENS if name in specials), "")
+        named = {"cls_token": EDGES[0], "sep_token": EDGES[1], "pad_token": "[PAD]", "mask_token": mask}
+        return {role: name for role, name in named.items() if name in specials}
+    if kind == "encoder-decoder":
+        ends, names = Ends.of(tokenizer), {id: name for name, id in specials.items()}
+        return {"eos_token": names[ends.stop_id], "pad_token": names[ends.start_id]}
+    return {}
+
+
+def _frame(tokenizer: Tokenizer, kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The special tokens that a model of this kind has seen before and after each text in training."""
+    if kind == "encoder" and tokenizer.special_tokens.keys() >= set(EDGES):
+        return EDGES[:1], EDGES[1:]
+    before = () if tokenizer.bos_token is None else (tokenizer.bos_token,)
+    return before, (_roles_of_kind(tokenizer, kind)["eos_token"],) if kind == "encoder-decoder" else ()
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[Merge]:
@@ -139,23 +167,6 @@ def _bpe_parts(vocab: Mapping[int, bytes], merges: list[Merge], pattern: str, ig
             "vocab": {to_printable(token): id for id, token in sorted(vocab.items())},
             "merges": [f"{to_printable(first)} {to_printable(second)}" for first, second in merges],
         },
-    }
-
-
-def _adds_bos(name: str, special_tokens: Mapping[str, int]) -> Json:
-    """The post-processor that writes a special token before each text, as in Llama 3's tokenizer.json."""
-
-    def with_bos(sequence: str, type_id: int) -> list[Json]:
-        return [
-            {"SpecialToken": {"id": name, "type_id": type_id}},
-            {"Sequence": {"id": sequence, "type_id": type_id}},
-        ]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": with_bos("A", 0),
-        "pair": with_bos("A", 0) + with_bos("B", 1),
-        "special_tokens": {name: {"id": name, "ids": [special_tokens[name]], "tokens": [name]}},
     }
 
 

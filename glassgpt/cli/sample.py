@@ -70,11 +70,12 @@ def sample(
         )
     if prompts is not None and prompt:
         raise UserError("--prompt and --prompts exclude each other: write the text into the file")
-    asked = [prompt] if prompts is None else read_prompts(prompts)
+    opened = open_run(run, checkpoint, device, dtype)
+    paired = find_architecture(opened.config.architecture).kind == "encoder-decoder"
+    asked = [prompt] if prompts is None else read_prompts(prompts, keep_blank=paired)
     if len(asked) * num_samples > MOST_SAMPLES:
         raise UserError(f"{len(asked):,} prompts x {num_samples:,} samples are more than {MOST_SAMPLES:,} texts")
-    opened = open_run(run, checkpoint, device, dtype)
-    if find_architecture(opened.config.architecture).kind == "encoder-decoder":
+    if paired:
         if weights is not None or draft is not None:
             raise UserError("--weights and --draft are for a decoder: leave them out for an encoder-decoder")
         if asked == [""] and prompts is None:
@@ -116,10 +117,11 @@ def sample(
 def _print_targets(
     run: Run, sources: list[str], config: SamplingConfig, max_new_tokens: int, seed: int | None, as_json: bool
 ) -> None:
-    """Prints what an encoder-decoder writes for each source, one a line."""
-    for source, target in zip(
-        sources, run.write_targets(sources, config, max_new_tokens=max_new_tokens, seed=seed), strict=True
-    ):
+    """Prints what an encoder-decoder writes for each source, one a line: nothing for a source that is empty."""
+    asked = [source for source in sources if source]
+    written = iter(run.write_targets(asked, config, max_new_tokens=max_new_tokens, seed=seed))
+    for source in sources:
+        target = next(written) if source else ""
         if as_json:
             print_json({"prompt": source, "text": target, "seed": seed})
         else:

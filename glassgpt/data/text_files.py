@@ -26,7 +26,7 @@ def read_file(path: Path) -> str:
         raise UserError(f"{path} is a pipe or a device, not a file: pipe its text into --data - instead")
     text = decode(_read_bytes(path), str(path))
     if not text:
-        raise UserError(f"{path} is empty: there is no text to learn from")
+        raise UserError(f"{path} is empty: there is no text in it")
     return text
 
 
@@ -36,7 +36,7 @@ def read_stdin() -> str:
         raise UserError("the text '-' is stdin, but nothing is piped into it: write `… < FILE` or name the file")
     text = decode(sys.stdin.buffer.read(), "stdin")
     if not text:
-        raise UserError("stdin is empty: there is no text to learn from")
+        raise UserError("stdin is empty: there is no text in it")
     return text
 
 

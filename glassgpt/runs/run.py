@@ -17,7 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from glassgpt.config import strict_arguments
 from glassgpt.costs.flops import count_parameters
@@ -307,7 +309,7 @@ class Run:
         if max_new_tokens is not None:
             _check_length(max_new_tokens)
         _check_seed(seed)
-        encoded = [encode_source(self.tokenizer, ends, source) for source in sources]
+        encoded = [self._encode_source(source, ends) for source in sources]
         for source, ids in zip(sources, encoded, strict=True):
             if len(ids) > block_size:
                 raise UserError(
@@ -323,6 +325,12 @@ class Run:
                 max_new_tokens=max_new_tokens, config=config, generator=generator,
             )  # fmt: skip
         return written
+
+    def _encode_source(self, source: str, ends: Ends) -> NDArray[np.int64]:
+        try:
+            return encode_source(self.tokenizer, ends, source)
+        except UserError as error:
+            raise UserError(f"the source {shown(source)}: {error}") from None
 
     @strict_arguments
     def evaluate_pairs(self, data: str | None = None, *, split: Literal["train", "val"] = "val") -> PairEvaluation:
@@ -361,16 +369,17 @@ class Run:
     def look(self, text: str | None = None) -> Look:
         """A text in the model: `run.look("O Romeo").attention()` shows itself in a terminal and in a notebook.
 
-        Without a text it is the beginning of the last sample that was generated during training. For an encoder, the
-        name of the mask token in the text hides a token: `run.look("Where [MASK] thou?").guesses()`. Raises UserError
-        for an empty text, for one that the tokenizer cannot encode, and if there is no sample.
+        Without a text it is the beginning of the last sample that was generated during training, or for an encoder that
+        of the validation split. For an encoder, the name of the mask token in the text hides a token:
+        `run.look("Where [MASK] thou?").guesses()`. Raises UserError for an empty text, for one that the tokenizer
+        cannot encode, and if there is no sample.
         """
         self.check_plain_model()
         if find_architecture(self.config.architecture).kind == "encoder-decoder":
             raise UserError(f"{self.folder} holds an encoder-decoder, which reads a source: use `look_pair`")
         model, block_size = self.model, self.config.model.block_size
         if isinstance(model, EncoderModel):
-            ids = encode_for_encoder(self.tokenizer, self.sample_text()[:BEGINNING] if text is None else text)
+            ids = encode_for_encoder(self.tokenizer, self._validation_text() if text is None else text)
             ids = ids[:block_size] if text is None else ids
         elif text is not None:
             ids = self.tokenizer.encode(text)
@@ -404,6 +413,16 @@ class Run:
         sample = self._last_sample()
         prompt = str(sample.get("prompt") or "") if with_prompt else ""
         return prompt + str(sample.get("text") or "")
+
+    def _validation_text(self) -> str:
+        """The beginning of the validation split, or of the last sample where this machine does not have the data.
+
+        What an encoder found in hidden places is no text to ask it about: it would agree with itself.
+        """
+        with contextlib.suppress(UserError):
+            val = reopen_dataset(self.manifest, self.tokenizer).val
+            return self.tokenizer.decode(val.slice(0, min(BEGINNING, len(val))).tolist())
+        return self.sample_text()[:BEGINNING]
 
     def _last_sample(self) -> Line:
         samples = read_record(self.folder).samples

@@ -118,7 +118,8 @@ class PairLook:
         found = losses_of(self.trace.logits, outputs, top)
         expected = [self._tokens(ids) for ids in found.expected_ids.tolist()]
         tokens = self._tokens([self.trace.inputs[0], *self.trace.outputs])
-        return LossView(self.name, tokens, found.losses, expected, found.expected_probabilities)
+        name = self.name if self.target is not None else f"{self.name}, for the target that it wrote itself"
+        return LossView(name, tokens, found.losses, expected, found.expected_probabilities)
 
     def _tokens(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         return tokens_of(self.tokenizer, ids)

@@ -45,9 +45,11 @@ def _named(name: str, text: str, width: int) -> list[str]:
 
 
 def _size(plan: Plan, width: int) -> list[str]:
-    tied = "tied to the token table" if plan.tied else None
-    rows = [f"  {part:<12} {count:>18,}" for part, count in plan.parameters.items()]
-    rows += [f"  {'head':<12} {tied}"] if tied else []
+    counts = {part: f"{count:>18,}" for part, count in plan.parameters.items()}
+    if plan.tied:  # some have a bias or a layer of their own beside it
+        own = counts.pop("head", None)
+        counts["head"] = "tied to the token table" if own is None else f"{own}, and tied to the token table"
+    rows = [f"  {part:<12} {text}" for part, text in counts.items()]
     return [fold(f"{plan.recipe}: {plan.n_parameters:,} parameters", width), *rows]
 
 
@@ -68,8 +70,10 @@ def _arithmetic(plan: Plan, width: int) -> list[str]:
         f"{plan.flops_per_token:.4g} = 6·N + 12·L·C·T, {_equal('N', counted)}, {_equal('L', layers)},"
         f" {_equal('C', channels)}, {_equal('T', model.block_size)} (Chowdhery et al. 2022, appendix B{without})"
     )
+    paired = find_architecture(plan.config.architecture).kind == "encoder-decoder"
     tokens = (
-        f"{training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,}, {ratio:.3g} per parameter"
+        f"{training.max_steps:,} steps of {training.batch_tokens:,} = {plan.tokens:,}"
+        f"{' if each pair filled its row' if paired else ''}, {ratio:.3g} per parameter"
         f" (Hoffmann et al. 2022: about {CHINCHILLA_RATIO})"
     )
     return [

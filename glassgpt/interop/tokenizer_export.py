@@ -1,7 +1,8 @@
 """Exports our tokenizers as tokenizer.json, which the `tokenizers` and `transformers` libraries read.
 
-The ids are the same for every text. The text of a special token stays ordinary text (`split_special_tokens`), except for
-an encoder, whose users write the mask token into their text. A char tokenizer still rejects unknown characters.
+The ids are the same for every text. The text of a special token stays ordinary text (`split_special_tokens`). Beside an
+encoder it does not, because its users write the mask token into a text. A char tokenizer still rejects unknown
+characters.
 """
 
 from __future__ import annotations

@@ -198,6 +198,8 @@ def make_plan(
     largest = largest_micro_batch(memory, rows, hardware.usable)
     own = largest if config.training.micro_batch == "auto" else min(config.rows_of_pass(rows), rows)
     tokens = config.training.max_steps * config.training.batch_tokens
+    if find_architecture(config.architecture).kind == "encoder-decoder":
+        notes.append("pairs are counted as if each filled its row: shorter ones take less time and memory")
     estimated = None
     if hardware.peak_flops is not None and precision in ("bfloat16", "float16"):
         estimated = flops * tokens / (hardware.peak_flops * utilisation * devices)

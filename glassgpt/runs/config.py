@@ -14,9 +14,9 @@ from glassgpt.config import NONE, dump_toml, from_dict, parse_override, read_tom
 from glassgpt.data.corpora import STDIN
 from glassgpt.data.dataset_cache import DataConfig
 from glassgpt.data.encoders import document_start
-from glassgpt.errors import UserError, check_least, unknown
+from glassgpt.errors import UserError, check_least, counted, unknown
 from glassgpt.evaluation.suites import check_suite
-from glassgpt.models import ARCHITECTURES, ModelConfig, find_architecture
+from glassgpt.models import ARCHITECTURES, Kind, ModelConfig, find_architecture
 from glassgpt.runs.gpt3_recipes import GPT3_SIZES, gpt3_recipe
 from glassgpt.runtime.device import MachineConfig
 from glassgpt.runtime.distributed import Ranks
@@ -37,6 +37,7 @@ from glassgpt.training.schedules import ScheduleConfig, cooldown_steps
 from glassgpt.training.trackers import check_tracker
 
 # Sections that may change on --resume, with exceptions in both directions. Every other field affects the weights.
+TRAINS: dict[str, Kind] = {"pretrain": "decoder", "mlm": "encoder", "seq2seq": "encoder-decoder"}  # by the stage
 CHANGEABLE_SECTIONS = ("machine", "evaluation", "checkpoint")
 FIXED_EXCEPTIONS = ("machine.dtype", "machine.compile")
 ROUNDING_SETTINGS = ("micro_batch", "loss_chunk")  # of [training]: they change only the rounding, and save memory
@@ -153,8 +154,11 @@ class RunConfig:
                 f"schedule.min_lr = {self.schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}:"
                 " lower one, or raise the other"
             )
-        if find_architecture(self.architecture).kind != "decoder":
+        kind = find_architecture(self.architecture).kind
+        if kind != "decoder":
             self._check_no_decoder_settings()
+        if TRAINS.get(self.run.stage) == kind:  # else another sentence says that they do not fit
+            self._check_data_of_stage()
 
     def _check_no_decoder_settings(self) -> None:
         """Raises UserError for a setting that only a decoder has a use for: the other stages would ignore it."""
@@ -170,10 +174,26 @@ class RunConfig:
                     " does not: leave it out"
                 )
 
+    def _check_data_of_stage(self) -> None:
+        """Raises UserError for a setting of the data that only another stage reads."""
+        changed = {
+            "data.mask_fraction": ("mlm", self.data.mask_fraction != DataConfig.mask_fraction),
+            "data.pairs": ("seq2seq", self.data.pairs is not None),
+        }
+        for name, (stage, given) in changed.items():
+            if given and self.run.stage != stage:
+                raise UserError(f"{name} is for the stage {stage}, and this is {self.run.stage}: leave it out")
+
     @property
     def batch_rows(self) -> int:
         """Rows of block_size tokens in the global batch."""
         return self.training.batch_tokens // self.model.block_size
+
+    def describe_batch(self) -> str:
+        """The global batch in words. A row of an encoder-decoder is a pair, which is mostly shorter than block_size."""
+        if find_architecture(self.architecture).kind == "encoder-decoder":
+            return f"{counted(self.batch_rows, 'pair')} of up to {self.model.block_size:,} tokens"
+        return f"{self.training.batch_tokens:,} tokens"
 
     @property
     def validation_interval(self) -> int:

@@ -35,7 +35,7 @@ from glassgpt.runs.config import (
     with_vocab_size,
 )
 from glassgpt.runs.folder import check_free, check_trained, find_last, has_ended, is_run, missing_run
-from glassgpt.runs.init_from import FINETUNE, InitialRun, inherit, open_initial_run
+from glassgpt.runs.init_from import EXAMPLES, FINETUNE, InitialRun, inherit, open_initial_run
 from glassgpt.runs.micro_batch import with_micro_batch
 from glassgpt.runs.minutes import TimeLimit
 from glassgpt.runs.stages import find_stage
@@ -286,8 +286,14 @@ def _load_recipe(name: str, note: Note) -> Sections:
 def _open_initial_run(recipe: str, changes: Changes) -> InitialRun | None:
     """The run that provides the initial weights, or None."""
     init_from = changes.values.get("run.init_from")
-    if init_from not in (None, NONE):
-        return open_initial_run(init_from)
+    if init_from is not None and init_from != NONE:
+        initial = open_initial_run(init_from)
+        if recipe == FINETUNE and (kind := initial.kind) != "decoder":
+            raise UserError(
+                f"{initial.run.folder} holds an {kind}, and the recipe finetune trains decoders: begin with a recipe of"
+                f" its kind, such as {EXAMPLES[kind]}, and {option(init_from=str(init_from))}"
+            )
+        return initial
     if recipe == FINETUNE:
         raise UserError(
             f"the recipe finetune starts from the weights of another run: name it with {option(init_from='RUN')}"

@@ -11,14 +11,15 @@ from torch import Tensor
 from glassgpt.config import to_dict
 from glassgpt.data.dataset import tokenizer_sha256
 from glassgpt.errors import UserError, option
-from glassgpt.models import ModelConfig
+from glassgpt.models import Kind, ModelConfig, find_architecture
 from glassgpt.runs.config import RunConfig, Sections, config_sections
 from glassgpt.runs.origin import Origin, sha256_of_file
 from glassgpt.runs.run import Run, open_run
 from glassgpt.tokenizers import TokenizerConfig
 from glassgpt.training.checkpoint import MODEL, files_of, open_weights
 
-FINETUNE = "finetune"  # the recipe for this
+FINETUNE = "finetune"  # the recipe for this, for decoders
+EXAMPLES: dict[Kind, str] = {"encoder": "bert-tiny", "encoder-decoder": "reverse-tiny"}  # recipes of the others
 POSITIONS = "position_embedding.weight"  # (block_size, n_embd): the one parameter that depends on block_size
 
 
@@ -66,6 +67,11 @@ class InitialRun:
             files={file: sha256_of_file(checkpoint.path / file) for file in files_of(checkpoint, MODEL)},
             tokenizer_sha256=tokenizer_sha256(self.run.tokenizer),
         )
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its model."""
+        return find_architecture(self.run.config.architecture).kind
 
     @property
     def _positions(self) -> bool:

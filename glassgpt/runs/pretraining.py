@@ -25,7 +25,7 @@ from glassgpt.models import AnyModel, Kind, Model, find_architecture
 from glassgpt.models.block_masks import MIN_HEAD_SIZE, BlockMasks
 from glassgpt.models.context import Documents
 from glassgpt.models.sizes import attention_window
-from glassgpt.runs.config import RunConfig, document_eot_id
+from glassgpt.runs.config import TRAINS, RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import begin_with_bos
@@ -33,7 +33,6 @@ from glassgpt.training.losses import Batch, BuildContext, Loss, next_token_loss,
 from glassgpt.training.stage import Best, Sample, Stage
 
 SAMPLING = SamplingConfig(temperature=0.8, top_k=200)
-TRAINS: dict[str, Kind] = {"pretrain": "decoder", "mlm": "encoder", "seq2seq": "encoder-decoder"}
 
 
 class Pretraining:

@@ -173,8 +173,8 @@ class Session:
             optimizer = f"Muon and {optimizer}"
         length = "" if schedule.name == "constant" else f" over {schedule.end:,} steps"
         return (
-            f"{config.architecture}: {self.n_parameters:,} parameters, {config.training.batch_tokens:,} tokens per"
-            f" step, {self.flops_per_token / 1e6:,.1f} MFLOPs per token; {self.runtime.describe()}; {optimizer},"
+            f"{config.architecture}: {self.n_parameters:,} parameters, {config.describe_batch()} per step,"
+            f" {self.flops_per_token / 1e6:,.1f} MFLOPs per token; {self.runtime.describe()}; {optimizer},"
             f" {schedule.name} schedule{length}"
         )
 

@@ -161,7 +161,12 @@ def test_what_is_not_for_an_encoder_says_so_in_a_sentence(
         (["sample", encoder], f"to see what it finds, use glassgpt look {encoder} --show guesses"),
         (["eval", encoder, "--stride", 4], "--stride and --counting need a decoder"),
         (["eval", encoder, "--suite", "hellaswag"], "does not predict what comes next"),
-        (["train", "--init-from", encoder, "--data", text_file, "--run", "x"], "train it with --set run.stage=mlm"),
+        (["train", "--init-from", encoder, "--data", text_file, "--run", "x"], "such as bert-tiny, and --init-from"),
+        (["train", "char-tiny", "--init-from", encoder, "--data", text_file, "--run", "x"], "--set run.stage=mlm"),
+        (
+            ["train", "bert-tiny", "--data", text_file, "--run", "x", "--set", "data.pairs=reverse"],
+            "data.pairs is for the stage seq2seq, and this is mlm",
+        ),
     ]:
         assert told in glassgpt(*arguments).error
 
@@ -215,3 +220,9 @@ def test_bert_reads_its_frame_around_each_row(text_file: Path, tmp_path: Path) -
     windows, rest = divmod(1321, 30)
     assert last["val/hidden"] == windows * round(0.15 * 30) + max(1, round(0.15 * rest))
     assert torch.isfinite(torch.tensor(run.evaluate_masked()[0].loss))
+
+
+def test_look_asks_about_the_text_and_not_about_what_the_model_found(encoder: Path, text_file: Path) -> None:
+    text = text_file.read_text(encoding="utf-8")
+    seen = gg.load(encoder).look().text
+    assert len(seen) == 32 and seen in text[int(0.9 * len(text)) - 1 :]

@@ -101,6 +101,17 @@ def test_many_sources_are_written_as_each_alone(pairs: Path, tmp_path: Path) -> 
     assert glassgpt("sample", pairs, "--prompts", tmp_path / "prompts.txt").out.splitlines() == together[:2]
 
 
+def test_a_target_stands_in_the_line_of_its_source(pairs: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "sources.txt").write_text("bade\n\n  \nlime\n")
+    written = glassgpt("sample", pairs, "--prompts", file, "--seed", 1).out.split("\n")
+    alone = [glassgpt("sample", pairs, "--prompt", word, "--seed", 1).out for word in ("bade", "lime")]
+    assert [written[0] + "\n", written[3] + "\n"] == alone and written[1] == written[2] == written[4] == ""
+    file.write_text("\n \n")
+    assert "has no prompt: write one a line" in glassgpt("sample", pairs, "--prompts", file).error
+    file.write_text("")
+    assert "is empty: there is no text in it" in glassgpt("sample", pairs, "--prompts", file).error
+
+
 def test_a_run_made_longer_equals_one_never_stopped(pairs: Path, words: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", words, "--max-steps", 20, **changes_of(pairs))
     assert glassgpt("train", "--run", tmp_path / "run", "--resume", "--max-steps", 40).code == 0
@@ -226,7 +237,9 @@ def test_what_is_not_for_an_encoder_decoder_says_so_in_a_sentence(
         (["sample", pairs, "--prompt", "ba", "--weights", "int8"], "--weights and --draft are for a decoder"),
         (["eval", pairs, "--counting", 0.5], "--stride and --counting need a decoder"),
         (["eval", pairs, "--suite", "hellaswag"], "which writes a target for a source"),
-        (["train", "--init-from", pairs, "--data", words, "--run", "x"], "train it with --set run.stage=seq2seq"),
+        (["train", "--init-from", pairs, "--data", words, "--run", "x"], "such as reverse-tiny, and --init-from"),
+        (["train", "char-tiny", "--init-from", pairs, "--data", words, "--run", "x"], "--set run.stage=seq2seq"),
+        (["sample", pairs, "--prompt", "bÄ"], "the source 'bÄ': character"),
     ]:
         assert told in glassgpt(*arguments).error
 

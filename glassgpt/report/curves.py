@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from glassgpt.report.figures import title_of
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import VALIDATED_ON, Line
 
@@ -61,7 +62,7 @@ def charts_of(records: Sequence[RunRecord]) -> list[Chart]:
             is_figure = isinstance(value, int | float) and not isinstance(value, bool)
             if is_figure and name not in drawn | NOT_DRAWN and name.rpartition("/")[2] not in NOT_DRAWN:
                 found[name] = None
-    return [*CHARTS, *(Chart(name.replace("_", " "), name, from_zero=False) for name in found)]
+    return [*CHARTS, *(Chart(title_of(name), name, from_zero=False) for name in found)]
 
 
 def column(lines: Sequence[Line], name: str) -> Floats:
@@ -201,9 +202,10 @@ def drawings(records: Sequence[RunRecord]) -> list[Drawing]:
 def reference_lines(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The losses of a model that knows nothing, ln V for V ids, and of models that only count.
 
-    There are none if the runs have different vocabularies, and no counts if they have different texts.
+    There are none if the runs have different vocabularies or a run learned something else than the next token, and no
+    counts if they have different texts.
     """
-    sizes = {record.config.get("model", {}).get("vocab_size") for record in records if record.pretrained}
+    sizes = {record.config.get("model", {}).get("vocab_size") if record.pretrained else None for record in records}
     size = sizes.pop() if len(sizes) == 1 else None
     if not isinstance(size, int) or size < 2:
         return []

@@ -12,6 +12,12 @@ import numpy as np
 from glassgpt.report.run_record import RunRecord
 from glassgpt.training.metrics import VALIDATED_ON, Line
 
+TITLES = {  # of metrics that are not those of pretraining alone
+    "val/loss": "Validation loss", "val/accuracy": "Validation accuracy", "train/accuracy": "Training accuracy",
+    "val/exact": "Exact targets", "val/edit_distance": "Edits per character",
+}  # fmt: skip
+SHARES = ("val/accuracy", "val/exact")
+
 
 class Figure(NamedTuple):
     """A figure as displayed; the note says what it was measured on."""
@@ -84,7 +90,16 @@ def _held_out(record: RunRecord) -> list[Figure]:
     note = "at the end" if record.final else f"at step {count(line['step'])}" if line else ""
     measured_on = ((line[name], word) for name, word in VALIDATED_ON.items() if name in line)
     note += "".join(f", on {count(number)} {word}{'s' * (number != 1)}" for number, word in measured_on)
-    return [Figure(name.replace("_", " "), four_decimals(line.get(name)), note) for name in names]
+    return [Figure(title_of(name), _in_words(name, line.get(name)), note) for name in names]
+
+
+def title_of(name: str) -> str:
+    """What a metric of a stage is called on a page; an unknown one keeps its name."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def _in_words(name: str, value: Any) -> str:
+    return f"{value:.1%}" if name in SHARES and is_finite(value) else four_decimals(value)
 
 
 def _newest(record: RunRecord) -> Line:

@@ -182,7 +182,7 @@ def test_going_on_checks_what_may_change(encoder: Path, tmp_path: Path) -> None:
 
 def test_the_report_and_the_table_of_runs(encoder: Path, tmp_path: Path) -> None:
     page = (encoder / "report.html").read_text(encoding="utf-8")
-    assert "on 206 hidden tokens" in page and "val/accuracy" in page and "▢" in page
+    assert "on 206 hidden tokens" in page and "Validation accuracy" in page and "▢" in page
     assert "val/hidden" not in page  # a number of tokens is no curve
     assert "How sure it was of each token" not in page  # the loss of a hidden token is not that of what was written
     (line,) = [line for line in glassgpt("runs", encoder.parent).out.splitlines() if line.startswith("encoder")]

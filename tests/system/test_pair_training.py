@@ -254,7 +254,7 @@ def test_going_on_checks_what_may_change(pairs: Path, tmp_path: Path) -> None:
 
 def test_the_report_the_samples_and_the_table_of_runs(pairs: Path) -> None:
     page = (pairs / "report.html").read_text(encoding="utf-8")
-    assert "on 24 pairs" in page and "val/exact" in page and "val/edit distance" in page
+    assert "on 24 pairs" in page and "Exact targets" in page and "Edits per character" in page
     assert "val/pairs" not in page  # a number of pairs is no curve
     samples = [json.loads(line) for line in (pairs / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [0, 20, 40]

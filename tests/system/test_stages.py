@@ -73,9 +73,9 @@ def test_a_reward_head_is_trained_reported_and_tracked(
     assert {"train/accuracy", "train/loss"} <= sent[20].keys()
     assert "val/accuracy" in sent[10]
     page = (run / "report.html").read_text(encoding="utf-8")
-    for figure in ("train/accuracy", "val/accuracy", "val/reward loss"):
+    for figure in ("Training accuracy", "Validation accuracy", "val/reward loss"):
         assert f"<h3>{figure}</h3>" in page
-    assert "<dt>val/accuracy</dt>" in page and "nats per token" not in page
+    assert "<dt>Validation accuracy</dt>" in page and "nats per token" not in page
     (run / "samples.jsonl").write_text('{"step": 20, "prompt": "", "text": "the cat"}\n')
     assert "The model is not shown: " in report_run(run).read_text(encoding="utf-8")
     assert "doctor examines the stages pretrain, mlm, seq2seq, not 'toy-reward'" in glassgpt("doctor", run).error

@@ -65,7 +65,7 @@ class TrainingConfig:
     grad_clip: float = 1.0  # maximum global norm of the gradient; 0: no clipping
     seed: int = 1337  # random seed (initialisation, data order, dropout, samples)
     loss_chunk: int | None = None  # tokens whose logits are in memory at once, computed twice; none: all of a pass
-    expert_balance: float = 0.0  # how much the objective counts an uneven use of experts; 0: not at all
+    expert_balance: float = 0.0  # coefficient of the load-balancing loss of a mixture of experts; 0: off
     overfit_batch: bool = False  # train on the first batch only, until its loss is near zero
 
     def __post_init__(self) -> None:

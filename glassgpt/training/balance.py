@@ -50,7 +50,10 @@ class BalancedLoss:
     """
 
     def __init__(self, loss: LossFunction, model: Model, coefficient: float) -> None:
-        """`model` is the raw module, with experts as in gpt_oss.py. The loss may be called with a wrapper of it."""
+        """`model` is the raw module, and the loss may be called with a wrapper of it.
+
+        Raises ValueError for a model without experts.
+        """
         self._loss, self._coefficient = loss, coefficient
         self._watches: list[Watch] = []
         for block in model.blocks:
@@ -59,6 +62,8 @@ class BalancedLoss:
                 watch: Any = Watch()
                 routing.hook = watch
                 self._watches.append(watch)
+        if not self._watches:
+            raise ValueError("there is nothing to balance: the MLP of each block computes for all tokens")
 
     def __call__(self, model: Any, batch: Batch) -> Loss:
         for watch in self._watches:

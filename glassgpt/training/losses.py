@@ -74,14 +74,14 @@ class Loss:
     figures: Mapping[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
     penalty: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if "loss" in self.figures:
+            raise ValueError("a figure cannot be called 'loss': metrics.jsonl has the loss itself under that name")
+
     @property
     def objective(self) -> Tensor:
         """What training lowers: the sum, with the penalty if there is one."""
         return self.sum if self.penalty is None else self.sum + self.penalty
-
-    def __post_init__(self) -> None:
-        if "loss" in self.figures:
-            raise ValueError("a figure cannot be called 'loss': metrics.jsonl has the loss itself under that name")
 
 
 SumLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]

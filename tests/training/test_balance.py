@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from glassgpt.models.gpt2 import GPT2, GPT2Config
 from glassgpt.models.gpt_oss import GPTOss, GPTOssConfig
 from glassgpt.runtime.device import build_runtime
 from glassgpt.training.balance import BalancedLoss, balance_of
@@ -179,6 +180,12 @@ def test_blocks_that_run_again_are_not_kept() -> None:
     loss = BalancedLoss(next_token_loss, model, COEFFICIENT)
     runtime.wrap(model, loss)(some_batch()).objective.backward()
     assert [watch.close() for watch in loss._watches] == [{}] * 3
+
+
+def test_a_model_without_experts_is_refused() -> None:
+    model = GPT2(GPT2Config(V, T, n_layer=1, n_head=2, n_embd=8))
+    with pytest.raises(ValueError, match="nothing to balance"):
+        BalancedLoss(next_token_loss, model, COEFFICIENT)
 
 
 def test_a_pass_outside_the_loss_is_not_counted() -> None:

@@ -11,7 +11,8 @@ The names are the same for every architecture; N counts the blocks from 0:
     blocks.N.attn.result    (B, H, T, C)  what each head adds to the residual stream: its output times its part of W_O
     blocks.N.resid_mid      (B, T, C)     the residual stream between attention and MLP
     blocks.N.mlp.hidden     (B, T, F)     the F hidden units ("neurons") of the MLP, after the nonlinearity and its gate
-    blocks.N.mlp.experts    (B, T, K)     integers: the K experts that a mixture of experts chose, the best one first
+    blocks.N.mlp.scores     (B, T, E)     how good the router of a mixture of experts finds each of the E experts
+    blocks.N.mlp.experts    (B, T, K)     integers: the K experts that were chosen, the best one first
     blocks.N.mlp.weights    (B, T, K)     what the answers of these experts are multiplied by
     blocks.N.mlp.out        (B, T, C)     the output of the MLP
     blocks.N.resid          (B, T, C)     the residual stream after block N
@@ -56,7 +57,7 @@ from glassgpt.models import AnyModel, EncoderDecoderModel, Model
 from glassgpt.models.attention import Attention
 
 ATTENTION_STEPS = ("q", "k", "v", "scores", "pattern", "out")
-ROUTING_STEPS = ("experts", "weights")
+ROUTING_STEPS = ("scores", "experts", "weights")
 Tap = Callable[[Tensor], Tensor | None]  # None leaves the activation as it is
 Undo = Callable[[], object]
 Site = Callable[[Tap], Undo]  # adds a tap on one activation

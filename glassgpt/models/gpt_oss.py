@@ -171,7 +171,8 @@ class CausalSelfAttention(nn.Module):
 class Routing(nn.Module):
     """The choice of experts, without parameters: the K best scores of a token, and their softmax as weights.
 
-    A `hook` gets `experts` and `weights`. A tensor that it returns takes the place of either; None leaves it as it is.
+    A `hook` gets `scores`, `experts` and `weights`. A tensor that it returns takes the place of each; None leaves it as
+    it is.
     """
 
     def __init__(self, n_active: int) -> None:
@@ -181,7 +182,7 @@ class Routing(nn.Module):
 
     def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """scores (B, T, E) to `experts`, the numbers of those chosen, best first, and their `weights`: (B, T, K)."""
-        best, experts = scores.topk(self.n_active, dim=-1)
+        best, experts = self._seen("scores", scores).topk(self.n_active, dim=-1)
         return self._seen("experts", experts), self._seen("weights", best.softmax(dim=-1))
 
     def _seen(self, name: str, value: Tensor) -> Tensor:

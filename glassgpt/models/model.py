@@ -26,7 +26,8 @@ class Model(nn.Module):
       activations can be captured (inspection/taps.py);
     - `blocks.N.attn.band`: how many positions a query attends to, its own included, or None for all
       (inspection/sight.py); `blocks.N.attn.sinks` (H,): the scores of the heads' sinks;
-    - `blocks.N.mlp.inner`, whose `hook` gets the `experts` and `weights` of each token, as in gpt_oss.py;
+    - `blocks.N.mlp.inner`, whose `hook` gets the `scores`, `experts` and `weights` of each token, as in gpt_oss.py
+      (training/balance.py, inspection/experts.py);
     - `experts`, at any depth: of whose `config.n_expert` equal parts `config.n_active` serve a token (costs/flops.py).
     """
 

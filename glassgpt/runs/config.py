@@ -66,6 +66,7 @@ class TrainingConfig:
     grad_clip: float = 1.0  # maximum global norm of the gradient; 0: no clipping
     seed: int = 1337  # random seed (initialisation, data order, dropout, samples)
     loss_chunk: int | None = None  # tokens whose logits are in memory at once, computed twice; none: all of a pass
+    expert_balance: float = 0.0  # coefficient of the load-balancing loss of a mixture of experts; 0: off
     overfit_batch: bool = False  # train on the first batch only, until its loss is near zero
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class TrainingConfig:
             "seed": 0,
             "loss_chunk": 1,
             "minutes": 0,
+            "expert_balance": 0,
         }
         check_least("training", self, least)
 
@@ -153,6 +155,11 @@ class RunConfig:
             raise UserError(
                 f"schedule.min_lr = {self.schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}:"
                 " lower one, or raise the other"
+            )
+        if self.training.expert_balance and not hasattr(self.model, "n_expert"):
+            raise UserError(
+                f"training.expert_balance = {self.training.expert_balance} is for a mixture of experts, and the"
+                f" architecture '{self.architecture}' has no experts: leave it out"
             )
         kind = find_architecture(self.architecture).kind
         if kind != "decoder":

@@ -29,7 +29,8 @@ from glassgpt.runs.config import TRAINS, RunConfig, document_eot_id
 from glassgpt.runtime.device import Runtime
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.base import begin_with_bos
-from glassgpt.training.losses import Batch, BuildContext, Loss, next_token_loss, sum_token_losses
+from glassgpt.training.balance import BalancedLoss
+from glassgpt.training.losses import Batch, BuildContext, Loss, LossFunction, next_token_loss, sum_token_losses
 from glassgpt.training.stage import Best, Sample, Stage
 
 SAMPLING = SamplingConfig(temperature=0.8, top_k=200)
@@ -52,12 +53,14 @@ class Pretraining:
         self._loader = Loader(dataset.train, config.model.block_size, config.batch_rows, config.training.seed)
         self._token_bytes = bytes_per_token(self.tokenizer)
         self._eot_id = document_eot_id(config, self.tokenizer)
-        self._loss = partial(
+        self._loss: LossFunction = partial(
             next_token_loss,
             build_context=self._choose_context(),
             chunk=config.training.loss_chunk,
             sum_losses=runtime.compiled(sum_token_losses),
         )
+        if config.training.expert_balance:
+            self._loss = BalancedLoss(self._loss, model, config.training.expert_balance)
 
     def _choose_context(self) -> BuildContext | None:
         """What a pass needs beside its tokens: masks that keep documents apart, or make bands fast; None for neither.
@@ -91,7 +94,7 @@ class Pretraining:
         return Batch(inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
 
     def loss(self, model: Model, batch: Batch) -> Loss:
-        """The cross-entropy of the next token, see `next_token_loss`."""
+        """The cross-entropy of the next token, see `next_token_loss`, and the balance of experts as a penalty."""
         return self._loss(model, batch)
 
     def validate(self, whole: bool) -> Mapping[str, float]:

@@ -12,7 +12,7 @@ from glassgpt.errors import UserError
 
 Sections = dict[str, dict[str, Any]]
 
-FORMAT = 6  # of the config.toml that this version writes
+FORMAT = 7  # of the config.toml that this version writes
 PADDING_FORMAT = 3  # the first in which the padding of the embedding is a field of its own
 NO_STAGE = "none"  # the run.stage of imported weights, which were not trained here
 
@@ -78,6 +78,7 @@ CHANGES = {
     4: FormatChange(added={"optimizer.momentum": 0.95, "optimizer.embedding_lr": NONE}),
     5: FormatChange(added={"schedule.replanned": [], "training.minutes": NONE}),
     6: FormatChange(added={"data.mask_fraction": 0.15, "data.pairs": NONE}),
+    7: FormatChange(added={"training.expert_balance": 0.0}),
 }
 
 

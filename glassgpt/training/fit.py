@@ -131,11 +131,12 @@ def train_step(
 ) -> Update:
     """One optimizer step on a global batch; `micro_batches` is this rank's part of it.
 
-    The gradient is that of (sum of all losses) / (weight of the global batch), however the batch is split into ranks
-    and micro-batches. The weight is known only at the end, after a sum over the ranks. Until then, losses are divided
-    by `expected_weight`, a positive constant that is the same on all ranks. It keeps float16 gradients in range and has
-    no other effect. Ranks exchange all sums once, and gradients as `gradient_exchange` says. The host waits for the
-    device once. With a `seed` of None, torch's random numbers are left alone: for a model without dropout.
+    The gradient is that of (sum of all losses and penalties) / (weight of the global batch), however the batch is split
+    into ranks and micro-batches. The weight is known only at the end, after a sum over the ranks. Until then, losses
+    are divided by `expected_weight`, a positive constant that is the same on all ranks. It keeps float16 gradients in
+    range and has no other effect. Ranks exchange all sums once, and gradients as `gradient_exchange` says. The host
+    waits for the device once. With a `seed` of None, torch's random numbers are left alone: for a model without
+    dropout.
     """
     optimizer.zero_grad(set_to_none=len(micro_batches) == 1 or not keeps_gradients(parallel))
     losses: list[Loss] = []
@@ -145,8 +146,8 @@ def train_step(
         with gradient_exchange(parallel, wanted=micro_step == len(micro_batches) - 1):
             with runtime.autocast():
                 loss: Loss = parallel(batch)
-            scaler.scale(loss.sum / expected_weight).backward()
-        losses.append(replace(loss, sum=loss.sum.detach()))
+            scaler.scale(loss.objective / expected_weight).backward()
+        losses.append(replace(loss, sum=loss.sum.detach(), penalty=None))
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     for parameter in parameters:
         if parameter.grad.is_sparse:  # of a tied embedding whose head the loss does not use

@@ -65,16 +65,23 @@ class Loss:
     `sum` is a scalar with a gradient. It is divided by `weight` after both are summed over all micro-batches and ranks;
     for a mean over tokens, the weight is the number of tokens. `figures` are additional metrics by name, each a
     detached (sum, weight) that is summed and divided in the same way. Every micro-batch of a stage has the same names.
-    Raises ValueError for a figure called "loss".
+    A `penalty` is a scalar with a gradient, like `sum`: training lowers it too, but it is no part of the loss that is
+    reported. Raises ValueError for a figure called "loss".
     """
 
     sum: Tensor
     weight: Tensor | float
     figures: Mapping[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
+    penalty: Tensor | None = None
 
     def __post_init__(self) -> None:
         if "loss" in self.figures:
             raise ValueError("a figure cannot be called 'loss': metrics.jsonl has the loss itself under that name")
+
+    @property
+    def objective(self) -> Tensor:
+        """What training lowers: the sum, with the penalty if there is one."""
+        return self.sum if self.penalty is None else self.sum + self.penalty
 
 
 SumLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -83,17 +83,24 @@ def find_vectors(model: nn.Module) -> set[nn.Parameter]:
 
 
 def find_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
-    """The parameters that Muon trains, each with the number of matrices in it: three in a stack of Q, K and V.
+    """The parameters that Muon trains, each with the number of matrices in it.
 
-    An embedding is a table and no matrix that multiplies a vector, and the head is its counterpart.
+    There are three in a stack of Q, K and V, and E in the stack (E, in, out) of a mixture of experts. An embedding is a
+    table and no matrix that multiplies a vector, and the head is its counterpart.
     """
     tables, vectors = find_embeddings(model), find_vectors(model)
     if isinstance(head := getattr(model, "head", None), nn.Module):
         tables |= set(head.parameters())
+
+    def count(name: str, p: nn.Parameter) -> int:
+        if p.dim() == 3:
+            return p.size(0)
+        return 3 if name.endswith("qkv.weight") and p.size(0) == 3 * p.size(1) else 1
+
     return {
-        p: 3 if name.endswith("qkv.weight") and p.size(0) == 3 * p.size(1) else 1
+        p: count(name, p)
         for name, p in model.named_parameters()
-        if p.dim() == 2 and p.requires_grad and p not in tables and p not in vectors
+        if p.dim() in (2, 3) and p.requires_grad and p not in tables and p not in vectors
     }
 
 

@@ -86,7 +86,8 @@ def test_a_hook_sees_the_choice_and_may_change_it() -> None:
     plain = model(some_tokens(2, 6))
     routing.hook = seen.__setitem__
     torch.testing.assert_close(model(some_tokens(2, 6)), plain)
-    assert list(seen) == ["experts", "weights"]
+    assert list(seen) == ["scores", "experts", "weights"]
+    assert seen["scores"].shape == (2, 6, 5)
     assert seen["experts"].shape == seen["weights"].shape == (2, 6, 2)
     torch.testing.assert_close(seen["weights"].sum(dim=-1), torch.ones(2, 6))
     assert (seen["weights"][..., 0] >= seen["weights"][..., 1]).all()

@@ -72,7 +72,7 @@ def test_a_config_of_an_older_format_means_what_it_meant(tmp_path: Path, number:
 def test_a_new_field_has_a_format() -> None:
     """Else the runs of the version before cannot be opened: CHANGES has the value that they used."""
     fields = {section: sorted(fields) for section, fields in config_sections(parse()).items() if section != "model"}
-    assert FORMAT == 6
+    assert FORMAT == 7
     assert fields == {
         "run": ["init_from", "stage"],
         "data": ["document_mask", "mask_fraction", "pairs", "source", "val_fraction"],
@@ -80,7 +80,8 @@ def test_a_new_field_has_a_format() -> None:
         "optimizer": ["beta1", "beta2", "embedding_lr", "eps", "lr", "momentum", "name", "weight_decay"],
         "schedule": ["cooldown_steps", "decay_steps", "min_lr", "name", "replanned", "warmup_steps"],
         "training": [
-            "batch_tokens", "grad_clip", "loss_chunk", "max_steps", "micro_batch", "minutes", "overfit_batch", "seed",
+            "batch_tokens", "expert_balance", "grad_clip", "loss_chunk", "max_steps", "micro_batch", "minutes",
+            "overfit_batch", "seed",
         ],
         "machine": ["activation_checkpointing", "compile", "device", "dtype", "parallel"],
         "evaluation": [

@@ -199,6 +199,7 @@ NUMBERS = {"training": TrainingConfig, "evaluation": EvaluationConfig, "checkpoi
         ("training", "max_steps", 0), ("training", "batch_tokens", 0), ("training", "micro_batch", 0),
         ("training", "grad_clip", -0.1), ("training", "grad_clip", math.nan), ("training", "grad_clip", math.inf),
         ("training", "seed", -1), ("training", "seed", 1 << 63), ("training", "loss_chunk", 0),
+        ("training", "expert_balance", -0.1), ("training", "expert_balance", math.nan),
         ("evaluation", "log_every", 0), ("evaluation", "every", -1), ("evaluation", "tokens", 0),
         ("evaluation", "suite_every", 0), ("evaluation", "suite_limit", 0), ("evaluation", "sample_every", -1),
         ("evaluation", "sample_tokens", 0), ("checkpoint", "every", -1), ("checkpoint", "keep_last", 0),
@@ -223,12 +224,12 @@ def test_a_constant_schedule_has_no_floor() -> None:
     assert parse("schedule.name=constant", "schedule.min_lr=0.1").schedule.min_lr == 0.1
 
 
-@pytest.mark.parametrize("format_line", ["format = 7\n", "format = 0\n", ""])
+@pytest.mark.parametrize("format_line", ["format = 8\n", "format = 0\n", ""])
 def test_a_config_of_another_version_is_refused(tmp_path: Path, format_line: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(format_line + '[model]\narchitecture = "gpt2"\n')
     with pytest.raises(
-        UserError, match=r"config\.toml has format (7|0|None), this version of glassgpt reads formats up to 6"
+        UserError, match=r"config\.toml has format (8|0|None), this version of glassgpt reads formats up to 7"
     ):
         load_config(path)
 

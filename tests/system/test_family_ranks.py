@@ -21,9 +21,15 @@ FAMILY = {
     "bert": ("bert-tiny", {"tokenizer__special_tokens": '["[MASK]", "[CLS]", "[SEP]"]'}),
     "transformer": ("seq2seq-tiny", {"model__block_size": 64}),
     "t5": ("seq2seq-tiny", {"model__block_size": 64, "model__architecture": "t5", "model__head_size": 8}),
-    "gpt_oss": ("moe-tiny", {"model__n_kv_head": 1, "model__head_size": 16, "model__n_hidden": 32}),
+    "gpt_oss": (
+        "moe-tiny",
+        {"model__n_kv_head": 1, "model__head_size": 16, "model__n_hidden": 32, "training__expert_balance": 0.1},
+    ),
 }
-FIGURES = ("train/loss", "val/loss", "val/accuracy", "val/exact", "val/edit_distance", "best/val/loss", "tokens_seen")
+FIGURES = (
+    "train/loss", "train/balance", "val/loss", "val/accuracy", "val/exact", "val/edit_distance", "best/val/loss",
+    "tokens_seen",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -94,7 +100,7 @@ def test_two_ranks_train_as_one(
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["bert", "transformer"])
+@pytest.mark.parametrize("name", ["bert", "transformer", "gpt_oss"])
 def test_sharded_ranks_recompute_and_go_on_as_one(
     start: type[Job], text_file: Path, tmp_path: Path, alone: dict[str, Path], name: str
 ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError
 from glassgpt.models import find_architecture
 from glassgpt.models.gpt2 import GPT2, GPT2Config
+from glassgpt.models.gpt_oss import GPTOss, GPTOssConfig
 from glassgpt.training.muon import Muon, orthogonalise
 from glassgpt.training.optimizers import OptimizerConfig, build_optimizer, find_matrices, state_of
 
@@ -93,6 +94,38 @@ def test_query_key_and_value_are_three_matrices() -> None:
         Muon(matrices, [], momentum=0.95, weight_decay=0.0, lr=0.1).step()
     torch.testing.assert_close(stack, torch.cat(list(parts)))
     assert sorted(find_matrices(build()).values()) == [1, 1, 1, 1, 1, 1, 3, 3]
+
+
+def test_each_expert_is_a_matrix_of_its_own() -> None:
+    """A stack (E, in, out), of wide matrices and of tall ones."""
+    for shape in ((3, 4, 6), (3, 6, 4)):
+        stack = nn.Parameter(torch.zeros(shape))
+        parts = [nn.Parameter(torch.zeros(shape[1:])) for _ in range(3)]
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        gradient[1] *= 100  # the step of an expert does not depend on how large the gradients of others are
+        stack.grad = gradient.clone()
+        for part, its in zip(parts, gradient, strict=True):
+            part.grad = its.clone()
+        for matrices in ({stack: 3}, dict.fromkeys(parts, 1)):
+            Muon(matrices, [], momentum=0.95, weight_decay=0.0, lr=0.1).step()
+        torch.testing.assert_close(stack, torch.stack(list(parts)))
+
+
+def test_experts_have_muon_and_their_biases_adamw() -> None:
+    torch.manual_seed(0)
+    model = GPTOss(GPTOssConfig(11, 6, 2, n_head=2, n_embd=8, head_size=4, n_hidden=6, n_expert=3, n_active=2))
+    found = find_matrices(model)
+    counts = {name: found[p] for name, p in model.named_parameters() if p in found}
+    assert {name: count for name, count in counts.items() if "experts" in name} == {
+        f"blocks.{n}.mlp.experts.{name}": 3 for n in range(2) for name in ("gate_up", "down")
+    }
+    assert all(count == 1 for name, count in counts.items() if "experts" not in name)
+    before = {p: p.detach().clone() for p in found}
+    go(model, build_optimizer(model, CONFIG), steps=1)
+    for p, count in found.items():  # the step of each matrix, without the decay, has singular values near 1
+        step = (p.detach() - (1 - CONFIG.lr * CONFIG.weight_decay) * before[p]).view(count, -1, p.size(-1))
+        lengths = torch.linalg.svdvals(step) / (CONFIG.lr * 0.2 * max(step.shape[1:]) ** 0.5)
+        assert lengths.max(dim=-1).values.min() > 0.5 and lengths.max() < 1.3
 
 
 def test_the_state_is_what_a_checkpoint_expects() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def test_what_stands_in_a_hidden_place(page: Any, encoder_runs: Path) -> None:
     own = guesses_of(run.model, ids, mask_id, [4]).own_probabilities
     panel.get_by_text(f"the text has “c”, probability {round(100 * float(own[0]))}%").wait_for()
     page.get_by_role("heading", name="“c”, hidden: the most likely tokens in each layer").wait_for()
+
+
+def test_it_opens_with_the_hidden_text_of_the_last_sample(
+    encoder_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    """The text as the model was asked, with the first hidden token chosen: it would agree with what it found."""
+    page = open_page(f"{serve(encoder_runs).address}/inside?run=bert")
+    sample = json.loads((encoder_runs / "bert" / "samples.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    asked = sample["prompt"].removesuffix("\n→\n").strip()[:32]
+    page.get_by_role("heading", name="what stands in the place of “[MASK]”").wait_for()
+    page.locator(".lens-grid").wait_for()
+    shown = page.locator(".lens-grid thead button")
+    assert shown.count() == len(asked) and shown.nth(asked.index("▢")).get_attribute("aria-pressed") == "true"
+    assert [shown.nth(at).inner_text() == "[MASK]" for at in range(len(asked))] == [c == "▢" for c in asked]
+    assert page.locator(".sliders").count() == 0  # an encoder does not draw what it writes
+    last = len(asked) - 1
+    shown.nth(last).click()
+    page.wait_for_function(f"() => new URLSearchParams(location.search).get('token') === '{last}'")
 
 
 def test_a_head_that_is_off_changes_the_guess(page: Any) -> None:

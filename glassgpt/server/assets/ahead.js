@@ -1,4 +1,4 @@
-// What comes next after one token, or what an encoder puts in its place, with temperature, top-k and top-p moved live.
+// What comes next after one token, with temperature, top-k and top-p moved live, or what an encoder puts in its place.
 import { html, useMemo } from "glass/dom.js";
 import { useAnswer } from "glass/api.js";
 import { change, read } from "glass/state.js";
@@ -21,7 +21,7 @@ export function Ahead({ question, tokens, encoder }) {
     <h2>${encoder ? `what stands in the place of ${here}` : `what comes next, after ${here}`}</h2>
     ${error && html`<p class="error">${error}</p>`}
     ${answer && encoder && html`<p class="quiet">${hiding(answer.meta, here)}</p>`}
-    ${answer && html`<${Next} answer=${answer} told=${encoder ? "the text has" : "the text goes on with"} />`}</section>`;
+    ${answer && html`<${Next} answer=${answer} encoder=${encoder} told=${encoder ? "the text has" : "the text goes on with"} />`}</section>`;
 }
 
 function hiding({ hidden, next }, here) {
@@ -34,7 +34,7 @@ function setting(name, initial, params) {
   return params.has(name) && Number.isFinite(value) ? value : initial;
 }
 
-function Next({ answer, told }) {
+function Next({ answer, told, encoder }) {
   const { params } = read();
   const temperature = setting("temperature", 1, params);
   const top_k = setting("top_k", 0, params);
@@ -58,11 +58,11 @@ function Next({ answer, told }) {
       ${plain && html`<td class="number" style=${`color: var(${chosen.probabilities[id] < plain.probabilities[id] ? "--removed" : "--added"})`}>${signed(chosen.probabilities[id] - plain.probabilities[id])}</td>`}</tr>`)}</tbody></table>
     ${answer.meta.next !== null && html`<p class="quiet">${told} ${quoted(name(answer.meta.next))},
       ${" "}probability ${percent(chosen.probabilities[answer.meta.next])}</p>`}
-    <div class="sliders">
+    ${!encoder && html`<div class="sliders">
       ${slide("temperature", "temperature", temperature, 0, 2, 0.05, 1, temperature === 0 ? "0: the most likely" : temperature.toFixed(2))}
       ${slide("top-k", "top_k", top_k, 0, Math.min(50, logits.data.length), 1, 0, top_k ? String(top_k) : "all")}
       ${slide("top-p", "top_p", top_p, 0.05, 1, 0.05, 1, top_p.toFixed(2))}
-    </div>`;
+    </div>`}`;  // an encoder does not draw what it writes
 }
 
 const signed = (share) => (Math.abs(share) < 0.005 ? "" : `${share < 0 ? "−" : "+"}${Math.round(100 * Math.abs(share))}`);

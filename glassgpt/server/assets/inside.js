@@ -16,6 +16,7 @@ import { TokenStrip } from "glass/token-strip.js";
 const CHOSEN = [".tokens", ".heads", ".lens-grid"].map((group) => `${group} button[aria-pressed=true]`).join();
 const OPENING = 32;  // letters of a sample, where no text is given
 const PLAIN = "Paris is the capital of France.";  // for an imported model, which has no samples
+const MASKS = ["[MASK]", "<mask>", "<|mask|>"];
 const HIDING = "Paris is the [MASK] of France.";  // for an imported encoder
 
 export function Inside({ run, params }) {
@@ -33,8 +34,10 @@ function Look({ run, params }) {
   const found = useAnswer(question && "/api/inside", question);
   const { answer, answered } = found, error = question ? found.error : details.error;
   const tokens = answer?.meta.tokens ?? [];
-  const position = Math.min(number(params, "token") ?? Infinity, tokens.length - 1);
-  const look = (position) => change({ token: position === tokens.length - 1 ? null : position, key: null, alike: null });
+  const hidden = run.kind === "encoder" ? tokens.findIndex((token) => MASKS.includes(token.text)) : -1;
+  const usual = hidden < 0 ? tokens.length - 1 : hidden;
+  const position = Math.min(number(params, "token") ?? usual, tokens.length - 1);
+  const look = (position) => change({ token: position === usual ? null : position, key: null, alike: null });
   useKeys({ ArrowLeft: () => look(Math.max(0, position - 1)), ArrowRight: () => look(Math.min(tokens.length - 1, position + 1)),
     h: () => goTo("#heads button[aria-pressed=true]"), l: () => goTo("#lens .scroll") });
 
@@ -52,12 +55,17 @@ function goTo(selector) {
   found.focus();
 }
 
-// The first words of what the model wrote last: a text that its tokenizer knows.
+// The first words of what the model wrote last: a text that its tokenizer knows. An encoder's sample is a text with hidden
+// tokens, and what it found there; the text is shown as it was asked, since the model would agree with what it found.
 function opening(details, run) {
   if (details === null) return null;
   const sample = details.samples.at(-1), most = Math.min(OPENING, run.block_size ?? OPENING);  // a letter may be a token
   const encoder = run.kind === "encoder";
-  if (sample) return typeable(encoder ? sample.text : sample.prompt + sample.text).slice(0, most);
+  if (sample && encoder) {
+    const mask = MASKS.find((name) => (details.config["tokenizer.special_tokens"] ?? "").includes(name)) ?? MASKS[0];
+    return typeable(sample.prompt.replace(/\n→\n$/, "")).slice(0, most).replaceAll("▢", mask);
+  }
+  if (sample) return typeable(sample.prompt + sample.text).slice(0, most);
   return run.state === "imported" ? (encoder ? HIDING : PLAIN).slice(0, most) : "";
 }
 

@@ -21,6 +21,7 @@ LEAST_STEPS = 50  # a shorter curve is too short to judge
 BLOCKS = 20  # of a training curve; the median of a block ignores single outliers
 SPREADS = 4.0  # standard deviations over seeds that still count as normal …
 TOLERANCE = 0.03  # … plus this fraction of the loss, for other machines and precisions, and because there are few seeds
+LEAST_MARGIN = 0.02  # nats: near zero, a loss differs by more than a few seeds show
 TOO_GOOD = 0.15  # fraction of the loss below the reference; more than seeds explain
 RISE = 0.05  # of the training loss, from its minimum to the end, as a fraction
 OVERFITTING = 0.02  # rise of the validation loss from its best, as a fraction
@@ -51,11 +52,11 @@ def check_reference(record: RunRecord, references: Sequence[Reference]) -> Findi
         return skip(name, f"the run has no loss from step {LEAST_STEPS} on yet", expected=expected)
     curve, tokens, loss = found
     mean, spread = reference.at(tokens, curve)
-    margin = SPREADS * spread + TOLERANCE * mean
+    margin = max(SPREADS * spread + TOLERANCE * mean, LEAST_MARGIN)
     other = "; ".join(differences(record, reference)) or "none"
     return judge(
         name,
-        mean * (1 - TOO_GOOD) <= loss <= mean + margin,
+        mean - max(TOO_GOOD * mean, LEAST_MARGIN) <= loss <= mean + margin,
         figure=f"{curve} loss {loss:.3f} after {tokens:,} tokens",
         expected=f"{mean:.3f} ± {margin:.3f} ({reference.recipe} on {reference.text}, {reference.seeds} seeds)",
         reason=f"the same sizes on the same text should reach the same loss; settings that differ: {other}",

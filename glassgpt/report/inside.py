@@ -13,10 +13,12 @@ from glassgpt.models import Model
 from glassgpt.report import page
 from glassgpt.report.look import Look
 from glassgpt.report.look.drawing import bar, labels_of, quoted
+from glassgpt.report.look.pair import PairLook
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.pieces import tokens_of
 
 INSIDE, ATTENTION, NEIGHBOURS = "What is inside", "Whom does each token hear?", "Which tokens are alike to it?"
+CROSS = "Where does it look to write each token?"
 NOT_FINITE = "is not a finite number: training has diverged"
 COMMONEST, NEAREST = 10, 5  # rows and columns of the table of neighbours
 
@@ -37,7 +39,8 @@ def attention_html(look: Look) -> str:
     if not heads.patterns.isfinite().all():
         return missing_html(ATTENTION, f"The attention of {look.source} {NOT_FINITE}.")
     view = heads.view(*heads.clearest[0])
-    lead = f"The last sample in {look.source}: its first {counted(len(look.ids), 'token')}. {heads.answer}"
+    what = "A text that it was not trained on" if look.is_encoder else "The last sample"
+    lead = f"{what}, in {look.source}: its first {counted(len(look.ids), 'token')}. {heads.answer}"
     reading = (
         "Each row is a token, each column a token that it hears: the stronger the colour, the more of its attention it"
         f" gives. {view.answer}"
@@ -48,6 +51,21 @@ def attention_html(look: Look) -> str:
         f'<h2>{ATTENTION}</h2>\n<p>{escape(lead)}</p>\n<div class="glassgpt-look">\n{heads.maps_html()}\n'
         f'<p>{escape(reading)}</p>\n<div class="large" tabindex="0">\n{view.picture_html()}\n</div>\n'
         f"{every}</div>"
+    )
+
+
+def pair_html(look: PairLook) -> str:
+    """Cross-attention, from what an encoder-decoder writes to its source, in the head that is most decided."""
+    if not look.trace.cross.isfinite().all():
+        return missing_html(CROSS, f"The attention of {look.name} {NOT_FINITE}.")
+    view = look.attention()
+    lead = (
+        "The source of the last sample, and what the model writes for it. Each column is a token of the source: the"
+        f" stronger the colour, the more attention it gets. {view.answer}"
+    )
+    return (
+        f'<h2>{CROSS}</h2>\n<p>{escape(lead)}</p>\n<div class="glassgpt-look">\n<div class="large" tabindex="0">\n'
+        f"{view.picture_html()}\n</div>\n</div>"
     )
 
 

@@ -9,7 +9,7 @@ from glassgpt.errors import UserError, is_out_of_memory
 from glassgpt.models import find_architecture
 from glassgpt.report.counting import count_run
 from glassgpt.report.figures import count, parameters
-from glassgpt.report.inside import INSIDE, inside_html, missing_html
+from glassgpt.report.inside import INSIDE, inside_html, missing_html, pair_html
 from glassgpt.report.run_page import write_report
 from glassgpt.report.run_record import read_record
 from glassgpt.runs.run import open_run
@@ -40,7 +40,7 @@ def _inside_html(folder: Path) -> str:
     try:
         run = open_run(folder, checkpoint="last", device="cpu")
         if find_architecture(run.config.architecture).kind == "encoder-decoder":
-            return missing_html(INSIDE, f"glassgpt look {folder} --text SOURCE shows the attention of this model.")
+            return pair_html(run.look_pair())
         return inside_html(run.look(), run.sample_ids())
     except (UserError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,9 @@ def test_a_pair_in_a_run_of_an_encoder_decoder(text: str, tmp_path: Path) -> Non
     assert opened.trace.inputs[1:] == run.tokenizer.encode(run.write_targets([opened.source], max_new_tokens=15)[0])
     with pytest.raises(UserError, match="holds an encoder-decoder, which reads a source: use `look_pair`"):
         run.look("home")
-    assert "--text SOURCE shows the attention of this model" in (run.folder / "report.html").read_text(encoding="utf-8")
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Where does it look to write each token?" in page and "Whom does each token hear?" not in page
+    assert escape(opened.attention().answer) in page
 
 
 def test_the_report_of_an_encoder_shows_its_attention(text: str, tmp_path: Path) -> None:

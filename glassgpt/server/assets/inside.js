@@ -109,7 +109,7 @@ function View({ run, question, edits, answer, position, params, look }) {
     <div>
       <h1>Whom does this token hear?</h1>
       <p>${chosen ? html`Head ${chosen.layer}.${chosen.head}${kind(meta, chosen)} gives ${percent(heard.weight)} of the attention of
-        ${" "}<b class="mono">${quoted(tokens[position])}</b> to <b class="mono">${quoted(tokens[heard.at])}</b>${where(position, heard.at)}.${sinks && ` ${percent(sinks[position])} goes to the sink of the head, and to no token.`}`
+        ${" "}<b class="mono">${quoted(tokens[position])}</b> to <b class="mono">${quoted(tokens[heard.at])}</b>${where(position, heard.at)}.${sinks && ` ${percent(sinks[position])} goes to the sink of the head, which is no token.`}`
         : run.architecture === "averaging" ? "This model has no attention: a token hears itself and all tokens before it alike."
         : "This model has no attention: a token hears only itself."}</p>
     </div>

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from glassgpt.errors import UserError, shown
 from glassgpt.models.attention import Attention
 from glassgpt.models.model import EncoderModel, TiedHead
-from glassgpt.models.sizes import MOST, check_sizes
+from glassgpt.models.sizes import MOST, check_above, check_sizes
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class BertConfig:
                 raise UserError(
                     f"model.{field} = {shown(value)} is out of range: at least 1, at most {MOST['n_embd']:,}"
                 )
-        if not self.norm_eps > 0:
-            raise UserError(f"model.norm_eps = {self.norm_eps} is out of range: it must be above 0")
+        check_above(self, norm_eps=0)
 
     @property
     def hidden(self) -> int:

@@ -28,7 +28,7 @@ from glassgpt.models.attention import Attention, Hook, Mask, window_mask
 from glassgpt.models.context import Context
 from glassgpt.models.model import ContextModel
 from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
-from glassgpt.models.sizes import MOST, check_groups, check_sizes
+from glassgpt.models.sizes import MOST, check_above, check_groups, check_sizes
 
 LIMIT = 7.0  # gates are at most so large, and the values that they multiply at most so far from 0
 SLOPE = 1.702  # x·σ(1.702·x) is nearly GELU (Hendrycks & Gimpel 2016)
@@ -69,12 +69,15 @@ class GPTOssConfig:
         if not 1 <= self.band_width <= MOST["block_size"]:
             width, most = shown(self.band_width), MOST["block_size"]
             raise UserError(f"model.band_width = {width} is out of range: it must be at least 1, at most {most:,}")
-        if not (self.rope_base > 1 and self.rope_factor >= 1 and self.norm_eps > 0):
-            raise UserError("model.rope_base must be above 1, model.rope_factor at least 1, and model.norm_eps above 0")
-        if not (0 < self.rope_slow < self.rope_fast and self.rope_length > 2 * math.pi * self.rope_slow):
+        check_above(self, rope_base=1, rope_slow=0, norm_eps=0)
+        if not self.rope_slow < self.rope_fast:
+            raise UserError(f"model.rope_slow = {self.rope_slow} is not below model.rope_fast = {self.rope_fast}")
+        if not self.rope_factor >= 1:
+            raise UserError(f"model.rope_factor = {self.rope_factor} is out of range: it must be at least 1")
+        if not self.rope_length > 2 * math.pi * self.rope_slow:
             raise UserError(
-                "the stretch of rotary positions is out of range: 0 < model.rope_slow < model.rope_fast, and"
-                " model.rope_length above 2π · model.rope_slow, or no pair of dimensions turns often enough"
+                f"model.rope_length = {self.rope_length} is out of range: it must be above 2π · model.rope_slow, or no"
+                " pair of dimensions turns often enough"
             )
 
     @property

@@ -22,7 +22,7 @@ from glassgpt.models.attention import Attention
 from glassgpt.models.context import Context
 from glassgpt.models.model import ContextModel, TiedHead
 from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
-from glassgpt.models.sizes import check_groups, check_sizes
+from glassgpt.models.sizes import check_above, check_groups, check_sizes
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,11 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         check_sizes(self, whole_heads=False)
         check_groups(self)
-        if not (self.rope_base > 1 and self.rope_factor >= 1 and 0 < self.rope_low < self.rope_high):
-            raise UserError(
-                "the rotary positions are out of range: model.rope_base must be above 1, model.rope_factor at least 1,"
-                " and 0 < model.rope_low < model.rope_high"
-            )
-        if self.rope_length < 1 or self.norm_eps <= 0:
-            raise UserError("model.rope_length must be at least 1, and model.norm_eps above 0")
+        check_above(self, rope_base=1, rope_low=0, rope_length=0, norm_eps=0)
+        if not self.rope_low < self.rope_high:
+            raise UserError(f"model.rope_low = {self.rope_low} is not below model.rope_high = {self.rope_high}")
+        if not self.rope_factor >= 1:
+            raise UserError(f"model.rope_factor = {self.rope_factor} is out of range: it must be at least 1")
 
     @property
     def kv_heads(self) -> int:

@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassgpt.errors import UserError
 from glassgpt.models.attention import Attention
 from glassgpt.models.context import Context
 from glassgpt.models.model import ContextModel, TiedHead
 from glassgpt.models.rotary import Turn, frequencies, rotate, rotation
-from glassgpt.models.sizes import check_groups, check_sizes
+from glassgpt.models.sizes import check_above, check_groups, check_sizes
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Qwen3Config:
     def __post_init__(self) -> None:
         check_sizes(self, whole_heads=False)
         check_groups(self)
-        if not (self.rope_base > 1 and self.norm_eps > 0):
-            raise UserError("model.rope_base must be above 1, and model.norm_eps above 0")
+        check_above(self, rope_base=1, norm_eps=0)
 
     @property
     def kv_heads(self) -> int:

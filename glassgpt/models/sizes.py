@@ -79,6 +79,13 @@ def check_groups(config: GroupedConfig) -> None:
         )
 
 
+def check_above(config: ModelConfig, **bounds: float) -> None:
+    """Raises UserError, with field and value, for a field that is not above its bound; NaN is not."""
+    for field, bound in bounds.items():
+        if not (value := getattr(config, field)) > bound:
+            raise UserError(f"model.{field} = {value} is out of range: it must be above {bound:g}")
+
+
 def check_padding(vocab_size: int, padded_vocab_size: int | None) -> None:
     """Raises UserError if the embedding would have fewer rows than there are ids."""
     if padded_vocab_size is not None and not vocab_size <= padded_vocab_size <= MOST["vocab_size"]:

@@ -27,7 +27,7 @@ from glassgpt.models.attention import Attention
 from glassgpt.models.context import KVCache
 from glassgpt.models.gelu import gelu_tanh
 from glassgpt.models.model import EncoderDecoderModel, TiedHead
-from glassgpt.models.sizes import MOST, check_sizes
+from glassgpt.models.sizes import MOST, check_above, check_sizes
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class T5Config:
                 f"model.n_bucket = {shown(self.n_bucket)} and model.max_distance = {shown(far)} do not fit:"
                 f" n_bucket must be even and at least 4, and max_distance above half of it and at most {farthest:,}"
             )
-        if self.norm_eps <= 0:
-            raise UserError(f"model.norm_eps = {self.norm_eps} is out of range: it must be above 0")
+        check_above(self, norm_eps=0)
 
     @property
     def decoder_layers(self) -> int:

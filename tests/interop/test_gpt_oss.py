@@ -244,7 +244,7 @@ YARN_20B = PUBLISHED["rope_scaling"]
         ("rope_scaling", YARN_20B | {"attention_factor": 1.0}, "rope_scaling is .*, but"),
         ("rope_scaling", YARN_20B | {"rope_type": "llama3"}, "rope_scaling is .*llama3.*, but"),
         ("rope_scaling", YARN_20B | {"factor": None}, "factor is missing or null"),
-        ("rope_scaling", YARN_20B | {"beta_slow": 64.0}, "0 < model.rope_slow < model.rope_fast"),
+        ("rope_scaling", YARN_20B | {"beta_slow": 64.0}, "model.rope_slow = 64.0 is not below model.rope_fast = 32.0"),
         ("sliding_window", None, "sliding_window is missing or null"),
         ("swiglu_alpha", 1.0, "swiglu_alpha is 1.0, but"),
         ("swiglu_limit", 8.0, "swiglu_limit is 8.0, but"),

@@ -103,6 +103,8 @@ def look(
         raise UserError(f"--position is for --show lens, not for --show {show}: leave it out")
     if runs is None or len(runs) != 1:
         raise UserError(f"--show {show} draws one run: name one")
+    if part is not None and show != "attention":
+        raise UserError(f"--part is for --show attention, not for --show {show}: leave it out")
     layer_and_head = _parse_head(head)
     from glassgpt.models import find_architecture
 

@@ -109,7 +109,8 @@ def check_hidden(subject: MaskedSubject) -> Finding:
         figure=f"{n_hidden / n_text:.1%} of {n_text:,} tokens hidden, {masked:.0%} of them by the mask token,"
         f" {kept:.0%} left as they are" + (f"; {elsewhere:,} masked elsewhere" if elsewhere else "")
         + (f"; {special:,} special tokens" if special else ""),
-        expected=f"{fraction:.1%}, {MASKED:.0%} ± {slack:.0%}, at most {most_kept + slack:.0%}; none elsewhere",
+        expected=f"{fraction:.1%} to within one token of a row, {MASKED:.0%} ± {slack:.0%} of them by the mask token,"
+        f" at most {most_kept + slack:.0%} left as they are; no mask token elsewhere",
         reason="a target that can be read in the input is copied and teaches nothing; where no token is ever left or"
         " replaced, the model learns to trust all others (Devlin et al. 2018, section 3.1)",
         remedy="`targets` are the tokens that stood at `places` before they were hidden",

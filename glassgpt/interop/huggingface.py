@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -95,8 +96,14 @@ def read_config(path: Path, dropout: float) -> tuple[Layout, ModelConfig]:
             return layout, config_of(saved, layout, dropout)
         except UserError as error:
             if layout is layouts[-1]:
-                raise UserError(f"{path}: {error}") from None
+                raise UserError(f"{path}: {error}{_names_there(str(error), layout)}") from None
     raise AssertionError
+
+
+def _names_there(sentence: str, layout: Layout) -> str:
+    """What the sizes that a sentence names are called in config.json: the reader has that file, not our settings."""
+    named = [ours for ours in layout.sizes if re.search(rf"model\.{ours}\b", sentence)]
+    return f" (there {', '.join(f'{layout.sizes[ours]} is model.{ours}' for ours in named)})" if named else ""
 
 
 def config_of(saved: Mapping[str, Any], layout: Layout, dropout: float) -> ModelConfig:

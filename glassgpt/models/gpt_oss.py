@@ -64,7 +64,7 @@ class GPTOssConfig:
         if not 1 <= self.n_active <= self.n_expert <= MOST_EXPERTS:
             raise UserError(
                 f"model.n_active = {self.n_active} of model.n_expert = {self.n_expert} experts is out of range: at"
-                f" least one must be active, at most all, and there may be {MOST_EXPERTS:,}"
+                f" least one must be active, at most all, and there may be at most {MOST_EXPERTS:,}"
             )
         if not 1 <= self.band_width <= MOST["block_size"]:
             width, most = shown(self.band_width), MOST["block_size"]

@@ -117,3 +117,11 @@ def test_the_rules_of_wcag(
     page = open_page(f"{serve(experts_runs).address}{ADDRESS}", width=width, dark=dark)
     page.locator(".bars tr").first.wait_for()
     check_wcag(page, width)
+
+
+def test_the_view_of_neurons_says_that_the_mlps_are_experts(
+    experts_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage
+) -> None:
+    page = open_page(f"{serve(experts_runs).address}/heads?run=experts&part=neurons")
+    page.get_by_text("The MLPs of this model are experts, and this view cannot read their neurons.").wait_for()
+    assert page.get_by_text("has no MLP").count() == 0

@@ -235,7 +235,7 @@ YARN_20B = PUBLISHED["rope_scaling"]
         ("attention_bias", False, "attention_bias is false, but"),
         ("hidden_act", "gelu", 'hidden_act is "gelu", but'),
         ("layer_types", ["full_attention"] * 24, "layer_types is .*full_attention.*, but"),
-        ("num_experts_per_tok", 33, "model.n_active = 33 of model.n_expert = 32"),
+        ("num_experts_per_tok", 33, "n_active = 33 .* num_experts_per_tok is model.n_active"),
         ("num_key_value_heads", 7, "n_head = 64 is not divisible by model.n_kv_head = 7"),
         ("partial_rotary_factor", 0.5, "partial_rotary_factor is 0.5, and .* has no such setting"),
         ("quantization_config", {"quant_method": "gptq"}, 'quantization_config has the quant_method "gptq", only'),

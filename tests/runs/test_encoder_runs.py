@@ -48,6 +48,9 @@ def test_a_pair_in_a_run_of_an_encoder_decoder(text: str, tmp_path: Path) -> Non
     run = gg.train("reverse-tiny", data=source, run=tmp_path / "run", settings=settings, listener=gg.Listener())
     seen = run.look_pair("home", "emoh")
     assert seen.attention().pattern.shape == (5, 5) and len(seen.losses().losses) == 5
+    said = seen.lens(2).answer
+    assert said.startswith("At step 2 of the target, after “em”, in ") and "for the source “home”." in said
+    assert seen.lens(0).answer.startswith("At step 0 of the target, in ")
     opened = run.look_pair()
     assert opened.source.isalpha()  # the word of the last sample, without what the model wrote
     assert opened.trace.inputs[1:] == run.tokenizer.encode(run.write_targets([opened.source], max_new_tokens=15)[0])

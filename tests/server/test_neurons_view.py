@@ -180,7 +180,7 @@ def test_of_a_large_model_fewer_tokens_are_read() -> None:
 def test_a_model_without_neurons(text: str, tmp_path: Path, serve: Callable[[Path], Client]) -> None:
     train_without_mlp(tmp_path / "runs" / "letters", text)
     meta, arrays = ask(serve(tmp_path / "runs"), "/api/neurons")
-    assert (meta["blocks"], arrays) == ([], {})
+    assert (meta["blocks"], meta["experts"], arrays) == ([], False, {})
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_a_terminal_has_colours_unless_it_must_not(trained: Path, monkeypatch: p
         (["--text", "The", "--target", "cat"], "--target is for an encoder-decoder, and"),
         (["--text", "The", "--part", "cross"], "--part is for an encoder-decoder, and"),
         (["--show", "lens", "--head", "0.0"], "--head is for --show attention, not for --show lens"),
+        (["--show", "lens", "--part", "cross"], "--part is for --show attention, not for --show lens"),
         (["--show", "loss", "--position", "1"], "--position is for --show lens, not for --show loss"),
         (["--show", "attention", "--head", "1"], "--head 1 is not a head"),
         (["--show", "attention", "--head", "0.7"], "there is no head 7: a block has 2 heads, counted from 0"),

@@ -112,6 +112,15 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
+def ending(text: str, width: int) -> str:
+    """The text in at most `width` columns: if it is longer its end, after an ellipsis."""
+    if columns(text) <= width:
+        return text
+    while columns(text) > width - 1:
+        text = text[1:]
+    return "…" + text
+
+
 def widest(labels: Iterable[str], most: int) -> int:
     """The columns that the widest of the labels takes, but not more than `most`."""
     return min(max(map(columns, labels), default=0), most)

@@ -14,6 +14,7 @@ from glassgpt.report.look.drawing import (
     Span,
     View,
     bar,
+    ending,
     fit,
     labels_of,
     plain,
@@ -25,6 +26,7 @@ from glassgpt.report.palette import TERMINAL_ATTENTION
 
 LABEL = 12  # columns of a predicted token
 GAP = 2  # columns between two predictions
+WRITTEN = 40  # columns of what stands before a step of a target
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -137,8 +139,10 @@ class TargetLensView(LensView):
     def answer(self) -> str:
         """What it says in sentences."""
         assert self.following is not None  # a target ends with its stop, so each step has something to write
-        written = quoted(labels_of([self.following])[0])
-        return f"At step {self.position} of the target, in {self.source}. The target has {written} there."
+        following = quoted(labels_of([self.following])[0])
+        written = "".join(labels_of(self.tokens[: self.position]))
+        after = f", after {quoted(ending(written, WRITTEN))}" if written else ""
+        return f"At step {self.position} of the target{after}, in {self.source}. The target has {following} there."
 
 
 class HiddenLensView(LensView):

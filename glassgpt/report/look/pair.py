@@ -22,6 +22,7 @@ from glassgpt.inspection.sight import Sight
 from glassgpt.inspection.surprise import losses_of
 from glassgpt.models import EncoderDecoderModel
 from glassgpt.report.look.attention import AttentionView, CrossAttentionView
+from glassgpt.report.look.drawing import columns, fit, labels_of, quoted
 from glassgpt.report.look.heads import Heads
 from glassgpt.report.look.lens import TargetLensView
 from glassgpt.report.look.loss import LossView
@@ -29,6 +30,7 @@ from glassgpt.tokenizers import Tokenizer
 from glassgpt.tokenizers.pieces import tokens_of
 
 TOP = 5  # tokens that were expected
+READ = 40  # columns of a source in a sentence
 NAMES: dict[Part, str] = {"cross": "the cross-attention", "encoder": "the encoder", "decoder": "the decoder"}
 
 
@@ -101,8 +103,10 @@ class PairLook:
         if not 0 <= at < n_steps:
             raise UserError(f"there is no step {at}: the target is written in steps 0 to {n_steps - 1}")
         found = self.trace.lens
+        source = "".join(labels_of(self._tokens(self.trace.source[:-1])))  # without its stop
+        read = fit(source, min(columns(source), READ))
         return TargetLensView(
-            self.name,
+            f"{self.name}, for the source {quoted(read)}",
             self._tokens(self.trace.outputs),
             at,
             ["embedding", *(f"block {block}" for block in range(len(found.ids) - 1))],

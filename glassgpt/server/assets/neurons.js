@@ -56,7 +56,9 @@ function Look({ run, params }) {
   const film = (step) => Promise.all([ask("/api/neurons", question(step)), ...(chosen === null ? [] : [ask("/api/neuron", one(step))])]);
   return html`
     <div><h1>What excites this neuron?</h1>
-      <p>${found && !block ? "This model has no MLP, so it has no neurons: they come with section 6 of the ladder."
+      <p>${found && !block ? (found.meta.experts
+          ? "The MLPs of this model are experts, and this view cannot read their neurons. Inside shows which experts each token chooses."
+          : "This model has no MLP, so it has no neurons: they come with section 6 of the ladder.")
         : block && chosen !== null ? summary(block, chosen, fits ? details.answer : null)
         : "A neuron is a hidden unit of an MLP. It is active on some tokens, and then adds its own direction to the stream."}</p></div>
     ${(!found || block) && html`<${Source} ...${{ run, own, text, lost, params, meta: block?.meta, loading }} />`}

@@ -18,6 +18,7 @@ from glassgpt.errors import UserError
 from glassgpt.inspection.ablation import effect
 from glassgpt.inspection.attribution import attribute_neuron
 from glassgpt.inspection.capture import capture_names
+from glassgpt.inspection.experts import expert_blocks
 from glassgpt.inspection.neurons import NeuronSummary, check_neuron, neuron_counts, neuron_summary, strongest
 from glassgpt.inspection.taps import tapped
 from glassgpt.inspection.trace import LARGE, trace
@@ -75,12 +76,13 @@ class NeuronBook:
     def list_neurons(self, bench: Bench, question: Question) -> bytes:
         """All neurons of one block (F,): how often, how strongly and how selectively each is active on a text.
 
-        Without a layer it is the first block with an MLP. A model without MLPs has no blocks in its answer.
+        Without a layer it is the first block with an MLP. A model without MLPs has no blocks in its answer, and neither
+        has one whose MLPs are experts; `experts` tells which.
         """
         bench.check_decoder()
         counts = neuron_counts(bench.model)
         if not counts:
-            return pack({"step": bench.run.step, "blocks": []}, {})
+            return pack({"step": bench.run.step, "blocks": [], "experts": bool(expert_blocks(bench.model))}, {})
         layer = next(iter(counts)) if question.layer is None else question.layer
         check_neuron(bench.model, layer, 0)
         key = _key(bench, question)

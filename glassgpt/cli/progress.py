@@ -122,7 +122,8 @@ def print_result(run: Run) -> None:
         fields = (f"{prefix}{name}".replace("/", "_") for prefix in ("", "best/"))
         last, best = (four_decimals(summary.get(field), NOT_FINITE) for field in fields)
         unit = LOSS_UNITS.get(run.config.run.stage, "") if name == "val/loss" else ""
-        say(f"{name:15}  {last}{unit} at the end, {best} at the best checkpoint")
+        title = "validation loss" if name == "val/loss" else name
+        say(f"{title:15}  {last}{unit} at the end, {best} at the best checkpoint")
         for figure, (name, unit) in STAGE_FIGURES.items():
             if figure in summary:
                 say(f"{name:15}  {four_decimals(summary[figure], NOT_FINITE)}{unit} at the end")

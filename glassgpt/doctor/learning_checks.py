@@ -44,7 +44,7 @@ def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
     return judge(
         name,
         loss < MEMORISED_LOSS,
-        figure=f"loss {first:.2f} → {loss:.3f} in {trainer.steps} steps",
+        figure=f"loss {first:.2f} → {loss:.4f} in {trainer.steps} steps",
         expected=expected,
         reason=f"{trainer.n_targets} targets are few enough to memorise; a model that cannot has a"
         " broken path, wrong targets or a wrong learning rate",

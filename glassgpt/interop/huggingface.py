@@ -118,6 +118,9 @@ def config_of(saved: Mapping[str, Any], layout: Layout, dropout: float) -> Model
         if value not in (option.value, *option.also):
             wanted = option.also[-1] if option.value is None and option.also else option.value
             raise UserError(f"{name} is {as_json(value)}, but {layout.ours} has {as_json(wanted)}")
+    for name in ("dtype", "torch_dtype"):  # each tensor has its own; an unknown name is a mistake
+        if (value := saved.get(name)) is not None and value not in (dtypes := _names_of(DTYPES)):
+            raise UserError(f"{name} is {as_json(value)}, and weights can be in one of {', '.join(dtypes)}")
     known = {*layout.sizes.values(), *layout.options(config), *layout.dropouts, *HARMLESS, *layout.harmless}
     for name, value in saved.items():
         if name not in known and value not in (None, False):  # what is off is as if it were not there
@@ -231,11 +234,15 @@ def _read(parts: Sequence[StoredTensor], like: Tensor, transposed: bool) -> Tens
     return (whole.t() if transposed else whole).contiguous().view(like.shape)
 
 
+def _names_of(dtypes: Iterable[torch.dtype]) -> list[str]:
+    return [str(dtype).removeprefix("torch.") for dtype in dtypes]
+
+
 def _check_kind(tensor: Tensor, name: str, wanted: tuple[int, ...], folder: Path) -> None:
     """Raises UserError for another shape, and for numbers that mean nothing without a scale, as those of 8 bits."""
     kind = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
     if tensor.dtype not in DTYPES:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        known = ", ".join(_names_of(DTYPES))
         raise UserError(f"{folder}: {name} is {kind}, which cannot be read: weights must be in one of {known}")
     if tensor.shape != wanted:
         raise UserError(f"{folder}: {name} is {kind}, config.json needs floats {wanted}")

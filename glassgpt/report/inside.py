@@ -39,8 +39,8 @@ def attention_html(look: Look) -> str:
     if not heads.patterns.isfinite().all():
         return missing_html(ATTENTION, f"The attention of {look.source} {NOT_FINITE}.")
     view = heads.view(*heads.clearest[0])
-    what = "A text that it was not trained on" if look.is_encoder else "The last sample"
-    lead = f"{what}, in {look.source}: its first {counted(len(look.ids), 'token')}. {heads.answer}"
+    what = "A text that it was not trained on," if look.is_encoder else "The last sample"
+    lead = f"{what} in {look.source}: its first {counted(len(look.ids), 'token')}. {heads.answer}"
     reading = (
         "Each row is a token, each column a token that it hears: the stronger the colour, the more of its attention it"
         f" gives. {view.answer}"

@@ -103,8 +103,13 @@ def test_a_head_that_is_off_changes_the_guess(page: Any) -> None:
 def test_a_view_of_losses_refuses_in_a_sentence(
     encoder_runs: Path, serve: Callable[[Path], Site], open_page: OpenPage, path: str
 ) -> None:
-    page = open_page(f"{serve(encoder_runs).address}{path}", expected="400 (Bad Request)")
-    page.get_by_text("predict what comes next in a text, and this is an encoder: see Inside").wait_for()
+    """And nothing else: no film, no text to type, nothing to save."""
+    page = open_page(f"{serve(encoder_runs).address}{path}")
+    page.get_by_text("predict what comes next in a text, and bert is an encoder: see Inside").wait_for()
+    assert page.get_by_role("slider").count() == page.get_by_role("textbox").count() == 0
+    assert page.get_by_role("button", name="save").count() == 0
+    page.get_by_role("main").get_by_role("link", name="Inside").click()
+    page.get_by_role("heading", name="Whom does this token hear?").wait_for()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)], ids=["wide and light", "narrow and dark"])

@@ -35,7 +35,7 @@ PAIRS = {
     "data__pairs": "reverse", "optimizer__lr": 3e-3,
 }  # fmt: skip
 S = TypeVar("S", bound=Subject)
-WORDS = " ".join(f"{a}{b}{c}{d}" for a in "bdlmnr" for b in "aeiou" for c in "bdlm" for d in "ae")
+WORDS = " ".join(f"{a}{b}{c}{d}" for a in "fgkptv" for b in "aeiou" for c in "fgkp" for d in "ae")
 
 
 def build(text: str, **changes: Any) -> Subject:

@@ -183,7 +183,7 @@ def test_published_models_have_their_published_number_of_parameters(name: str, t
         ("mlp_bias", True, "mlp_bias is true, but"),
         ("num_key_value_heads", 3, "n_head = 32 is not divisible by model.n_kv_head = 3"),
         ("num_key_value_heads", "8", 'num_key_value_heads is "8", not an integer'),
-        ("rope_theta", 0.5, "model.rope_base must be above 1"),
+        ("rope_theta", 0.5, "model.rope_base = 0.5 is out of range: it must be above 1"),
         ("rope_theta", None, "rope_theta is missing or null"),
         ("sliding_window", 4096, 'sliding_window is 4096, and the architecture "llama" has no such setting'),
     ],

@@ -27,11 +27,11 @@ def test_a_text_is_framed_over_there_as_in_training(tmp_path: Path) -> None:
     text, frame = "a source and more words, " * 20, {"tokenizer.special_tokens": ["[MASK]", "[CLS]", "[SEP]", "[PAD]"]}
     pairs = gg.train("reverse-tiny", text=text, run=tmp_path / "pairs", settings=SETTINGS, listener=gg.Listener())
     encoder = gg.train("bert-tiny", text=text, run=tmp_path / "bert", settings=SETTINGS | frame, listener=gg.Listener())
-    expected = {
-        pairs: encode_source(pairs.tokenizer, Ends.of(pairs.tokenizer), "more").tolist(),
-        encoder: encode_for_encoder(encoder.tokenizer, "more"),
-    }
-    for run, ids in expected.items():
+    expected = [
+        (pairs, encode_source(pairs.tokenizer, Ends.of(pairs.tokenizer), "more").tolist()),
+        (encoder, encode_for_encoder(encoder.tokenizer, "more")),
+    ]
+    for run, ids in expected:
         gg.export_hf(run, out := tmp_path / f"out-{run.folder.name}")
         theirs = transformers.AutoTokenizer.from_pretrained(out)
         assert theirs("more")["input_ids"] == ids

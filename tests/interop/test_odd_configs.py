@@ -75,6 +75,8 @@ def test_odd_values_are_refused_or_change_nothing(name: str, tmp_path: Path) -> 
         ("llama", "hidden_size", 10**30, r"model\.n_embd = .* is out of range"),
         ("llama", "vocab_size", -1, r"model\.vocab_size = -1 is out of range"),
         ("qwen3", "max_position_embeddings", "8", 'max_position_embeddings is "8", not an integer'),
+        ("llama", "dtype", "float99", 'dtype is "float99", and weights can be in one of float32, bfloat16'),
+        ("t5", "torch_dtype", [1], r"torch_dtype is \[1\], and weights"),
         ("t5", "relative_attention_num_buckets", None, "relative_attention_num_buckets is missing or null"),
         ("gpt_oss", "sliding_window", 10**30, r"model\.band_width = .* is out of range"),
         ("gpt_oss", "swiglu_limit", "x" * 5000, 'swiglu_limit is "x{299}…, but'),

@@ -306,7 +306,9 @@ def test_the_losses_of_a_target() -> None:
 def test_the_lens_of_a_target_is_a_row_for_each_layer_of_the_decoder(architecture: str) -> None:
     seen = pair(architecture, "ab<>&", "ba<")
     view = seen.lens()
-    assert view.position == 2 and "At step 2 of the target, in toy, step 3. The target has “<” there." in repr(view)
+    said = " ".join(repr(view).split())
+    assert view.position == 2 and "At step 2 of the target, after “ba”, in toy, step 3, for the source “ab<>&”." in said
+    assert "The target has “<” there." in said
     assert view.layers == ["embedding", "block 0", "block 1"]
     last = seen.trace.logits[2].softmax(dim=-1)
     assert view.following_probabilities is not None

@@ -47,7 +47,7 @@ def test_what_it_prints_names_hidden_tokens(text_file: Path, tmp_path: Path) -> 
     result = glassgpt("train", "bert-tiny", "--data", text_file, "--run", tmp_path / "run", *options)
     assert result.code == 0
     assert "15% are hidden" in result.err and "whole validation split, 206 hidden tokens: loss" in result.err
-    for start in ("val/loss ", "accuracy ", "run folder ", "report "):
+    for start in ("validation loss ", "accuracy ", "run folder ", "report "):
         assert [line for line in result.out.splitlines() if line.startswith(start)]
     assert "nats per hidden token at the end" in result.out and "of the hidden tokens at the end" in result.out
     assert f"look inside      glassgpt look {tmp_path / 'run'}" in result.out and "sample" not in result.out

@@ -20,6 +20,7 @@ const VIEWS = [
   ["ladder", "Ladder", Ladder],
 ];
 const NEEDS_NO_RUN = new Set([Runs, Tokens, Ladder]);
+const FOR_DECODERS = new Set([Loss, Heads]);  // they ask what comes next in a text
 const SHARED = ["run", "step", "text", "held", "token"];  // what a view hands on to the next one
 const KEYS = [
   ["← →", "the token before or after; in Ladder, the section"], ["[ ]", "the checkpoint before or after"], ["space", "play the film of the checkpoints"],
@@ -80,6 +81,7 @@ function App() {
   const [, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
   const elsewhere = saved && view !== saved.view;
   const lacksModel = run && !run.inspectable && !NEEDS_NO_RUN.has(View);
+  const otherKind = run && !lacksModel && FOR_DECODERS.has(View) && ["encoder", "encoder-decoder"].includes(run.kind);
   useEffect(() => { document.title = `${title} · GlassGPT`; }, [title]);
 
   // A link inside a view goes away with the view, or with the list of sections. The focus then waits at the top.
@@ -99,7 +101,7 @@ function App() {
       <nav aria-label="Views">${VIEWS.filter(([name]) => !saved || name === saved.view).map(([name, label]) => html`
         <a key=${name} href=${link(name)} onClick=${follow} aria-current=${name === view ? "page" : undefined}>${label}</a>`)}
       </nav>
-      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved ? null : html`<${Save} view=${view} run=${NEEDS_NO_RUN.has(View) ? null : run} />`}<${Theme} /><${Help} /></div>
+      <div class="row">${!["runs", "ladder"].includes(view) && html`<${RunPicker} runs=${runs} run=${run} />`}${saved || otherKind ? null : html`<${Save} view=${view} run=${NEEDS_NO_RUN.has(View) ? null : run} />`}<${Theme} /><${Help} /></div>
     </header>
     ${saved && html`<${SavedNote} />`}
     <main tabindex="-1" ref=${main}>
@@ -108,7 +110,8 @@ function App() {
       ${answer && !runs.length && !NEEDS_NO_RUN.has(View) && html`<h1>There is no run yet</h1><p>Train one with <code>glassgpt train char-tiny</code>, and it appears here.</p>`}
       ${lacksModel && html`<p class="error" role="alert">There is no model to look into in ${run.id}: ${run.problem ?? (run.steps.length ? `this version does not know its architecture ${run.architecture}` : "it has no checkpoint yet")}.</p>`}
       ${run && asked !== null && !named && !NEEDS_NO_RUN.has(View) && html`<p role="status">There is no run ${asked} here; this is ${run.id}.</p>`}
-      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && !lacksModel && html`<${View} runs=${runs} run=${run} params=${params} />`}`}
+      ${otherKind && html`<h1>${title}</h1><p role="status">This view is for models that predict what comes next in a text, and ${run.id} is an ${run.kind}: see <a href=${link("inside")} onClick=${follow}>Inside</a>.</p>`}
+      ${answer && (runs.length > 0 || NEEDS_NO_RUN.has(View)) && !lacksModel && !otherKind && html`<${View} runs=${runs} run=${run} params=${params} />`}`}
     </main>`;
 }
 

@@ -19,6 +19,11 @@ LADDER = ["optimizer.lr=1e-2", "training.batch_tokens=1024"]
         ("char-tiny", []),
         ("gpt2-mini", []),
         ("char-baby", ["model.n_layer=2"]),  # a third of its depth
+        ("llama-tiny", []),
+        ("moe-tiny", []),
+        ("bert-tiny", []),
+        ("reverse-tiny", []),
+        ("seq2seq-tiny", []),
         ("char-tiny", ["model.architecture=multihead", *LADDER]),
         ("char-tiny", ["model.architecture=layernorm", *LADDER]),
     ],

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glassgpt.data.parts import PART
 from glassgpt.data.shards import TokenArray, dtype_for, read_header, shard_writer, verify_shard
 from glassgpt.errors import UserError
 from glassgpt.files import read_json, replacing_folder, write_text
@@ -25,7 +26,6 @@ from glassgpt.files import read_json, replacing_folder, write_text
 INDEX_NAME = "examples.json"
 _SHARDS = ("ids", "masks", "lengths")
 _FORMAT, _VERSION = "glassgpt-examples", 1
-_PART = 1 << 20  # ids read at a time
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Examples:
     def count_targets(self) -> NDArray[np.int64]:
         """How often each id is trained on, (vocab_size,)."""
         counts = np.zeros(self.counts.vocab_size, np.int64)
-        for start in range(0, len(self.tokens), _PART):
-            part = start, min(start + _PART, len(self.tokens))
+        for start in range(0, len(self.tokens), PART):
+            part = start, min(start + PART, len(self.tokens))
             counts += np.bincount(self.tokens.slice(*part)[self.masks.slice(*part) > 0], minlength=len(counts))
         return counts
 

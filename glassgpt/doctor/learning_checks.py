@@ -46,7 +46,7 @@ def check_one_batch(subject: Subject, seconds: float = 30.0) -> Finding:
         loss < MEMORISED_LOSS,
         figure=f"loss {first:.2f} → {loss:.4f} in {trainer.steps} steps",
         expected=expected,
-        reason=f"{trainer.n_targets} targets are few enough to memorise; a model that cannot has a"
+        reason=f"{trainer.count_targets()} targets are few enough to memorise; a model that cannot has a"
         " broken path, wrong targets or a wrong learning rate",
         remedy="try another optimizer.lr first; then inspect the other failed checks, the residual path and the norms",
     )

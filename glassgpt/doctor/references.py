@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Any
 
 from glassgpt.report.run_record import RunRecord
+from glassgpt.runs.config import DATA_OF_STAGE
 from glassgpt.training.metrics import Line
 
 SIZES = ("architecture", "block_size", "n_layer", "n_head", "n_embd")
@@ -23,7 +24,6 @@ OTHER_SIZES = (  # of architectures that have them
     "ngram", "ngram_rows", "n_kv_head", "head_size", "n_hidden", "n_expert", "n_active", "band_width",
     "n_encoder_layer", "n_decoder_layer", "activation", "gated", "tied",
 )  # fmt: skip
-STAGE_DATA = {"mlm": "mask_fraction", "seq2seq": "pairs"}  # by the stage: the setting that makes its targets of a text
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "model": ("dropout",),
     "optimizer": ("name", "lr", "beta1", "beta2", "weight_decay"),
@@ -111,11 +111,10 @@ def identity_of(record: RunRecord) -> dict[str, Any]:
 
 def _stage_of(record: RunRecord) -> dict[str, Any]:
     """The stage of another kind than pretraining, and what it asks of the model."""
-    stage = record.config.get("run", {}).get("stage", "pretrain")
-    if stage not in STAGE_DATA:
+    if record.stage not in DATA_OF_STAGE:
         return {}
-    asked = STAGE_DATA[stage]
-    return {"stage": stage, asked: record.config.get("data", {}).get(asked)}
+    asked = DATA_OF_STAGE[record.stage]
+    return {"stage": record.stage, asked: record.config.get("data", {}).get(asked)}
 
 
 def settings_of(record: RunRecord) -> dict[str, Any]:

@@ -207,9 +207,8 @@ class Trainer:
         self.scaler = subject.runtime.build_scaler()
         self.steps = 0
 
-    @property
-    def n_targets(self) -> int:
-        """The number of targets of the batch."""
+    def count_targets(self) -> int:
+        """The number of targets of the batch, as its loss counts them."""
         with torch.no_grad(), self.subject.runtime.autocast():
             return int(self.subject.loss_function(self.model, self.batch).weight)
 

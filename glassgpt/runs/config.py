@@ -38,6 +38,7 @@ from glassgpt.training.trackers import check_tracker
 
 # Sections that may change on --resume, with exceptions in both directions. Every other field affects the weights.
 TRAINS: dict[str, Kind] = {"pretrain": "decoder", "mlm": "encoder", "seq2seq": "encoder-decoder"}  # by the stage
+DATA_OF_STAGE = {"mlm": "mask_fraction", "seq2seq": "pairs"}  # of [data]: what makes the targets of a stage
 CHANGEABLE_SECTIONS = ("machine", "evaluation", "checkpoint")
 FIXED_EXCEPTIONS = ("machine.dtype", "machine.compile")
 ROUNDING_SETTINGS = ("micro_batch", "loss_chunk")  # of [training]: they change only the rounding, and save memory
@@ -183,13 +184,9 @@ class RunConfig:
 
     def _check_data_of_stage(self) -> None:
         """Raises UserError for a setting of the data that only another stage reads."""
-        changed = {
-            "data.mask_fraction": ("mlm", self.data.mask_fraction != DataConfig.mask_fraction),
-            "data.pairs": ("seq2seq", self.data.pairs is not None),
-        }
-        for name, (stage, given) in changed.items():
-            if given and self.run.stage != stage:
-                raise UserError(f"{name} is for the stage {stage}, and this is {self.run.stage}: leave it out")
+        for stage, name in DATA_OF_STAGE.items():
+            if getattr(self.data, name) != getattr(DataConfig, name) and self.run.stage != stage:
+                raise UserError(f"data.{name} is for the stage {stage}, and this is {self.run.stage}: leave it out")
 
     @property
     def batch_rows(self) -> int:

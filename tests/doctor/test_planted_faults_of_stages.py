@@ -187,8 +187,9 @@ def test_validation_pairs_that_are_in_training(pairs: PairSubject) -> None:
 
 
 def test_ids_beyond_the_vocabulary_of_pairs(pairs: PairSubject) -> None:
-    model: Any = replace(pairs.config.model, vocab_size=pairs.tokenizer.vocab_size - 1)  # type: ignore[type-var]
-    assert check_ids(replace(pairs, config=replace(pairs.config, model=model))).status == "failed"
+    sizes: Any = pairs.config.model
+    smaller = replace(sizes, vocab_size=pairs.tokenizer.vocab_size - 1)
+    assert check_ids(replace(pairs, config=replace(pairs.config, model=smaller))).status == "failed"
 
 
 # --- what a position sees ---------------------------------------------------------------------------------------------
